@@ -1,0 +1,71 @@
+"""Adversarial training with inverse adversaries (UIAT, CVPR 2023): train, attack and judge robust classifiers."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from uiat import data, models, recipes
+from uiat.attacks import FGSM, FGSMRS, PGD
+from uiat.checkpoint import load
+from uiat.config import Compute, Data, Evaluation, Guards, Model, Optimisation, Run, Validation
+from uiat.data import Batch
+from uiat.errors import NotFinite, UserError
+from uiat.evaluation import EvaluationResult, evaluate
+from uiat.inverse import InstanceInverse, UniversalInverse, UniversalPerturbation, load_inverse
+from uiat.objectives import PGDAT, UIAT, Examples, Mart, Objective, Standard, Trades, total
+from uiat.step import Step, make_step
+from uiat.text import dump, override
+from uiat.text import load as load_config
+from uiat.threat import L2, Linf
+from uiat.trainer import Trained, fit, resume, train
+from uiat.training import Interrupted
+
+try:
+    __version__ = version("uiat")
+except PackageNotFoundError:  # used from a source tree
+    __version__ = "0"
+
+__all__ = [
+    "FGSM",
+    "FGSMRS",
+    "L2",
+    "PGD",
+    "PGDAT",
+    "UIAT",
+    "Batch",
+    "Compute",
+    "Data",
+    "Evaluation",
+    "EvaluationResult",
+    "Examples",
+    "Guards",
+    "InstanceInverse",
+    "Interrupted",
+    "Linf",
+    "Mart",
+    "Model",
+    "NotFinite",
+    "Objective",
+    "Optimisation",
+    "Run",
+    "Standard",
+    "Step",
+    "Trades",
+    "Trained",
+    "UniversalInverse",
+    "UniversalPerturbation",
+    "UserError",
+    "Validation",
+    "data",
+    "dump",
+    "evaluate",
+    "fit",
+    "load",
+    "load_config",
+    "load_inverse",
+    "make_step",
+    "models",
+    "override",
+    "recipes",
+    "resume",
+    "total",
+    "train",
+]

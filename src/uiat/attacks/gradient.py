@@ -1,0 +1,102 @@
+"""The one projected-gradient loop. Every first-order attack, and the inverse adversary, is a setting of it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from uiat.errors import UserError
+from uiat.threat import Threat
+
+# What an inner problem climbs or descends: images (B, ...) -> (per-example loss (B,), logits (B, K)).
+InnerLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class Gradient(NamedTuple):
+    """The gradient of an inner loss at some images, with what the same forward pass gave."""
+
+    gradient: Tensor  # (B, ...) like the images
+    values: Tensor  # (B,)
+    logits: Tensor  # (B, K)
+
+
+def input_gradient(loss: InnerLoss, x: Float[Tensor, "b ..."]) -> Gradient:
+    """Gradient of sum_i loss_i with respect to the images alone: one forward, one input-only backward.
+
+    Works under `torch.no_grad` too. Parameter gradients are neither computed nor touched.
+
+    Raises:
+        UserError: the loss does not depend on the images through autograd.
+
+    Example:
+        >>> w = torch.tensor([[1.0, -2.0]])
+        >>> input_gradient(lambda x: ((x * w).sum(1), x), torch.zeros(1, 2)).gradient.tolist()
+        [[1.0, -2.0]]
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        values, logits = loss(x)
+        if not values.requires_grad:
+            raise UserError("the model's output has no gradient with respect to its input: it detaches or quantises it")
+        (gradient,) = torch.autograd.grad(values.sum(), x)
+    return Gradient(gradient, values.detach(), logits.detach())
+
+
+def projected_gradient(
+    loss: InnerLoss,
+    x: Float[Tensor, "b ..."],
+    start: Float[Tensor, "b ..."],
+    *,
+    threat: Threat,
+    step_size: float,
+    steps: int,
+    descend: bool = False,
+    keep_best: bool = False,
+) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b"] | None]:
+    """x_{t+1} = project(x_t +- step_size * steepest(grad)) (Madry et al. 2018, eq. 2.2), the sign minus to descend.
+
+    Args:
+        loss: the inner loss; it is raised, or lowered with `descend`.
+        x: the centre of the ball, (B, ...) in [0, 1].
+        start: the first iterate, in the ball and in [0, 1].
+        threat: the ball.
+        step_size: length of a step in the norm of the threat model, in units of [0, 1].
+        steps: number of steps, one forward and one input-only backward each.
+        descend: lower the loss: the inverse adversary.
+        keep_best: return, per example, the iterate with the best loss (one forward more) and that loss.
+
+    Returns:
+        The last or the best iterate, and its loss (None for the last iterate, whose loss is not known).
+
+    Example:
+        >>> from uiat.threat import Linf
+        >>> x = torch.full((1, 2), 0.5)
+        >>> x_adv, _ = projected_gradient(lambda x: (x.sum(1), x), x, x, threat=Linf(0.25), step_size=0.1, steps=3)
+        >>> x_adv.tolist()
+        [[0.75, 0.75]]
+    """
+    direction = -step_size if descend else step_size
+    x_t = start
+    best: Tensor | None = None
+    best_value: Tensor | None = None
+
+    def better(value: Tensor) -> None:
+        nonlocal best, best_value
+        if best is None or best_value is None:
+            best, best_value = x_t, value
+            return
+        won = value < best_value if descend else value > best_value
+        best = torch.where(won.view(-1, *[1] * (x.ndim - 1)), x_t, best)
+        best_value = torch.where(won, value, best_value)
+
+    for _ in range(steps):
+        step = input_gradient(loss, x_t)
+        if keep_best:
+            better(step.values)
+        x_t = threat.project(x_t + direction * threat.steepest(step.gradient), x)
+    if keep_best:
+        with torch.no_grad():
+            better(loss(x_t)[0])
+    return (x_t if best is None else best), best_value

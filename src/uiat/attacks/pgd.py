@@ -1,0 +1,161 @@
+"""PGD and its relatives as values: a frozen dataclass of settings that can be called on a model and images."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from uiat import losses
+from uiat.attacks.gradient import InnerLoss, projected_gradient
+from uiat.checks import check_batch
+from uiat.errors import UserError
+from uiat.modes import BatchNormMode, crafting
+from uiat.threat import Linf, Threat, number
+
+# TRADES starts from N(0, 0.001^2) noise: at the natural image itself its KL has no gradient.
+GAUSSIAN_STANDARD_DEVIATION = 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """Projected gradient descent (Madry et al. 2018); FGSM, FGSM-RS, CW-PGD and the inverse adversary are settings.
+
+    Args:
+        threat: the ball, such as `Linf("8/255")`.
+        step_size: length of a step in units of [0, 1], a number or a fraction such as "2/255". A float afterwards.
+        steps: gradient steps a restart; each costs one forward and one input-only backward.
+        restarts: independent runs; per example the one with the best loss is returned.
+        loss: "ce" (cross entropy), "margin" (Carlini & Wagner 2017), "kl" (to the prediction on x; Zhang et al. 2019).
+        start: "uniform" in the ball, "gaussian" (standard deviation 0.001), or "none" (at x).
+        keep: "last" iterate, or the "best" one by the loss (one forward more).
+        descend: lower the loss instead: an inverse adversary (UIAT, section 3.1).
+        batchnorm: mode of the model while crafting: "eval", or "train" (batch statistics, nothing written).
+
+    Raises:
+        UserError: a field out of its range.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> x, y = torch.full((1, 1, 2, 2), 0.5), torch.tensor([0])
+        >>> x_adv = PGD(threat=Linf(0.1), step_size=0.05, steps=3)(model, x, y)
+        >>> bool((x_adv - x).abs().max() <= 0.1)
+        True
+    """
+
+    threat: Threat = Linf("8/255")
+    step_size: float | str = "2/255"
+    steps: int = 10
+    restarts: int = 1
+    loss: Literal["ce", "margin", "kl"] = "ce"
+    start: Literal["uniform", "gaussian", "none"] = "uniform"
+    keep: Literal["last", "best"] = "last"
+    descend: bool = False
+    batchnorm: BatchNormMode = "eval"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step_size", number(self.step_size, name="step_size"))
+        for name in ("steps", "restarts"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}")
+        if self.loss == "kl" and self.start == "none":
+            raise UserError('the "kl" loss has no gradient at x itself: use start="gaussian" or start="uniform"')
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Float[Tensor, "b ..."],
+        y: Int[Tensor, "b"],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "b ..."]:
+        """Adversarial examples for images in [0, 1] and their true labels; the inputs are checked first.
+
+        Args:
+            model: maps images (B, ...) in [0, 1] to logits (B, K); as it was afterwards, also after an exception.
+            x: images, floats in [0, 1].
+            y: true labels, int64.
+            generator: source of the random starts, on the device of `x`; torch's own by default.
+
+        Raises:
+            UserError: images or labels that cannot be what was meant.
+        """
+        check_batch(x, y)
+        return self.perturb(model, x, y, generator=generator)
+
+    def perturb(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "b ..."]:
+        """The same without the checks, for batches that were checked when they were loaded; no host synchronisation."""
+        x = x.detach()
+        with crafting(model, batchnorm=self.batchnorm):
+            loss = self._inner_loss(model, x, y)
+            best, best_value = self._run(loss, x, generator)
+            for _ in range(self.restarts - 1):
+                other, value = self._run(loss, x, generator)
+                assert best_value is not None
+                assert value is not None
+                won = value < best_value if self.descend else value > best_value
+                best = torch.where(won.view(-1, *[1] * (x.ndim - 1)), other, best)
+                best_value = torch.where(won, value, best_value)
+        return best
+
+    def _run(self, loss: InnerLoss, x: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+        x_adv, value = projected_gradient(
+            loss,
+            x,
+            self._start(x, generator),
+            threat=self.threat,
+            step_size=float(self.step_size),
+            steps=self.steps,
+            descend=self.descend,
+            keep_best=self.keep == "best",
+        )
+        if value is None and self.restarts > 1:
+            with torch.no_grad():
+                value = loss(x_adv)[0]
+        return x_adv, value
+
+    def _start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.start == "none":
+            return x
+        if self.start == "uniform":
+            return self.threat.project(x + self.threat.noise(x, generator=generator), x)
+        noise = torch.empty_like(x).normal_(0.0, GAUSSIAN_STANDARD_DEVIATION, generator=generator)
+        return self.threat.project(x + noise, x)
+
+    def _inner_loss(self, model: nn.Module, x: Tensor, y: Tensor) -> InnerLoss:
+        """The loss as a function of the images alone; the natural prediction of "kl" is computed once."""
+        if self.loss == "kl":
+            with torch.no_grad():
+                log_p = losses.log_probabilities(model(x))
+
+        def inner(x_adv: Tensor) -> tuple[Tensor, Tensor]:
+            logits = model(x_adv)
+            if self.loss == "kl":
+                return losses.kl(log_p, losses.log_probabilities(logits)), logits
+            of = losses.cross_entropy if self.loss == "ce" else losses.margin
+            return of(logits, y), logits
+
+        return inner
+
+
+def FGSM(*, threat: Threat, batchnorm: BatchNormMode = "eval") -> PGD:
+    """The fast gradient sign method (Goodfellow et al. 2015): one step of epsilon from x itself.
+
+    Example:
+        >>> FGSM(threat=Linf(0.1)).steps
+        1
+    """
+    return PGD(threat=threat, step_size=float(threat.epsilon), steps=1, start="none", batchnorm=batchnorm)
+
+
+def FGSMRS(*, threat: Threat, batchnorm: BatchNormMode = "eval") -> PGD:
+    """FGSM from a random start (Wong et al. 2020, "Fast is better than free"): one step of 1.25 epsilon, projected.
+
+    Example:
+        >>> round(FGSMRS(threat=Linf(0.1)).step_size, 4)
+        0.125
+    """
+    return PGD(threat=threat, step_size=1.25 * float(threat.epsilon), steps=1, batchnorm=batchnorm)

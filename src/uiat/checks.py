@@ -1,0 +1,54 @@
+"""What is refused before any work is done on it: images, labels and numbers that cannot be what was meant."""
+
+import torch
+from torch import Tensor
+
+from uiat.errors import UserError
+
+
+def check_shapes(x: Tensor, y: Tensor) -> None:
+    """Refuse a batch by what costs nothing to know: dtypes, dimensions, lengths. Never waits for the device.
+
+    Example:
+        >>> check_shapes(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]))
+    """
+    if not x.is_floating_point():
+        raise UserError(f"images must be floats in [0, 1], not {x.dtype}: divide by 255 first")
+    if x.ndim < 2:
+        raise UserError(f"images must be a batch (B, C, H, W), not of shape {tuple(x.shape)}")
+    if len(x) == 0:
+        raise UserError("the batch of images is empty")
+    if y.dtype != torch.int64:
+        raise UserError(f"labels must be int64 class numbers, not {y.dtype}")
+    if y.shape != x.shape[:1]:
+        raise UserError(f"labels must have shape ({len(x)},), one for each image, not {tuple(y.shape)}")
+
+
+def check_values(x: Tensor, y: Tensor, *, num_classes: int | None = None) -> None:
+    """Refuse images outside [0, 1] or not finite and labels out of range. Reads values, so it waits for the device.
+
+    Example:
+        >>> check_values(torch.full((1, 3, 8, 8), 128.0), torch.tensor([0]))
+        Traceback (most recent call last):
+        uiat.errors.UserError: images must be in [0, 1] but run from 128 to 128: divide by 255 first
+    """
+    low, high = (v.item() for v in torch.aminmax(x.detach().float()))
+    if not (low > -float("inf") and high < float("inf")):  # False for NaN too
+        raise UserError("images hold values that are not finite (NaN or infinity)")
+    if low < -1e-6 or high > 1 + 1e-6:
+        hint = "divide by 255 first" if high > 2 else "give them unnormalised; the model normalises in its first layer"
+        raise UserError(f"images must be in [0, 1] but run from {low:.4g} to {high:.4g}: {hint}")
+    least, most = (int(v) for v in torch.aminmax(y))
+    if least < 0 or (num_classes is not None and most >= num_classes):
+        bound = "non-negative" if num_classes is None else f"in 0..{num_classes - 1}"
+        raise UserError(f"labels must be {bound}, but run from {least} to {most}")
+
+
+def check_batch(x: Tensor, y: Tensor, *, num_classes: int | None = None) -> None:
+    """Both checks at once.
+
+    Example:
+        >>> check_batch(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), num_classes=2)
+    """
+    check_shapes(x, y)
+    check_values(x, y, num_classes=num_classes)

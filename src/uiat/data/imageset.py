@@ -1,0 +1,271 @@
+"""A set of labelled images held in memory, checked once, and the batch that training draws from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from uiat.errors import UserError
+
+TOLERANCE = 1e-6  # how far rounding, as in resizing, may carry a float image out of [0, 1]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of a training set: images in [0, 1], labels, and where each example stands in the set.
+
+    Args:
+        x: images in [0, 1], (b, c, h, w).
+        y: labels, int64, (b,).
+        index: position of each example in the training set, int64, (b,); state kept per example is addressed by it.
+
+    Example:
+        >>> batch = Batch(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]), torch.tensor([7, 5]))
+        >>> batch.x.shape
+        torch.Size([2, 3, 8, 8])
+    """
+
+    x: Float[Tensor, "b c h w"]
+    y: Int[Tensor, "b"]
+    index: Int[Tensor, "b"]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images in one tensor; made only when the set passes `check`.
+
+    Args:
+        images: (n, c, h, w), uint8 or float32 in [0, 1].
+        labels: int64, (n,), each in 0 .. len(classes) - 1.
+        classes: the name of each class.
+        name: what the set is called in reports.
+        partial: whether this is a part of a larger set, in which a class may be absent.
+
+    Raises:
+        UserError: see `check`.
+
+    Example:
+        >>> data = ImageSet(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), ("zero", "one"), "example")
+        >>> len(data), data.num_classes, data.image_shape
+        (2, 2, (1, 8, 8))
+    """
+
+    images: Shaped[Tensor, "n c h w"]
+    labels: Shaped[Tensor, "n"]
+    classes: tuple[str, ...]
+    name: str
+    partial: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the labels tell apart, present in this part of the set or not."""
+        return len(self.classes)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of each image."""
+        c, h, w = self.images.shape[1:]
+        return (c, h, w)
+
+    def subset(self, index: Sequence[int] | Tensor) -> "ImageSet":
+        """The examples at `index`, in that order; the classes stay those of the whole set, present or not."""
+        where = torch.as_tensor(index, dtype=torch.int64, device=self.images.device)
+        return replace(self, images=self.images[where], labels=self.labels[where], partial=True)
+
+    def decode(self) -> "ImageSet":
+        """The set itself; a `Folder` does the work here, so that either kind may be asked."""
+        return self
+
+
+def check(data: ImageSet) -> None:
+    """Refuse a set that would train badly or crash late, saying what is wrong with it and what to do.
+
+    Raises:
+        UserError: the set is empty; shapes or types are wrong; an image holds NaN or leaves [0, 1]; a label is out of
+            range; a class has no image (except in a part of a set).
+
+    Example:
+        >>> check(ImageSet(torch.ones(1, 1, 8, 8), torch.tensor([0]), ("one",), "example"))
+    """
+    _check_images(data.images, data.name)
+    _check_labels(data.labels, len(data.images), len(data.classes), data.name)
+    present = torch.bincount(data.labels, minlength=len(data.classes)) > 0
+    if not data.partial and not bool(present.all()):
+        absent = [name for name, here in zip(data.classes, present.tolist(), strict=True) if not here]
+        shown = ", ".join(map(repr, absent[:5])) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+        raise UserError(f"{data.name}: no image of class {shown}; add images of it or drop the class from the labels")
+
+
+def _check_images(images: Tensor, name: str) -> None:
+    if images.ndim != 4:
+        raise UserError(f"{name}: images must have shape (n, channels, height, width), not {tuple(images.shape)}")
+    if images.numel() == 0:
+        raise UserError(f"{name}: the set is empty (shape {tuple(images.shape)}); give it at least one image")
+    if images.dtype not in (torch.uint8, torch.float32):
+        raise UserError(f"{name}: images must be uint8 or float32 in [0, 1], not {images.dtype}; convert them first")
+    if images.dtype == torch.uint8:
+        return
+    # aminmax lets NaN through to its result, so one pass without temporaries sees everything.
+    low, high = (float(v) for v in images.aminmax())
+    if low != low:
+        raise UserError(f"{name}: the images hold NaN; remove or repair those images")
+    if low < -TOLERANCE:
+        raise UserError(
+            f"{name}: images reach down to {low:.4g} but must lie in [0, 1]; leave normalisation out of the transform, "
+            "it is the model's first layer"
+        )
+    if high > 1 + TOLERANCE:
+        hint = "divide by 255, or give uint8" if 1.5 < high <= 255 else "scale them to [0, 1]"
+        raise UserError(f"{name}: images reach up to {high:.4g} but must lie in [0, 1]; {hint}")
+
+
+def _check_labels(labels: Tensor, images: int, classes: int, name: str) -> None:
+    if labels.ndim != 1 or len(labels) != images:
+        raise UserError(f"{name}: labels must have shape ({images},), one for each image, not {tuple(labels.shape)}")
+    if labels.dtype != torch.int64:
+        raise UserError(f"{name}: labels must be int64 class numbers, not {labels.dtype}; convert them with .long()")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise UserError(
+            f"{name}: labels run from {low} to {high} but must lie in 0 .. {classes - 1} ({classes} classes)"
+        )
+
+
+def as_float(images: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Images in [0, 1] as float32: uint8 is divided by 255, floats pass through; a new tensor when uint8.
+
+    Example:
+        >>> as_float(torch.tensor([0, 255], dtype=torch.uint8))
+        tensor([0., 1.])
+    """
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+def from_tensors(
+    x: Tensor | np.ndarray,
+    y: Tensor | np.ndarray | Sequence[int],
+    *,
+    num_classes: int | None = None,
+    name: str = "tensors",
+) -> ImageSet:
+    """A set from images and labels that are already in memory.
+
+    Args:
+        x: images, (n, c, h, w), uint8 or floating point in [0, 1].
+        y: integer labels, (n,).
+        num_classes: number of classes; one more than the largest label when left out.
+        name: what the set is called in reports.
+
+    Raises:
+        UserError: see `check`.
+
+    Example:
+        >>> data = from_tensors(torch.rand(4, 3, 8, 8), [0, 1, 0, 1])
+        >>> data.classes
+        ('0', '1')
+    """
+    images, labels = torch.as_tensor(x).detach(), torch.as_tensor(y).detach()
+    if images.is_floating_point():
+        images = images.float()
+    if labels.dtype in (torch.int8, torch.int16, torch.int32, torch.uint8):
+        labels = labels.long()
+    known = labels.numel() > 0 and not labels.is_floating_point()
+    count = num_classes if num_classes is not None else (int(labels.max()) + 1 if known else 1)
+    return ImageSet(images, labels, tuple(map(str, range(count))), name)
+
+
+@runtime_checkable
+class _Indexed(Protocol):
+    """What is asked of a map-style dataset: a length, and (image, label) by position."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def from_dataset(dataset: Any, *, name: str = "custom", num_classes: int | None = None) -> ImageSet:
+    """Read a whole map-style torch Dataset of (image, label) into memory.
+
+    An image may be a PIL image, a uint8 or float tensor (c, h, w) or (h, w), or a numpy array (h, w) or (h, w, c).
+
+    Args:
+        dataset: anything with `len(dataset)` and `dataset[i] -> (image, label)`; leave random transforms out of it.
+        name: what the set is called in reports.
+        num_classes: number of classes; taken from `dataset.classes` or the largest label when left out.
+
+    Raises:
+        UserError: the dataset has no length, an item is not (image, label), images differ in shape; see also `check`.
+
+    Example:
+        >>> pairs = torch.utils.data.TensorDataset(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1]))
+        >>> len(from_dataset(pairs))
+        4
+    """
+    if not isinstance(dataset, _Indexed):
+        raise UserError(
+            f"{name}: the dataset must have a length and be indexable; an iterable dataset cannot be shuffled"
+        )
+    images, labels = _read_items(dataset, name)
+    data = from_tensors(images, labels, num_classes=num_classes or _declared_classes(dataset), name=name)
+    names = tuple(str(c) for c in getattr(dataset, "classes", None) or ())
+    return replace(data, classes=names) if len(names) == data.num_classes else data
+
+
+def _declared_classes(dataset: Any) -> int | None:
+    return len(getattr(dataset, "classes", None) or ()) or None
+
+
+def _read_items(dataset: _Indexed, name: str) -> tuple[Tensor, Tensor]:
+    if len(dataset) == 0:
+        raise UserError(f"{name}: the dataset is empty; give it at least one image")
+    labels = torch.empty(len(dataset), dtype=torch.int64)
+    images: Tensor | None = None
+    for i in range(len(dataset)):
+        item = dataset[i]
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise UserError(f"{name}: item {i} must be a pair (image, label), not {type(item).__name__}")
+        image = _one_image(item[0], name)
+        if (
+            images is None
+        ):  # one allocation for the whole set: a list of images and its stack would need twice the memory
+            images = image.new_empty((len(dataset), *image.shape))
+        if image.shape != images.shape[1:]:
+            raise UserError(
+                f"{name}: image {i} has shape {tuple(image.shape)} but image 0 has {tuple(images.shape[1:])}; "
+                "resize them to one size in the dataset's transform"
+            )
+        images[i], labels[i] = image, _one_label(item[1], i, name)
+    assert images is not None
+    return images, labels
+
+
+def _one_image(image: Any, name: str) -> Tensor:
+    """A tensor (c, h, w) of a PIL image, an array (h, w[, c]) or a tensor ([c,] h, w)."""
+    if isinstance(image, Tensor):
+        pixels = image.detach().cpu()
+    else:
+        if hasattr(image, "convert"):  # a PIL image, told by its method so that Pillow need not be installed
+            image = image if image.mode in ("L", "RGB") else image.convert("RGB")
+        array = torch.from_numpy(np.array(image)) if hasattr(image, "__array_interface__") else None
+        if array is None:
+            raise UserError(f"{name}: cannot read an image of type {type(image).__name__}; give PIL images or tensors")
+        pixels = array.permute(2, 0, 1) if array.ndim == 3 else array
+    pixels = pixels.float() if pixels.is_floating_point() else pixels
+    return pixels[None] if pixels.ndim == 2 else pixels
+
+
+def _one_label(label: Any, i: int, name: str) -> int:
+    value = label.item() if isinstance(label, Tensor | np.ndarray | np.generic) and np.prod(label.shape) == 1 else label
+    if not isinstance(value, int):
+        raise UserError(f"{name}: label {i} must be an integer class number, not {label!r}")
+    return value

@@ -1,0 +1,105 @@
+"""Batches of a set that lies whole on the training device: shuffled, cropped, mirrored and converted there."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from uiat.data.imageset import Batch, ImageSet, as_float
+from uiat.data.sampling import batch_count, check_sampling, check_start, crop_flip, draw, permutation
+
+
+class Loader:
+    """Batches of an `ImageSet`, which is kept as one tensor on the device.
+
+    What a batch holds depends on (seed, epoch, step) alone, so that training resumed at a step sees the very same bits.
+
+    Args:
+        data: the training set.
+        batch_size: examples a batch.
+        augment: "none", "crop" (pad by zeros, cut out at random) or "crop-flip" (mirrored half of the time as well).
+        device: where the set lies and batches appear.
+        seed: of the shuffling and the augmentation.
+        shuffle: whether to visit the set in a new order each epoch.
+        drop_last: whether to leave out a last batch smaller than the rest.
+        padding: pixels of zeros on each side before cropping.
+        channels_last: whether x comes in torch.channels_last memory format.
+
+    Raises:
+        UserError: a batch larger than the set, an unknown augmentation, a negative seed or padding.
+
+    Example:
+        >>> from uiat.data import load
+        >>> loader = Loader(load("digits", "train"), batch_size=128, augment="crop", padding=1)
+        >>> batch = next(loader.epoch(0))
+        >>> len(loader), batch.x.shape
+        (9, torch.Size([128, 1, 8, 8]))
+    """
+
+    def __init__(
+        self,
+        data: ImageSet,
+        *,
+        batch_size: int,
+        augment: str = "none",
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        padding: int = 4,
+        channels_last: bool = False,
+    ) -> None:
+        check_sampling(len(data), batch_size=batch_size, augment=augment, seed=seed, padding=padding)
+        self.device = torch.device(device)
+        self.images = data.images.to(self.device)
+        self.labels = data.labels.to(self.device)
+        self.num_classes, self.image_shape, self.num_examples = data.num_classes, data.image_shape, len(data)
+        self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        self.shuffle, self.drop_last, self.padding, self.channels_last = shuffle, drop_last, padding, channels_last
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return batch_count(self.num_examples, self.batch_size, drop_last=self.drop_last)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from step `start` on; the skipped ones cost nothing."""
+        check_start(start, len(self))
+        order = permutation(self.num_examples, self.seed, epoch=epoch, shuffle=self.shuffle)
+        order = order.to(self.device, non_blocking=True)
+        return (self._batch(order, epoch, step) for step in range(start, len(self)))
+
+    def _batch(self, order: Int[Tensor, "n"], epoch: int, step: int) -> Batch:
+        index = order[step * self.batch_size : (step + 1) * self.batch_size]
+        x = prepare(
+            self.images.index_select(0, index),
+            augment=self.augment,
+            padding=self.padding,
+            key=(self.seed, epoch, step),
+            channels_last=self.channels_last,
+        )
+        return Batch(x, self.labels.index_select(0, index), index)
+
+
+def prepare(
+    images: Shaped[Tensor, "b c h w"], *, augment: str, padding: int, key: tuple[int, int, int], channels_last: bool
+) -> Float[Tensor, "b c h w"]:
+    """Augment a batch where it lies and convert it to float32 in [0, 1]; uint8 moves a quarter of the bytes.
+
+    Args:
+        images: uint8 or float32 in [0, 1].
+        augment: as in `Loader`.
+        padding: as in `Loader`.
+        key: (seed, epoch, step), which decides every random draw.
+        channels_last: as in `Loader`.
+
+    Example:
+        >>> prepare(torch.ones(2, 1, 8, 8), augment="none", padding=4, key=(0, 0, 0), channels_last=False).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    if augment != "none":
+        # Drawn on the CPU, the same on every device; non_blocking, because a plain copy would wait for the device.
+        choice = draw(len(images), augment, padding=padding, key=key).to(images.device, non_blocking=True)
+        images = crop_flip(images, choice, padding=padding)
+    x = as_float(images)
+    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

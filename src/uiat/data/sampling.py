@@ -1,0 +1,120 @@
+"""Which examples make which batch, and the random crops and flips: pure functions of (seed, epoch, step)."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from uiat.errors import UserError, nearest
+
+AUGMENTATIONS = ("none", "crop", "crop-flip")
+
+
+def generator(*key: int) -> torch.Generator:
+    """A CPU random generator whose stream depends on the key alone, such as (seed, epoch, step).
+
+    Example:
+        >>> int(torch.randint(100, (), generator=generator(0, 1))) == int(
+        ...     torch.randint(100, (), generator=generator(0, 1))
+        ... )
+        True
+    """
+    # Neighbouring seeds of torch's generator start alike; SeedSequence mixes the key into an unrelated one.
+    # The length goes in as well: without it (1,) and (1, 0) are the same key.
+    mixed = np.random.SeedSequence([len(key), *key]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(mixed))
+
+
+def permutation(n: int, seed: int, *, epoch: int, shuffle: bool = True) -> Int[Tensor, "n"]:
+    """The order in which an epoch visits n examples.
+
+    Example:
+        >>> permutation(3, 0, epoch=5, shuffle=False)
+        tensor([0, 1, 2])
+    """
+    return torch.randperm(n, generator=generator(seed, epoch)) if shuffle else torch.arange(n)
+
+
+def check_sampling(n: int, *, batch_size: int, augment: str, seed: int, padding: int) -> None:
+    """Refuse what no loader can serve.
+
+    Raises:
+        UserError: a batch that is empty or larger than the set, an unknown augmentation, a negative seed or padding.
+
+    Example:
+        >>> check_sampling(10, batch_size=2, augment="crop", seed=0, padding=4)
+    """
+    if batch_size < 1:
+        raise UserError(f"batch size must be at least 1, not {batch_size}")
+    if batch_size > n:
+        raise UserError(
+            f"batch size {batch_size} is larger than the set of {n} images; use a batch size of at most {n}"
+        )
+    if augment not in AUGMENTATIONS:
+        raise nearest("augmentation", augment, AUGMENTATIONS)
+    if seed < 0 or padding < 0:
+        raise UserError(f"seed and padding must not be negative (seed {seed}, padding {padding})")
+
+
+def check_start(start: int, batches: int) -> None:
+    """Refuse to begin an epoch where it has no step.
+
+    Raises:
+        UserError: start is negative or past the end.
+
+    Example:
+        >>> check_start(3, 3)  # right at the end is no mistake: that epoch was complete
+    """
+    if not 0 <= start <= batches:
+        raise UserError(f"cannot start at step {start} of an epoch of {batches} batches")
+
+
+def batch_count(n: int, batch_size: int, *, drop_last: bool) -> int:
+    """Batches in an epoch.
+
+    Example:
+        >>> batch_count(10, 4, drop_last=True), batch_count(10, 4, drop_last=False)
+        (2, 3)
+    """
+    return n // batch_size if drop_last else -(-n // batch_size)
+
+
+def draw(n: int, augment: str, *, padding: int, key: tuple[int, ...]) -> Int[Tensor, "3 n"]:
+    """For each of n images: rows and columns to move by, 0 .. 2 * padding, and whether to mirror, 0 or 1.
+
+    Example:
+        >>> draw(2, "crop", padding=4, key=(0, 1, 2)).shape
+        torch.Size([3, 2])
+    """
+    random = generator(*key)
+    shift = torch.randint(0, 2 * padding + 1, (2, n), generator=random)
+    mirror = torch.randint(0, 2, (1, n), generator=random) if augment == "crop-flip" else torch.zeros(1, n).long()
+    return torch.cat([shift, mirror])
+
+
+def crop_flip(
+    images: Shaped[Tensor, "b c h w"], choice: Int[Tensor, "3 b"], *, padding: int
+) -> Shaped[Tensor, "b c h w"]:
+    """Pad by zeros, cut each image out at its own place, and mirror those that are to be: one gather, on the device.
+
+    Args:
+        images: uint8 or float, (b, c, h, w); uint8 is the faster.
+        choice: what `draw` returns, on the device of the images.
+        padding: zeros added on each side, in pixels.
+
+    Example:
+        >>> still = torch.tensor([[4], [4], [0]])  # the middle of the padded image, unmirrored
+        >>> x = torch.rand(1, 3, 8, 8)
+        >>> torch.equal(crop_flip(x, still, padding=4), x)
+        True
+    """
+    b, c, h, w = images.shape
+    down, right, mirror = choice[:, :, None]
+    rows = down + torch.arange(h, device=images.device)
+    across = torch.arange(w, device=images.device).expand(b, w)
+    columns = right + torch.where(mirror.bool(), w - 1 - across, across)
+    # One flat index a pixel, shared by the channels: about three times faster on a CPU than indexing by four tensors.
+    flat = rows[:, :, None] * (w + 2 * padding) + columns[:, None, :]
+    padded = F.pad(images, (padding,) * 4).flatten(2)
+    return padded.gather(2, flat.view(b, 1, h * w).expand(b, c, h * w)).view(b, c, h, w)

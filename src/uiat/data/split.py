@@ -1,0 +1,98 @@
+"""Parts of a set in which each class keeps its share, chosen by seed."""
+
+from typing import TypeVar, cast
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from uiat.data.folder import Folder
+from uiat.data.imageset import ImageSet
+from uiat.data.sampling import generator
+from uiat.errors import UserError
+
+Data = TypeVar("Data", bound=ImageSet | Folder)
+
+
+def split_validation(data: Data, *, size: int | None = None, seed: int = 0) -> tuple[Data, ImageSet, Int[Tensor, "n"]]:
+    """Hold out a part of the training set for validation and model selection, stratified by class.
+
+    Args:
+        data: the whole training set.
+        size: images to hold out; when left out 1,000 or 5 % of the set, whichever is less, and at least one a class.
+        seed: chooses them; the same seed chooses the same.
+
+    Returns:
+        What is left to train on, the validation part in memory, and the position in `data` of each training example.
+
+    Raises:
+        UserError: the size leaves a class without an image on either side.
+
+    Example:
+        >>> from uiat.data import load
+        >>> train, validation, index = split_validation(load("digits", "train"), size=100)
+        >>> len(validation), len(train) == len(index)
+        (100, True)
+    """
+    wanted = size if size is not None else max(data.num_classes, min(1000, len(data) // 20))
+    held = stratified_index(data.labels, wanted, num_classes=data.num_classes, seed=seed, keep=1)
+    rest = torch.ones(len(data), dtype=torch.bool)
+    rest[held] = False
+    index = rest.nonzero().flatten()
+    return cast(Data, data.subset(index)), data.subset(held).decode(), index
+
+
+def stratified_subset(data: Data, n: int, *, seed: int = 0) -> Data:
+    """n examples in which each class has its share, at least one, in the order of the set.
+
+    Raises:
+        UserError: n is smaller than the number of classes or larger than the set.
+
+    Example:
+        >>> from uiat.data import load
+        >>> len(stratified_subset(load("digits", "train"), 200))
+        200
+    """
+    return cast(Data, data.subset(stratified_index(data.labels, n, num_classes=data.num_classes, seed=seed, keep=0)))
+
+
+def stratified_index(
+    labels: Int[Tensor, "n"], size: int, *, num_classes: int, seed: int, keep: int
+) -> Int[Tensor, "m"]:
+    """Positions of `size` examples, ascending: each class gives its share, at least one, and keeps at least `keep`.
+
+    Raises:
+        UserError: that cannot be done.
+
+    Example:
+        >>> stratified_index(torch.tensor([0, 0, 1, 1]), 4, num_classes=2, seed=0, keep=0)
+        tensor([0, 1, 2, 3])
+    """
+    labels = labels.cpu()
+    counts = torch.bincount(labels, minlength=num_classes)
+    classes = int((counts > 0).sum())
+    short = (counts > 0) & (counts <= keep)
+    if bool(short.any()):
+        raise UserError(f"class {int(short.nonzero()[0])} has one image only; it takes two to train and to validate")
+    most = len(labels) - keep * classes
+    if not classes <= size <= most:
+        raise UserError(f"cannot take {size} of {len(labels)} images in {classes} classes; choose {classes} .. {most}")
+    random = generator(seed)
+    order = torch.randperm(len(labels), generator=random)
+    by_class = order[torch.argsort(labels[order], stable=True)].split(counts.tolist())
+    take = _shares(counts, size, keep)
+    return torch.cat([group[:k] for group, k in zip(by_class, take.tolist(), strict=True)]).sort().values
+
+
+def _shares(counts: Tensor, size: int, keep: int) -> Tensor:
+    """How many to take of each class: proportional, rounded so that the sum is `size` and every bound holds."""
+    exact = counts.double() * size / counts.sum()
+    least, most = (counts > 0).long(), (counts - keep).clamp(min=0)
+    take = torch.minimum(torch.maximum(exact.floor().long(), least), most)
+    while int(take.sum()) != size:
+        missing = exact - take
+        if int(take.sum()) < size:
+            take[missing.masked_fill(take >= most, -torch.inf).argmax()] += 1
+        else:
+            take[missing.masked_fill(take <= least, torch.inf).argmin()] -= 1
+    return take

@@ -1,0 +1,123 @@
+"""Batches of an image folder too large for memory: decoded by workers, augmented on the device like any other."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from uiat.data.folder import Folder
+from uiat.data.imageset import Batch, ImageSet
+from uiat.data.loader import Loader, prepare
+from uiat.data.sampling import batch_count, check_sampling, check_start, permutation
+from uiat.errors import UserError
+
+GIBIBYTE = 1 << 30
+
+
+class StreamingLoader:
+    """Batches of a `Folder`, the same as a `Loader` would give of the decoded set, with files read by worker processes.
+
+    Args:
+        data: the image files.
+        num_workers: processes that decode; 0 decodes in this one; one a core, at most 8, when left out.
+        batch_size, augment, device, seed, shuffle, drop_last, padding, channels_last: as in `Loader`.
+
+    Raises:
+        UserError: as in `Loader`; while iterating, a file that cannot be read.
+
+    Example:
+        >>> folder = Folder(("a.png", "b.png"), torch.tensor([0, 1]), ("a", "b"), "example", (3, 32, 32), 32)
+        >>> len(StreamingLoader(folder, batch_size=1, num_workers=0))
+        2
+    """
+
+    def __init__(
+        self,
+        data: Folder,
+        *,
+        batch_size: int,
+        num_workers: int | None = None,
+        augment: str = "none",
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        padding: int = 4,
+        channels_last: bool = False,
+    ) -> None:
+        check_sampling(len(data), batch_size=batch_size, augment=augment, seed=seed, padding=padding)
+        if num_workers is not None and num_workers < 0:
+            raise UserError(f"number of workers must not be negative, but is {num_workers}; 0 reads in this process")
+        self.data, self.device = data, torch.device(device)
+        self.num_workers = _usable_cores() if num_workers is None else num_workers
+        self.num_classes, self.image_shape, self.num_examples = data.num_classes, data.image_shape, len(data)
+        self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        self.shuffle, self.drop_last, self.padding, self.channels_last = shuffle, drop_last, padding, channels_last
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return batch_count(self.num_examples, self.batch_size, drop_last=self.drop_last)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from step `start` on; files of the skipped ones are not opened."""
+        check_start(start, len(self))
+        order = permutation(self.num_examples, self.seed, epoch=epoch, shuffle=self.shuffle)
+        return self._stream(order[start * self.batch_size :], epoch, start)
+
+    def _stream(self, order: Int[Tensor, "n"], epoch: int, start: int) -> Iterator[Batch]:
+        dataset: Any = self.data  # map-style: it has __getitem__ and __len__, which is all that DataLoader uses
+        batches = DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=order.tolist(),
+            drop_last=self.drop_last,
+            num_workers=self.num_workers,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # or it would draw from the global one, and change what training draws next
+        )
+        for step, (images, labels, index) in enumerate(batches, start):
+            x = prepare(
+                images.to(self.device, non_blocking=True),
+                augment=self.augment,
+                padding=self.padding,
+                key=(self.seed, epoch, step),
+                channels_last=self.channels_last,
+            )
+            y, where = (t.to(self.device, non_blocking=True) for t in (labels, index))
+            yield Batch(x, y, where)
+
+
+def loader_for(
+    data: ImageSet | Folder,
+    *,
+    batch_size: int,
+    memory_limit: int = 4 * GIBIBYTE,
+    num_workers: int | None = None,
+    **options: Any,
+) -> Loader | StreamingLoader:
+    """The loader that fits: in memory when the decoded set takes at most `memory_limit` bytes, streaming otherwise.
+
+    Args:
+        data: what `open_data` or `split_validation` gave.
+        batch_size: examples a batch.
+        memory_limit: bytes that a decoded image folder may take.
+        num_workers: processes of a streaming loader.
+        options: further arguments of `Loader`.
+
+    Example:
+        >>> from uiat.data import load
+        >>> type(loader_for(load("digits", "train"), batch_size=64)).__name__
+        'Loader'
+    """
+    if isinstance(data, Folder) and data.num_bytes > memory_limit:
+        return StreamingLoader(data, batch_size=batch_size, num_workers=num_workers, **options)
+    return Loader(data.decode(), batch_size=batch_size, **options)
+
+
+def _usable_cores() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores)

@@ -1,0 +1,38 @@
+"""What goes wrong because of what the user asked for, said in one sentence."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what was asked, whose message alone tells the user what to change.
+
+    The command line prints it as one line and exits with 2; anything else is a fault of the program and exits with 1.
+
+    Example:
+        >>> raise UserError("epsilon must be positive")
+        Traceback (most recent call last):
+        uiat.errors.UserError: epsilon must be positive
+    """
+
+
+class NotFinite(UserError):
+    """Training stopped because a loss term was infinite or not a number; the last good checkpoint is kept."""
+
+
+def nearest(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that does not exist, naming the closest ones that do.
+
+    Args:
+        kind: what the name is a name of, such as "model".
+        name: what was asked for.
+        known: every valid name.
+
+    Example:
+        >>> print(nearest("model", "resnet81", ["resnet18", "small-cnn"]))
+        unknown model 'resnet81'; did you mean 'resnet18'? known: resnet18, small-cnn
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f" did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+    return UserError(f"unknown {kind} {name!r};{hint} known: {', '.join(names)}")

@@ -1,0 +1,89 @@
+"""What goes wrong in adversarial training without anyone noticing, noticed."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from uiat.errors import NotFinite
+
+
+class Alarm(NamedTuple):
+    """Something that the guards saw: what kind, and a sentence for the user."""
+
+    kind: str
+    message: str
+
+
+def require_finite(means: Mapping[str, float], *, epoch: int, step: int, kept: str) -> None:
+    """Stop when a loss term is infinite or not a number.
+
+    Args:
+        means: loss terms by name.
+        epoch: where, counted from 0.
+        step: where in the epoch.
+        kept: where the last good checkpoint is, for the message.
+
+    Raises:
+        NotFinite: names the terms.
+
+    Example:
+        >>> require_finite({"adv_ce": float("nan")}, epoch=1, step=7, kept="nowhere")
+        Traceback (most recent call last):
+        uiat.errors.NotFinite: loss term adv_ce is not finite (nan) in epoch 2, by step 7: lower the learning rate ...
+    """
+    bad = {name: value for name, value in means.items() if not math.isfinite(value)}
+    if bad:
+        terms = ", ".join(f"{name} is not finite ({value})" for name, value in bad.items())
+        raise NotFinite(
+            f"loss term {terms} in epoch {epoch + 1}, by step {step}: lower the learning rate or set "
+            f"optimisation.clip_norm; last good checkpoint: {kept}"
+        )
+
+
+def at_chance(history: Sequence[Mapping[str, Any]], *, num_classes: int, epochs: int) -> Alarm | None:
+    """Clean accuracy on held-out data that has not left chance after some epochs.
+
+    Example:
+        >>> at_chance([{"epoch": 0, "clean": 0.1}], num_classes=10, epochs=1).kind
+        'chance'
+    """
+    judged = [row for row in history if row.get("clean") is not None]
+    if not judged or judged[-1]["epoch"] + 1 != epochs:
+        return None
+    best, chance = max(row["clean"] for row in judged), 1 / num_classes
+    if best > 1.2 * chance:
+        return None
+    return Alarm(
+        "chance",
+        f"after {epochs} epochs clean validation accuracy is {best:.1%}, still at chance ({chance:.1%}): "
+        "try a lower learning rate, a longer warm-up or a smaller epsilon",
+    )
+
+
+def catastrophic_overfitting(history: Sequence[Mapping[str, Any]], *, num_classes: int) -> Alarm | None:
+    """Training robust accuracy above where it was at the best epoch, held-out PGD accuracy under half of its best.
+
+    Single-step training falls into this (Wong et al. 2020): the model learns to defeat the one-step attack alone.
+
+    Example:
+        >>> rows = [
+        ...     {"epoch": 0, "robust": 0.4, "train_correct": 0.4},
+        ...     {"epoch": 1, "robust": 0.0, "train_correct": 0.8},
+        ... ]
+        >>> catastrophic_overfitting(rows, num_classes=10).kind
+        'overfitting'
+    """
+    judged = [row for row in history if row.get("robust") is not None]
+    if len(judged) < 2:
+        return None
+    now, best = judged[-1], max(judged[:-1], key=lambda row: float(row["robust"]))
+    learnt = best["robust"] > 1.5 / num_classes
+    jumped = now["train_correct"] > best["train_correct"] + 0.02
+    if not (learnt and jumped and now["robust"] < 0.5 * best["robust"]):
+        return None
+    return Alarm(
+        "overfitting",
+        f"catastrophic overfitting in epoch {now['epoch'] + 1}: robust accuracy on training batches rose to "
+        f"{now['train_correct']:.1%} while PGD accuracy on held-out images fell from {best['robust']:.1%} to "
+        f"{now['robust']:.1%}: use more attack steps, a random start or a smaller step",
+    )

@@ -1,0 +1,187 @@
+"""Inverse adversaries: images nearby on which the loss has been lowered, one by one or by one perturbation a class.
+
+Source: Dong et al., "The Enemy of My Enemy is My Friend", CVPR 2023 (UIAT). PAPER.md says which details are the
+paper's own and which are inferred.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from uiat.attacks import input_gradient, projected_gradient
+from uiat.errors import UserError
+from uiat.inverse.loss import Regulariser, inverse_loss
+from uiat.inverse.state import InverseState
+from uiat.inverse.universal import apply_universal, class_means, load_inverse
+from uiat.threat import Threat, number
+
+
+class Inverse(NamedTuple):
+    """Inverse examples, with the logits on them where a pass that was needed anyway gave them."""
+
+    x_inv: Tensor  # (B, C, H, W)
+    logits: Tensor | None  # (B, K), detached
+
+
+def _require(value: float, name: str, low: float, high: float = float("inf")) -> None:
+    if not low <= value <= high:
+        bounds = f"at least {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
+        raise UserError(f"{name} must be {bounds}, but is {value:g}")
+
+
+def _set_numbers(adversary: "InverseAdversary") -> None:
+    for name in ("radius", "step_size"):
+        object.__setattr__(adversary, name, number(getattr(adversary, name), name=f"inverse.{name}"))
+        if getattr(adversary, name) == 0:
+            raise UserError(f"inverse.{name} must be positive")
+    _require(adversary.steps, "inverse.steps", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceInverse:
+    """An inverse adversary for each image: x_inv = argmin over the ball of L_inv (UIAT, section 3.1: IAT).
+
+    Args:
+        radius: epsilon_inv in units of [0, 1], in the norm of the attack; a number or a fraction.
+        step_size: length of a step in the same units.
+        steps: descent steps from x itself; one forward and one input-only backward each.
+        regulariser: R in L_inv = CE + mu R: "none", "feature", "feature-repulsion" or "logit".
+        regulariser_weight: mu.
+
+    Raises:
+        UserError: a field out of its range.
+
+    Example:
+        >>> InstanceInverse(radius="4/255").radius == 4 / 255
+        True
+    """
+
+    kind: Literal["instance"] = "instance"
+    radius: float | str = "4/255"
+    step_size: float | str = "2/255"
+    steps: int = 10
+    regulariser: Regulariser = "none"
+    regulariser_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _set_numbers(self)
+
+    def active(self, epoch: int) -> bool:
+        """Whether there is an inverse adversary in this epoch: always."""
+        return True
+
+    def initial(self, num_classes: int, image_shape: tuple[int, ...], threat: Threat) -> None:
+        """No universal perturbation."""
+
+    def find(
+        self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, *, state: InverseState, threat: Threat, epoch: int
+    ) -> Inverse:
+        """Descend L_inv from x, within `radius` in the norm of `threat`. The state is not used."""
+        loss = inverse_loss(model, x, x_adv, y, regulariser=self.regulariser, weight=self.regulariser_weight)
+        ball = replace(threat, epsilon=self.radius)
+        step = float(self.step_size)
+        x_inv, _ = projected_gradient(loss, x, x, threat=ball, step_size=step, steps=self.steps, descend=True)
+        return Inverse(x_inv, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniversalInverse:
+    """One inverse perturbation a class, refined by one gradient a step, all run or in one epoch (UIAT, section 3.2).
+
+    z_c <- project(z_c - step_size * steepest(g_c)), with g_c the mean over the batch's images of class c of the
+    gradient of L_inv at clip(x + z_y, 0, 1). Classes that are not in the batch stay as they are.
+
+    Args:
+        radius: epsilon_inv in units of [0, 1], in the norm of the attack; a number or a fraction.
+        step_size: length of a step in the same units.
+        steps: gradient steps a batch; one forward and one input-only backward each.
+        epoch: one-off (UIAT, section 3.4): refine in this epoch only (counted from 0), with the base method alone
+            before it and the frozen z after it. None refines in every epoch.
+        start: z at first: "zeros", "uniform" in the ball, or "sign" (a random corner of it).
+        gradient_momentum: share of the last g_c kept, in [0, 1).
+        regulariser: R in L_inv = CE + mu R: "none", "feature", "feature-repulsion" or "logit".
+        regulariser_weight: mu.
+        warm_start: a run folder or a file of universal perturbations to start from.
+
+    Raises:
+        UserError: a field out of its range, or a warm start that does not fit.
+
+    Example:
+        >>> UniversalInverse(epoch=5).refines(5), UniversalInverse(epoch=5).refines(6), UniversalInverse().refines(6)
+        (True, False, True)
+    """
+
+    kind: Literal["universal"] = "universal"
+    radius: float | str = "4/255"
+    step_size: float | str = "1/255"
+    steps: int = 1
+    epoch: int | None = None
+    start: Literal["zeros", "uniform", "sign"] = "zeros"
+    gradient_momentum: float = 0.0
+    regulariser: Regulariser = "none"
+    regulariser_weight: float = 1.0
+    warm_start: str | None = None
+
+    def __post_init__(self) -> None:
+        _set_numbers(self)
+        _require(self.gradient_momentum, "inverse.gradient_momentum", 0, 0.9999)
+        if self.epoch is not None:
+            _require(self.epoch, "inverse.epoch", 0)
+
+    def refines(self, epoch: int) -> bool:
+        """Whether z is updated in this epoch."""
+        return self.epoch is None or epoch == self.epoch
+
+    def active(self, epoch: int) -> bool:
+        """Whether z is used in this epoch: a one-off z does not exist before its epoch."""
+        return self.epoch is None or epoch >= self.epoch
+
+    def initial(self, num_classes: int, image_shape: tuple[int, ...], threat: Threat) -> Float[Tensor, "k c h w"]:
+        """z before the first step, from torch's own random generator where it is random."""
+        z = torch.zeros(num_classes, *image_shape)
+        ball = replace(threat, epsilon=self.radius)
+        if self.warm_start is not None:
+            warm = load_inverse(self.warm_start).z
+            if warm.shape != z.shape:
+                raise UserError(f"inverse.warm_start has shape {tuple(warm.shape)}, this run needs {tuple(z.shape)}")
+            return ball.ball(warm.to(z))
+        if self.start == "zeros":
+            return z
+        noise = ball.noise(z)
+        return noise if self.start == "uniform" else ball.ball(float(self.radius) * noise.sign())
+
+    def find(
+        self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, *, state: InverseState, threat: Threat, epoch: int
+    ) -> Inverse:
+        """Apply z, in its epochs after refining it in place.
+
+        The logits returned come from the last gradient's forward pass: they are at z before its update.
+        """
+        z = state.z
+        assert z is not None
+        logits = None
+        if self.refines(epoch):
+            loss = inverse_loss(model, x, x_adv, y, regulariser=self.regulariser, weight=self.regulariser_weight)
+            for _ in range(self.steps):
+                gradient, _, logits = input_gradient(loss, apply_universal(x, y, z))
+                self.update(state, gradient, y, threat)
+        return Inverse(apply_universal(x, y, z), logits)
+
+    def update(self, state: InverseState, gradient: Tensor, y: Tensor, threat: Threat) -> None:
+        """One projected descent step on z, in place, from the per-image gradients (B, C, H, W)."""
+        assert state.z is not None
+        g, present = class_means(gradient.to(state.z.dtype), y, len(state.z))
+        if state.g is not None:
+            here = present.view(-1, 1, 1, 1)
+            state.g.copy_(
+                torch.where(here, self.gradient_momentum * state.g + (1 - self.gradient_momentum) * g, state.g)
+            )
+            g = torch.where(here, state.g, g)  # absent classes keep their zero, so they do not move
+        ball = replace(threat, epsilon=self.radius)
+        state.z.copy_(ball.ball(state.z - float(self.step_size) * ball.steepest(g)))
+
+
+InverseAdversary = UniversalInverse | InstanceInverse

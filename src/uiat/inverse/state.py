@@ -1,0 +1,58 @@
+"""What inverse adversaries remember between steps: the perturbations and the running predictions, as named buffers."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from uiat.inverse.universal import class_means
+
+Momentum = Literal["none", "example", "class"]
+
+
+class InverseState(nn.Module):
+    """z, its gradient's momentum, and the momentum of the predictions p_bar, so that saving and moving need no code.
+
+    Args:
+        z: universal perturbations (K, C, H, W) at first, or None for instance-wise inverse adversaries.
+        gradient_momentum: whether the class gradients are averaged over steps.
+        rows: rows of p_bar: N for a row an example, K for a row a class, 0 for no momentum.
+        num_classes: K.
+
+    Example:
+        >>> state = InverseState(torch.zeros(10, 1, 8, 8), gradient_momentum=False, rows=10, num_classes=10)
+        >>> sorted(name for name, _ in state.named_buffers())
+        ['p_bar', 'visited', 'z']
+    """
+
+    z: Tensor | None
+    g: Tensor | None
+    p_bar: Tensor
+    visited: Tensor
+
+    def __init__(self, z: Tensor | None, *, gradient_momentum: bool, rows: int, num_classes: int) -> None:
+        super().__init__()
+        self.register_buffer("z", z)
+        self.register_buffer("g", torch.zeros_like(z) if gradient_momentum and z is not None else None)
+        if rows:
+            self.register_buffer("p_bar", torch.zeros(rows, num_classes))
+            self.register_buffer("visited", torch.zeros(rows, dtype=torch.bool))
+
+    def recall(self, rows: Int[Tensor, "b"], gamma: float) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b 1"]]:
+        """p_bar of the rows, and the share gamma it keeps: 0 at a first visit, where it is not yet set."""
+        return self.p_bar[rows], gamma * self.visited[rows].to(self.p_bar.dtype)[:, None]
+
+    def remember(self, rows: Int[Tensor, "b"], p: Float[Tensor, "b k"], gamma: float, *, by_class: bool) -> None:
+        """p_bar_i <- gamma p_bar_i + (1 - gamma) p_i (UIAT, section 3.3); by class, p is the mean over its images."""
+        p = p.to(self.p_bar.dtype)
+        if not by_class:
+            old, share = self.recall(rows, gamma)
+            self.p_bar[rows] = share * old + (1 - share) * p
+            self.visited[rows] = True
+            return
+        means, present = class_means(p, rows, len(self.p_bar))
+        share = gamma * self.visited.to(means.dtype)[:, None]
+        mixed = share * self.p_bar + (1 - share) * means
+        self.p_bar.copy_(torch.where(present[:, None], mixed, self.p_bar))
+        self.visited.logical_or_(present)

@@ -1,0 +1,101 @@
+"""The class-universal inverse perturbations as an object: applied, saved, loaded, shared between runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from uiat.errors import UserError
+from uiat.files import read_tensors, write_tensors
+from uiat.threat import Threat, parse, to_range
+
+FILE = "inverse.safetensors"
+
+
+@dataclass(frozen=True)
+class UniversalPerturbation:
+    """One inverse perturbation a class, z in R^(K x C x H x W) (UIAT, section 3.2): `z(x, y)` is clip(x + z_y, 0, 1).
+
+    Args:
+        z: the perturbations, (K, C, H, W), in units of the image range [0, 1].
+        threat: the ball each of them lies in.
+
+    Example:
+        >>> from uiat import Linf
+        >>> z = UniversalPerturbation(torch.zeros(10, 1, 8, 8), Linf("4/255"))
+        >>> z(torch.rand(2, 1, 8, 8), torch.tensor([3, 7])).shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    z: Float[Tensor, "k c h w"]
+    threat: Threat
+
+    def __call__(self, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, "b c h w"]:
+        """The images moved towards their class and clipped to [0, 1].
+
+        Raises:
+            UserError: the images have another shape than the perturbations, or there is no perturbation for a label.
+        """
+        if x.shape[1:] != self.z.shape[1:]:
+            raise UserError(f"perturbations of shape {tuple(self.z.shape[1:])} do not fit images {tuple(x.shape[1:])}")
+        if len(y) and not 0 <= int(y.min()) <= int(y.max()) < len(self.z):
+            raise UserError(f"labels must be in 0..{len(self.z) - 1}, one perturbation each")
+        return apply_universal(x, y, self.z.to(x))
+
+    def save(self, path: str | Path) -> None:
+        """Write them to a safetensors file, atomically."""
+        epsilon = f"{self.threat.norm}:{float(self.threat.epsilon)!r}"
+        write_tensors(Path(path), {"z": self.z}, {"kind": "uiat.inverse", "threat": epsilon})
+
+
+def load_inverse(run: str | Path) -> UniversalPerturbation:
+    """The universal inverse perturbations of a run folder, or of a file that `UniversalPerturbation.save` wrote.
+
+    Raises:
+        UserError: the run has none (its method does not use them), or the file is damaged or of another kind.
+
+    Example:
+        >>> load_inverse("missing-run")
+        Traceback (most recent call last):
+        uiat.errors.UserError: no such file: missing-run
+    """
+    path = Path(run)
+    if path.is_dir():
+        if not (path / FILE).exists():
+            raise UserError(f"{path} has no universal perturbations ({FILE}): its method does not use them, or not yet")
+        path = path / FILE
+    tensors, meta = read_tensors(path)
+    if meta.get("kind") != "uiat.inverse" or "z" not in tensors or tensors["z"].ndim != 4:
+        raise UserError(f"{path} is not a file of universal inverse perturbations")
+    return UniversalPerturbation(tensors["z"], parse(str(meta.get("threat"))))
+
+
+def apply_universal(x: Tensor, y: Tensor, z: Tensor) -> Float[Tensor, "b c h w"]:
+    """x_inv = clip(x + z_y, 0, 1) (UIAT, section 3.2), for images (B, C, H, W), labels (B,) and z (K, C, H, W).
+
+    Example:
+        >>> z = torch.stack([torch.zeros(1, 1, 1), torch.ones(1, 1, 1)])
+        >>> apply_universal(torch.zeros(2, 1, 1, 1), torch.tensor([0, 1]), z).flatten().tolist()
+        [0.0, 1.0]
+    """
+    return to_range(x + z[y])
+
+
+def class_means(
+    per_example: Float[Tensor, "b ..."], y: Int[Tensor, "b"], num_classes: int
+) -> tuple[Float[Tensor, "k ..."], Bool[Tensor, "k"]]:
+    """Mean over the batch's examples of each class, zero for a class that is not in it; and which classes are.
+
+    One matrix product: no loop over classes, and deterministic on every device.
+
+    Example:
+        >>> means, present = class_means(torch.tensor([[1.0], [3.0]]), torch.tensor([1, 1]), 2)
+        >>> means.tolist(), present.tolist()
+        ([[0.0], [2.0]], [False, True])
+    """
+    one_hot = torch.nn.functional.one_hot(y, num_classes).to(per_example.dtype)
+    counts = one_hot.sum(dim=0)
+    means = (one_hot / counts.clamp_min(1)).t() @ per_example.flatten(1)
+    return means.view(num_classes, *per_example.shape[1:]), counts > 0

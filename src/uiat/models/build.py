@@ -1,0 +1,144 @@
+"""From a name to a model."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+from uiat.errors import UserError, nearest
+from uiat.models import architectures, external
+from uiat.models.classifier import Classifier, Normalize
+
+_Body = Callable[..., tuple[nn.Module, int]]
+# name -> (body, channels of its first stage). Wide ResNets are read from their names, see `_wide_resnet`.
+_BODIES: dict[str, tuple[_Body, int]] = {
+    "small-cnn": (architectures.small_cnn, 32),
+    "preact-resnet8": (partial(architectures.preact_resnet, blocks=(1, 1, 1)), 24),
+    "preact-resnet18": (partial(architectures.preact_resnet, blocks=(2, 2, 2, 2)), 64),
+    "resnet18": (partial(architectures.resnet, blocks=(2, 2, 2, 2)), 64),
+}
+_ACTIVATIONS = ("relu", "silu")
+_FEWEST_CHANNELS, _LARGEST_FACTOR = 4, 16
+
+
+def names() -> tuple[str, ...]:
+    """The names of the built-in models; `build` also takes any other `wrn-D-K`, timm models and the user's own.
+
+    Example:
+        >>> names()
+        ('small-cnn', 'preact-resnet8', 'preact-resnet18', 'resnet18', 'wrn-28-10', 'wrn-34-10')
+    """
+    return (*_BODIES, "wrn-28-10", "wrn-34-10")
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    image_shape: Sequence[int],
+    width: int | float | None = None,
+    activation: str = "relu",
+    mean: Sequence[float | int] | Tensor | None = None,
+    std: Sequence[float | int] | Tensor | None = None,
+) -> nn.Module:
+    """The model of that name, freshly initialised from torch's global generator: images in [0, 1] -> logits.
+
+    Args:
+        name: one of `names()`, any `wrn-D-K` with D = 6n + 4, `timm:NAME` (never pretrained), or the user's own
+            function as `path/to/file.py:function` or `package.module:function`, which is called as
+            `function(num_classes=, image_shape=)`, must return an `nn.Module`, and does its own normalisation.
+        num_classes: K, at least 2.
+        image_shape: (channels, height, width); any number of channels, height and width of at least 8.
+        width: a whole number is the channels of the first stage (such as 16), a float a factor on the default (0.5).
+        activation: "relu" or "silu".
+        mean: of the training images per channel, in [0, 1]; 0 if absent. Not used for the user's own function.
+        std: likewise; 1 if absent.
+
+    Raises:
+        UserError: for a name, shape, width, activation or statistic that cannot be used, saying what to change.
+
+    Example:
+        >>> import torch
+        >>> model = build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=8)
+        >>> model(torch.rand(2, 1, 8, 8)).shape, model.features(torch.rand(2, 1, 8, 8)).shape
+        (torch.Size([2, 10]), torch.Size([2, 32]))
+    """
+    shape = _image_shape(image_shape)
+    if isinstance(num_classes, bool) or num_classes < 2:
+        raise UserError(f"num_classes is {num_classes}; a classifier needs at least 2")
+    if activation not in _ACTIVATIONS:
+        raise nearest("activation", activation, _ACTIVATIONS)
+    if ":" in name:
+        if width is not None or activation != "relu":
+            raise UserError(f"width and activation cannot be set for {name!r}; set them in the model's own definition")
+        if not name.startswith("timm:"):
+            return external.own_model(name, num_classes=num_classes, image_shape=shape)
+        normalize = _normalize(shape[0], mean=mean, std=std)
+        return external.timm_model(
+            name.removeprefix("timm:"), num_classes=num_classes, image_shape=shape, normalize=normalize
+        )
+    make, base = _lookup(name)
+    body, features = make(shape[0], _channels(width, base=base), activation=activation)
+    architectures.initialise(body)
+    return Classifier(_normalize(shape[0], mean=mean, std=std), body, nn.Linear(features, num_classes))
+
+
+def _lookup(name: str) -> tuple[_Body, int]:
+    if name in _BODIES:
+        return _BODIES[name]
+    if match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
+        return _wide_resnet(int(match[1]), int(match[2]))
+    if name.endswith(".py"):
+        raise UserError(f"{name!r} does not say which function makes the model; write {name}:FUNCTION")
+    raise UserError(
+        f"{nearest('model', name, names())}; or wrn-D-K, timm:NAME, path/to/file.py:function, package.module:function"
+    )
+
+
+def _wide_resnet(depth: int, factor: int) -> tuple[_Body, int]:
+    """Depth 6n + 4 in three stages of n blocks, widths 16k, 32k and 64k after a stem of 16 (arXiv:1605.07146)."""
+    if depth < 10 or (depth - 4) % 6 or factor < 1:
+        raise UserError(
+            f"there is no wrn-{depth}-{factor}: the depth is 6n + 4 (10, 16, 22, 28, 34, ...) and the factor at least 1"
+        )
+    return partial(architectures.preact_resnet, blocks=((depth - 4) // 6,) * 3, stem=16), 16 * factor
+
+
+def _channels(width: int | float | None, *, base: int) -> int:
+    """The channels of the first stage: a whole number is taken as it is, a float is a factor on the default."""
+    if width is None:
+        return base
+    if isinstance(width, bool) or not math.isfinite(width) or width <= 0:
+        raise UserError(f"width is {width}; give a number of channels such as {base}, or a factor such as 0.5")
+    if isinstance(width, int):
+        if width < _FEWEST_CHANNELS:
+            raise UserError(f"width={width} means {width} channels; for {width} times the default write {width}.0")
+        return width
+    if width > _LARGEST_FACTOR:
+        raise UserError(f"width={width} means {width} times the default; for channels give a whole number, {width:.0f}")
+    channels = round(width * base)
+    if channels < _FEWEST_CHANNELS:
+        raise UserError(f"width={width} leaves {channels} of {base} channels; at least {_FEWEST_CHANNELS} are needed")
+    return channels
+
+
+def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    if len(shape) != 3 or shape[0] < 1:
+        raise UserError(f"image_shape is {tuple(shape)}; give (channels, height, width), such as (3, 32, 32)")
+    channels, height, width = shape
+    if min(height, width) < 8:
+        raise UserError(
+            f"image_shape (channels, height, width) is {(channels, height, width)}; images need at least 8x8 pixels"
+        )
+    return channels, height, width
+
+
+def _normalize(
+    channels: int, *, mean: Sequence[float | int] | Tensor | None, std: Sequence[float | int] | Tensor | None
+) -> Normalize:
+    layer = Normalize([0.0] * channels if mean is None else mean, [1.0] * channels if std is None else std)
+    if layer.mean.numel() != channels:
+        raise UserError(f"mean and std have {layer.mean.numel()} values, but the images have {channels} channels")
+    return layer

@@ -1,0 +1,68 @@
+"""What a training objective is: three methods and the examples that pass between them."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from uiat.data import Batch
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What `perturb` found and `loss` needs. Images (B, C, H, W) in [0, 1], labels (B,), targets (B, K).
+
+    Example:
+        >>> Examples(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])).x_adv is None
+        True
+    """
+
+    x: Tensor
+    y: Tensor
+    x_adv: Tensor | None = None
+    x_inv: Tensor | None = None
+    target: Tensor | None = None  # (B, K) probabilities, detached: the remembered share of the inverse prediction
+    share: Tensor | None = None  # (B, 1): how much of the final target `target` makes up; the rest is p(x_inv) now
+    weight: float = 0.0  # lambda in this epoch
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A training method as a frozen value. `loss` neither attacks nor touches the state, so AWP fits each of them."""
+
+    @property
+    def name(self) -> str:
+        """What the method is called in configurations."""
+
+    def init(
+        self, *, num_classes: int, image_shape: tuple[int, int, int], num_examples: int | None = None
+    ) -> nn.Module:
+        """The state that the method keeps between steps: a module of named buffers."""
+
+    def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
+        """Solve the inner problems. May update the state; leaves the model as it was."""
+
+    def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
+        """Loss terms, each (B,) float, that add up to the loss; a (B,) bool entry is a measurement, not a term."""
+
+
+def total(terms: dict[str, Tensor]) -> Tensor:
+    """The sum of the loss terms per example, (B,). Measurements (bool) are left out.
+
+    Example:
+        >>> total({"adv_ce": torch.tensor([1.0]), "kl": torch.tensor([0.5]), "correct": torch.tensor([True])}).tolist()
+        [1.5]
+    """
+    summands = [v for v in terms.values() if v.is_floating_point()]
+    return torch.stack(summands).sum(dim=0)
+
+
+def correct(logits: Tensor, y: Tensor) -> Tensor:
+    """(B,) bool: whether the prediction is right; a measurement, so no gradient is kept for it.
+
+    Example:
+        >>> correct(torch.tensor([[2.0, 1.0]]), torch.tensor([0])).tolist()
+        [True]
+    """
+    return logits.detach().argmax(dim=1) == y

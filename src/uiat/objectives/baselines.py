@@ -1,0 +1,173 @@
+"""The methods UIAT is compared with: standard training, PGD adversarial training, TRADES, MART."""
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from uiat import losses
+from uiat.attacks import PGD
+from uiat.data import Batch
+from uiat.objectives.base import Examples, correct
+from uiat.threat import Linf, Threat
+
+
+class Stateless(nn.Module):
+    """The state of a method that remembers nothing.
+
+    Example:
+        >>> list(Stateless().buffers())
+        []
+    """
+
+
+@runtime_checkable
+class _Attacking(Protocol):
+    @property
+    def attack(self) -> PGD: ...
+
+
+def _stateless(
+    self: object, *, num_classes: int, image_shape: tuple[int, int, int], num_examples: int | None = None
+) -> nn.Module:
+    """Nothing to remember."""
+    return Stateless()
+
+
+def _attacked(self: _Attacking, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
+    """Adversarial examples for the batch."""
+    return Examples(batch.x, batch.y, self.attack.perturb(model, batch.x, batch.y))
+
+
+def _threat(self: _Attacking) -> Threat | None:
+    """The attack's threat model."""
+    return self.attack.threat
+
+
+def _trades_attack() -> PGD:
+    return PGD(threat=Linf("8/255"), step_size="2/255", steps=10, loss="kl", start="gaussian")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standard:
+    """Ordinary training on natural images: CE(f(x), y).
+
+    Args:
+        label_smoothing: share of the label spread over all classes, in [0, 1).
+
+    Example:
+        >>> Standard().name
+        'standard'
+    """
+
+    name: Literal["standard"] = "standard"
+    label_smoothing: float = 0.0
+
+    @property
+    def threat(self) -> Threat | None:
+        """No threat model."""
+        return None
+
+    init = _stateless
+
+    def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
+        """The images as they are."""
+        return Examples(batch.x, batch.y)
+
+    def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
+        """{"ce": (B,)}."""
+        logits = model(examples.x)
+        ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
+        return {"ce": ce, "correct": correct(logits, examples.y)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGDAT:
+    """Adversarial training (Madry et al. 2018, eq. 2.1): CE(f(x_adv), y), on whatever `attack` gives as x_adv.
+
+    Args:
+        attack: the inner maximisation.
+        label_smoothing: share of the label spread over all classes, in [0, 1).
+
+    Example:
+        >>> PGDAT(attack=PGD(threat=Linf("4/255"), step_size="1/255", steps=5)).attack.steps
+        5
+    """
+
+    name: Literal["pgd-at"] = "pgd-at"
+    attack: PGD = field(default_factory=PGD)
+    label_smoothing: float = 0.0
+
+    threat = property(_threat)
+    init = _stateless
+    perturb = _attacked
+
+    def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
+        """{"adv_ce": (B,)}."""
+        logits = model(examples.x_adv)
+        ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
+        return {"adv_ce": ce, "correct": correct(logits, examples.y)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trades:
+    """TRADES (Zhang et al. 2019, eq. 5): CE(f(x), y) + beta KL(p(x) || p(x_adv)), x_adv maximising the KL.
+
+    Both passes are in train mode and both move the BatchNorm statistics, as in the authors' description.
+
+    Args:
+        attack: the inner maximisation; its loss should be "kl".
+        weight: beta = 1 / lambda of the paper.
+        label_smoothing: share of the label spread over all classes, in [0, 1).
+
+    Example:
+        >>> Trades().attack.loss
+        'kl'
+    """
+
+    name: Literal["trades"] = "trades"
+    attack: PGD = field(default_factory=_trades_attack)
+    weight: float = 6.0
+    label_smoothing: float = 0.0
+
+    threat = property(_threat)
+    init = _stateless
+    perturb = _attacked
+
+    def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
+        """{"ce": (B,), "kl": (B,)}; "kl" is weighted."""
+        logits, adv_logits = model(examples.x), model(examples.x_adv)
+        ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
+        kl = losses.kl(losses.log_probabilities(logits), losses.log_probabilities(adv_logits))
+        return {"ce": ce, "kl": self.weight * kl, "correct": correct(adv_logits, examples.y)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mart:
+    """MART (Wang et al. 2020, eq. 11): BCE(f(x_adv), y) + lambda KL(p(x) || p(x_adv)) (1 - p_y(x)).
+
+    Args:
+        attack: the inner maximisation.
+        weight: lambda.
+
+    Example:
+        >>> Mart().weight
+        5.0
+    """
+
+    name: Literal["mart"] = "mart"
+    attack: PGD = field(default_factory=PGD)
+    weight: float = 5.0
+
+    threat = property(_threat)
+    init = _stateless
+    perturb = _attacked
+
+    def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
+        """{"adv_bce": (B,), "weighted_kl": (B,)}."""
+        adv_logits = model(examples.x_adv)
+        log_p = losses.log_probabilities(model(examples.x))
+        wrong = 1 - log_p.gather(1, examples.y[:, None]).squeeze(1).exp()
+        kl = losses.kl(log_p, losses.log_probabilities(adv_logits))
+        bce = losses.boosted_cross_entropy(adv_logits, examples.y)
+        return {"adv_bce": bce, "weighted_kl": self.weight * kl * wrong, "correct": correct(adv_logits, examples.y)}

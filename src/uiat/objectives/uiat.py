@@ -1,0 +1,156 @@
+"""Inverse adversarial training: IAT, UIAT, one-off UIAT and their single-step forms are field values of one class."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from uiat import losses
+from uiat.attacks import PGD
+from uiat.data import Batch
+from uiat.errors import UserError
+from uiat.inverse import InverseAdversary, InverseState, Momentum, UniversalInverse
+from uiat.modes import crafting, frozen_statistics
+from uiat.objectives.base import Examples, correct
+from uiat.threat import Threat
+
+
+@dataclass(frozen=True, kw_only=True)
+class UIAT:
+    """CE(f(x_adv), y) + lambda KL(p(x_inv) || p(x_adv)) (UIAT, CVPR 2023, section 3).
+
+    The prediction on the adversarial example is pulled to that on the inverse adversary, which sits in the
+    high-likelihood region of its true class, in place of the natural image, whose prediction may be wrong.
+
+    Args:
+        attack: the inner maximisation. One step (FGSM, FGSM-RS) makes it single-step UIAT (section 3.5).
+        inverse: `UniversalInverse()` (UIAT), `UniversalInverse(epoch=e0)` (one-off), `InstanceInverse()` (IAT).
+        weight: lambda.
+        ramp_epochs: lambda grows linearly from 0 over this many epochs; 0 for the full weight at once.
+        kl: "inverse-adversarial" is KL(p(x_inv) || p(x_adv)), the inverse prediction being the target;
+            "adversarial-inverse" is KL(p(x_adv) || p(x_inv)).
+        inverse_gradient: whether the loss also trains through p(x_inv), which costs a training pass (3 F). Off, the
+            target is detached and comes from the universal update's own forward pass.
+        momentum: p_bar <- gamma p_bar + (1 - gamma) p(x_inv) is the target (section 3.3): a row an "example", a row a
+            "class", or "none". With `inverse_gradient` the gradient flows through the (1 - gamma) share.
+        gamma: share that is remembered, in [0, 1).
+        batchnorm: which training passes move the running statistics: "both", or the "adversarial" one alone.
+        label_smoothing: share of the label spread over all classes, in [0, 1).
+
+    Raises:
+        UserError: a field out of its range.
+
+    Example:
+        >>> objective = UIAT(inverse=UniversalInverse(radius="4/255"), weight=2.0)
+        >>> state = objective.init(num_classes=10, image_shape=(1, 8, 8))
+        >>> state.z.shape
+        torch.Size([10, 1, 8, 8])
+    """
+
+    name: Literal["uiat"] = "uiat"
+    attack: PGD = field(default_factory=PGD)
+    inverse: InverseAdversary = field(default_factory=UniversalInverse)
+    weight: float = 3.5
+    ramp_epochs: int = 0
+    kl: Literal["inverse-adversarial", "adversarial-inverse"] = "inverse-adversarial"
+    inverse_gradient: bool = True
+    momentum: Momentum = "none"
+    gamma: float = 0.9
+    batchnorm: Literal["both", "adversarial"] = "both"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gamma < 1:
+            raise UserError(f"gamma must be in [0, 1), but is {self.gamma:g}")
+        if self.weight < 0 or self.ramp_epochs < 0:
+            raise UserError("weight and ramp_epochs must not be negative")
+
+    @property
+    def threat(self) -> Threat | None:
+        """The attack's threat model."""
+        return self.attack.threat
+
+    def init(
+        self, *, num_classes: int, image_shape: tuple[int, int, int], num_examples: int | None = None
+    ) -> InverseState:
+        """z (K, C, H, W) and, with momentum, p_bar (N, K) or (K, K).
+
+        Raises:
+            UserError: per-example momentum without `num_examples`.
+        """
+        if self.momentum == "example" and num_examples is None:
+            raise UserError('momentum="example" keeps a row for each training image: give num_examples')
+        rows = {"none": 0, "class": num_classes, "example": num_examples or 0}[self.momentum]
+        return InverseState(
+            self.inverse.initial(num_classes, image_shape, self.attack.threat),
+            gradient_momentum=isinstance(self.inverse, UniversalInverse) and self.inverse.gradient_momentum > 0,
+            rows=rows,
+            num_classes=num_classes,
+        )
+
+    def lambda_at(self, epoch: int) -> float:
+        """The weight in this epoch: ramped, and zero before a one-off's epoch."""
+        if not self.inverse.active(epoch):
+            return 0.0
+        return self.weight * (min(1.0, epoch / self.ramp_epochs) if self.ramp_epochs else 1.0)
+
+    def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
+        """x_adv, x_inv and the part of the target that no gradient flows through; refines z and p_bar."""
+        assert isinstance(state, InverseState)
+        x, y = batch.x, batch.y
+        x_adv = self.attack.perturb(model, x, y)
+        if not self.inverse.active(epoch):
+            return Examples(x, y, x_adv)
+        with crafting(model, batchnorm=self.attack.batchnorm):
+            threat = self.attack.threat
+            x_inv, logits = self.inverse.find(model, x, x_adv, y, state=state, threat=threat, epoch=epoch)
+            if logits is None and (not self.inverse_gradient or self.momentum != "none"):
+                with torch.no_grad():
+                    logits = model(x_inv)
+        target, share = self._target(state, batch, logits)
+        weight = self.lambda_at(epoch)
+        return Examples(x, y, x_adv, x_inv if self.inverse_gradient else None, target, share, weight)
+
+    def _target(self, state: InverseState, batch: Batch, logits: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The detached share of the target, and how much of it that share is (None: all of it)."""
+        if logits is None:
+            return None, None
+        p_inv = losses.log_probabilities(logits).exp()
+        if self.momentum == "none":
+            return p_inv, None
+        by_class = self.momentum == "class"
+        rows = batch.y if by_class else batch.index
+        before, share = state.recall(rows, self.gamma)
+        state.remember(rows, p_inv, self.gamma, by_class=by_class)
+        if self.inverse_gradient:
+            return before, share
+        return state.p_bar[rows], None
+
+    def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
+        """{"adv_ce": (B,), "inverse_kl": (B,)}; "inverse_kl" is weighted, and left out before a one-off's epoch."""
+        logits = model(examples.x_adv)
+        ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
+        terms = {"adv_ce": ce, "correct": correct(logits, examples.y)}
+        if examples.x_inv is not None or examples.target is not None:
+            log_adv, log_inv = losses.log_probabilities(logits), self._log_target(model, examples)
+            pair = (log_inv, log_adv) if self.kl == "inverse-adversarial" else (log_adv, log_inv)
+            terms["inverse_kl"] = examples.weight * losses.kl(*pair)
+        return terms
+
+    def _log_target(self, model: nn.Module, examples: Examples) -> Tensor:
+        """log of share * remembered + (1 - share) * p(x_inv), with the gradient of the second summand."""
+        if examples.x_inv is None:
+            assert examples.target is not None
+            return _log(examples.target)
+        keep = nullcontext() if self.batchnorm == "both" else frozen_statistics(model)
+        with keep:
+            log_p = losses.log_probabilities(model(examples.x_inv))
+        if examples.target is None or examples.share is None:
+            return log_p
+        return _log(examples.share * examples.target + (1 - examples.share) * log_p.exp())
+
+
+def _log(p: Tensor) -> Tensor:
+    return p.clamp_min(torch.finfo(p.dtype).tiny).log()

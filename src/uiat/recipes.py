@@ -1,0 +1,177 @@
+"""Recipes: one name, one run. Every field of one can be overridden; `uiat recipes NAME` lists them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from uiat.attacks import PGD
+from uiat.config import Compute, Data, Evaluation, Model, Optimisation, Run, Validation
+from uiat.errors import nearest
+from uiat.inverse import InstanceInverse, UniversalInverse
+from uiat.objectives import PGDAT, UIAT, AnyObjective, Mart, Standard, Trades
+from uiat.threat import Linf, number
+
+METHODS = ("standard", "pgd-at", "trades", "mart", "iat", "uiat", "uiat-one-off")
+
+
+def objective(method: str, *, epsilon: float | str, step_size: float | str, steps: int, one_off: int) -> AnyObjective:
+    """A method by name against Linf attacks, with an inverse radius of epsilon / 2 and its usual weight.
+
+    Args:
+        method: one of METHODS.
+        epsilon: radius of the attack.
+        step_size: of the attack.
+        steps: of the attack, and of the instance-wise inverse adversary.
+        one_off: epoch in which one-off UIAT refines its perturbations.
+
+    Example:
+        >>> objective("iat", epsilon="8/255", step_size="2/255", steps=10, one_off=5).inverse.kind
+        'instance'
+    """
+    radius = number(epsilon) / 2
+    attack = PGD(threat=Linf(epsilon), step_size=step_size, steps=steps)
+    match method:
+        case "standard":
+            return Standard()
+        case "pgd-at":
+            return PGDAT(attack=attack)
+        case "trades":
+            return Trades(attack=replace(attack, loss="kl", start="gaussian"))
+        case "mart":
+            return Mart(attack=attack)
+        case "iat":
+            inverse = InstanceInverse(radius=radius, step_size=radius / 2, steps=steps)
+            return UIAT(attack=attack, inverse=inverse)
+        case _:
+            epoch = one_off if method == "uiat-one-off" else None
+            return UIAT(attack=attack, inverse=UniversalInverse(radius=radius, step_size=radius / 4, epoch=epoch))
+
+
+def digits(method: str) -> Run:
+    """scikit-learn's 8x8 digits, the embedded default: no download, seconds on a laptop.
+
+    Command: `uiat train digits-uiat`. Linf 0.2, PGD-10, small-cnn of width 16, 40 epochs.
+    """
+    return Run(
+        name=f"digits-{method}",
+        data=Data(name="digits", validation=150, batch_size=64),
+        model=Model(name="small-cnn", width=16),
+        objective=objective(method, epsilon=0.2, step_size=0.05, steps=10, one_off=10),
+        optimisation=Optimisation(epochs=40, learning_rate=0.1, schedule="onecycle"),
+        validation=Validation(steps=20),
+        evaluation=Evaluation(threat=Linf(0.2), attacks=("clean", "pgd-50-5", "cw-50")),
+    )
+
+
+def mnist(method: str) -> Run:
+    """MNIST at the field's usual Linf 0.3.
+
+    Command: `uiat train mnist-uiat --data.root DIR`. PGD-20 of step 0.03, small-cnn, 12 epochs.
+    """
+    return Run(
+        name=f"mnist-{method}",
+        data=Data(name="mnist", batch_size=128),
+        model=Model(name="small-cnn", width=16),
+        objective=objective(method, epsilon=0.3, step_size=0.03, steps=20, one_off=3),
+        optimisation=Optimisation(epochs=12, learning_rate=0.05, schedule="onecycle"),
+        validation=Validation(steps=20),
+        evaluation=Evaluation(threat=Linf(0.3), attacks=("clean", "pgd-100-5")),
+    )
+
+
+def cifar10_small(method: str) -> Run:
+    """CIFAR-10 at Linf 8/255 on a CPU: a 0.17-million-parameter pre-activation ResNet-8, 20,000 training images.
+
+    Command: `uiat train cifar10-small-uiat --data.root DIR`. PGD-5 in training, onecycle, for two CPU cores.
+    """
+    return Run(
+        name=f"cifar10-small-{method}",
+        data=Data(name="cifar10", subset=20_000, augment="crop-flip", batch_size=128),
+        model=Model(name="preact-resnet8"),
+        objective=objective(method, epsilon="8/255", step_size="3/255", steps=5, one_off=2),
+        optimisation=Optimisation(epochs=8, learning_rate=0.1, schedule="onecycle"),
+        evaluation=Evaluation(threat=Linf("8/255"), attacks=("clean", "pgd-20", "cw-20")),
+    )
+
+
+def _protocol(name: str) -> Optimisation:
+    """A: the step schedule of 110 epochs. B: OneCycle, 50 epochs (the HAT authors' protocol)."""
+    if name == "a":
+        return Optimisation(
+            epochs=110, learning_rate=0.1, nesterov=False, schedule="piecewise", milestones=(100, 105), decay=0.1
+        )
+    return Optimisation(epochs=50, learning_rate=0.21, schedule="onecycle", peak_at=0.25)
+
+
+def paper(data: str, architecture: str, method: str, protocol: str) -> Run:
+    """The papers' setting: Linf 8/255, PGD-10 of step 2/255 (1/255 on SVHN), batch 128, on a GPU.
+
+    Command: `uiat train cifar10-resnet18-uiat --data.root DIR`. Protocol A by default; names ending in -b use B.
+    """
+    svhn = data == "svhn"
+    optimisation = _protocol(protocol)
+    if svhn and protocol == "a":
+        optimisation = replace(optimisation, learning_rate=0.01)
+    step_size = "1/255" if svhn else "2/255"
+    short = "wrn28" if architecture == "wrn-28-10" else architecture
+    name = f"{data}-{short}-{method}" + ("-b" if protocol == "b" else "")
+    return Run(
+        name=name,
+        data=Data(name=data, augment="none" if svhn else "crop-flip", batch_size=128),
+        model=Model(name=architecture),
+        objective=objective(method, epsilon="8/255", step_size=step_size, steps=10, one_off=optimisation.epochs // 2),
+        optimisation=optimisation,
+        compute=Compute(precision="bf16"),
+        evaluation=Evaluation(threat=Linf("8/255"), attacks=("clean", "pgd-20", "cw-20")),
+    )
+
+
+def _table() -> dict[str, Callable[[], Run]]:
+    table: dict[str, Callable[[], Run]] = {}
+    for method in METHODS:
+        table[f"digits-{method}"] = lambda m=method: digits(m)  # type: ignore[misc]
+        table[f"mnist-{method}"] = lambda m=method: mnist(m)  # type: ignore[misc]
+        table[f"cifar10-small-{method}"] = lambda m=method: cifar10_small(m)  # type: ignore[misc]
+        for data in ("cifar10", "cifar100", "svhn"):
+            for short, architecture in (("resnet18", "resnet18"), ("wrn28", "wrn-28-10")):
+                for protocol, ending in (("a", ""), ("b", "-b")):
+                    key = f"{data}-{short}-{method}{ending}"
+                    table[key] = lambda d=data, a=architecture, m=method, p=protocol: paper(d, a, m, p)  # type: ignore[misc]
+    return table
+
+
+def names() -> list[str]:
+    """Every recipe.
+
+    Example:
+        >>> "digits-uiat" in names()
+        True
+    """
+    return list(_table())
+
+
+def get(name: str) -> Run:
+    """A recipe by name.
+
+    Raises:
+        UserError: no such recipe; the nearest names are given.
+
+    Example:
+        >>> get("digits-uiat").data.name
+        'digits'
+    """
+    table = _table()
+    if name not in table:
+        raise nearest("recipe", name, table)
+    return table[name]()
+
+
+def describe(name: str) -> str:
+    """What a recipe is for, in a sentence.
+
+    Example:
+        >>> describe("digits-uiat")[:12]
+        'scikit-learn'
+    """
+    family = {"digits": digits, "mnist": mnist, "cifar10-small": cifar10_small}
+    source = next((f for prefix, f in family.items() if name.startswith(f"{prefix}-")), paper)
+    return (source.__doc__ or "").splitlines()[0]

@@ -1,0 +1,140 @@
+"""One training step: inner problems, loss, backward pass, optimiser. The trainer runs this very object."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
+
+from uiat.checks import check_shapes, check_values
+from uiat.data import Batch
+from uiat.errors import UserError
+from uiat.objectives import Examples, Objective, total
+from uiat.weights import adversarial_weights
+
+
+class Step:
+    """`step(batch, epoch=)` trains on one batch and returns the means of the loss terms, as tensors on the device.
+
+    Made by `make_step`. `state` is the objective's state (perturbations, remembered predictions), a module of buffers.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: Optimizer,
+        *,
+        state: nn.Module,
+        num_classes: int,
+        autocast: Callable[[], AbstractContextManager[object]],
+        clip_norm: float | None,
+        awp: float,
+        awp_from_epoch: int,
+    ) -> None:
+        self.model, self.objective, self.optimizer, self.state = model, objective, optimizer, state
+        self.num_classes, self.autocast = num_classes, autocast
+        self.clip_norm, self.awp, self.awp_from_epoch = clip_norm, awp, awp_from_epoch
+        self._checked = False
+
+    def __call__(self, batch: Batch, *, epoch: int = 0) -> dict[str, Tensor]:
+        """Train on one batch; no host synchronisation after the first call, which checks the values.
+
+        Args:
+            batch: images in [0, 1], labels and, for per-example momentum, positions in the training set.
+            epoch: counted from 0; decides ramps and one-off epochs.
+
+        Returns:
+            Means over the batch of each loss term, and of "correct": scalars on the device.
+
+        Raises:
+            UserError: images or labels that cannot be what was meant.
+        """
+        check_shapes(batch.x, batch.y)
+        if not self._checked:
+            check_values(batch.x, batch.y, num_classes=self.num_classes)
+            self._checked = True
+        self.model.train()
+        with self.autocast():
+            examples = self.objective.perturb(self.model, batch, self.state, epoch=epoch)
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._weights(examples, epoch):
+            terms = self._terms(examples)
+            total(terms).mean().backward()
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.optimizer.step()
+        return {name: value.detach().float().mean() for name, value in terms.items()}
+
+    def _terms(self, examples: Examples) -> dict[str, Tensor]:
+        with self.autocast():
+            terms = self.objective.loss(self.model, examples)
+        for name, value in terms.items():
+            # (B, B) from a missing squeeze would train without complaint.
+            if value.shape != examples.y.shape:
+                raise UserError(
+                    f"loss term {name!r} must have shape {tuple(examples.y.shape)}, not {tuple(value.shape)}"
+                )
+        return terms
+
+    def _weights(self, examples: Examples, epoch: int) -> AbstractContextManager[None]:
+        if not self.awp or epoch < self.awp_from_epoch:
+            return nullcontext()
+        return adversarial_weights(self.model, lambda: total(self._terms(examples)).mean(), gamma=self.awp)
+
+
+def make_step(
+    model: nn.Module,
+    objective: Objective,
+    optimizer: Optimizer,
+    *,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    num_examples: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    clip_norm: float | None = None,
+    awp: float = 0.0,
+    awp_from_epoch: int = 0,
+) -> Step:
+    """The training step of an objective, for one's own loop; the trainer runs the same.
+
+    Args:
+        model: maps images in [0, 1] to logits (B, K); on its device, in the memory format that images will have.
+        objective: such as `UIAT()`.
+        optimizer: over the model's parameters.
+        num_classes: K.
+        image_shape: (C, H, W).
+        num_examples: N, size of the training set; for per-example momentum.
+        precision: "bf16" runs forward and backward passes under autocast; weights and optimiser stay as they are.
+        clip_norm: largest gradient norm; none by default.
+        awp: relative size of the adversarial weight perturbation; 0 for none.
+        awp_from_epoch: first epoch with it.
+
+    Example:
+        >>> from uiat import UIAT, Batch, models
+        >>> model = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> step = make_step(model, UIAT(), optimizer, num_classes=10, image_shape=(1, 8, 8))
+        >>> terms = step(Batch(torch.rand(4, 1, 8, 8), torch.arange(4), torch.arange(4)), epoch=0)
+        >>> sorted(terms)
+        ['adv_ce', 'correct', 'inverse_kl']
+    """
+    device = next(model.parameters()).device
+    state = objective.init(num_classes=num_classes, image_shape=image_shape, num_examples=num_examples).to(device)
+
+    def autocast() -> AbstractContextManager[object]:
+        return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+    return Step(
+        model,
+        objective,
+        optimizer,
+        state=state,
+        num_classes=num_classes,
+        autocast=autocast,
+        clip_norm=clip_norm,
+        awp=awp,
+        awp_from_epoch=awp_from_epoch,
+    )

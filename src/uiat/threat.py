@@ -1,0 +1,180 @@
+"""Threat models: what an adversary may do to an image. The only clamps of the project live here.
+
+A threat model is a frozen value (norm and radius) over images in [0, 1]. It knows four things: how to project onto its
+ball, the direction of steepest ascent, how to draw a random start, and how long a perturbation is.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from uiat.errors import UserError, nearest
+
+
+def number(value: float | str, *, name: str = "epsilon") -> float:
+    """A radius or a step as a float, from a number or from a fraction such as "8/255", in units of the range [0, 1].
+
+    Raises:
+        UserError: not a number, not finite, or negative.
+
+    Example:
+        >>> number("8/255") == 8 / 255
+        True
+    """
+    try:
+        result = float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
+    except (ValueError, ZeroDivisionError, TypeError):
+        raise UserError(f'{name} must be a number or a fraction like "8/255", not {value!r}') from None
+    if not math.isfinite(result):
+        raise UserError(f"{name} must be finite, not {result}")
+    if result < 0:
+        raise UserError(f"{name} must not be negative, but is {result:g}")
+    return result
+
+
+def radius(value: float | str, *, limit: float, norm: str, name: str = "epsilon") -> float:
+    """A positive radius below `limit`; what is above it was most likely given in pixel values of 0 to 255.
+
+    Example:
+        >>> radius("4/255", limit=1.0, norm="Linf") == 4 / 255
+        True
+    """
+    result = number(value, name=name)
+    if result == 0:
+        raise UserError(f"{name} must be positive: a radius of 0 allows no perturbation")
+    if result >= limit:
+        raise UserError(
+            f"{norm} {name} {result:g} is as large as the whole range: images are in [0, 1]; "
+            f'did you mean "{result:g}/255" ({result / 255:.4g})?'
+        )
+    return result
+
+
+def to_range(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Images clipped to [0, 1].
+
+    Example:
+        >>> to_range(torch.tensor([-0.5, 0.5, 2.0])).tolist()
+        [0.0, 0.5, 1.0]
+    """
+    return x.clamp(0.0, 1.0)
+
+
+def _lengths(v: Tensor) -> Tensor:
+    """L2 length of each example, shaped to broadcast against it."""
+    return torch.linalg.vector_norm(v.flatten(1), dim=1).view(-1, *[1] * (v.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Linf:
+    """Every pixel value may move by at most epsilon: ||x_adv - x||_inf <= epsilon (Goodfellow et al. 2015).
+
+    Args:
+        epsilon: radius in units of the image range [0, 1], a number or a fraction such as "8/255". A float afterwards.
+
+    Raises:
+        UserError: epsilon is zero, negative, not finite, or looks like a pixel value.
+
+    Example:
+        >>> Linf("0.25").project(torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 0.5)).item()
+        0.75
+    """
+
+    epsilon: float | str
+    norm: Literal["Linf"] = "Linf"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "epsilon", radius(self.epsilon, limit=1.0, norm="Linf"))
+
+    def ball(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """The nearest perturbation of length at most epsilon."""
+        return delta.clamp(-float(self.epsilon), float(self.epsilon))
+
+    def project(self, x_adv: Float[Tensor, "b ..."], x: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """The nearest image to `x_adv` in [0, 1] and in the ball around `x`."""
+        return to_range(torch.clamp(x_adv, x - float(self.epsilon), x + float(self.epsilon)))
+
+    def steepest(self, gradient: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """The perturbation of norm one that raises a linear function with this gradient most: its sign."""
+        return gradient.sign()
+
+    def noise(self, x: Float[Tensor, "b ..."], *, generator: torch.Generator | None = None) -> Float[Tensor, "b ..."]:
+        """A perturbation drawn uniformly from the ball, shaped like `x`."""
+        return torch.empty_like(x).uniform_(-float(self.epsilon), float(self.epsilon), generator=generator)
+
+    def length(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b"]:
+        """The norm of each perturbation."""
+        return delta.abs().flatten(1).amax(dim=1)
+
+
+@dataclass(frozen=True)
+class L2:
+    """The perturbation may be at most epsilon long: ||x_adv - x||_2 <= epsilon (Szegedy et al. 2014).
+
+    Args:
+        epsilon: radius in units of the image range [0, 1], such as 0.5 or "128/255". A float afterwards.
+
+    Raises:
+        UserError: epsilon is zero, negative, not finite, or looks like a pixel value.
+
+    Example:
+        >>> L2(0.5).length(L2(0.5).ball(torch.ones(2, 3, 4, 4))).tolist()
+        [0.5, 0.5]
+    """
+
+    epsilon: float | str
+    norm: Literal["L2"] = "L2"
+
+    def __post_init__(self) -> None:
+        # Common radii run from 0.25 to 5; a pixel count such as 128 is far above.
+        object.__setattr__(self, "epsilon", radius(self.epsilon, limit=16.0, norm="L2"))
+
+    def ball(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """The nearest perturbation of length at most epsilon."""
+        tiny = torch.finfo(delta.dtype).tiny
+        return delta * (float(self.epsilon) / _lengths(delta).clamp_min(tiny)).clamp_max(1.0)
+
+    def project(self, x_adv: Float[Tensor, "b ..."], x: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """An image in [0, 1] and in the ball around `x`: clipping moves towards `x`, so it stays in the ball."""
+        return to_range(x + self.ball(x_adv - x))
+
+    def steepest(self, gradient: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """The gradient of each example at length one; zero where it is zero."""
+        return gradient / _lengths(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+
+    def noise(self, x: Float[Tensor, "b ..."], *, generator: torch.Generator | None = None) -> Float[Tensor, "b ..."]:
+        """A perturbation drawn uniformly from the ball, shaped like `x`."""
+        direction = self.steepest(torch.empty_like(x).normal_(generator=generator))
+        share = torch.empty(len(x), device=x.device, dtype=x.dtype).uniform_(generator=generator)
+        scale = float(self.epsilon) * share.pow(1 / max(1, x[0].numel()))
+        return direction * scale.view(-1, *[1] * (x.ndim - 1))
+
+    def length(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b"]:
+        """The norm of each perturbation."""
+        return torch.linalg.vector_norm(delta.flatten(1), dim=1)
+
+
+Threat = Linf | L2
+NORMS: dict[str, type[Linf] | type[L2]] = {"Linf": Linf, "L2": L2}
+
+
+def parse(text: str) -> Threat:
+    """The threat model written as "Linf:8/255" or "L2:0.5".
+
+    Raises:
+        UserError: an unknown norm or a radius that is not one.
+
+    Example:
+        >>> parse("Linf:8/255") == Linf(8 / 255)
+        True
+    """
+    norm, _, epsilon = text.partition(":")
+    known = {name.lower(): kind for name, kind in NORMS.items()}
+    if norm.lower() not in known:
+        raise nearest("norm", norm, NORMS)
+    return known[norm.lower()](epsilon)

@@ -1,0 +1,74 @@
+"""What is done to weights beside the optimiser: adversarial weight perturbation, and averaging over steps."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+
+from uiat.modes import frozen_statistics
+
+
+@contextmanager
+def adversarial_weights(model: nn.Module, loss: Callable[[], Tensor], *, gamma: float) -> Iterator[None]:
+    """Inside, each weight tensor w stands at w + gamma ||w|| g / ||g||, towards a higher loss (Wu et al. 2020, AWP).
+
+    Compute the training loss and its backward pass inside, step the optimiser outside: the weights are then back, bit
+    for bit, and only their gradients remember. Costs one training pass (3 F).
+
+    Args:
+        model: its parameters with at least two dimensions and a gradient are moved; BatchNorm statistics are not.
+        loss: the training loss as a scalar, computed at the current weights.
+        gamma: relative size of the perturbation; 0.01 for PGD-AT and 0.005 for TRADES are the authors' values.
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> before = model.weight.clone()
+        >>> with adversarial_weights(model, lambda: model(torch.ones(1, 2)).sum(), gamma=0.1):
+        ...     print(torch.equal(model.weight, before))
+        False
+        >>> torch.equal(model.weight, before)
+        True
+    """
+    moved = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    with frozen_statistics(model):
+        gradients = torch.autograd.grad(loss(), moved, allow_unused=True)
+    kept = [p.detach().clone() for p in moved]
+    with torch.no_grad():
+        for p, g in zip(moved, gradients, strict=True):
+            if g is not None:
+                tiny = torch.finfo(g.dtype).tiny
+                p.add_(g * (gamma * p.norm() / g.norm().clamp_min(tiny)))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, old in zip(moved, kept, strict=True):
+                p.copy_(old)
+
+
+def averaged(model: nn.Module, kind: Literal["ema", "swa"], *, decay: float) -> AveragedModel:
+    """A running average of the weights: exponential ("ema", with `decay`) or equal ("swa"; Izmailov et al. 2018).
+
+    BatchNorm statistics are not averaged: `refresh_statistics` measures them anew.
+
+    Example:
+        >>> average = averaged(nn.Linear(2, 2), "ema", decay=0.99)
+    """
+    if kind == "swa":
+        return AveragedModel(model)
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+def refresh_statistics(model: nn.Module, images: Iterable[Tensor]) -> None:
+    """Measure the BatchNorm statistics of averaged weights on training images (torch.optim.swa_utils.update_bn).
+
+    Example:
+        >>> model = nn.Sequential(nn.BatchNorm2d(1))
+        >>> refresh_statistics(model, [torch.ones(2, 1, 2, 2)])
+        >>> model[0].running_mean.tolist()
+        [1.0]
+    """
+    update_bn(images, model)

@@ -1,0 +1,83 @@
+"""Imports inside the package point one way: a module may import those listed above it, and no others."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).resolve().parents[1] / "src" / "uiat"
+
+# From the ground up. A folder counts as one module; every module has to be here.
+ORDER = [
+    *("errors", "checks", "files", "environment", "threat", "losses", "modes"),
+    *("data", "models", "attacks", "inverse", "evaluation", "objectives"),
+    *("weights", "checkpoint", "config", "text", "optim", "guards", "step", "training", "runs", "trainer"),
+    *("recipes", "paper", "analyse", "report", "progress", "cli", "__main__"),
+]
+
+# Where "everything above it" would be too much.
+GROUND = {"errors", "checks", "threat", "losses", "modes"}
+ONLY = {
+    "errors": set(),
+    "checks": {"errors"},
+    "files": {"errors"},
+    "threat": {"errors", "checks"},
+    "losses": {"errors", "checks"},
+    "modes": {"errors", "checks"},
+    "data": {"errors", "checks"},
+    "models": {"errors", "checks", "modes"},
+    "attacks": GROUND,
+    # never objectives: a defence cannot influence its judge
+    "evaluation": GROUND | {"files", "environment", "attacks", "data", "models"},
+    "checkpoint": {"errors", "files", "threat", "models"},
+    "report": {"errors", "files"},  # reads files only
+}
+
+# Used by single readers or optional: only ever imported inside the function that needs it.
+LATE = {"torchvision", "timm", "tensorboard"}
+
+FILES = sorted(SRC.rglob("*.py"))
+
+
+def module_of(file: Path) -> str:
+    return file.relative_to(SRC).parts[0].removesuffix(".py")
+
+
+def imported(file: Path, nodes: list[ast.AST]) -> Iterator[str]:
+    """Absolute dotted names of all that the nodes import, relative imports resolved."""
+    package = ("uiat", *file.relative_to(SRC).parts[:-1])
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) - node.level + 1]] if node.level else []
+            base += node.module.split(".") if node.module else []
+            yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SRC)))
+def test_imports_point_one_way(file):
+    module = module_of(file)
+    if module == "__init__":
+        return  # the public API gathers from everywhere
+    assert module in ORDER, f"new module {module}: give it its place in ORDER of {Path(__file__).name}"
+    allowed = ONLY.get(module, set(ORDER[: ORDER.index(module)])) | {module}
+    names = imported(file, list(ast.walk(ast.parse(file.read_text()))))
+    used = {[*name.split("."), ""][1] for name in names if name.split(".")[0] == "uiat"}
+    assert used <= allowed, f"{module} imports {sorted(used - allowed)}, which are not below it (or not modules)"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SRC)))
+def test_optional_packages_are_imported_late(file):
+    tree = ast.parse(file.read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    inside = {id(node) for function in functions for node in ast.walk(function)}
+    names = imported(file, [node for node in ast.walk(tree) if id(node) not in inside])
+    early = {name.split(".")[0] for name in names} & LATE
+    assert not early, f"import {sorted(early)} inside the function that uses it"
+
+
+def test_restrictions_agree_with_the_order():
+    for module, allowed in ONLY.items():
+        assert allowed <= set(ORDER[: ORDER.index(module)]), module
