@@ -5,7 +5,7 @@
 # make clean    remove .venv and all caches (never runs/)
 #
 # Variables: PYTHON=python3.12  RECIPE=mnist-uiat  RUN=runs/my-run  ARGS="seed=1"  PYTEST_ARGS="-n 4"
-# A small CPU build of torch: PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# PIP_ARGS goes to pip: README.md says how to get the small CPU build of torch with it.
 
 PYTHON ?= python3
 RECIPE ?= digits-uiat

@@ -12,7 +12,8 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "uiat"
 ORDER = [
     *("errors", "checks", "files", "environment", "threat", "losses", "modes"),
     *("data", "models", "attacks", "inverse", "evaluation", "objectives"),
-    *("weights", "checkpoint", "config", "text", "optim", "guards", "step", "training", "runs", "trainer"),
+    *("weights", "checkpoint", "config", "text", "optim", "guards", "step"),
+    *("signals", "store", "validation", "training", "runs", "trainer"),
     *("recipes", "paper", "analyse", "report", "progress", "cli", "__main__"),
 ]
 

@@ -11,7 +11,7 @@ from torch import nn
 from uiat.errors import UserError
 from uiat.models import Classifier, Normalize, build, check_model, external, names
 
-SMALL = ("small-cnn", "preact-resnet8")
+SMALL = ("small-cnn", "mnist-cnn", "preact-resnet8")
 SHAPES = ((1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (2, 9, 13))
 cifar = partial(build, num_classes=10, image_shape=(3, 32, 32))
 digits = partial(build, num_classes=10, image_shape=(1, 8, 8))
@@ -40,6 +40,7 @@ def refusal(call, *args, **options) -> str:
     ("name", "parameters"),
     [
         ("small-cnn", 104_042),
+        ("mnist-cnn", 211_306),
         ("preact-resnet8", 173_986),
         ("preact-resnet18", 11_172_170),
         ("resnet18", 11_173_962),
@@ -56,6 +57,7 @@ def test_parameter_counts(name, parameters):
     ("name", "digest"),
     [
         ("small-cnn", "fcf74d150de436ea"),
+        ("mnist-cnn", "5d4fad51ece61b40"),
         ("preact-resnet8", "0f74953d3cd43e8f"),
         ("preact-resnet18", "6c5cb74042348ff0"),
         ("resnet18", "783fb1557f3ae232"),
@@ -110,7 +112,7 @@ def test_any_image_shape_of_the_wide_models(name, shape):
         assert model.features(torch.empty(2, *shape)).shape == (2, 640 if "wrn" in name else 512)
 
 
-@pytest.mark.parametrize("name", ["small-cnn", "preact-resnet8", "resnet18", "wrn-10-1"])
+@pytest.mark.parametrize("name", ["small-cnn", "mnist-cnn", "preact-resnet8", "resnet18", "wrn-10-1"])
 def test_the_head_reads_the_features(name):
     model = digits(name, width=8).eval()
     x = torch.rand(3, 1, 8, 8)
@@ -162,10 +164,12 @@ def test_width_is_channels_or_a_factor(name):
     default = on_meta(name).head.in_features
     assert on_meta(name, width=0.5).head.in_features == default // 2
     assert on_meta(name, width=1.0).head.in_features == default
-    assert on_meta(name, width=8).head.in_features == 8 * (8 if name in {"preact-resnet18", "resnet18"} else 4)
+    assert on_meta(name, width=8).head.in_features == 8 * (
+        8 if name in {"mnist-cnn", "preact-resnet18", "resnet18"} else 4
+    )
 
 
-@pytest.mark.parametrize("name", ["small-cnn", "preact-resnet8", "resnet18", "wrn-10-1"])
+@pytest.mark.parametrize("name", ["small-cnn", "mnist-cnn", "preact-resnet8", "resnet18", "wrn-10-1"])
 def test_activation_is_used_throughout(name):
     def kinds(**options: str) -> set[type]:
         return {type(m) for m in digits(name, width=8, **options).modules()} & {nn.ReLU, nn.SiLU}
@@ -245,7 +249,7 @@ def test_images_of_another_shape_are_refused():
 
 
 @pytest.mark.parametrize("activation", ["relu", "silu"])
-@pytest.mark.parametrize("name", ["small-cnn", "preact-resnet8", "resnet18", "wrn-10-1"])
+@pytest.mark.parametrize("name", ["small-cnn", "mnist-cnn", "preact-resnet8", "resnet18", "wrn-10-1"])
 def test_gradient_with_respect_to_the_input(name, activation):
     model = digits(name, width=4, activation=activation, mean=(0.3,), std=(0.3,)).double().eval()
     x = torch.rand(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
@@ -256,13 +260,13 @@ def test_gradient_with_respect_to_the_input(name, activation):
     assert float((gradient * direction).sum()) == pytest.approx(float(slope), rel=1e-4, abs=1e-8)
 
 
-@pytest.mark.parametrize("name", ["small-cnn", "preact-resnet8", "resnet18", "wrn-10-1"])
+@pytest.mark.parametrize("name", ["small-cnn", "mnist-cnn", "preact-resnet8", "resnet18", "wrn-10-1"])
 def test_float64(name):
     model = digits(name, width=8).double()
     assert model(torch.rand(2, 1, 8, 8, dtype=torch.float64)).dtype == torch.float64
 
 
-@pytest.mark.parametrize("name", ["small-cnn", "preact-resnet8", "resnet18", "wrn-10-1"])
+@pytest.mark.parametrize("name", ["small-cnn", "mnist-cnn", "preact-resnet8", "resnet18", "wrn-10-1"])
 def test_bfloat16_autocast_with_gradients(name):
     model, x = digits(name, width=8), torch.rand(4, 1, 8, 8, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
@@ -274,7 +278,7 @@ def test_bfloat16_autocast_with_gradients(name):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["small-cnn", "preact-resnet8", "resnet18", "wrn-10-1"])
+@pytest.mark.parametrize("name", ["small-cnn", "mnist-cnn", "preact-resnet8", "resnet18", "wrn-10-1"])
 def test_channels_last(name):
     model, x = cifar(name, width=8).eval(), torch.rand(2, 3, 32, 32)
     expected = model(x)
@@ -298,7 +302,7 @@ def test_compiles_in_one_graph(name, unchecked):
     ("name", "message"),
     [
         ("resnet81", "unknown model 'resnet81'; did you mean 'resnet18'"),
-        ("", "known: preact-resnet18"),
+        ("", "known: mnist-cnn, preact-resnet18"),
         ("xyz", "wrn-D-K, timm:NAME, path/to/file.py:function, package.module:function"),
         ("wrn-30-10", "there is no wrn-30-10: the depth is 6n + 4"),
         ("wrn-4-10", "there is no wrn-4-10"),

@@ -1,15 +1,16 @@
 """Weights and training state on disk: safetensors, atomic, nothing unpickled; models back from a run folder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from uiat import models
-from uiat.errors import UserError
+from uiat.errors import UserError, nearest
 from uiat.files import read_tensors, write_tensors
 from uiat.threat import Threat, parse
 
@@ -60,6 +61,8 @@ def load(
         uiat.errors.UserError: no run folder missing-run
     """
     path = Path(run)
+    if which not in get_args(Which):
+        raise nearest("weights", which, get_args(Which))
     if not path.exists():
         raise UserError(f"no run folder {path}")
     if path.is_dir():
@@ -71,10 +74,13 @@ def load(
     tensors, meta = read_tensors(path)
     if meta.get("kind") != WEIGHTS:
         raise UserError(f"{path} does not hold the weights of a uiat run")
-    built = model if model is not None else build(meta["model"], own_code=own_code)
-    restore(built, tensors, source=path)
-    built.threat = None if meta.get("threat") is None else parse(meta["threat"])  # type: ignore[assignment]
-    return built.eval()
+    threat = None if meta.get("threat") is None else parse(str(meta["threat"]))
+    if model is None:
+        with _damage(path):
+            model = build(dict(meta["model"]), own_code=own_code)
+    restore(model, tensors, source=path)
+    model.threat = threat  # type: ignore[assignment]
+    return model.eval()
 
 
 def build(spec: Mapping[str, Any], *, own_code: bool = False) -> nn.Module:
@@ -86,7 +92,8 @@ def build(spec: Mapping[str, Any], *, own_code: bool = False) -> nn.Module:
         uiat.errors.UserError: the run's model is code, 'mine.py:net': allow it with own_code=True (--own-code) ...
     """
     name = str(spec.get("name"))
-    if ":" in name and not name.startswith("timm:") and not own_code:
+    # A second colon in timm:hf-hub:NAME or timm:local-dir:PATH would fetch or read what the folder says.
+    if ":" in name.removeprefix("timm:") and not own_code:
         raise UserError(f"the run's model is code, {name!r}: allow it with own_code=True (--own-code) or pass model=")
     if name == "custom":
         raise UserError("the run's model was passed to fit() and cannot be built by name: pass model=")
@@ -105,7 +112,8 @@ def restore(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path) -
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
         reason = " ".join(str(error).split()).partition(": ")[2]
-        raise UserError(f"the weights in {source} do not fit the model: {reason[:300]}") from None
+        shown = reason if len(reason) <= 300 else f"{reason[:300]} ..."
+        raise UserError(f"the weights in {source} do not fit the model: {shown}") from None
 
 
 def save_state(
@@ -172,13 +180,43 @@ def load_state(
         groups.setdefault(group, {})[key] = tensor
     for name, module in modules.items():
         restore(module, groups.get(name, {}), source=path)
+    with _damage(path):
+        _restore_optimizer(optimizer, groups.get("optimizer", {}), facts)
+        _set_random_states(groups["random"])
+        return groups.get("tensors", {}), dict(facts["meta"])
+
+
+def _restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """The optimiser's state and groups, each buffer in the memory format of its parameter.
+
+    Fused optimisers walk a parameter and its buffers side by side in memory: another size or order there would update
+    the wrong entries, in silence.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {int(i): dict(entries) for i, entries in facts["scalars"].items()}
-    for key, tensor in groups.get("optimizer", {}).items():
+    for key, tensor in tensors.items():
         index, _, field = key.partition("/")
+        parameter = parameters[int(index)]
+        if tensor.ndim and tensor.shape != parameter.shape:
+            raise ValueError(f"optimizer/{key} has shape {tuple(tensor.shape)}, not {tuple(parameter.shape)}")
+        if tensor.ndim:
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
         state.setdefault(int(index), {})[field] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": facts["groups"]})
-    _set_random_states(groups.get("random", {}))
-    return groups.get("tensors", {}), facts["meta"]
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """A file whose contents are not what this package writes is the user's to know, not a fault of the program."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{path} is damaged or was written by another version ({type(error).__name__}: {reason})"
+        ) from error
 
 
 def _random_states() -> dict[str, Tensor]:

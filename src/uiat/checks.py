@@ -1,9 +1,23 @@
 """What is refused before any work is done on it: images, labels and numbers that cannot be what was meant."""
 
+from typing import Literal, get_args, get_origin, get_type_hints
+
 import torch
 from torch import Tensor
 
-from uiat.errors import UserError
+from uiat.errors import UserError, nearest
+
+
+def check_choices(config: object) -> None:
+    """Refuse a value that the Literal type of a dataclass's field does not list; Python itself lets it pass.
+
+    Example:
+        >>> from uiat import PGD
+        >>> check_choices(PGD(loss="margin"))
+    """
+    for name, hint in get_type_hints(type(config)).items():
+        if get_origin(hint) is Literal and getattr(config, name) not in get_args(hint):
+            raise nearest(name, str(getattr(config, name)), get_args(hint))
 
 
 def check_shapes(x: Tensor, y: Tensor) -> None:
@@ -12,6 +26,8 @@ def check_shapes(x: Tensor, y: Tensor) -> None:
     Example:
         >>> check_shapes(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]))
     """
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        raise UserError(f"images and labels must be torch tensors, not {type(x).__name__} and {type(y).__name__}")
     if not x.is_floating_point():
         raise UserError(f"images must be floats in [0, 1], not {x.dtype}: divide by 255 first")
     if x.ndim < 2:

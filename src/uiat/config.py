@@ -7,15 +7,17 @@ for them.
 from dataclasses import dataclass, field
 from typing import Literal
 
+from uiat.checks import check_choices
 from uiat.errors import UserError
 from uiat.objectives import UIAT, AnyObjective
 from uiat.threat import Threat
 
 
 def _at_least(config: object, **bounds: float) -> None:
+    check_choices(config)
     for name, low in bounds.items():
         value = getattr(config, name)
-        if value is not None and value < low:
+        if value is not None and not value >= low:  # so that NaN is refused too
             raise UserError(f"{name} must be at least {low:g}, but is {value:g}")
 
 
@@ -71,7 +73,7 @@ class Model:
     activation: Literal["relu", "silu"] = "relu"
 
     def __post_init__(self) -> None:
-        _at_least(self, width=1)
+        _at_least(self, width=0)  # 0.5 halves the width; `models.build` says what is too narrow
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+# Names that a message lists before it only counts.
+MOST_NAMES = 20
+
 
 class UserError(ValueError):
     """A mistake in what was asked, whose message alone tells the user what to change.
@@ -35,4 +38,5 @@ def nearest(kind: str, name: str, known: Iterable[str]) -> UserError:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f" did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
-    return UserError(f"unknown {kind} {name!r};{hint} known: {', '.join(names)}")
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return UserError(f"unknown {kind} {name!r};{hint} known: {', '.join(names[:MOST_NAMES])}{more}")

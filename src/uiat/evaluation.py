@@ -6,6 +6,7 @@ It knows models, images and attacks, and nothing of how a model was trained, so 
 import itertools
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -110,7 +111,8 @@ def evaluate(
         threat: the threat model.
         attacks: names, see `attack`; "clean" is always measured.
         batch_size: images at a time.
-        seed: of the random starts; the same seed and batch size give the same verdicts.
+        seed: of the random starts; the same seed and batch size give the same verdict for an attack, whatever others
+            are asked for.
         progress: called after every batch.
 
     Raises:
@@ -123,19 +125,21 @@ def evaluate(
         >>> result.accuracy["worst"] == result.accuracy["fgsm"]
         True
     """
-    names = list(dict.fromkeys(["clean", *attacks]))
-    parsed = [(name, attack(name, threat=threat)) for name in names]
+    parsed = _parsed(attacks, threat)
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, but is {batch_size}")
     check_batch(x, y)
     classes = _classes(model, x)
     check_model(model, x[:4].to(_device(model)), classes)
-    check_batch(x, y, num_classes=classes)
+    if int(y.max()) >= classes:
+        raise UserError(f"the model tells {classes} classes apart, but labels run up to {int(y.max())}")
     clean = torch.ones(len(x), dtype=torch.bool)
     standing = clean.clone()
     broken_by = [""] * len(x)
     accuracy, seconds = {}, {}
-    for number, (name, settings) in enumerate(parsed):
+    for name, settings in parsed:
         start = time.perf_counter()
-        key = seed * 1_000 + number
+        key = (seed << 32) + zlib.crc32(name.encode())  # an attack's starts do not depend on which others are asked for
         right = correct_under(
             model, x, y, settings, among=clean, batch_size=batch_size, seed=key, progress=_named(progress, name)
         )
@@ -179,14 +183,24 @@ def correct_under(
         for part in left.split(batch_size):
             images, labels = x[part].to(device), y[part].to(device)
             if once is not None:
-                source = torch.Generator(device).manual_seed((seed * 1_000 + restart) * 1_000_003 + done)
+                number = ((seed * 1_000 + restart) * 1_000_003 + done) % 2**63
+                source = torch.Generator(device).manual_seed(number)
                 images = once.perturb(model, images, labels, generator=source)
             with torch.no_grad(), crafting(model):
-                right[part] = (model(images).argmax(dim=1) == labels).cpu()
+                logits = model(images)
+            # NaN would win every argmax, and so count as an answer.
+            right[part] = ((logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)).cpu()
             done += len(part)
             if progress is not None:
                 progress(restart * len(left) + done, len(left) * (1 if settings is None else settings.restarts))
     return right
+
+
+def _parsed(attacks: Sequence[str], threat: Threat) -> list[tuple[str, PGD | None]]:
+    """Each attack once, "clean" first."""
+    if isinstance(attacks, str):
+        raise UserError(f"attacks must be a list of names, such as {attacks.split(',')}, not the text {attacks!r}")
+    return [(name, attack(name, threat=threat)) for name in dict.fromkeys(["clean", *attacks])]
 
 
 def _named(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
@@ -204,4 +218,6 @@ def _classes(model: nn.Module, x: Tensor) -> int:
         logits = model(x[:1].to(_device(model)))
     if not isinstance(logits, Tensor):
         raise UserError(f"the model must return a tensor of logits, not {type(logits).__name__}")
-    return int(logits.shape[-1])
+    if logits.ndim != 2:
+        raise UserError(f"the model returns shape {tuple(logits.shape)} for one image; it must be (1, classes)")
+    return int(logits.shape[1])

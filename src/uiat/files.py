@@ -2,8 +2,8 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import safetensors.torch
 from torch import Tensor
 
 from uiat.errors import UserError
+
+PARTIAL = ".partial"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -27,18 +29,34 @@ def write_bytes(path: Path, content: bytes) -> None:
         ...     (Path(folder) / "a.txt").read_text()
         'hello'
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
+        with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def clear_partial(folder: Path) -> None:
+    """Remove what a kill left half written in a folder; nothing reads those files, but they take space.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / ".a.txt.123.partial").write_text("hel")
+        ...     clear_partial(Path(folder))
+        ...     list(Path(folder).iterdir())
+        []
+    """
+    for path in folder.glob(f".*{PARTIAL}"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -96,7 +114,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safetensors.safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise UserError(
             f"{path} is not a readable safetensors file (truncated, damaged or foreign): {error}"
         ) from error
@@ -106,5 +124,5 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _decode(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:  # another program's metadata is plain text
+    except (ValueError, RecursionError):  # another program's metadata is plain text
         return text

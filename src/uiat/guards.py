@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
+from torch import nn
+
 from uiat.errors import NotFinite
 
 
@@ -29,33 +32,55 @@ def require_finite(means: Mapping[str, float], *, epoch: int, step: int, kept: s
     Example:
         >>> require_finite({"adv_ce": float("nan")}, epoch=1, step=7, kept="nowhere")
         Traceback (most recent call last):
-        uiat.errors.NotFinite: loss term adv_ce is not finite (nan) in epoch 2, by step 7: lower the learning rate ...
+        uiat.errors.NotFinite: loss term adv_ce is not finite (nan) in epoch 2, by step 7: start again ...
     """
     bad = {name: value for name, value in means.items() if not math.isfinite(value)}
     if bad:
         terms = ", ".join(f"{name} is not finite ({value})" for name, value in bad.items())
-        raise NotFinite(
-            f"loss term {terms} in epoch {epoch + 1}, by step {step}: lower the learning rate or set "
-            f"optimisation.clip_norm; last good checkpoint: {kept}"
-        )
+        raise _not_finite(f"loss term {terms}", epoch=epoch, step=step, kept=kept)
+
+
+def require_finite_weights(model: nn.Module, *, epoch: int, step: int, kept: str) -> None:
+    """Stop when a parameter is not finite, as an update can be while its loss was. Waits for the device.
+
+    Raises:
+        NotFinite: names the first such parameter.
+
+    Example:
+        >>> require_finite_weights(nn.Linear(2, 2), epoch=0, step=1, kept="nowhere")
+    """
+    named = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
+    if named and not torch.stack([p.isfinite().all() for _, p in named]).all():
+        name = next(name for name, p in named if not p.isfinite().all())
+        raise _not_finite(f"weight {name} is not finite", epoch=epoch, step=step, kept=kept)
+
+
+def _not_finite(what: str, *, epoch: int, step: int, kept: str) -> NotFinite:
+    return NotFinite(
+        f"{what} in epoch {epoch + 1}, by step {step}: start again with a lower optimisation.learning_rate or with "
+        f"optimisation.clip_norm; last good checkpoint: {kept}"
+    )
 
 
 def at_chance(history: Sequence[Mapping[str, Any]], *, num_classes: int, epochs: int) -> Alarm | None:
-    """Clean accuracy on held-out data that has not left chance after some epochs.
+    """Clean accuracy on held-out data that has not left chance by the first validation after some epochs; said once.
 
     Example:
         >>> at_chance([{"epoch": 0, "clean": 0.1}], num_classes=10, epochs=1).kind
         'chance'
     """
     judged = [row for row in history if row.get("clean") is not None]
-    if not judged or judged[-1]["epoch"] + 1 != epochs:
+    if not judged or judged[-1] is not history[-1] or judged[-1]["epoch"] + 1 < epochs:
         return None
+    if len(judged) > 1 and judged[-2]["epoch"] + 1 >= epochs:
+        return None  # said already
     best, chance = max(row["clean"] for row in judged), 1 / num_classes
     if best > 1.2 * chance:
         return None
+    done = judged[-1]["epoch"] + 1
     return Alarm(
         "chance",
-        f"after {epochs} epochs clean validation accuracy is {best:.1%}, still at chance ({chance:.1%}): "
+        f"after {done} epochs clean validation accuracy is {best:.1%}, still at chance ({chance:.1%}): "
         "try a lower learning rate, a longer warm-up or a smaller epsilon",
     )
 
@@ -63,6 +88,7 @@ def at_chance(history: Sequence[Mapping[str, Any]], *, num_classes: int, epochs:
 def catastrophic_overfitting(history: Sequence[Mapping[str, Any]], *, num_classes: int) -> Alarm | None:
     """Training robust accuracy above where it was at the best epoch, held-out PGD accuracy under half of its best.
 
+    Looks at epochs that were validated, and needs the objective's "correct" measurement on training batches.
     Single-step training falls into this (Wong et al. 2020): the model learns to defeat the one-step attack alone.
 
     Example:
@@ -73,8 +99,8 @@ def catastrophic_overfitting(history: Sequence[Mapping[str, Any]], *, num_classe
         >>> catastrophic_overfitting(rows, num_classes=10).kind
         'overfitting'
     """
-    judged = [row for row in history if row.get("robust") is not None]
-    if len(judged) < 2:
+    judged = [row for row in history if row.get("robust") is not None and "train_correct" in row]
+    if len(judged) < 2 or judged[-1] is not history[-1]:
         return None
     now, best = judged[-1], max(judged[:-1], key=lambda row: float(row["robust"]))
     learnt = best["robust"] > 1.5 / num_classes

@@ -43,6 +43,8 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
 def crafting(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
     """The model as an inner problem sees it: parameters frozen, nothing about it changed afterwards, errors included.
 
+    The BatchNorm policy of crafting (UIAT and most of its peers craft in eval mode; which one is a choice, PAPER.md).
+
     Args:
         model: any module; each submodule's mode and each parameter's requires_grad are restored one by one.
         batchnorm: "eval" puts the whole model in eval mode (dropout off, running statistics). "train" puts only the

@@ -1,9 +1,12 @@
 """From the settings of a run to what it needs: data, the model's arguments, a device, a folder."""
 
+import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from uiat import text
@@ -34,9 +37,49 @@ def as_image_set(data: ImageSet | tuple[Tensor, Tensor] | Any) -> ImageSet:
     """
     if isinstance(data, ImageSet):
         return data
-    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
+    if _is_pair(data):
         return from_tensors(*data)
     return from_dataset(data)
+
+
+def own_data(
+    train_data: ImageSet | tuple[Tensor, Tensor] | Any,
+    validation_data: ImageSet | tuple[Tensor, Tensor] | Any | None,
+    *,
+    seed: int,
+) -> tuple[ImageSet, ImageSet]:
+    """What to train on and what to validate on, from the user's own data; held out of the former without the latter.
+
+    Raises:
+        UserError: data that cannot be what was meant, or validation data that does not fit the training data.
+
+    Example:
+        >>> x, y = torch.rand(40, 1, 8, 8), torch.arange(40) % 2
+        >>> [len(part) for part in own_data((x, y), None, seed=0)]
+        [38, 2]
+    """
+    _check_seed(seed)
+    training_set = as_image_set(train_data)
+    if training_set.num_classes < 2:
+        raise UserError(f"{training_set.name}: the labels name one class only; a classifier needs at least 2")
+    if validation_data is None:
+        return split_validation(training_set, seed=seed)[:2]
+    if isinstance(validation_data, ImageSet):
+        held_out = validation_data
+    elif _is_pair(validation_data):
+        held_out = from_tensors(*validation_data, num_classes=training_set.num_classes, name="validation data")
+    else:
+        held_out = from_dataset(validation_data, num_classes=training_set.num_classes, name="validation data")
+    if held_out.image_shape != training_set.image_shape or held_out.num_classes != training_set.num_classes:
+        raise UserError(
+            f"the validation data has {held_out.num_classes} classes of images {held_out.image_shape}, "
+            f"the training data {training_set.num_classes} of {training_set.image_shape}: they must be the same"
+        )
+    return training_set, held_out
+
+
+def _is_pair(data: Any) -> bool:
+    return isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
 
 
 def datasets(data: Data, seed: int) -> tuple[ImageSet | Folder, ImageSet]:
@@ -47,11 +90,17 @@ def datasets(data: Data, seed: int) -> tuple[ImageSet | Folder, ImageSet]:
         >>> len(held_out)
         100
     """
+    _check_seed(seed)
     whole = open_data(data.name, "train", root=data.root, image_size=data.image_size)
     training_set, held_out, _ = split_validation(whole, size=data.validation, seed=seed)
     if data.subset is not None:
         training_set = stratified_subset(training_set, data.subset, seed=seed)
     return training_set, held_out
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise UserError(f"seed must not be negative, nor larger than 64 bits hold, but is {seed}")
 
 
 def model_spec(run: Run, data: ImageSet | Folder) -> dict[str, Any]:
@@ -106,17 +155,44 @@ def make_folder(run: Run, run_dir: str | Path | None) -> Path:
         ...     make_folder(Run(), Path(folder) / "mine").name
         'mine'
     """
-    numbered = (Path("runs") / (run.name if i == 1 else f"{run.name}-{i}") for i in range(1, 100_000))
-    folder = Path(run_dir) if run_dir is not None else next(path for path in numbered if not path.exists())
     try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise UserError(f"{folder} exists and is never overwritten: choose another, or go on with --resume") from None
-    except OSError as error:
-        raise UserError(f"cannot make the run folder {folder}: {error.strerror}") from None
-    write_text(folder / "config.yaml", text.dump(run))
-    write_json(folder / "environment.json", environment())
+        config = text.dump(run)
+    except yaml.YAMLError:
+        raise UserError("the objective must be a frozen dataclass of plain values to be kept in a run folder") from None
+    numbered = (Path("runs") / (run.name if i == 1 else f"{run.name}-{i}") for i in itertools.count(1))
+    for folder in numbered if run_dir is None else [Path(run_dir)]:
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:  # the next number: another run of this name may have started this moment
+            continue
+        except OSError as error:
+            raise UserError(f"cannot make the run folder {folder}: {error.strerror}") from None
+    else:
+        raise _taken(run_dir)
+    try:
+        write_text(folder / "config.yaml", config)
+        write_json(folder / "environment.json", environment())
+    except UserError:
+        shutil.rmtree(folder, ignore_errors=True)  # made just now, so nothing but these two can be in it
+        raise
     return folder
+
+
+def check_new(run_dir: str | Path | None) -> None:
+    """Refuse a run folder that exists, before any work goes into the run.
+
+    Example:
+        >>> check_new(".")
+        Traceback (most recent call last):
+        uiat.errors.UserError: . exists and is never overwritten: choose another, or go on with --resume
+    """
+    if run_dir is not None and Path(run_dir).exists():
+        raise _taken(run_dir)
+
+
+def _taken(run_dir: str | Path | None) -> UserError:
+    return UserError(f"{run_dir} exists and is never overwritten: choose another, or go on with --resume")
 
 
 def read_run(folder: Path) -> Run:
@@ -130,7 +206,27 @@ def read_run(folder: Path) -> Run:
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder: it has no config.yaml")
-    return text.load(path.read_text(), source=str(path))
+    return read_config(path)
+
+
+def read_config(path: Path) -> Run:
+    """The settings in a YAML file.
+
+    Raises:
+        UserError: no such file, not YAML, or a field or value that a run does not have.
+
+    Example:
+        >>> read_config(Path("missing.yaml"))
+        Traceback (most recent call last):
+        uiat.errors.UserError: cannot read missing.yaml: No such file or directory
+    """
+    try:
+        content = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a text file") from None
+    return text.load(content, source=str(path))
 
 
 def held_out_images(held_out: ImageSet, device: torch.device) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from uiat.config import Run
+from uiat.config import Model, Run
 from uiat.errors import UserError, nearest
 
 # The field whose value says which of several classes a mapping describes.
@@ -71,6 +71,10 @@ def build(kind: type, value: Any, path: str = "") -> Any:
             arguments[name] = _leaf(hints[name], item, here)
         elif not isinstance(item, dict):
             raise UserError(f"{here} must be a mapping of fields, not {item!r}")
+    fields = dataclasses.fields(kind)
+    required = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
+    if required - arguments.keys():
+        raise UserError(f"{path or 'a run'} needs {' and '.join(sorted(required - arguments.keys()))}")
     try:
         return kind(**arguments)
     except UserError as error:
@@ -170,18 +174,24 @@ def _assign(tree: dict[str, Any], keys: list[str], value: Any, path: str) -> Non
             raise UserError(f"{here} has no fields: cannot set {path}")
         if tree[key] is None:
             tree[key] = {_tag(classes): value if keys[-1] == _tag(classes) else next(iter(_tags(classes)))}
-        if depth == len(keys) - 2 and len(classes) > 1 and keys[-1] == _tag(classes):
+        switches = depth == len(keys) - 2 and len(classes) > 1 and keys[-1] == _tag(classes)
+        if switches and value != tree[key][keys[-1]]:
             tree[key] = _switched(tree[key], _choose(classes, {keys[-1]: value}, here))
         tree, kind = tree[key], _choose(classes, tree[key], here)
     if keys[-1] not in {f.name for f in dataclasses.fields(kind)}:
         raise nearest("field", path, [".".join([*keys[:-1], f.name]) for f in dataclasses.fields(kind)])
+    if path == "model.name" and value != tree["name"]:  # another architecture: its own width and activation
+        tree.clear()
+        tree.update(to_dict(Model()))
     tree[keys[-1]] = value
 
 
 def _switched(old: dict[str, Any], new: type) -> dict[str, Any]:
     """Defaults of another class, with what means the same in both kept: the threat, the attack's budget, radii."""
     names = {f.name for f in dataclasses.fields(new)}
-    tree: dict[str, Any] = to_dict(new(old["epsilon"]) if "epsilon" in names else new())
+    if "epsilon" in names:
+        return dict(old)  # a threat model is its radius, which is checked when the run is built
+    tree: dict[str, Any] = to_dict(new())
     for key in _KEPT & names & old.keys():
         tree[key] = old[key]
     if "attack" in tree and "attack" in old:

@@ -28,6 +28,8 @@ def number(value: float | str, *, name: str = "epsilon") -> float:
     """
     try:
         result = float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
+    except OverflowError:
+        result = math.inf
     except (ValueError, ZeroDivisionError, TypeError):
         raise UserError(f'{name} must be a number or a fraction like "8/255", not {value!r}') from None
     if not math.isfinite(result):
@@ -145,7 +147,11 @@ class L2:
 
     def steepest(self, gradient: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
         """The gradient of each example at length one; zero where it is zero."""
-        return gradient / _lengths(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+        tiny = torch.finfo(gradient.dtype).tiny
+        # By the largest entry first: the squares of a confident model's gradients underflow in single precision.
+        largest = gradient.abs().flatten(1).amax(dim=1).view(-1, *[1] * (gradient.ndim - 1))
+        scaled = gradient / largest.clamp_min(tiny)
+        return scaled / _lengths(scaled).clamp_min(tiny)
 
     def noise(self, x: Float[Tensor, "b ..."], *, generator: torch.Generator | None = None) -> Float[Tensor, "b ..."]:
         """A perturbation drawn uniformly from the ball, shaped like `x`."""

@@ -1,6 +1,7 @@
 """Training runs: from a recipe (`train`), from a folder (`resume`), from one's own model and data (`fit`)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -10,11 +11,25 @@ from torch import Tensor, nn
 
 from uiat import checkpoint, models
 from uiat.config import Compute, Data, Guards, Model, Optimisation, Run, Validation
-from uiat.data import Folder, ImageSet, loader_for, split_validation
-from uiat.inverse import UniversalInverse, UniversalPerturbation
+from uiat.data import Folder, ImageSet, loader_for
+from uiat.errors import UserError
+from uiat.inverse import UniversalPerturbation
 from uiat.objectives import UIAT, AnyObjective, Objective
-from uiat.runs import as_image_set, datasets, held_out_images, make_folder, model_spec, pick_device, read_run
+from uiat.runs import (
+    check_new,
+    datasets,
+    held_out_images,
+    make_folder,
+    model_spec,
+    own_data,
+    pick_device,
+    read_run,
+)
+from uiat.store import Store, identity, perturbations
 from uiat.training import Listener, Training
+
+# The model name of a run whose model was passed to `fit`.
+CUSTOM = "custom"
 
 
 @dataclass(frozen=True)
@@ -57,51 +72,122 @@ def train(run: Run, *, run_dir: str | Path | None = None, listener: Listener | N
         >>> len(trained.history)
         1
     """
+    with prepared(run, run_dir=run_dir, listener=listener) as training:
+        training.fit()
+        return _trained(training)
+
+
+@contextmanager
+def prepared(run: Run, *, run_dir: str | Path | None = None, listener: Listener | None = None) -> Iterator[Training]:
+    """What `train` does before the first step: data loaded, model built and tried, and only then the folder made.
+
+    Args:
+        run: as for `train`.
+        run_dir: as for `train`.
+        listener: as for `train`.
+
+    Raises:
+        UserError: as for `train`; no folder is left behind.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, prepared(Run(), run_dir=Path(folder) / "run") as training:
+        ...     len(training.loader)
+        9
+    """
+    check_new(run_dir)
     device = pick_device(run.compute.device)
     training_set, held_out = datasets(run.data, run.seed)
-    with torch.random.fork_rng(devices=_cuda(device)):
-        torch.manual_seed(run.seed)
+    with _seeded(run.seed, device):
         spec = model_spec(run, training_set)
         model = models.build(**spec).to(device)
-        folder = make_folder(run, run_dir)
-        training = _training(
-            run, model, training_set, held_out, device=device, spec=spec, folder=folder, listener=listener
-        )
-        models.check_model(model, held_out_images(held_out, device), training_set.num_classes)
-        training.fit()
-    return _trained(training)
+        training = _training(run, model, training_set, held_out, listener=listener)
+        training.store = Store(make_folder(run, run_dir), run, spec, identity(training_set))
+        yield training
 
 
-def resume(run_dir: str | Path, *, listener: Listener | None = None, own_code: bool = False) -> Trained:
+def resume(
+    run_dir: str | Path,
+    *,
+    model: nn.Module | None = None,
+    train_data: ImageSet | tuple[Tensor, Tensor] | Any | None = None,
+    validation_data: ImageSet | tuple[Tensor, Tensor] | Any | None = None,
+    listener: Listener | None = None,
+    own_code: bool = False,
+) -> Trained:
     """Go on with a run that was stopped or killed, to weights bit-identical to those of an uninterrupted run.
 
     Args:
         run_dir: its folder.
+        model: for a run of `fit`: the same model, whatever its weights.
+        train_data: for a run of `fit`: the same data.
+        validation_data: for a run of `fit`: the same, if it was given there.
         listener: told about each step and epoch.
         own_code: allow the folder to name code of yours to build the model with, which runs it.
 
     Raises:
-        UserError: no run in the folder, or a damaged one.
+        UserError: no run in the folder, a damaged one, or one whose settings or data have changed since.
 
     Example:
         >>> resume("missing-run")
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
+    own = (model, train_data, validation_data)
+    with reopened(run_dir, own=own, listener=listener, own_code=own_code) as training:
+        training.fit()
+        return _trained(training)
+
+
+@contextmanager
+def reopened(
+    run_dir: str | Path,
+    *,
+    own: tuple[nn.Module | None, Any, Any] = (None, None, None),
+    listener: Listener | None = None,
+    own_code: bool = False,
+) -> Iterator[Training]:
+    """What `resume` does before the next step: everything as the folder's checkpoint says.
+
+    Args:
+        run_dir: as for `resume`.
+        own: (model, train_data, validation_data), as for `resume`.
+        listener: as for `resume`.
+        own_code: as for `resume`.
+
+    Raises:
+        UserError: as for `resume`.
+
+    Example:
+        >>> with reopened("missing-run") as training:
+        ...     training.epoch
+        Traceback (most recent call last):
+        uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
+    """
     folder = Path(run_dir)
     run = read_run(folder)
-    device = pick_device(run.compute.device)
-    training_set, held_out = datasets(run.data, run.seed)
-    with torch.random.fork_rng(devices=_cuda(device)):
-        torch.manual_seed(run.seed)
-        spec = model_spec(run, training_set)
-        model = checkpoint.build(spec, own_code=own_code).to(device)
-        training = _training(
-            run, model, training_set, held_out, device=device, spec=spec, folder=folder, listener=listener
-        )
+    model, train_data, validation_data = own
+    _require_own(folder, fitted=run.model.name == CUSTOM, given=[part is not None for part in own])
+    if model is None:
+        device = pick_device(run.compute.device)
+        training_set, held_out = datasets(run.data, run.seed)
+    else:
+        device = _device(model)
+        training_set, held_out = own_data(train_data, validation_data, seed=run.seed)
+    with _seeded(run.seed, device):
+        spec = model_spec(run, training_set) if model is None else _own_spec(training_set)
+        model = checkpoint.build(spec, own_code=own_code).to(device) if model is None else model
+        training = _training(run, model, training_set, held_out, listener=listener)
+        training.store = Store(folder, run, spec, identity(training_set))
         training.resume()
-        training.fit()
-    return _trained(training)
+        yield training
+
+
+def _require_own(folder: Path, *, fitted: bool, given: list[bool]) -> None:
+    if fitted and not all(given[:2]):
+        raise UserError(f"{folder} was made by fit(): go on with uiat.resume(folder, model=..., train_data=...)")
+    if any(given) and not fitted:
+        raise UserError(f"{folder} names its own model and data: leave out model, train_data and validation_data")
 
 
 def fit(
@@ -130,11 +216,12 @@ def fit(
         optimisation: epochs, learning rate, schedule and the rest.
         validation: how often and by what to judge.
         guards: what is watched.
-        compute: precision and memory format; the device is the model's.
+        compute: precision and memory format, channels last only if set here; the device is the model's.
         batch_size: images a step.
         augment: "none", "crop" or "crop-flip".
         seed: of order, augmentation, held-out part and random starts.
-        run_dir: a new folder to write weights, perturbations, metrics and checkpoints to; none by default.
+        run_dir: a new folder to write weights, perturbations, metrics and checkpoints to; none by default. A run that
+            was killed goes on with `resume(run_dir, model=, train_data=)`.
         listener: told about each step and epoch.
 
     Raises:
@@ -149,48 +236,72 @@ def fit(
         >>> sorted(trained.best)
         ['epoch', 'value']
     """
-    data = as_image_set(train_data)
-    if validation_data is None:
-        data, held_out, _ = split_validation(data, seed=seed)
-    else:
-        held_out = as_image_set(validation_data)
-    settings = {"optimisation": optimisation, "validation": validation, "guards": guards, "compute": compute}
+    check_new(run_dir)
+    if objective is not None:
+        _check_objective(objective)
+    data, held_out = own_data(train_data, validation_data, seed=seed)
+    settings = {"optimisation": optimisation, "validation": validation, "guards": guards}
     run = Run(
         name="fit",
         seed=seed,
         data=Data(name=data.name, batch_size=batch_size, augment=augment),
-        model=Model(name="custom"),
+        model=Model(name=CUSTOM),
         objective=cast(AnyObjective, objective or UIAT()),
+        compute=compute or Compute(channels_last=False),
         **{name: value for name, value in settings.items() if value is not None},  # type: ignore[arg-type]
     )
-    device = next(model.parameters()).device
-    spec = {"name": "custom", "num_classes": data.num_classes, "image_shape": list(data.image_shape)}
-    models.check_model(model, held_out_images(held_out, device), data.num_classes)
-    with torch.random.fork_rng(devices=_cuda(device)):
-        torch.manual_seed(seed)
-        folder = None if run_dir is None else make_folder(run, run_dir)
-        training = _training(run, model, data, held_out, device=device, spec=spec, folder=folder, listener=listener)
+    with _seeded(seed, _device(model)):
+        training = _training(run, model, data, held_out, listener=listener)
+        if run_dir is not None:
+            training.store = Store(make_folder(run, run_dir), run, _own_spec(data), identity(data))
         training.fit()
     return _trained(training)
 
 
-def _cuda(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []
+def _own_spec(data: ImageSet | Folder) -> dict[str, Any]:
+    return {"name": CUSTOM, "num_classes": data.num_classes, "image_shape": list(data.image_shape)}
+
+
+def _check_objective(objective: Objective) -> None:
+    """An objective of the user's own has what the loop asks of it."""
+    asked = ("name", "init", "perturb", "loss", "threat")
+    if missing := [name for name in asked if not hasattr(objective, name)]:
+        raise UserError(f"the objective has no {' or '.join(missing)}: see uiat.Objective (threat may be None)")
+
+
+def _device(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise UserError("the model has no parameters: there is nothing to train")
+    return parameter.device
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's random generators seeded inside, and the caller's as they were afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _training(
-    run: Run,
-    model: nn.Module,
-    training_set: ImageSet | Folder,
-    held_out: ImageSet,
-    *,
-    device: torch.device,
-    spec: Mapping[str, Any],
-    folder: Path | None,
-    listener: Listener | None,
+    run: Run, model: nn.Module, training_set: ImageSet | Folder, held_out: ImageSet, *, listener: Listener | None
 ) -> Training:
+    """The run about to begin, its model tried on a few images; nothing is written before this has succeeded."""
+    device, memory_format = _device(model), torch.contiguous_format
     if run.compute.channels_last:
-        model.to(memory_format=torch.channels_last)
+        memory_format = torch.channels_last
+        model.to(memory_format=memory_format)
+    images = held_out_images(held_out, device).contiguous(memory_format=memory_format)
+    try:
+        models.check_model(model, images, training_set.num_classes)
+    except RuntimeError as error:
+        if run.compute.channels_last and ".reshape" in str(error):
+            raise UserError(
+                "the model calls .view() on its activations, which channels-last memory does not allow: "
+                "set compute.channels_last to false, or use .reshape() there"
+            ) from error
+        raise
     loader = loader_for(
         training_set,
         batch_size=run.data.batch_size,
@@ -200,19 +311,16 @@ def _training(
         channels_last=run.compute.channels_last,
         num_workers=run.data.workers,
     )
-    return Training(run, model, loader, held_out, spec=spec, folder=folder, listener=listener)
+    return Training(run, model, loader, held_out, listener=listener)
 
 
 def _trained(training: Training) -> Trained:
     """The best weights in the model itself, wherever they were kept."""
-    model, folder = training.model, training.folder
-    if folder is not None and (folder / "best.safetensors").exists():
-        checkpoint.load(folder, "best", model=model)
+    model, store, run = training.model, training.store, training.run
+    if store is not None and training.best is not None:
+        checkpoint.restore(model, store.best_weights(), source=store.folder)
     elif training.best_weights is not None:
         model.load_state_dict(training.best_weights)
-    model.threat = training.run.threat  # type: ignore[assignment]
-    z, inverse = getattr(training.step.state, "z", None), getattr(training.run.objective, "inverse", None)
-    universal = None
-    if z is not None and isinstance(inverse, UniversalInverse) and training.run.threat is not None:
-        universal = UniversalPerturbation(z.detach().cpu(), type(training.run.threat)(inverse.radius))
-    return Trained(model.eval(), training.history, training.best, universal, folder)
+    model.threat = run.threat  # type: ignore[assignment]
+    universal = perturbations(run, training.step.state)
+    return Trained(model.eval(), training.history, training.best, universal, None if store is None else store.folder)

@@ -36,12 +36,12 @@ def adversarial_weights(model: nn.Module, loss: Callable[[], Tensor], *, gamma: 
     with frozen_statistics(model):
         gradients = torch.autograd.grad(loss(), moved, allow_unused=True)
     kept = [p.detach().clone() for p in moved]
-    with torch.no_grad():
-        for p, g in zip(moved, gradients, strict=True):
-            if g is not None:
-                tiny = torch.finfo(g.dtype).tiny
-                p.add_(g * (gamma * p.norm() / g.norm().clamp_min(tiny)))
     try:
+        with torch.no_grad():
+            for p, g in zip(moved, gradients, strict=True):
+                if g is not None:
+                    tiny = torch.finfo(g.dtype).tiny
+                    p.add_(g * (gamma * p.norm() / g.norm().clamp_min(tiny)))
         yield
     finally:
         with torch.no_grad():

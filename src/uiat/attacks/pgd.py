@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks.gradient import InnerLoss, projected_gradient
-from uiat.checks import check_batch
+from uiat.checks import check_choices, check_shapes, check_values
 from uiat.errors import UserError
 from uiat.modes import BatchNormMode, crafting
 from uiat.threat import Linf, Threat, number
@@ -39,8 +39,8 @@ class PGD:
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
         >>> x, y = torch.full((1, 1, 2, 2), 0.5), torch.tensor([0])
-        >>> x_adv = PGD(threat=Linf(0.1), step_size=0.05, steps=3)(model, x, y)
-        >>> bool((x_adv - x).abs().max() <= 0.1)
+        >>> x_adv = PGD(threat=Linf(0.25), step_size=0.125, steps=3)(model, x, y)
+        >>> bool((x_adv - x).abs().max() <= 0.25)
         True
     """
 
@@ -55,6 +55,9 @@ class PGD:
     batchnorm: BatchNormMode = "eval"
 
     def __post_init__(self) -> None:
+        check_choices(self)
+        if not isinstance(self.threat, Threat):
+            raise UserError(f'threat must be a threat model such as Linf("8/255"), not {self.threat!r}')
         object.__setattr__(self, "step_size", number(self.step_size, name="step_size"))
         for name in ("steps", "restarts"):
             if getattr(self, name) < 1:
@@ -79,9 +82,10 @@ class PGD:
             generator: source of the random starts, on the device of `x`; torch's own by default.
 
         Raises:
-            UserError: images or labels that cannot be what was meant.
+            UserError: images or labels that cannot be what was meant, or a model that does not return logits.
         """
-        check_batch(x, y)
+        check_shapes(x, y)
+        check_values(x, y, num_classes=_classes(model, x))
         return self.perturb(model, x, y, generator=generator)
 
     def perturb(
@@ -139,6 +143,16 @@ class PGD:
             return of(logits, y), logits
 
         return inner
+
+
+def _classes(model: nn.Module, x: Tensor) -> int:
+    """How many classes the model tells apart, from what it returns for one image."""
+    with crafting(model), torch.no_grad():
+        logits = model(x[:1])
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        what = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"the model must return a tensor of logits of shape (B, K), not {what}")
+    return int(logits.shape[1])
 
 
 def FGSM(*, threat: Threat, batchnorm: BatchNormMode = "eval") -> PGD:

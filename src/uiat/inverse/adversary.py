@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from uiat.attacks import input_gradient, projected_gradient
+from uiat.checks import check_choices
 from uiat.errors import UserError
 from uiat.inverse.loss import Regulariser, inverse_loss
 from uiat.inverse.state import InverseState
@@ -33,6 +34,7 @@ def _require(value: float, name: str, low: float, high: float = float("inf")) ->
 
 
 def _set_numbers(adversary: "InverseAdversary") -> None:
+    check_choices(adversary)
     for name in ("radius", "step_size"):
         object.__setattr__(adversary, name, number(getattr(adversary, name), name=f"inverse.{name}"))
         if getattr(adversary, name) == 0:
@@ -174,14 +176,14 @@ class UniversalInverse:
         """One projected descent step on z, in place, from the per-image gradients (B, C, H, W)."""
         assert state.z is not None
         g, present = class_means(gradient.to(state.z.dtype), y, len(state.z))
+        here = present.view(-1, 1, 1, 1)
         if state.g is not None:
-            here = present.view(-1, 1, 1, 1)
-            state.g.copy_(
-                torch.where(here, self.gradient_momentum * state.g + (1 - self.gradient_momentum) * g, state.g)
-            )
-            g = torch.where(here, state.g, g)  # absent classes keep their zero, so they do not move
+            mixed = self.gradient_momentum * state.g + (1 - self.gradient_momentum) * g
+            state.g.copy_(torch.where(here, mixed, state.g))
+            g = state.g
         ball = replace(threat, epsilon=self.radius)
-        state.z.copy_(ball.ball(state.z - float(self.step_size) * ball.steepest(g)))
+        moved = ball.ball(state.z - float(self.step_size) * ball.steepest(g))
+        state.z.copy_(torch.where(here, moved, state.z))  # absent classes do not even move by rounding
 
 
 InverseAdversary = UniversalInverse | InstanceInverse

@@ -12,7 +12,7 @@ Momentum = Literal["none", "example", "class"]
 
 
 class InverseState(nn.Module):
-    """z, its gradient's momentum, and the momentum of the predictions p_bar, so that saving and moving need no code.
+    """z, its gradient's momentum, and the remembered predictions p_bar (UIAT, sections 3.2 and 3.3), as named buffers.
 
     Args:
         z: universal perturbations (K, C, H, W) at first, or None for instance-wise inverse adversaries.

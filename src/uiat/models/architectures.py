@@ -45,12 +45,13 @@ def conv3x3(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
 
 
+def _norm_act(*, activation: str, **layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(**layers, act=activation_layer(activation)))
+
+
 def _conv_norm_act(inputs: int, outputs: int, *, activation: str, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict(
-            conv=conv3x3(inputs, outputs, stride=stride), norm=nn.BatchNorm2d(outputs), act=activation_layer(activation)
-        )
-    )
+    conv = conv3x3(inputs, outputs, stride=stride)
+    return _norm_act(conv=conv, norm=nn.BatchNorm2d(outputs), activation=activation)
 
 
 class BasicBlock(nn.Module):
@@ -143,6 +144,29 @@ def small_cnn(channels: int, width: int, *, activation: str) -> tuple[nn.Module,
         inputs = outputs
     body["pool"] = GlobalAveragePool()
     return nn.Sequential(body), inputs
+
+
+def mnist_cnn(channels: int, width: int, *, activation: str) -> tuple[nn.Module, int]:
+    """Two 4x4 convolutions of stride 2 and a hidden layer on their 7x7 map, each with BatchNorm; cheap on 28x28 images.
+
+    A hidden layer that sees positions learns under MNIST's large radius many times faster than an average over them.
+    Returns the body and the number of its features.
+
+    Example:
+        >>> mnist_cnn(1, 16, activation="relu")[1]
+        128
+    """
+    side, features = 7, 8 * width
+    body: OrderedDict[str, nn.Module] = OrderedDict()
+    inputs = channels
+    for i, outputs in enumerate((width, 2 * width)):
+        conv = nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
+        body[f"stage{i + 1}"] = _norm_act(conv=conv, norm=nn.BatchNorm2d(outputs), activation=activation)
+        inputs = outputs
+    body["pool"] = nn.Sequential(nn.AdaptiveAvgPool2d(side), nn.Flatten())  # nothing to average at 28x28
+    linear = nn.Linear(inputs * side * side, features, bias=False)
+    body["hidden"] = _norm_act(linear=linear, norm=nn.BatchNorm1d(features), activation=activation)
+    return nn.Sequential(body), features
 
 
 def resnet(channels: int, width: int, *, blocks: Sequence[int], activation: str) -> tuple[nn.Module, int]:

@@ -15,6 +15,7 @@ _Body = Callable[..., tuple[nn.Module, int]]
 # name -> (body, channels of its first stage). Wide ResNets are read from their names, see `_wide_resnet`.
 _BODIES: dict[str, tuple[_Body, int]] = {
     "small-cnn": (architectures.small_cnn, 32),
+    "mnist-cnn": (architectures.mnist_cnn, 16),
     "preact-resnet8": (partial(architectures.preact_resnet, blocks=(1, 1, 1)), 24),
     "preact-resnet18": (partial(architectures.preact_resnet, blocks=(2, 2, 2, 2)), 64),
     "resnet18": (partial(architectures.resnet, blocks=(2, 2, 2, 2)), 64),
@@ -28,7 +29,7 @@ def names() -> tuple[str, ...]:
 
     Example:
         >>> names()
-        ('small-cnn', 'preact-resnet8', 'preact-resnet18', 'resnet18', 'wrn-28-10', 'wrn-34-10')
+        ('small-cnn', 'mnist-cnn', 'preact-resnet8', 'preact-resnet18', 'resnet18', 'wrn-28-10', 'wrn-34-10')
     """
     return (*_BODIES, "wrn-28-10", "wrn-34-10")
 

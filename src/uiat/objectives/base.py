@@ -6,7 +6,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from uiat.checks import check_choices
 from uiat.data import Batch
+from uiat.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,23 @@ class Objective(Protocol):
 
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Loss terms, each (B,) float, that add up to the loss; a (B,) bool entry is a measurement, not a term."""
+
+
+def check_fields(objective: object) -> None:
+    """Refuse choices that do not exist, and numbers out of range, in the fields that methods share.
+
+    Example:
+        >>> from uiat import Trades
+        >>> Trades(weight=-1.0)
+        Traceback (most recent call last):
+        uiat.errors.UserError: weight must be at least 0 and finite, but is -1
+    """
+    check_choices(objective)
+    smoothing, weight = getattr(objective, "label_smoothing", 0.0), getattr(objective, "weight", 0.0)
+    if not 0 <= smoothing < 1:
+        raise UserError(f"label_smoothing must be in [0, 1), but is {smoothing:g}")
+    if not 0 <= weight < float("inf"):
+        raise UserError(f"weight must be at least 0 and finite, but is {weight:g}")
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:

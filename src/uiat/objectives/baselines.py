@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from uiat import losses
 from uiat.attacks import PGD
 from uiat.data import Batch
-from uiat.objectives.base import Examples, correct
+from uiat.objectives.base import Examples, check_fields, correct
 from uiat.threat import Linf, Threat
 
 
@@ -63,6 +63,9 @@ class Standard:
     name: Literal["standard"] = "standard"
     label_smoothing: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @property
     def threat(self) -> Threat | None:
         """No threat model."""
@@ -98,6 +101,9 @@ class PGDAT:
     attack: PGD = field(default_factory=PGD)
     label_smoothing: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     threat = property(_threat)
     init = _stateless
     perturb = _attacked
@@ -130,6 +136,9 @@ class Trades:
     weight: float = 6.0
     label_smoothing: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     threat = property(_threat)
     init = _stateless
     perturb = _attacked
@@ -158,6 +167,9 @@ class Mart:
     name: Literal["mart"] = "mart"
     attack: PGD = field(default_factory=PGD)
     weight: float = 5.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     threat = property(_threat)
     init = _stateless

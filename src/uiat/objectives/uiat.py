@@ -1,7 +1,7 @@
 """Inverse adversarial training: IAT, UIAT, one-off UIAT and their single-step forms are field values of one class."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -13,7 +13,7 @@ from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.inverse import InverseAdversary, InverseState, Momentum, UniversalInverse
 from uiat.modes import crafting, frozen_statistics
-from uiat.objectives.base import Examples, correct
+from uiat.objectives.base import Examples, check_fields, correct
 from uiat.threat import Threat
 
 
@@ -62,10 +62,15 @@ class UIAT:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 <= self.gamma < 1:
             raise UserError(f"gamma must be in [0, 1), but is {self.gamma:g}")
-        if self.weight < 0 or self.ramp_epochs < 0:
-            raise UserError("weight and ramp_epochs must not be negative")
+        if self.ramp_epochs < 0:
+            raise UserError(f"ramp_epochs must not be negative, but is {self.ramp_epochs}")
+        try:
+            replace(self.attack.threat, epsilon=self.inverse.radius)
+        except UserError as error:  # a radius in pixels, say
+            raise UserError(str(error).replace("epsilon", "inverse.radius")) from None
 
     @property
     def threat(self) -> Threat | None:

@@ -1,0 +1,150 @@
+"""Train and evaluate every method of a study over several seeds, and print the table. Stops and goes on at any moment.
+
+    python benchmarks/accuracy.py digits --seeds 0,1,2
+    python benchmarks/accuracy.py cifar10-small --root DATA --seeds 0 --threads 1     # two of these side by side share the work
+    python benchmarks/accuracy.py cifar10-small --table                               # what there is so far
+
+A run that was killed is resumed; one that is finished is kept. Results: benchmarks/results/STUDY/METHOD-seedN.json.
+"""
+
+import argparse
+import fcntl
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+import uiat
+
+RESULTS = Path(__file__).resolve().parent / "results"
+# Per study: name in the table -> (recipe, overrides).
+Study = dict[str, tuple[str, list[str]]]
+
+
+def _methods(family: str, methods: str) -> Study:
+    return {m: (f"{family}-{m}", []) for m in methods.split()}
+
+
+def _ablation(base: str, short: list[str]) -> Study:
+    """UIAT with one thing changed at a time, on a shorter schedule than the main table's."""
+    changes = {
+        "pgd-at": ("pgd-at", []),
+        "uiat": ("uiat", []),
+        "lambda 1": ("uiat", ["objective.weight=1"]),
+        "lambda 7": ("uiat", ["objective.weight=7"]),
+        "lambda ramped over 3 epochs": ("uiat", ["objective.ramp_epochs=3"]),
+        "detached target, lambda 1": ("uiat", ["objective.inverse_gradient=false", "objective.weight=1"]),
+        "detached target, lambda 3.5": ("uiat", ["objective.inverse_gradient=false"]),
+        "radius 2/255": ("uiat", ["objective.inverse.radius=2/255", "objective.inverse.step_size=0.5/255"]),
+        "radius 8/255": ("uiat", ["objective.inverse.radius=8/255", "objective.inverse.step_size=2/255"]),
+        "KL(adv, inv)": ("uiat", ["objective.kl=adversarial-inverse"]),
+        "momentum per example": ("uiat", ["objective.momentum=example"]),
+        "momentum per class": ("uiat", ["objective.momentum=class"]),
+        "feature regulariser": ("uiat", ["objective.inverse.regulariser=feature"]),
+        "logit regulariser": ("uiat", ["objective.inverse.regulariser=logit"]),
+        "BatchNorm from adversarial": ("uiat", ["objective.batchnorm=adversarial"]),
+    }
+    return {name: (f"{base}-{method}", [*short, *more]) for name, (method, more) in changes.items()}
+
+
+STUDIES: dict[str, Study] = {
+    "digits": _methods("digits", "standard pgd-at trades mart iat uiat uiat-one-off"),
+    "mnist": _methods("mnist", "pgd-at trades uiat"),
+    "cifar10-small": _methods("cifar10-small", "pgd-at uiat trades uiat-one-off iat"),
+    "cifar10-ablation": _ablation("cifar10-small", ["data.subset=10000", "optimisation.epochs=5"]),
+}
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process holds the run; the operating system lets go of it when the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def one_run(study: str, name: str, seed: int, *, root: str | None, runs: Path) -> None:
+    recipe, overrides = STUDIES[study][name]
+    slug = f"{name.replace(' ', '-').replace('/', '_')}-seed{seed}"
+    result, folder = RESULTS / study / f"{slug}.json", runs / study / slug
+    with claimed(runs / study / f"{slug}.lock") as mine:
+        if not mine or result.exists():
+            return
+        settings = [*overrides, f"seed={seed}", *([f"data.root={root}"] if root else [])]
+        run = uiat.override(uiat.recipes.get(recipe), [tuple(s.split("=", 1)) for s in settings])
+        print(f"{time.strftime('%H:%M:%S')} {study} {slug}", flush=True)
+        trained = uiat.resume(folder) if (folder / "config.yaml").exists() else uiat.train(run, run_dir=folder)
+        x, y = uiat.data.tensors(run.data.name, "test", root)
+        evaluated = uiat.evaluate(trained.model, x, y, threat=run.threat, attacks=run.evaluation.attacks)
+        record = {
+            "name": name,
+            "recipe": recipe,
+            "overrides": overrides,
+            "seed": seed,
+            "accuracy": evaluated.accuracy,
+            "n": evaluated.n,
+            "threat": evaluated.threat,
+            "epochs": len(trained.history),
+            "best": trained.best,
+            "train_seconds": sum(row["seconds"] for row in trained.history),
+            "evaluation_seconds": evaluated.seconds,
+            "environment": evaluated.environment,
+        }
+        result.parent.mkdir(parents=True, exist_ok=True)
+        result.write_text(json.dumps(record, indent=2) + "\n")
+        print(f"{time.strftime('%H:%M:%S')} {slug} {evaluated.accuracy}", flush=True)
+
+
+def spread(values: list[float]) -> str:
+    mean = f"{100 * statistics.mean(values):.2f}"
+    return mean if len(values) < 2 else f"{mean} ± {100 * statistics.stdev(values):.2f}"
+
+
+def table(study: str) -> str:
+    rows = [json.loads(path.read_text()) for path in sorted((RESULTS / study).glob("*.json"))]
+    if not rows:
+        return f"no results of {study} yet"
+    columns = list(rows[0]["accuracy"])
+    lines = [f"| method | seeds | {' | '.join(columns)} | epochs | training, s |", "|---" * (len(columns) + 4) + "|"]
+    for name in STUDIES[study]:
+        mine = [row for row in rows if row["name"] == name]
+        if not mine:
+            continue
+        cells = [spread([row["accuracy"][c] for row in mine]) for c in columns]
+        seconds = statistics.median(row["train_seconds"] for row in mine)
+        lines.append(f"| {name} | {len(mine)} | {' | '.join(cells)} | {mine[0]['epochs']} | {seconds:.0f} |")
+    first = rows[0]
+    versions = {k: first["environment"][k] for k in ("torch", "processor", "cores", "threads")}
+    return "\n".join([*lines, "", f"n = {first['n']} test images, {first['threat']}, {versions}"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
+    parser.add_argument("--only", help="comma-separated names of the study; all by default")
+    parser.add_argument("--root", help="folder of the data sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders go")
+    parser.add_argument("--threads", type=int, help="threads of this process")
+    parser.add_argument("--table", action="store_true", help="print the table of what there is and stop")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if not arguments.table:
+        for seed in (int(s) for s in arguments.seeds.split(",")):
+            for name in arguments.only.split(",") if arguments.only else STUDIES[arguments.study]:
+                one_run(arguments.study, name, seed, root=arguments.root, runs=arguments.runs)
+    print(table(arguments.study))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""The command line: `uiat train | evaluate | show | recipes | paper`."""
+
+from uiat.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,122 @@
+"""The command `uiat`: what it can do, and how its mistakes, faults and interruptions end."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from uiat.cli.evaluate import evaluate
+from uiat.cli.output import Stopped, warnings_shown
+from uiat.cli.show import paper, recipes, show
+from uiat.cli.train import train
+from uiat.errors import NotFinite, UserError, nearest
+
+OK, FAULT, MISTAKE, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
+# Words that a command reads itself, because they name fields of a run and not options.
+OPEN = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+COMMANDS = ("train", "evaluate", "show", "recipes", "paper")
+
+
+def application() -> typer.Typer:
+    """The commands, put together."""
+    app = typer.Typer(
+        name="uiat",
+        help="Adversarial training of image classifiers with universal inverse adversaries.",
+        epilog="Images are in [0, 1]; radii and steps are in the same units and may be written 8/255. "
+        "Exit codes: 0 success, 1 fault, 2 mistake in what was asked, 130 stopped with Ctrl-C.",
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_uiat)
+    usage = "[RECIPE] [FIELD=VALUE]... [OPTIONS]"
+    app.command("train", add_help_option=False, context_settings=OPEN, options_metavar=usage)(train)
+    for function in (evaluate, show, recipes, paper):
+        app.command()(function)
+    return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        try:
+            typer.echo(f"uiat {version('uiat')}")
+        except PackageNotFoundError:
+            typer.echo("uiat, from a source tree that is not installed")
+        raise typer.Exit
+
+
+def _uiat(
+    shown: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is 0, or 1 for a fault, 2 for a user's mistake, 130 for Ctrl-C.
+
+    Args:
+        argv: the words after `uiat`; those of the process by default.
+
+    Example:
+        >>> main(["recipes", "digits-uait"])
+        2
+    """
+    words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        with warnings_shown():
+            code = _dispatch(words)
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # rich and typer exit where the reader of a pipe has gone
+        return _reader_gone()
+    except (KeyboardInterrupt, typer.Abort):
+        code = STOPPED
+    except Stopped as stop:
+        _say(str(stop))
+        return STOPPED
+    except Exception as error:
+        return _failed(error)
+    if code == STOPPED:
+        _say("stopped")
+    return code
+
+
+def _dispatch(words: list[str]) -> int:
+    first = next((word for word in words if not word.startswith("-")), None)
+    if first is not None and first not in COMMANDS:
+        raise nearest("command", first, COMMANDS)
+    app = typer.main.get_command(application())
+    code = app.main(args=words, prog_name="uiat", standalone_mode=False)
+    return code if isinstance(code, int) else OK
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong: a line for a mistake, the traceback and a line for a fault."""
+    if isinstance(error, UserError):
+        _say(f"error: {error}")
+        return FAULT if isinstance(error, NotFinite) else MISTAKE
+    if hasattr(error, "format_message"):  # typer's own, for unknown options and values out of range
+        message = error.format_message().replace("Value error, ", "")
+        if message:
+            _say(f"error: {message}")
+        return MISTAKE
+    traceback.print_exception(error)
+    _say(f"fault: {type(error).__name__}: {error}")
+    return FAULT
+
+
+def _say(message: str) -> None:
+    """One line on standard error."""
+    print(f"uiat: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _reader_gone() -> int:
+    """End quietly: what is left in the buffer goes nowhere, as it would fail again when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return PIPE_CLOSED

@@ -1,0 +1,116 @@
+"""Where the commands print to, and the tables they print."""
+
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+# Columns of output that goes to a file or a pipe, where cutting lines to a screen would only lose text.
+PIPE_WIDTH = 240
+
+
+class Stopped(Exception):
+    """The user stopped a command; the message says how to go on."""
+
+
+def console() -> Console:
+    """Standard output, with nothing in the text taken for markup.
+
+    Example:
+        >>> console().print("[8/255]")
+        [8/255]
+    """
+    screen = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, markup=False, emoji=False, width=None if screen else PIPE_WIDTH)
+
+
+def table(*columns: str, rows: Iterable[Iterable[str]], numbers: Iterable[str] = ()) -> Table:
+    """A table of text; the first column is never broken.
+
+    Args:
+        columns: their headings.
+        rows: their cells.
+        numbers: the headings of columns that are set flush right.
+
+    Example:
+        >>> Console(width=40).print(table("attack", "n", rows=[("clean", "540")], numbers=["n"]))
+         attack    n
+        ──────────────
+         clean   540
+    """
+    result = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    right = set(numbers)
+    for i, column in enumerate(columns):
+        justify = "right" if column in right else "left"
+        result.add_column(column, justify=justify, no_wrap=i == 0, overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def fields(described: Iterable[tuple[str, Any, str]]) -> Table:
+    """Dotted fields with their values and what they are.
+
+    Example:
+        >>> fields([("seed", 0, "of weights")]).row_count
+        1
+    """
+    return table("field", "value", "what it is", rows=((path, as_yaml(value), what) for path, value, what in described))
+
+
+def as_yaml(value: Any) -> str:
+    """A value as it is written in a configuration or an override.
+
+    Example:
+        >>> as_yaml(None), as_yaml(["clean", "pgd-20"]), as_yaml("8/255")
+        ('null', '[clean, pgd-20]', '8/255')
+    """
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    return text.strip().removesuffix("...").strip()
+
+
+def command(*words: str | Path, own_code: bool = False) -> str:
+    """A `uiat` command to be copied.
+
+    Example:
+        >>> command("evaluate", "runs/my run")
+        "uiat evaluate 'runs/my run'"
+    """
+    return shlex.join(["uiat", *map(str, words), *(["--own-code"] if own_code else [])])
+
+
+class _Stderr:
+    """Whatever `sys.stderr` is at the time: a live display replaces it so that text comes out above the bars."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Show what the package logs, as lines on standard error.
+
+    Example:
+        >>> with warnings_shown():
+        ...     logging.getLogger("uiat").debug("not this")
+    """
+    logger, handler = logging.getLogger("uiat"), logging.StreamHandler(_Stderr())
+    handler.setFormatter(logging.Formatter("uiat: warning: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

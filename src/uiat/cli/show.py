@@ -1,0 +1,220 @@
+"""`uiat show`, `uiat recipes`, `uiat paper`: what there is to know, from files and docstrings alone."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from uiat import recipes as recipe_list
+from uiat import text
+from uiat.cli.evaluate import FILE, results_table
+from uiat.cli.output import as_yaml, console, fields, table
+from uiat.config import Run
+from uiat.errors import UserError
+from uiat.progress import percent
+from uiat.runs import read_run
+from uiat.threat import Threat
+from uiat.validation import metric
+
+FILES = {
+    "config.yaml": "every setting of the run",
+    "environment.json": "versions, hardware and commit",
+    "metrics.jsonl": "a row of measurements an epoch",
+    "best.safetensors": "weights of the best epoch",
+    "last.safetensors": "weights of the last epoch",
+    "inverse.safetensors": "universal inverse perturbations, one a class",
+    "checkpoint.safetensors": "what --resume goes on from",
+    FILE: "accuracy on test images, and each image's verdict",
+}
+
+
+def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]) -> None:
+    """Show a run: settings, epochs, alarms, evaluation, files.
+
+    Reads files only: a run can be looked at while it trains.
+    """
+    out, settings = console(), read_run(run)
+    history = _history(run)
+    best = _best(history, settings)
+    out.print(_settings(settings, _json(run / "environment.json") or {}, history, best))
+    if history:
+        out.print("\nepochs")
+        out.print(_epochs(history, best))
+    for row in history:
+        for alarm in row.get("alarms", ()):
+            out.print(f"alarm in epoch {row['epoch'] + 1}: {alarm}", soft_wrap=True)
+    result = _json(run / FILE)
+    if result is not None:
+        _evaluation(result, run, out)
+    out.print(f"\nfiles in {run}", soft_wrap=True)
+    out.print(_files(run))
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: it does not hold a JSON object")
+    return value
+
+
+def _history(run: Path) -> list[dict[str, Any]]:
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        rows = [None]
+    if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) and _measured(row) for row in rows):
+        raise UserError(f"{path} is damaged: each line should be a JSON object with an epoch and its measurements")
+    return rows
+
+
+def _measured(row: dict[str, Any]) -> bool:
+    return all(isinstance(value, int | float | None) for name, value in row.items() if name != "alarms")
+
+
+def _best(history: list[dict[str, Any]], run: Run) -> dict[str, Any] | None:
+    """The first epoch with the highest value, as the trainer selects; without validation the last one."""
+    judged = [row for row in history if metric(row, run.validation.metric) is not None]
+    if not judged:
+        return history[-1] if history else None
+    return max(judged, key=lambda row: metric(row, run.validation.metric) or 0.0)
+
+
+def threat_name(threat: Threat | None) -> str:
+    """A threat model in words.
+
+    Example:
+        >>> from uiat.threat import Linf
+        >>> threat_name(Linf("8/255"))
+        'Linf, epsilon 8/255 of the image range'
+    """
+    return "none" if threat is None else f"{threat.norm}, epsilon {text.to_dict(threat)['epsilon']} of the image range"
+
+
+def _settings(
+    run: Run, environment: dict[str, Any], history: list[dict[str, Any]], best: dict[str, Any] | None
+) -> Table:
+    hardware = ", ".join(environment.get("device_names") or []) or environment.get("processor", "unknown")
+    width = "" if run.model.width is None else f", width {run.model.width}"
+    chosen = "none yet" if best is None else f"{best['epoch'] + 1}, {_accuracies(best)} (by {run.validation.metric})"
+    rows = [
+        ("name", run.name),
+        ("data", f"{run.data.name}, batches of {run.data.batch_size}, augmentation {run.data.augment}"),
+        ("model", f"{run.model.name}{width}"),
+        ("objective", run.objective.name),
+        ("threat model", threat_name(run.threat)),
+        ("differs from the recipe", _differences(run)),
+        ("seed", str(run.seed)),
+        ("epochs", f"{len(history)} of {run.optimisation.epochs} done"),
+        ("best epoch", chosen),
+        ("hardware", str(hardware)),
+        ("versions", ", ".join(f"{k} {environment[k]}" for k in ("uiat", "python", "torch") if environment.get(k))),
+        ("commit", str(environment.get("commit") or "unknown")),
+    ]
+    return table("run", "", rows=(row for row in rows if row[1]))
+
+
+def _differences(run: Run) -> str:
+    """What was overridden, where the run is named after a recipe."""
+    if run.name not in recipe_list.names():
+        return ""
+    usual = {path: value for path, value, _ in text.describe(recipe_list.get(run.name))}
+    changed = [f"{p}={as_yaml(v)}" for p, v, _ in text.describe(run) if p not in usual or usual[p] != v]
+    return ", ".join(changed) or "nothing"
+
+
+def _accuracies(row: dict[str, Any]) -> str:
+    parts = [f"{name} {percent(row[name])}" for name in ("clean", "robust") if row.get(name) is not None]
+    return ", ".join(parts) or "not validated"
+
+
+def _epochs(history: list[dict[str, Any]], best: dict[str, Any] | None) -> Table:
+    terms = list(dict.fromkeys(key for row in history for key in row if key.startswith("train_")))
+    terms.sort(key=lambda key: key == "train_correct")
+    headings = ["training accuracy" if key == "train_correct" else key.removeprefix("train_") for key in terms]
+    columns = ["epoch", *headings, "clean", "robust", "learning rate", "seconds", "images/s"]
+
+    def cells(row: dict[str, Any]) -> Iterator[str]:
+        yield str(row["epoch"] + 1)
+        for key in terms:
+            value = row.get(key)
+            yield "-" if value is None else percent(value) if key == "train_correct" else f"{value:.4f}"
+        yield from (percent(row.get("clean")), percent(row.get("robust")))
+        yield f"{row.get('learning_rate', float('nan')):.3g}"
+        yield f"{row.get('seconds', 0.0) + row.get('validation_seconds', 0.0):.1f}"
+        yield f"{row.get('images_per_second', float('nan')):,.0f}"
+        yield "best" if row is best else ""
+
+    return table(*columns, "", rows=map(cells, history), numbers=columns)
+
+
+def _evaluation(result: dict[str, Any], run: Path, out: Console) -> None:
+    try:
+        shown = results_table(result)
+        facts = f"{result['which']} weights on {result['data']}, threat model {result['threat']}, seed {result['seed']}"
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{run / FILE} is damaged: evaluate the run again") from None
+    out.print(f"\nevaluation: {facts}", soft_wrap=True)
+    out.print(shown)
+
+
+def _files(run: Path) -> Table:
+    paths = sorted(path for path in run.iterdir() if path.is_file() and not path.name.startswith("."))
+    rows = ((path.name, size(path.stat().st_size), FILES.get(path.name, "")) for path in paths)
+    return table("file", "size", "what it is", rows=rows, numbers=("size",))
+
+
+def size(count: float) -> str:
+    """Bytes in units of 1000.
+
+    Example:
+        >>> size(700), size(1_234_567)
+        ('700 B', '1.2 MB')
+    """
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 999.95 or unit == "GB":
+            break
+    return f"{count:.1f} {unit}"
+
+
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A recipe, to list every field of.", show_default=False)
+    ] = None,
+) -> None:
+    """List the recipes, or every field of one."""
+    out = console()
+    if name is None:
+        out.print(table("recipe", "what it is", rows=((n, recipe_list.describe(n)) for n in recipe_list.names())))
+        return
+    run = recipe_list.get(name)
+    out.print(recipe_list.describe(name) + "\n", soft_wrap=True)
+    out.print(fields(text.describe(run)))
+    out.print("\nany field can be replaced: uiat train " + f"{name} FIELD=VALUE", soft_wrap=True)
+
+
+def paper() -> None:
+    """Show where each statement of the paper is.
+
+    Which symbol of the code implements it, which test holds it, which recipe uses it, and how sure it is (mark).
+    """
+    from uiat.paper import ROWS  # the map is only read here
+
+    rows = ((row.statement, row.mark, row.symbol, row.test, row.recipe) for row in ROWS)
+    shown = table("statement", "mark", "symbol", "test", "recipe", rows=rows)
+    shown.columns[0].no_wrap = False
+    console().print(shown)

@@ -1,0 +1,178 @@
+"""`uiat train`: a recipe or a file with overrides, or a run to go on with."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from uiat import recipes, text
+from uiat.cli.output import Stopped, command, console, fields, table
+from uiat.config import Run
+from uiat.errors import UserError, nearest
+from uiat.progress import percent, training_progress
+from uiat.runs import read_config
+from uiat.trainer import prepared, reopened
+from uiat.training import Interrupted, Training
+
+OPTIONS = ("--config", "--resume", "--run-dir", "--own-code", "--help")
+
+
+Config = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Train what a YAML file describes instead of a recipe.")
+]
+Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped or killed.")]
+RunDir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Folder to make for the run.", show_default="runs/NAME, numbered where that exists"
+    ),
+]
+OwnCode = Annotated[
+    bool, typer.Option("--own-code", help="Let a --config file or a resumed run name code that builds the model.")
+]
+Help = Annotated[bool, typer.Option("--help", "-h", help="Show this, and every field of RECIPE, and exit.")]
+
+
+def train(
+    context: typer.Context,
+    config: Config = None,
+    resume: Resume = None,
+    run_dir: RunDir = None,
+    own_code: OwnCode = False,
+    help: Help = False,
+) -> None:
+    """Train a classifier from a recipe or a file, or go on with a run.
+
+    Example: uiat train digits-uiat seed=1 --objective.weight 2 --optimisation.epochs=10
+
+    Fields are written FIELD=VALUE, --FIELD VALUE or --FIELD=VALUE; `uiat train RECIPE --help` lists them with their
+    defaults and units.
+
+    The run's folder is a new one, never one that exists. It gets the settings, metrics, weights (best and last), the
+    universal perturbations and checkpoints. Ctrl-C finishes the step and saves; --resume then goes on bit for bit.
+    """
+    out = console()
+    names, assignments = split_words(context.args)
+    if help:
+        _help(context, out, names, assignments)
+    elif resume is not None:
+        if names or assignments or config is not None or run_dir is not None:
+            raise UserError("--resume takes no recipe, settings or folder: a run goes on with those it began with")
+        _resume(resume, out, own_code=own_code)
+    else:
+        run = _chosen(names, config, assignments, own_code=own_code)
+        _train(run, run_dir, out)
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Names, and (field, value) pairs from FIELD=VALUE, --FIELD=VALUE and --FIELD VALUE.
+
+    Example:
+        >>> split_words(["digits-uiat", "seed=1", "--objective.weight", "2"])
+        (['digits-uiat'], [('seed', '1'), ('objective.weight', '2')])
+    """
+    names, assignments, rest = [], [], iter(words)
+    for word in rest:
+        path, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("-"):
+            if equals:
+                assignments.append((path, value))
+            else:
+                names.append(word)
+            continue
+        if "." not in path and path not in {field.name for field in dataclasses.fields(Run)}:
+            raise nearest("option", f"--{path}" if word.startswith("--") else word, OPTIONS)
+        following = value if equals else next(rest, None)
+        if following is None or (not equals and following.startswith("--")):
+            raise UserError(f"{word} needs a value: {word} VALUE")
+        assignments.append((path, following))
+    return names, assignments
+
+
+def _chosen(names: list[str], config: Path | None, assignments: list[tuple[str, str]], *, own_code: bool) -> Run:
+    """The run that the words describe."""
+    if len(names) > 1:
+        raise UserError(f"unexpected {names[1]!r}: one recipe, then overrides written FIELD=VALUE")
+    if names and config is not None:
+        raise UserError(f"both the recipe {names[0]} and --config {config}: give one of them")
+    if not names and config is None:
+        raise UserError("name a recipe (`uiat recipes` lists them), or give --config FILE or --resume RUN")
+    if config is None:
+        return text.override(recipes.get(names[0]), assignments)
+    run = text.override(read_config(config), assignments)
+    if is_code(run) and not own_code and "model.name" not in dict(assignments):
+        raise UserError(f"{config} names code to build the model with, {run.model.name!r}: allow it with --own-code")
+    return run
+
+
+def is_code(run: Run) -> bool:
+    """Whether the run's model is built by the user's own Python code.
+
+    Example:
+        >>> is_code(Run())
+        False
+    """
+    return ":" in run.model.name and not run.model.name.startswith("timm:")
+
+
+def _help(context: typer.Context, out: Console, names: list[str], assignments: list[tuple[str, str]]) -> None:
+    typer.echo(context.get_help())
+    if names:
+        run = text.override(recipes.get(names[0]), assignments)
+        out.print(f"\nFields of {names[0]}, each with its default:\n{recipes.describe(names[0])}\n", soft_wrap=True)
+        out.print(fields(text.describe(run)))
+
+
+def _train(run: Run, run_dir: Path | None, out: Console) -> None:
+    with prepared(run, run_dir=run_dir) as training:
+        out.print(f"run folder: {_folder(training)}", soft_wrap=True)
+        _fit(training, out)
+
+
+def _resume(folder: Path, out: Console, *, own_code: bool) -> None:
+    with reopened(folder, own_code=own_code) as training:
+        epochs, at = training.run.optimisation.epochs, training.epoch
+        if at >= epochs or training.stopped:
+            out.print(f"{folder} has ended: nothing is left to train", soft_wrap=True)
+        else:
+            done = f"after step {training.position} of {len(training.loader)}"
+            out.print(f"run folder: {folder}, going on in epoch {at + 1} of {epochs}, {done}", soft_wrap=True)
+        _fit(training, out)
+
+
+def _folder(training: Training) -> Path:
+    assert training.store is not None  # both `prepared` and `reopened` give it one
+    return training.store.folder
+
+
+def _fit(training: Training, out: Console) -> None:
+    run, folder = training.run, _folder(training)
+    try:
+        with training_progress(run, out, best=training.best) as training.listener:
+            training.fit()
+    except KeyboardInterrupt as stop:
+        where = f"epoch {training.epoch + 1}, after step {training.position} of {len(training.loader)}"
+        saved = "saved" if isinstance(stop, Interrupted) else "at once; what came after the last checkpoint is lost"
+        resume = command("train", "--resume", folder, own_code=is_code(run))
+        raise Stopped(f"stopped in {where}, {saved}; go on with: {resume}") from None
+    _summary(training, folder, out)
+
+
+def _summary(training: Training, folder: Path, out: Console) -> None:
+    """The best and last epoch, where everything lies, and what to do next."""
+    run, best = training.run, training.best
+    rows = []
+    for which, epoch in (("best", None if best is None else best["epoch"]), ("last", len(training.history) - 1)):
+        if epoch is not None and 0 <= epoch < len(training.history):
+            row = training.history[epoch]
+            rows.append((which, str(epoch + 1), percent(row.get("clean")), percent(row.get("robust"))))
+    robust = f"robust (PGD-{run.validation.steps})"
+    out.print(f"\nvalidation accuracy on held-out training images; best by {run.validation.metric}", soft_wrap=True)
+    out.print(table("weights", "epoch", "clean", robust, rows=rows, numbers=("epoch", "clean", robust)))
+    own = is_code(run)
+    out.print(f"\neverything lies in {folder}", soft_wrap=True)
+    out.print(f"judge it on test images:  {command('evaluate', folder, own_code=own)}", soft_wrap=True)
+    out.print(f"look at it again:         {command('show', folder)}", soft_wrap=True)

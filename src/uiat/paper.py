@@ -1,0 +1,157 @@
+"""The map from the paper to the code: statement, how sure it is, symbol, test, recipe. PAPER.md holds the same table."""
+
+from dataclasses import dataclass
+
+MARKS = {
+    "P": "stated by the paper's abstract or summary",
+    "C": "read in another group's re-implementation",
+    "I": "inferred",
+    "?": "unknown: a field, with the alternatives",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One statement of the paper and where it lives.
+
+    Args:
+        statement: what is claimed or defined.
+        mark: one of MARKS.
+        symbol: dotted name of the code, importable.
+        test: file::test that would fail if the code said otherwise.
+        recipe: a recipe that uses it.
+
+    Example:
+        >>> ROWS[0].mark
+        'P'
+    """
+
+    statement: str
+    mark: str
+    symbol: str
+    test: str
+    recipe: str
+
+
+ROWS = (
+    Row(
+        "x_adv = argmax over B(x, epsilon) of CE(f(.), y): PGD-10, epsilon 8/255, step 2/255, random start",
+        "P",
+        "uiat.attacks.PGD",
+        "tests/test_attacks.py",
+        "cifar10-resnet18-pgd-at",
+    ),
+    Row(
+        "x_inv = argmin over B(x, epsilon_inv) of L_inv, an instance-wise inverse adversary",
+        "P",
+        "uiat.inverse.InstanceInverse",
+        "tests/test_inverse.py",
+        "digits-iat",
+    ),
+    Row(
+        "L_inv = CE + mu R with a feature-level regulariser R; its form: none, feature, feature-repulsion, logit",
+        "?",
+        "uiat.inverse.inverse_loss",
+        "tests/test_inverse.py",
+        "digits-iat",
+    ),
+    Row(
+        "R = KL(p(x) || p(x_inv)) - KL(p(x_adv) || p(x_inv)), coefficient 1",
+        "C",
+        "uiat.inverse.inverse_loss",
+        "tests/test_inverse.py",
+        "digits-iat",
+    ),
+    Row(
+        "inverse radius 4/255 (8/255 in another configuration), step 2/255, 10 steps for the instance-wise kind",
+        "C",
+        "uiat.inverse.InstanceInverse",
+        "tests/test_inverse.py",
+        "cifar10-resnet18-iat",
+    ),
+    Row(
+        "IAT: CE(f(x_adv), y) + lambda KL between p(x_adv) and p(x_inv)",
+        "P",
+        "uiat.objectives.UIAT",
+        "tests/test_objectives.py",
+        "digits-iat",
+    ),
+    Row("lambda = 3.5", "C", "uiat.objectives.UIAT", "tests/test_objectives.py", "cifar10-resnet18-uiat"),
+    Row(
+        "direction of the KL: the inverse prediction as the target (I), or the reverse (C)",
+        "?",
+        "uiat.objectives.UIAT",
+        "tests/test_objectives.py",
+        "digits-uiat",
+    ),
+    Row(
+        "gradient through the inverse branch: on (C), or a detached target",
+        "?",
+        "uiat.objectives.UIAT",
+        "tests/test_objectives.py",
+        "digits-uiat",
+    ),
+    Row(
+        "one universal inverse perturbation a class, z in R^(K x C x H x W), shared by its images",
+        "P",
+        "uiat.inverse.UniversalInverse",
+        "tests/test_inverse.py",
+        "digits-uiat",
+    ),
+    Row(
+        "z starts at 0 (alternatives: uniform, random sign) and takes one signed step a batch on the class-mean gradient",
+        "I",
+        "uiat.inverse.UniversalInverse",
+        "tests/test_inverse.py",
+        "digits-uiat",
+    ),
+    Row(
+        "x_inv = clip(x + z_y, 0, 1), after data augmentation",
+        "I",
+        "uiat.inverse.apply_universal",
+        "tests/test_inverse.py",
+        "digits-uiat",
+    ),
+    Row(
+        "a momentum on the predictions of inverse adversaries steadies the target; per example or per class, gamma",
+        "?",
+        "uiat.inverse.InverseState",
+        "tests/test_inverse.py",
+        "digits-uiat",
+    ),
+    Row(
+        "one-off: z computed during one epoch e0, then frozen, at little loss; the base method alone before it",
+        "P",
+        "uiat.inverse.UniversalInverse",
+        "tests/test_inverse.py",
+        "digits-uiat-one-off",
+    ),
+    Row(
+        "plugs into single-step adversarial training: x_adv from FGSM or FGSM-RS",
+        "P",
+        "uiat.attacks.FGSMRS",
+        "tests/test_attacks.py",
+        "digits-uiat",
+    ),
+    Row(
+        "BatchNorm: crafting in eval mode; both training passes move the running statistics",
+        "I",
+        "uiat.modes.crafting",
+        "tests/test_modes.py",
+        "digits-uiat",
+    ),
+)
+
+
+def markdown() -> str:
+    """The table of PAPER.md.
+
+    Example:
+        >>> markdown().splitlines()[0]
+        '| statement | mark | code | test | recipe |'
+    """
+    lines = ["| statement | mark | code | test | recipe |", "|---|---|---|---|---|"]
+    for row in ROWS:
+        statement = row.statement.replace("|", "\\|")
+        lines.append(f"| {statement} | {row.mark} | `{row.symbol}` | `{row.test}` | `{row.recipe}` |")
+    return "\n".join(lines)

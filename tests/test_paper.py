@@ -1,0 +1,26 @@
+"""PAPER.md and the code say the same: every symbol exists, names its source, and has a test and a recipe."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from uiat import recipes
+from uiat.paper import MARKS, ROWS, markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.statement[:40])
+def test_each_row_points_at_what_exists(row):
+    module, _, name = row.symbol.rpartition(".")
+    symbol = getattr(importlib.import_module(module), name)
+    assert symbol.__doc__
+    assert any(source in symbol.__doc__ for source in ("UIAT", "Madry", "Wong", "METHOD", "CVPR 2023"))
+    assert row.mark in MARKS
+    assert (ROOT / row.test).is_file()
+    assert row.recipe in recipes.names()
+
+
+def test_the_table_in_paper_md_is_the_one_in_the_code():
+    assert markdown() in (ROOT / "PAPER.md").read_text()
