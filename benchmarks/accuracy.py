@@ -1,8 +1,8 @@
 """Train and evaluate every method of a study over several seeds, and print the table. Stops and goes on at any moment.
 
     python benchmarks/accuracy.py digits --seeds 0,1,2
-    python benchmarks/accuracy.py cifar10-small --root DATA --seeds 0 --threads 1     # two of these side by side share the work
-    python benchmarks/accuracy.py cifar10-small --table                               # what there is so far
+    python benchmarks/accuracy.py cifar10-small --root DATA --threads 1    # two of these side by side share the work
+    python benchmarks/accuracy.py cifar10-small --table                    # what there is so far
 
 A run that was killed is resumed; one that is finished is kept. Results: benchmarks/results/STUDY/METHOD-seedN.json.
 """

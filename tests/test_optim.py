@@ -14,12 +14,12 @@ from uiat.optim import make_optimizer, make_scheduler
 STEPS = 10  # a step count an epoch
 
 
-def rates(config: Optimisation, *, done: int = 0) -> list[float]:
+def rates(config: Optimisation, *, done: int = 0, steps: int = STEPS) -> list[float]:
     """The rate of each step of the run."""
     optimizer = make_optimizer(nn.Linear(2, 2), config)
-    scheduler = make_scheduler(optimizer, config, steps_per_epoch=STEPS, done=done)
+    scheduler = make_scheduler(optimizer, config, steps_per_epoch=steps, done=done)
     found = []
-    for _ in range(config.epochs * STEPS - done):
+    for _ in range(config.epochs * steps - done):
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
@@ -55,6 +55,14 @@ def test_the_peak_is_the_learning_rate_and_no_rate_is_negative(config):
 def test_a_schedule_goes_on_where_it_stopped(config, share):
     done = round(share * config.epochs * STEPS)
     assert rates(config, done=done) == rates(config)[done:]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "piecewise", "cosine", "onecycle", "cyclic"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("peak_at", [0.01, 0.25, 0.99])
+def test_a_run_of_a_few_steps_has_a_schedule_too(schedule, steps, peak_at):
+    found = rates(Optimisation(epochs=1, schedule=schedule, learning_rate=0.2, peak_at=peak_at), steps=steps)
+    assert all(0 <= rate <= 0.2 + 1e-9 for rate in found)
 
 
 def test_constant():

@@ -1,4 +1,4 @@
-"""The map from the paper to the code: statement, how sure it is, symbol, test, recipe. PAPER.md holds the same table."""
+"""The map from the paper to the code: statement, how sure it is, symbol, test, recipe. PAPER.md has the same table."""
 
 from dataclasses import dataclass
 
@@ -99,7 +99,7 @@ ROWS = (
         "digits-uiat",
     ),
     Row(
-        "z starts at 0 (alternatives: uniform, random sign) and takes one signed step a batch on the class-mean gradient",
+        "z starts at 0 (alternatives: uniform, random sign); one signed step a batch on the class-mean gradient",
         "I",
         "uiat.inverse.UniversalInverse",
         "tests/test_inverse.py",

@@ -2,12 +2,14 @@
 
 import itertools
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from uiat import text
 from uiat.config import Data, Run
@@ -141,6 +143,38 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a model's first parameter.
+
+    Raises:
+        UserError: it has none.
+
+    Example:
+        >>> device_of(nn.Linear(1, 1))
+        device(type='cpu')
+    """
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise UserError("the model has no parameters: there is nothing to train")
+    return parameter.device
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's random generators seeded inside, and the caller's as they were afterwards.
+
+    Example:
+        >>> with seeded(3, torch.device("cpu")):
+        ...     first = torch.rand(1)
+        >>> with seeded(3, torch.device("cpu")):
+        ...     bool(first == torch.rand(1))
+        True
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def make_folder(run: Run, run_dir: str | Path | None) -> Path:

@@ -18,12 +18,14 @@ from uiat.objectives import UIAT, AnyObjective, Objective
 from uiat.runs import (
     check_new,
     datasets,
+    device_of,
     held_out_images,
     make_folder,
     model_spec,
     own_data,
     pick_device,
     read_run,
+    seeded,
 )
 from uiat.store import Store, identity, perturbations
 from uiat.training import Listener, Training
@@ -98,7 +100,7 @@ def prepared(run: Run, *, run_dir: str | Path | None = None, listener: Listener 
     check_new(run_dir)
     device = pick_device(run.compute.device)
     training_set, held_out = datasets(run.data, run.seed)
-    with _seeded(run.seed, device):
+    with seeded(run.seed, device):
         spec = model_spec(run, training_set)
         model = models.build(**spec).to(device)
         training = _training(run, model, training_set, held_out, listener=listener)
@@ -172,9 +174,9 @@ def reopened(
         device = pick_device(run.compute.device)
         training_set, held_out = datasets(run.data, run.seed)
     else:
-        device = _device(model)
+        device = device_of(model)
         training_set, held_out = own_data(train_data, validation_data, seed=run.seed)
-    with _seeded(run.seed, device):
+    with seeded(run.seed, device):
         spec = model_spec(run, training_set) if model is None else _own_spec(training_set)
         model = checkpoint.build(spec, own_code=own_code).to(device) if model is None else model
         training = _training(run, model, training_set, held_out, listener=listener)
@@ -250,7 +252,7 @@ def fit(
         compute=compute or Compute(channels_last=False),
         **{name: value for name, value in settings.items() if value is not None},  # type: ignore[arg-type]
     )
-    with _seeded(seed, _device(model)):
+    with seeded(seed, device_of(model)):
         training = _training(run, model, data, held_out, listener=listener)
         if run_dir is not None:
             training.store = Store(make_folder(run, run_dir), run, _own_spec(data), identity(data))
@@ -269,26 +271,11 @@ def _check_objective(objective: Objective) -> None:
         raise UserError(f"the objective has no {' or '.join(missing)}: see uiat.Objective (threat may be None)")
 
 
-def _device(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    if parameter is None:
-        raise UserError("the model has no parameters: there is nothing to train")
-    return parameter.device
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's random generators seeded inside, and the caller's as they were afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
 def _training(
     run: Run, model: nn.Module, training_set: ImageSet | Folder, held_out: ImageSet, *, listener: Listener | None
 ) -> Training:
     """The run about to begin, its model tried on a few images; nothing is written before this has succeeded."""
-    device, memory_format = _device(model), torch.contiguous_format
+    device, memory_format = device_of(model), torch.contiguous_format
     if run.compute.channels_last:
         memory_format = torch.channels_last
         model.to(memory_format=memory_format)

@@ -41,13 +41,14 @@ def application() -> typer.Typer:
     return app
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool) -> bool:
     if asked:
         try:
             typer.echo(f"uiat {version('uiat')}")
         except PackageNotFoundError:
             typer.echo("uiat, from a source tree that is not installed")
         raise typer.Exit
+    return asked
 
 
 def _uiat(
