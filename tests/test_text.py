@@ -314,3 +314,13 @@ def test_a_run_is_judged_under_its_objectives_threat_unless_told_otherwise():
     assert Run().threat == Linf("8/255")
     assert FULL.threat == Linf("3/255")
     assert Run(objective=Standard()).threat is None
+
+
+def test_a_list_may_be_written_with_commas():
+    run = override(Run(), [("evaluation.attacks", "clean, pgd-20"), ("optimisation.milestones", "[1, 2]")])
+    assert run.evaluation.attacks == ("clean", "pgd-20")
+    assert run.optimisation.milestones == (1, 2)
+
+
+def test_a_name_may_look_like_a_number():
+    assert override(Run(), [("name", "2024")]).name == "2024"

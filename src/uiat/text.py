@@ -82,6 +82,10 @@ def build(kind: type, value: Any, path: str = "") -> Any:
 
 
 def _leaf(hint: Any, value: Any, path: str) -> Any:
+    if get_origin(hint) is tuple and isinstance(value, str):  # as on the command line: clean,pgd-20
+        value = [item.strip() for item in value.split(",")]
+    if hint in (str, str | None) and type(value) in (int, float):  # YAML reads a name such as 2024 as a number
+        value = str(value)
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
