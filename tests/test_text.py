@@ -132,7 +132,7 @@ def test_what_is_left_out_has_its_default():
         ("evaluation: {threat: {norm: L2}}", "evaluation.threat needs epsilon"),
         ("evaluation: {threat: {norm: L3, epsilon: 1}}", "unknown evaluation.threat.norm 'L3'"),
         ("evaluation: {threat: {norm: Linf, epsilon: 8}}", 'did you mean "8/255"'),
-        ("evaluation: {attacks: clean}", "evaluation.attacks"),
+        ("evaluation: {attacks: {clean: 1}}", "evaluation.attacks"),
         ("data: null", "data should be"),
         ("!!python/object/apply:os.getcwd []", "is not valid YAML"),
     ],
