@@ -59,8 +59,6 @@ class PGD:
         if not isinstance(self.threat, Threat):
             raise UserError(f'threat must be a threat model such as Linf("8/255"), not {self.threat!r}')
         object.__setattr__(self, "step_size", number(self.step_size, name="step_size"))
-        if self.step_size == 0:
-            raise UserError("step_size must be positive: an attack with steps of 0 stays where it starts")
         for name in ("steps", "restarts"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}")
