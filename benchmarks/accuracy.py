@@ -53,7 +53,7 @@ def _ablation(base: str, short: list[str]) -> Study:
 
 STUDIES: dict[str, Study] = {
     "digits": _methods("digits", "standard pgd-at trades mart iat uiat uiat-one-off"),
-    "mnist": _methods("mnist", "pgd-at trades uiat"),
+    "mnist": _methods("mnist", "uiat pgd-at trades"),
     "cifar10-small": _methods("cifar10-small", "pgd-at uiat trades uiat-one-off iat"),
     "cifar10-ablation": _ablation("cifar10-small", ["data.subset=10000", "optimisation.epochs=5"]),
 }
