@@ -14,10 +14,11 @@ from uiat.config import Run
 from uiat.errors import UserError, nearest
 from uiat.progress import percent, training_progress
 from uiat.runs import read_config
+from uiat.trackers import Several, TensorBoard
 from uiat.trainer import prepared, reopened
 from uiat.training import Interrupted, Training
 
-OPTIONS = ("--config", "--resume", "--run-dir", "--own-code", "--help")
+OPTIONS = ("--config", "--resume", "--run-dir", "--own-code", "--tensorboard", "--help")
 
 
 Config = Annotated[
@@ -33,6 +34,9 @@ RunDir = Annotated[
 OwnCode = Annotated[
     bool, typer.Option("--own-code", help="Let a --config file or a resumed run name code that builds the model.")
 ]
+Board = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write each epoch to RUN/tensorboard (needs uiat[tensorboard]).")
+]
 Help = Annotated[bool, typer.Option("--help", "-h", help="Show this, and every field of RECIPE, and exit.")]
 
 
@@ -42,6 +46,7 @@ def train(
     resume: Resume = None,
     run_dir: RunDir = None,
     own_code: OwnCode = False,
+    tensorboard: Board = False,
     help: Help = False,
 ) -> None:
     """Train a classifier from a recipe or a file, or go on with a run.
@@ -61,10 +66,10 @@ def train(
     elif resume is not None:
         if names or assignments or config is not None or run_dir is not None:
             raise UserError("--resume takes no recipe, settings or folder: a run goes on with those it began with")
-        _resume(resume, out, own_code=own_code)
+        _resume(resume, out, own_code=own_code, tensorboard=tensorboard)
     else:
         run = _chosen(names, config, assignments, own_code=own_code)
-        _train(run, run_dir, out)
+        _train(run, run_dir, out, tensorboard=tensorboard)
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -126,13 +131,13 @@ def _help(context: typer.Context, out: Console, names: list[str], assignments: l
         out.print(fields(text.describe(run)))
 
 
-def _train(run: Run, run_dir: Path | None, out: Console) -> None:
+def _train(run: Run, run_dir: Path | None, out: Console, *, tensorboard: bool) -> None:
     with prepared(run, run_dir=run_dir) as training:
         out.print(f"run folder: {_folder(training)}", soft_wrap=True)
-        _fit(training, out)
+        _fit(training, out, tensorboard=tensorboard)
 
 
-def _resume(folder: Path, out: Console, *, own_code: bool) -> None:
+def _resume(folder: Path, out: Console, *, own_code: bool, tensorboard: bool) -> None:
     with reopened(folder, own_code=own_code) as training:
         epochs, at = training.run.optimisation.epochs, training.epoch
         if at >= epochs or training.stopped:
@@ -140,7 +145,7 @@ def _resume(folder: Path, out: Console, *, own_code: bool) -> None:
         else:
             done = f"after step {training.position} of {len(training.loader)}"
             out.print(f"run folder: {folder}, going on in epoch {at + 1} of {epochs}, {done}", soft_wrap=True)
-        _fit(training, out)
+        _fit(training, out, tensorboard=tensorboard)
 
 
 def _folder(training: Training) -> Path:
@@ -148,10 +153,12 @@ def _folder(training: Training) -> Path:
     return training.store.folder
 
 
-def _fit(training: Training, out: Console) -> None:
+def _fit(training: Training, out: Console, *, tensorboard: bool) -> None:
     run, folder = training.run, _folder(training)
+    trackers = [TensorBoard(folder / "tensorboard")] if tensorboard else []
     try:
-        with training_progress(run, out, best=training.best) as training.listener:
+        with training_progress(run, out, best=training.best) as listener:
+            training.listener = Several(listener, *trackers)
             training.fit()
     except KeyboardInterrupt as stop:
         where = f"epoch {training.epoch + 1}, after step {training.position} of {len(training.loader)}"
