@@ -29,18 +29,23 @@ def _methods(family: str, methods: str) -> Study:
     return {m: (f"{family}-{m}", []) for m in methods.split()}
 
 
-def _ablation(base: str, short: list[str]) -> Study:
-    """UIAT with one thing changed at a time, on a shorter schedule than the main table's."""
+def _ablation(base: str, epsilon: float, short: list[str]) -> Study:
+    """UIAT with one thing changed at a time; radii and steps keep their ratio."""
+
+    def radius(share: float) -> list[str]:
+        inverse = share * epsilon
+        return [f"objective.inverse.radius={inverse}", f"objective.inverse.step_size={inverse / 4}"]
+
     changes = {
         "pgd-at": ("pgd-at", []),
         "uiat": ("uiat", []),
         "lambda 1": ("uiat", ["objective.weight=1"]),
         "lambda 7": ("uiat", ["objective.weight=7"]),
-        "lambda ramped over 3 epochs": ("uiat", ["objective.ramp_epochs=3"]),
+        "lambda ramped over half the run": ("uiat", ["objective.ramp_epochs=RAMP"]),
         "detached target, lambda 1": ("uiat", ["objective.inverse_gradient=false", "objective.weight=1"]),
         "detached target, lambda 3.5": ("uiat", ["objective.inverse_gradient=false"]),
-        "radius 2/255": ("uiat", ["objective.inverse.radius=2/255", "objective.inverse.step_size=0.5/255"]),
-        "radius 8/255": ("uiat", ["objective.inverse.radius=8/255", "objective.inverse.step_size=2/255"]),
+        "radius epsilon divided by 4": ("uiat", radius(0.25)),
+        "radius epsilon": ("uiat", radius(1.0)),
         "KL(adv, inv)": ("uiat", ["objective.kl=adversarial-inverse"]),
         "momentum per example": ("uiat", ["objective.momentum=example"]),
         "momentum per class": ("uiat", ["objective.momentum=class"]),
@@ -48,14 +53,23 @@ def _ablation(base: str, short: list[str]) -> Study:
         "logit regulariser": ("uiat", ["objective.inverse.regulariser=logit"]),
         "BatchNorm from adversarial": ("uiat", ["objective.batchnorm=adversarial"]),
     }
-    return {name: (f"{base}-{method}", [*short, *more]) for name, (method, more) in changes.items()}
+    ramp = str(uiat.override(uiat.recipes.get(f"{base}-uiat"), _pairs(short)).optimisation.epochs // 2)
+    return {
+        name: (f"{base}-{method}", [*short, *(m.replace("RAMP", ramp) for m in more)])
+        for name, (method, more) in changes.items()
+    }
+
+
+def _pairs(settings: list[str]) -> list[tuple[str, str]]:
+    return [(path, value) for path, _, value in (setting.partition("=") for setting in settings)]
 
 
 STUDIES: dict[str, Study] = {
     "digits": _methods("digits", "standard pgd-at trades mart iat uiat uiat-one-off"),
     "mnist": _methods("mnist", "uiat pgd-at trades"),
     "cifar10-small": _methods("cifar10-small", "pgd-at uiat trades uiat-one-off iat"),
-    "cifar10-ablation": _ablation("cifar10-small", ["data.subset=10000", "optimisation.epochs=5"]),
+    "digits-ablation": _ablation("digits", 0.2, []),
+    "cifar10-ablation": _ablation("cifar10-small", 8 / 255, ["data.subset=10000", "optimisation.epochs=5"]),
 }
 
 
@@ -80,7 +94,7 @@ def one_run(study: str, name: str, seed: int, *, root: str | None, runs: Path) -
         if not mine or result.exists():
             return
         settings = [*overrides, f"seed={seed}", *([f"data.root={root}"] if root else [])]
-        run = uiat.override(uiat.recipes.get(recipe), [tuple(s.split("=", 1)) for s in settings])
+        run = uiat.override(uiat.recipes.get(recipe), _pairs(settings))
         print(f"{time.strftime('%H:%M:%S')} {study} {slug}", flush=True)
         trained = uiat.resume(folder) if (folder / "config.yaml").exists() else uiat.train(run, run_dir=folder)
         x, y = uiat.data.tensors(run.data.name, "test", root)

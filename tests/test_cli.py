@@ -16,7 +16,7 @@ from uiat.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["model.width=4", "optimisation.epochs=1", "objective.attack.steps=2", "validation.steps=2"]
-EPOCHS = 30
+EPOCHS = 12
 UIAT = [sys.executable, "-m", "uiat"]
 
 
@@ -345,6 +345,27 @@ def test_an_interrupted_evaluation_ends_in_one_line(ask, trained, monkeypatch):
     code, _, err = ask("evaluate", trained)
     assert code == 130
     assert err == "uiat: stopped\n"
+
+
+def test_a_result_that_cannot_go_to_the_run_still_goes_to_the_file(ask, run, tmp_path):
+    (run / "evaluation.json").mkdir()  # stands for a folder that cannot be written to
+    code, out, err = ask("evaluate", run, "--attacks", "clean", "--json", tmp_path / "a.json")
+    assert code == 2
+    assert "cannot write" in err
+    assert re.search(r"clean +\d", out)
+    assert json.loads((tmp_path / "a.json").read_text())["n"] == 539
+
+
+def test_a_second_ctrl_c_says_what_is_lost(ask, tmp_path, monkeypatch):
+    def stop(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(uiat.training.Training, "fit", stop)
+    folder = tmp_path / "run"
+    code, _, err = ask("train", "digits-uiat", *TINY, "--run-dir", folder)
+    assert code == 130
+    assert "what came after the last checkpoint is lost" in err
+    assert err.endswith(f"go on with: uiat train --resume {folder}\n")
 
 
 # In processes of their own.
