@@ -11,7 +11,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "uiat"
 # From the ground up. A folder counts as one module; every module has to be here.
 ORDER = [
     *("errors", "checks", "files", "environment", "threat", "losses", "modes"),
-    *("data", "models", "attacks", "inverse", "evaluation", "objectives"),
+    *("data", "models", "attacks", "ensemble", "inverse", "evaluation", "objectives"),
     *("weights", "checkpoint", "config", "text", "optim", "guards", "step"),
     *("signals", "store", "validation", "training", "runs", "trainer"),
     *("recipes", "paper", "analyse", "report", "progress", "trackers", "cli", "__main__"),
@@ -30,7 +30,7 @@ ONLY = {
     "models": {"errors", "checks", "modes"},
     "attacks": GROUND,
     # never objectives: a defence cannot influence its judge
-    "evaluation": GROUND | {"files", "environment", "attacks", "data", "models"},
+    "evaluation": GROUND | {"files", "environment", "attacks", "ensemble", "data", "models"},
     "checkpoint": {"errors", "files", "threat", "models"},
     "report": {"errors", "files"},  # reads files only
 }

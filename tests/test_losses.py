@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uiat import losses
+from uiat.errors import UserError
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, math.log(2)]])
 Y = torch.tensor([0, 1])
@@ -163,3 +164,110 @@ def test_kl_has_a_gradient_in_both_arguments():
     assert torch.autograd.gradcheck(
         lambda p, q: losses.kl(losses.log_probabilities(p), losses.log_probabilities(q)), (p, q)
     )
+
+
+# --- difference of logits ratio (Croce & Hein 2020)
+
+FIVE = torch.tensor([[9.0, 2.0, 5.0, 1.0, 4.0]])  # in order: 9, 5, 4, 2, 1
+
+
+def aimed_at_next(logits, y):
+    """Targeted DLR as a loss of labels alone."""
+    return losses.dlr_targeted(logits, y, (y + 1) % logits.shape[1])
+
+
+DLR = [losses.dlr, aimed_at_next]
+
+
+@pytest.mark.parametrize(("y", "expected"), [(0, (5 - 9) / (9 - 4)), (2, (9 - 5) / (9 - 4)), (3, (9 - 1) / (9 - 4))])
+def test_dlr_by_hand(y, expected):
+    assert losses.dlr(FIVE, torch.tensor([y])).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("y", "target", "expected"), [(0, 2, -4 / 6), (0, 3, -8 / 6), (2, 4, -1 / 6), (3, 0, 8 / 6)])
+def test_targeted_dlr_by_hand(y, target, expected):
+    # the denominator is 9 - (4 + 2) / 2 = 6
+    assert losses.dlr_targeted(FIVE, torch.tensor([y]), torch.tensor([target])).item() == pytest.approx(expected)
+
+
+def test_dlr_of_three_classes_by_hand():
+    logits, y = torch.tensor([[5.0, 3.0, 2.0]]), torch.tensor([0])
+    assert losses.dlr(logits, y).item() == pytest.approx((3 - 5) / (5 - 2))
+    # the mean of the second and third logits: 5 - (3 + 2) / 2
+    assert losses.dlr_targeted(logits, y, torch.tensor([1])).item() == pytest.approx(-2 / 2.5)
+    assert losses.dlr_targeted(logits, y, torch.tensor([2])).item() == pytest.approx(-3 / 2.5)
+
+
+@given(seeds)
+def test_dlr_of_two_classes_is_the_margin(seed):
+    logits, y = random_logits(seed, k=2)
+    assert torch.equal(losses.dlr(logits, y), losses.margin(logits, y))
+    assert torch.equal(losses.dlr_targeted(logits, y, 1 - y), losses.margin(logits, y))
+
+
+@pytest.mark.parametrize("loss", [losses.dlr, lambda logits, y: losses.dlr_targeted(logits, y, y)])
+def test_dlr_of_one_class_is_refused(loss):
+    with pytest.raises(UserError, match="compares two classes, but the logits have 1"):
+        loss(torch.zeros(2, 1), torch.tensor([0, 0]))
+
+
+@given(seeds, st.integers(3, 12))
+def test_dlr_is_the_ratio_of_sorted_logits(seed, k):
+    logits, y = random_logits(seed, k=k, dtype=torch.float64)
+    for value, z, label in zip(losses.dlr(logits, y).tolist(), logits.tolist(), y.tolist(), strict=True):
+        order = sorted(z, reverse=True)
+        rival = max(score for other, score in enumerate(z) if other != label)
+        assert value == pytest.approx((rival - z[label]) / (order[0] - order[2]))
+
+
+@given(seeds, st.integers(3, 10), st.sampled_from([1e-3, 10.0, 1e4]))
+def test_dlr_knows_neither_scale_nor_shift(seed, k, scale):
+    logits, y = random_logits(seed, k=k, dtype=torch.float64)
+    for loss in DLR:
+        torch.testing.assert_close(loss(scale * logits + 5, y), loss(logits, y))
+
+
+@given(seeds, st.integers(2, 10))
+def test_the_sign_of_dlr_tells_whether_the_prediction_is_wrong(seed, k):
+    logits, y = random_logits(seed, k=k)
+    assert torch.equal(losses.dlr(logits, y) > 0, logits.argmax(1) != y)
+
+
+@given(seeds, st.integers(2, 6))
+def test_dlr_always_has_a_gradient_towards_every_wrong_class(seed, k):
+    """Also where y is the strongest class and the target the weakest: no ratio is constant."""
+    logits, _ = random_logits(seed, n=4, k=k, scale=1.0, dtype=torch.float64)
+    logits.requires_grad_(True)
+    order = logits.detach().argsort(dim=1, descending=True)
+    y = order[:, 0]
+    values = [losses.dlr(logits, y), *(losses.dlr_targeted(logits, y, order[:, j]) for j in range(1, k))]
+    for value in values:
+        (gradient,) = torch.autograd.grad(value.sum(), logits)
+        assert (gradient.abs().amax(dim=1) > 0).all()
+    assert torch.autograd.gradcheck(lambda v: losses.dlr(v, y), logits)
+    assert torch.autograd.gradcheck(lambda v: losses.dlr_targeted(v, y, order[:, k - 1]), logits)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 10])
+@pytest.mark.parametrize("loss", DLR)
+def test_dlr_of_equal_logits_is_zero_and_its_gradient_finite(loss, k):
+    logits = torch.full((2, k), 3.0, requires_grad=True)
+    value = loss(logits, torch.tensor([0, 1]))
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    assert value.tolist() == [0, 0]
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("loss", DLR)
+def test_dlr_raises_half_precision_logits_first(loss, dtype):
+    logits, y = random_logits(0, dtype=dtype)
+    assert loss(logits, y).dtype == torch.float32
+    assert torch.equal(loss(logits, y), loss(logits.float(), y))
+
+
+@pytest.mark.parametrize("loss", DLR)
+def test_dlr_is_per_example(loss):
+    logits, y = random_logits(0)
+    alone = torch.cat([loss(logits[i : i + 1], y[i : i + 1]) for i in range(len(y))])
+    assert torch.equal(loss(logits, y), alone)

@@ -8,6 +8,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from uiat.errors import UserError
+
+# Equal logits leave DLR's denominator at zero, and then its numerator too unless y is already beaten.
+_SMALLEST_SPREAD = 1e-12
+
 
 def _full(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
@@ -75,3 +80,55 @@ def boosted_cross_entropy(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> 
     rival = log_p.scatter(1, y[:, None], float("-inf")).argmax(dim=1, keepdim=True)
     rest = log_p.scatter(1, rival, float("-inf")).logsumexp(dim=1)
     return -log_p.gather(1, y[:, None]).squeeze(1) - rest
+
+
+def dlr(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
+    """(max_{k != y} z_k - z_y) / (z_(1) - z_(3)), the difference of logits ratio (Croce & Hein 2020, section 4).
+
+    z_(1) >= z_(2) >= ... are the logits in order. Unlike cross entropy it does not change when the logits are scaled or
+    shifted, so its gradient does not vanish on a confident model. With two classes there is no third logit, and the
+    ratio to the first two would be constant: the denominator is then one, and the loss is `margin`.
+
+    Raises:
+        UserError: fewer than two classes.
+
+    Example:
+        >>> dlr(torch.tensor([[4.0, 1.0, 3.0, 2.0]]), torch.tensor([0])).item()  # (3 - 4) / (4 - 2)
+        -0.5
+    """
+    logits = _full(logits)
+    _at_least_two(logits)
+    gap = margin(logits, y)
+    if logits.shape[1] == 2:
+        return gap
+    top = logits.topk(3, dim=1).values
+    return gap / (top[:, 0] - top[:, 2]).clamp_min(_SMALLEST_SPREAD)
+
+
+def dlr_targeted(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], target: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
+    """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2): the ratio towards one class (Croce & Hein 2020, section 4).
+
+    The mean of two logits keeps the ratio from being constant where y is the strongest class and t the fourth. With
+    three classes the second and third logits take their place, for the same reason; with two the denominator is one,
+    and the loss is `margin`.
+
+    Raises:
+        UserError: fewer than two classes.
+
+    Example:
+        >>> y, target = torch.tensor([0]), torch.tensor([2])
+        >>> dlr_targeted(torch.tensor([[4.0, 1.0, 3.0, 2.0]]), y, target).item()  # (3 - 4) / (4 - (2 + 1) / 2)
+        -0.4000000059604645
+    """
+    logits = _full(logits)
+    _at_least_two(logits)
+    gap = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+    if logits.shape[1] == 2:
+        return gap
+    top = logits.topk(min(4, logits.shape[1]), dim=1).values
+    return gap / (top[:, 0] - top[:, -2:].mean(dim=1)).clamp_min(_SMALLEST_SPREAD)
+
+
+def _at_least_two(logits: Tensor) -> None:
+    if logits.shape[1] < 2:
+        raise UserError(f"the DLR loss compares two classes, but the logits have {logits.shape[1]}")

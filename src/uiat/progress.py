@@ -206,7 +206,7 @@ def evaluation_progress(names: tuple[str, ...], console: Console) -> Iterator[Ca
     if not console.is_terminal:
         yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("images"))
+    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn())
     bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
     with bars:
         tasks = {name: bars.add_task(name, total=None, start=i == 0) for i, name in enumerate(names)}

@@ -27,7 +27,8 @@ Attacks = Annotated[
     str | None,
     typer.Option(
         metavar="NAMES",
-        help="Separated by commas: clean, fgsm, pgd-K (K steps), pgd-K-R (R restarts), cw-K (margin loss).",
+        help="Separated by commas: clean, fgsm, pgd-K (K steps), pgd-K-R (R restarts), cw-K (margin loss), apgd-ce, "
+        "apgd-dlr, apgd-t, fab-t, square, autoattack (the standard ensemble), autoattack-quick (its first two).",
         show_default="those of the run",
     ),
 ]
@@ -126,7 +127,7 @@ def _names(run: Run, asked: str | None, ball: Threat) -> tuple[str, ...]:
     words = run.evaluation.attacks if asked is None else [word.strip() for word in asked.split(",")]
     names = tuple(dict.fromkeys(["clean", *(word for word in words if word)]))
     for name in names:
-        evaluation.attack(name, threat=ball)
+        evaluation.stages(name, threat=ball)
     return names
 
 

@@ -4,9 +4,10 @@ It knows models, images and attacks, and nothing of how a model was trained, so 
 """
 
 import itertools
-import re
+import logging
 import time
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,44 +16,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from uiat.attacks import FGSM, PGD
+from uiat.attacks import PGD, Search
 from uiat.checks import check_batch
+from uiat.ensemble import search
 from uiat.environment import environment
-from uiat.errors import UserError, nearest
+from uiat.errors import UserError
+from uiat.evaluation.named import ENSEMBLES, stages
 from uiat.models import check_model
 from uiat.modes import crafting
 from uiat.threat import Threat
 
-ATTACKS = ("clean", "fgsm", "pgd-K", "pgd-K-R", "cw-K")
-# (attack, images done, images in all), called after every batch.
+logger = logging.getLogger("uiat")
+# (attack, images or iterations done, of how many), called after every batch or round.
 Progress = Callable[[str, int, int], None]
-
-
-def attack(name: str, *, threat: Threat) -> PGD | None:
-    """The attack a name stands for: fgsm, pgd-K, pgd-K-R (R restarts), cw-K (margin loss); None for clean.
-
-    Iterated attacks start uniformly in the ball and take K steps of 2.5 epsilon / K (Madry et al. 2018), which is
-    2/255 for 10 steps at 8/255, and return the last iterate, as is usual for published figures.
-
-    Raises:
-        UserError: no such attack.
-
-    Example:
-        >>> from uiat.threat import Linf
-        >>> attack("pgd-50-5", threat=Linf("8/255")).restarts
-        5
-    """
-    if name == "clean":
-        return None
-    if name == "fgsm":
-        return FGSM(threat=threat)
-    match = re.fullmatch(r"(pgd|cw)-([1-9]\d*)(?:-([1-9]\d*))?", name)
-    if match is None:
-        raise nearest("attack", name, ATTACKS)
-    steps, restarts = int(match[2]), int(match[3] or 1)
-    size = min(2.5 / steps, 1.0) * float(threat.epsilon)
-    loss = "ce" if match[1] == "pgd" else "margin"
-    return PGD(threat=threat, step_size=size, steps=steps, restarts=restarts, loss=loss)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -64,9 +40,10 @@ class EvaluationResult:
         n: images.
         accuracy: share of images still right, for each attack and in the "worst" case over all of them.
         seconds: time of each attack.
-        broken_by: per example, the first attack that broke it; "" for one that stands.
+        broken_by: per example, the first attack that broke it, an ensemble's by the stage; "" for one that stands.
         seed: of the random starts.
         environment: versions and hardware.
+        stages: for each ensemble, the accuracy after each of its attacks.
 
     Example:
         >>> EvaluationResult("Linf:0.1", 2, {"clean": 1.0, "worst": 0.5}, {"clean": 0.1}, ["", "fgsm"], 0).accuracy[
@@ -82,6 +59,7 @@ class EvaluationResult:
     broken_by: list[str]
     seed: int
     environment: dict[str, Any] = field(default_factory=environment)
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, in the order of the fields."""
@@ -126,6 +104,50 @@ def evaluate(
         True
     """
     parsed = _parsed(attacks, threat)
+    classes = _checked(model, x, y, batch_size=batch_size)
+    clean = torch.ones(len(x), dtype=torch.bool)
+    tally = _Tally(clean.clone(), [""] * len(x))
+    for name, parts in parsed.items():
+        start, right = time.perf_counter(), clean
+        for stage, settings in parts:
+            # An attack's random numbers do not depend on which others are asked for.
+            key, told = (seed << 32) + zlib.crc32(stage.encode()), _named(progress, name)
+            options = {"among": right, "batch_size": batch_size, "seed": key, "classes": classes, "progress": told}
+            right = correct_under(model, x, y, settings, **options)  # type: ignore[arg-type]
+            tally.note(name, stage, right)
+        clean = right if name == "clean" else clean
+        tally.accuracy[name], tally.seconds[name] = right.double().mean().item(), time.perf_counter() - start
+    tally.accuracy["worst"] = tally.standing.double().mean().item()
+    text = f"{threat.norm}:{float(threat.epsilon):.7g}"
+    return EvaluationResult(
+        text, len(x), tally.accuracy, tally.seconds, tally.broken_by, seed, stages=dict(tally.stages)
+    )
+
+
+@dataclass
+class _Tally:
+    """What is known so far: who stands under everything, and what broke the others."""
+
+    standing: Tensor
+    broken_by: list[str]
+    accuracy: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    stages: defaultdict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
+
+    def note(self, name: str, stage: str, right: Tensor) -> None:
+        """After a stage of a named attack: which images are still right under that attack."""
+        for i in (self.standing & ~right).nonzero().flatten().tolist():
+            self.broken_by[i] = stage
+        self.standing &= right
+        if name in ENSEMBLES:
+            share = right.double().mean().item()
+            self.stages[name][stage] = share
+            # In the words of the reference implementation, which people's scripts look for.
+            logger.info("robust accuracy after %s: %.2f%%", stage.upper(), 100 * share)
+
+
+def _checked(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int) -> int:
+    """The number of classes, once everything is what it should be."""
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, but is {batch_size}")
     check_batch(x, y)
@@ -133,36 +155,19 @@ def evaluate(
     check_model(model, x[:4].to(_device(model)), classes)
     if int(y.max()) >= classes:
         raise UserError(f"the model tells {classes} classes apart, but labels run up to {int(y.max())}")
-    clean = torch.ones(len(x), dtype=torch.bool)
-    standing = clean.clone()
-    broken_by = [""] * len(x)
-    accuracy, seconds = {}, {}
-    for name, settings in parsed:
-        start = time.perf_counter()
-        key = (seed << 32) + zlib.crc32(name.encode())  # an attack's starts do not depend on which others are asked for
-        right = correct_under(
-            model, x, y, settings, among=clean, batch_size=batch_size, seed=key, progress=_named(progress, name)
-        )
-        if settings is None:
-            clean = right
-        for i in (standing & ~right).nonzero().flatten().tolist():
-            broken_by[i] = name
-        standing &= right
-        accuracy[name], seconds[name] = right.double().mean().item(), time.perf_counter() - start
-    accuracy["worst"] = standing.double().mean().item()
-    text = f"{threat.norm}:{float(threat.epsilon):.7g}"
-    return EvaluationResult(text, len(x), accuracy, seconds, broken_by, seed)
+    return classes
 
 
 def correct_under(
     model: nn.Module,
     x: Float[Tensor, "n c h w"],
     y: Int[Tensor, "n"],
-    settings: PGD | None,
+    settings: PGD | Search | None,
     *,
     among: Bool[Tensor, "n"] | None = None,
     batch_size: int = 500,
     seed: int = 0,
+    classes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Bool[Tensor, "n"]:
     """Which images of those in `among` are still classified correctly under one attack (None: as they are), on the CPU.
@@ -176,6 +181,9 @@ def correct_under(
     """
     device = _device(model)
     right = torch.ones(len(x), dtype=torch.bool) if among is None else among.clone()
+    if settings is not None and not isinstance(settings, PGD):
+        count = classes or _classes(model, x)
+        return _searched(settings, model, x, y, right, classes=count, batch_size=batch_size, seed=seed, told=progress)
     once = None if settings is None else replace(settings, restarts=1)
     for restart in range(1 if settings is None else settings.restarts):
         left = right.nonzero().flatten()
@@ -196,11 +204,32 @@ def correct_under(
     return right
 
 
-def _parsed(attacks: Sequence[str], threat: Threat) -> list[tuple[str, PGD | None]]:
-    """Each attack once, "clean" first."""
+def _searched(
+    settings: Search,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    right: Tensor,
+    *,
+    classes: int,
+    batch_size: int,
+    seed: int,
+    told: Callable[[int, int], None] | None,
+) -> Tensor:
+    """`right` without the points that a search breaks."""
+    left, total = right.nonzero().flatten(), settings.iterations * settings.attempts(classes)
+    report = None if told is None else lambda done, _: told(done, total)
+    options = {"num_classes": classes, "device": _device(model), "seed": seed, "batch_size": batch_size}
+    broken, _ = search(settings, model, x[left], y[left], left, report=report, **options)  # type: ignore[arg-type]
+    right[left[broken]] = False
+    return right
+
+
+def _parsed(attacks: Sequence[str], threat: Threat) -> dict[str, list[tuple[str, PGD | Search | None]]]:
+    """Each attack once, "clean" first, as the stages it consists of."""
     if isinstance(attacks, str):
         raise UserError(f"attacks must be a list of names, such as {attacks.split(',')}, not the text {attacks!r}")
-    return [(name, attack(name, threat=threat)) for name in dict.fromkeys(["clean", *attacks])]
+    return {name: stages(name, threat=threat) for name in dict.fromkeys(["clean", *attacks])}
 
 
 def _named(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

@@ -1,0 +1,235 @@
+"""Auto-PGD (Croce & Hein 2020): projected gradient steps with momentum whose length adapts to each point's progress.
+
+An iteration moves every point by its last gradient, then one forward and one input-only backward pass give the loss,
+the prediction and the next gradient together. At a few checkpoints a point that makes no headway goes back to the best
+place it has been and halves its step.
+"""
+
+import itertools
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from uiat import losses
+from uiat.attacks.gradient import input_gradient
+from uiat.attacks.points import Classifier, Points, normal, rekey, uniform
+from uiat.checks import check_choices
+from uiat.errors import UserError
+from uiat.threat import Threat
+
+# Section 3 of the paper: the share of the step and of the last movement in the next one; the first step, in epsilon.
+MOMENTUM = 0.75
+FIRST_STEP = 2.0
+NAMES = {"ce": "apgd-ce", "dlr": "apgd-dlr", "targeted-dlr": "apgd-t"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGD:
+    """Auto-PGD (Croce & Hein 2020, algorithm 1), for Linf and L2: PGD without a step size to choose.
+
+    An attempt costs a forward and a backward pass at its start and in each iteration but the last, which needs no
+    gradient after it; with targets one forward more, to rank the classes. With two classes both forms of DLR are the
+    margin, with three the targeted one takes the second and third logits for its denominator (`uiat.losses`).
+
+    Args:
+        threat: the ball, `Linf` or `L2`.
+        loss: what is raised: "ce" (cross entropy), "dlr" (difference of logits ratio), or "targeted-dlr" (the same
+            towards one class an attempt, the likeliest wrong one on the natural image first).
+        iterations: gradient steps of an attempt.
+        restarts: attempts from other starts; with targets, this many rounds of all of them.
+        targets: classes to aim at with "targeted-dlr", at most all wrong ones.
+        rho: the share of steps since the last checkpoint that must raise the loss, or else the step is halved.
+
+    Raises:
+        UserError: a field out of its range, or a norm that the attack does not have.
+
+    Example:
+        >>> from uiat import Linf
+        >>> from uiat.attacks.points import advance, keys
+        >>> model = lambda x: torch.stack([x.flatten(1).sum(1) - 2, 2 - x.flatten(1).sum(1)], dim=1)
+        >>> x, y = torch.full((2, 1, 2, 2), 0.6), torch.tensor([0, 0])
+        >>> attack = APGD(threat=Linf(0.2), loss="dlr", iterations=5)
+        >>> points = attack.start(model, x, y, keys(0, torch.arange(2)), attempt=0)
+        >>> advance(attack, model, points, 0, 5)["broken"].tolist()
+        [True, True]
+    """
+
+    threat: Threat
+    loss: Literal["ce", "dlr", "targeted-dlr"] = "ce"
+    iterations: int = 100
+    restarts: int = 1
+    targets: int = 9
+    rho: float = 0.75
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if not isinstance(self.threat, Threat):
+            raise UserError(f'threat must be a threat model such as Linf("8/255"), not {self.threat!r}')
+        if self.threat.norm not in ("Linf", "L2"):
+            raise UserError(f"Auto-PGD has a version for Linf and one for L2, but none for {self.threat.norm}")
+        for name in ("iterations", "restarts", "targets"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}")
+        if not 0 < self.rho <= 1:
+            raise UserError(f"rho is a share of the steps, above 0 and at most 1, but is {self.rho}")
+
+    @property
+    def name(self) -> str:
+        """As in records: "apgd-ce", "apgd-dlr" or "apgd-t"."""
+        return NAMES[self.loss]
+
+    def attempts(self, num_classes: int) -> int:
+        """Restarts, each of them once for every target; none where there is only one class to predict."""
+        wrong = max(num_classes - 1, 0)
+        return self.restarts * min(self.targets if self.loss == "targeted-dlr" else 1, wrong)
+
+    @torch.no_grad()
+    def start(
+        self,
+        model: Classifier,
+        x: Float[Tensor, "b ..."],
+        y: Int[Tensor, "b"],
+        key: Int[Tensor, "b"],
+        *,
+        attempt: int,
+    ) -> Points:
+        """A random point of the ball's surface, clipped to [0, 1], and the gradient there.
+
+        Raises:
+            UserError: the model's output has no gradient, or DLR has fewer than two classes to compare.
+        """
+        x = x.detach()
+        x_adv = _surface(self.threat, x, rekey(key, attempt))
+        points = {"x": x, "y": y, "key": key, "x_adv": x_adv, "x_old": x_adv}
+        if self.loss == "targeted-dlr":
+            points["target"] = _ranked(model(x), y, attempt, targets=self.targets)
+        points |= self._look(model, points)
+        return points | {
+            "x_best": x_adv,
+            "gradient_best": points["gradient"],
+            "loss_best": points["loss"],
+            "loss_best_then": points["loss"],
+            "rises": torch.zeros_like(y),
+            "halved": torch.zeros_like(points["broken"]),
+            "step": torch.full(y.shape, FIRST_STEP * float(self.threat.epsilon), dtype=x.dtype, device=x.device),
+        }
+
+    @torch.no_grad()
+    def iterate(self, model: Classifier, points: Points, i: int) -> Points:
+        """A step, a look at where it led, and at a checkpoint the choice of the next step's length."""
+        broken, before = points["broken"], points["loss"]
+        points = points | {"x_adv": self._moved(points, momentum=i > 0), "x_old": points["x_adv"]}
+        points |= self._look(model, points, last=i == self.iterations - 1)
+        points |= {"broken": broken | points["broken"], "rises": points["rises"] + (points["loss"] > before)}
+        better = points["loss"] > points["loss_best"]
+        points |= {
+            "x_best": _where(better, points["x_adv"], points["x_best"]),
+            "gradient_best": _where(better, points["gradient"], points["gradient_best"]),
+            "loss_best": torch.where(better, points["loss"], points["loss_best"]),
+        }
+        for since, at in itertools.pairwise((0, *checkpoints(self.iterations))):
+            if at == i + 1:
+                return self._checked(points, steps=at - since)
+        return points
+
+    def _moved(self, points: Points, *, momentum: bool) -> Tensor:
+        """z = project(x_t + step * steepest); x_t+1 = project(x_t + 0.75 (z - x_t) + 0.25 (x_t - x_t-1))."""
+        x, x_adv = points["x"], points["x_adv"]
+        step = _shaped(points["step"], x) * self.threat.steepest(points["gradient"])
+        moved = self.threat.project(x_adv + step, x)
+        if momentum:
+            mixed = x_adv + MOMENTUM * (moved - x_adv) + (1 - MOMENTUM) * (x_adv - points["x_old"])
+            moved = self.threat.project(mixed, x)
+        return _where(points["broken"], x_adv, moved)
+
+    def _look(self, model: Classifier, points: Points, *, last: bool = False) -> Points:
+        """Loss, whether the prediction is wrong, and the gradient, all of one forward pass."""
+
+        def loss(x_adv: Tensor) -> tuple[Tensor, Tensor]:
+            logits = model(x_adv)
+            return self._values(logits, points), logits
+
+        if last:
+            values, logits = loss(points["x_adv"])
+            return {"loss": values, "broken": logits.argmax(dim=1) != points["y"]}
+        found = input_gradient(loss, points["x_adv"])
+        # A gradient that is not a number would move the point to where no prediction means anything.
+        gradient = found.gradient.nan_to_num(nan=0.0)
+        return {"loss": found.values, "broken": found.logits.argmax(dim=1) != points["y"], "gradient": gradient}
+
+    def _values(self, logits: Tensor, points: Points) -> Float[Tensor, "b"]:
+        if self.loss == "targeted-dlr":
+            return losses.dlr_targeted(logits, points["y"], points["target"])
+        of = losses.cross_entropy if self.loss == "ce" else losses.dlr
+        return of(logits, points["y"])
+
+    def _checked(self, points: Points, *, steps: int) -> Points:
+        """Where too few steps rose, or where nothing came of a step that was left as it was: half, from the best point.
+
+        Args:
+            points: as they are after the last step before the checkpoint.
+            steps: how many there were since the checkpoint before.
+        """
+        stuck = ~points["halved"] & (points["loss_best"] <= points["loss_best_then"])
+        halved = (points["rises"] < self.rho * steps) | stuck
+        back = halved & ~points["broken"]
+        return points | {
+            "x_adv": _where(back, points["x_best"], points["x_adv"]),
+            "gradient": _where(back, points["gradient_best"], points["gradient"]),
+            "loss": torch.where(back, points["loss_best"], points["loss"]),
+            "step": torch.where(halved, points["step"] / 2, points["step"]),
+            "halved": halved,
+            "loss_best_then": points["loss_best"],
+            "rises": torch.zeros_like(points["rises"]),
+        }
+
+
+def checkpoints(iterations: int) -> tuple[int, ...]:
+    """Steps after which the step size is looked at: the paper's shares p_j of the budget, rounded up (section 3).
+
+    p_0 = 0, p_1 = 0.22, p_j+1 = p_j + max(p_j - p_j-1 - 0.03, 0.06).
+
+    Example:
+        >>> checkpoints(100)
+        (22, 41, 57, 70, 80, 87, 93, 99)
+        >>> checkpoints(3)
+        (1, 2)
+    """
+    at, gap = 22, 22  # in percent: whole numbers, so that rounding up is exact
+    result: list[int] = []
+    while (step := -(-at * iterations // 100)) < iterations:
+        if step not in result:
+            result.append(step)
+        gap = max(gap - 3, 6)
+        at += gap
+    return tuple(result)
+
+
+def _surface(threat: Threat, x: Tensor, key: Tensor) -> Tensor:
+    """A random direction at length epsilon: uniform in the cube for Linf, normal for L2."""
+    shape = x.shape[1:]
+    draw = (2 * uniform(key, shape) - 1 if threat.norm == "Linf" else normal(key, shape)).to(x.dtype)
+    length = threat.length(draw).clamp_min(torch.finfo(x.dtype).tiny)
+    return threat.project(x + float(threat.epsilon) * draw / _shaped(length, x), x)
+
+
+def _ranked(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], attempt: int, *, targets: int) -> Int[Tensor, "b"]:
+    """The class that an attempt aims at: of the wrong ones the likeliest, the second likeliest, ..., and again."""
+    wrong = logits.shape[1] - 1
+    if wrong < 1:
+        raise UserError("there is no class to aim at: the model tells only one apart")
+    order = logits.scatter(1, y[:, None], float("-inf")).argsort(dim=1, descending=True, stable=True)
+    return order[:, attempt % min(targets, wrong)]
+
+
+def _shaped(values: Float[Tensor, "b"], x: Tensor) -> Tensor:
+    """Numbers of each point, shaped to multiply its image."""
+    return values.view(-1, *[1] * (x.ndim - 1))
+
+
+def _where(which: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """Whole images, chosen by a condition of each point."""
+    return torch.where(which.view(-1, *[1] * (yes.ndim - 1)), yes, no)

@@ -1,0 +1,209 @@
+"""The targeted Fast Adaptive Boundary attack (Croce & Hein 2020): the shortest way over the boundary to one class.
+
+"Minimally distorted adversarial examples with a fast adaptive boundary attack", in its targeted version, FAB-T. It does
+not climb a loss in a ball: it walks along the boundary towards the image, and remembers how near it came.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from uiat.attacks.gradient import Gradient, InnerLoss, input_gradient
+from uiat.attacks.hyperplane import onto_hyperplane
+from uiat.attacks.points import Classifier, Points, normal, rekey, uniform
+from uiat.errors import UserError
+from uiat.threat import Threat, to_range
+
+SHORTEST = 1e-8  # a step of length zero counts as this long where two lengths are compared
+
+
+@dataclass(frozen=True, kw_only=True)
+class FAB:
+    """FAB-T (Croce & Hein 2020, algorithm 1 and section 3.4): towards one other class at a time.
+
+    Attempt j aims at the (j+2)-th most likely class of the image, or at the (j+1)-th of the classes other than y where
+    the image is misclassified already. With K classes there are at most K - 1 targets, so K = 2 has one and K = 1
+    none. Attempts beyond the first round of targets begin at random points. Where the logits do not depend on the
+    image, it stays where it is.
+
+    A point is broken once an adversarial example is found within epsilon; until then `distance` is the norm of the
+    shortest adversarial perturbation so far (infinity if none), which may belong to any class other than y.
+
+    Passes over a point in an attempt of n iterations: 2 n forwards and n backwards, in later rounds one more of each.
+
+    Args:
+        threat: the ball; its norm is what is kept small.
+        iterations: of an attempt.
+        targets: classes to aim at, at most.
+        restarts: rounds over the targets; the first begins at the image itself, others at random within epsilon / 2.
+        alpha_max: the largest weight of the step from the image itself, against the step from the last iterate.
+        eta: how far a step goes, 1 being onto the linearised boundary.
+        beta: how much of the perturbation an adversarial iterate keeps.
+
+    Raises:
+        UserError: a field out of its range.
+
+    Example:
+        >>> from uiat import Linf
+        >>> from uiat.attacks.points import advance, keys
+        >>> model = lambda x: torch.stack([x.flatten(1).sum(1) - 2, 2 - x.flatten(1).sum(1)], dim=1)
+        >>> x, y = torch.tensor([0.6, 0.9]).view(2, 1, 1, 1).expand(2, 1, 2, 2), torch.tensor([0, 0])
+        >>> attack = FAB(threat=Linf(0.2), iterations=10)
+        >>> points = attack.start(model, x, y, keys(0, torch.arange(2)), attempt=0)
+        >>> points = advance(attack, model, points, 0, 10)
+        >>> points["broken"].tolist(), [round(d, 1) for d in points["distance"].tolist()]
+        ([True, False], [0.1, 0.4])
+    """
+
+    threat: Threat
+    iterations: int = 100
+    targets: int = 9
+    restarts: int = 1
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threat, Threat):
+            raise UserError(f'threat must be a threat model such as Linf("8/255"), not {self.threat!r}')
+        for name in ("iterations", "targets", "restarts"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}")
+        for name in ("alpha_max", "beta"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} is a share, in [0, 1], but is {getattr(self, name)}")
+        if not 1 <= self.eta < float("inf"):
+            raise UserError(f"eta must be at least 1, so that a step reaches the boundary, but is {self.eta}")
+
+    @property
+    def name(self) -> str:
+        """As in records."""
+        return "fab-t"
+
+    def attempts(self, num_classes: int) -> int:
+        """A round over the targets for each restart; no class but y, no attempt."""
+        return self.restarts * min(self.targets, num_classes - 1)
+
+    @torch.no_grad()
+    def start(
+        self,
+        model: Classifier,
+        x: Float[Tensor, "b ..."],
+        y: Int[Tensor, "b"],
+        key: Int[Tensor, "b"],
+        *,
+        attempt: int,
+    ) -> Points:
+        """At the image itself in the first round, at a random point in later ones.
+
+        Raises:
+            UserError: an attempt that there is no target for.
+        """
+        x, key = x.detach(), rekey(key, attempt)
+
+        def aim(logits: Tensor) -> Tensor:
+            return _target(logits, y, attempt, self.targets)
+
+        here = input_gradient(_difference(model, y, aim), x)
+        points = {"x": x, "y": y, "key": key, "target": aim(here.logits), "x_adv": x}
+        points["broken"] = torch.zeros_like(y, dtype=torch.bool)
+        points["distance"] = torch.full_like(here.values, float("inf"), dtype=x.dtype)
+        points = _recall(self._judge(self._move(points, x), here.logits), here)
+        if attempt < min(self.targets, here.logits.shape[1] - 1):
+            return points
+        return self._linearise(model, self._move(points, self._random(x, key)))
+
+    @torch.no_grad()
+    def iterate(self, model: Classifier, points: Points, i: int) -> Points:
+        """A step, its verdict, the way back from the far side, and the gradient for the next step.
+
+        The verdict and the gradient are of the same image only on the near side, where some eighth of the steps end,
+        and which ones cannot be told beforehand. So they do not share a forward pass.
+        """
+        points = self._query(model, self._move(points, self._step(points)))
+        return points if i + 1 >= self.iterations else self._linearise(model, self._retreat(points))
+
+    def _step(self, points: Points) -> Tensor:
+        """By eta of the ways from the iterate and from the image to the plane, with weight alpha on the second."""
+        x, x_t, w, gap = points["x"], points["x_t"], points["gradient"], -points["difference"]
+        from_x_t = onto_hyperplane(x_t, w, gap, norm=self.threat.norm)
+        from_x = onto_hyperplane(x, w, gap + ((x_t - x) * w).flatten(1).sum(dim=1), norm=self.threat.norm)
+        near, far = (self.threat.length(d).clamp_min(SHORTEST) for d in (from_x_t, from_x))
+        alpha = _column(near / (near + far), x).clamp_max(self.alpha_max)
+        return to_range((1 - alpha) * (x_t + self.eta * from_x_t) + alpha * (x + self.eta * from_x))
+
+    def _random(self, x: Tensor, key: Tensor) -> Tensor:
+        """A random direction, uniform in the cube (Linf) or on the sphere, of length epsilon / 2."""
+        shape = x.shape[1:]
+        v = 2 * uniform(key, shape) - 1 if self.threat.norm == "Linf" else normal(key, shape)
+        length = self.threat.length(v).clamp_min(SHORTEST)
+        return to_range(x + (v * _column(float(self.threat.epsilon) / 2 / length, v)).to(x))
+
+    def _move(self, points: Points, x_t: Tensor) -> Points:
+        """To x_t; within epsilon, to what the threat model makes of it, so that its verdict is that of an example."""
+        length = self.threat.length(x_t - points["x"])
+        x_t = torch.where(_column(self._within(length), x_t), self.threat.project(x_t, points["x"]), x_t)
+        return points | {"x_t": x_t, "length": length}
+
+    def _retreat(self, points: Points) -> Points:
+        """Points on the far side come back to beta of their perturbation."""
+        x, x_t = points["x"], points["x_t"]
+        return self._move(points, torch.where(_column(points["outside"], x), x + self.beta * (x_t - x), x_t))
+
+    def _query(self, model: Classifier, points: Points) -> Points:
+        """The verdict on where the points are: one forward."""
+        return self._judge(points, model(points["x_t"]))
+
+    def _linearise(self, model: Classifier, points: Points) -> Points:
+        """The verdict and the boundary's linearisation where the points are: one forward and one backward."""
+        here = input_gradient(_difference(model, points["y"], lambda _: points["target"]), points["x_t"])
+        return _recall(self._judge(points, here.logits), here)
+
+    def _judge(self, points: Points, logits: Float[Tensor, "b k"]) -> Points:
+        """Record which points are on the far side, how near to the image, and whether that breaks them."""
+        outside = logits.argmax(dim=1) != points["y"]
+        nearer = outside & ~points["broken"] & (points["length"] < points["distance"])
+        breaks = nearer & self._within(points["length"])
+        return points | {
+            "outside": outside,
+            "distance": torch.where(nearer, points["length"], points["distance"]),
+            "x_adv": torch.where(_column(breaks, points["x"]), points["x_t"], points["x_adv"]),
+            "broken": points["broken"] | breaks,
+        }
+
+    def _within(self, length: Float[Tensor, "b"]) -> Bool[Tensor, "b"]:
+        return length <= float(self.threat.epsilon)
+
+
+def _target(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], attempt: int, targets: int) -> Int[Tensor, "b"]:
+    """The class that an attempt aims at: the classes other than y by their logits, one after the other."""
+    count = min(targets, logits.shape[1] - 1)
+    if count == 0:
+        raise UserError("FAB-T needs a class other than y to aim at, but the model has only one class")
+    others = logits.scatter(1, y[:, None], float("-inf"))
+    return others.argsort(dim=1, descending=True, stable=True)[:, attempt % count]
+
+
+def _difference(model: Classifier, y: Tensor, aim: Callable[[Tensor], Tensor]) -> InnerLoss:
+    """logit_target - logit_y, below zero on the near side of the boundary between the two."""
+
+    def difference(x: Tensor) -> tuple[Tensor, Tensor]:
+        logits = model(x)
+        of = (logits.gather(1, k[:, None]).squeeze(1) for k in (aim(logits.detach()), y))
+        return next(of) - next(of), logits
+
+    return difference
+
+
+def _recall(points: Points, here: Gradient) -> Points:
+    """The points with their linearisation; what is not finite leads nowhere, and counts as zero."""
+    w, difference = (v.to(points["x"].dtype).nan_to_num(0, 0, 0) for v in (here.gradient, here.values))
+    return points | {"gradient": w, "difference": difference}
+
+
+def _column(v: Tensor, like: Tensor) -> Tensor:
+    """A number for each point, shaped to broadcast against images."""
+    return v.view(-1, *[1] * (like.ndim - 1))

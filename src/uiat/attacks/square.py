@@ -1,0 +1,253 @@
+"""The Square Attack (Andriushchenko, Croce, Flammarion & Hein 2020): random search with squares, without gradients.
+
+One query an iteration: a square window of the perturbation is redrawn, and the point keeps the change if its loss falls
+or if it breaks. The windows shrink as the search goes on. Each point draws where its window lies from its own key.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from uiat import losses
+from uiat.attacks.points import Classifier, Points, rekey, uniform
+from uiat.checks import check_choices
+from uiat.errors import UserError
+from uiat.threat import Threat
+
+# The windows' area halves after these queries of 10,000 (section 5 of the paper); other budgets in proportion.
+HALVINGS = (10, 50, 200, 500, 1_000, 2_000, 4_000, 6_000, 8_000)
+SCHEDULE = 10_000
+TILES = 5  # squares along a side of the start for L2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    """The Square Attack (Andriushchenko et al. 2020, algorithms 1 to 3), for Linf and L2; needs no gradient.
+
+    Its start is one query, each iteration another. With two classes the margin is the difference of the two logits;
+    on constant logits no change is ever kept, because the loss has to fall.
+
+    Args:
+        threat: the ball, `Linf` or `L2`.
+        iterations: queries of an attempt after its start.
+        restarts: attempts, each on the points that still stand.
+        p_init: the share of the pixels that the first windows cover.
+        loss: what has to fall: "margin" (logit_y - the largest other one) or "ce" (log p_y).
+
+    Raises:
+        UserError: a field out of its range, or a norm that the attack does not have.
+
+    Example:
+        >>> from uiat import Linf
+        >>> from uiat.attacks.points import advance, keys
+        >>> model = lambda x: torch.stack([x.flatten(1).sum(1) - 2, 2 - x.flatten(1).sum(1)], dim=1)
+        >>> x, y = torch.full((2, 1, 2, 2), 0.6), torch.tensor([0, 0])
+        >>> attack = Square(threat=Linf(0.2), iterations=50)
+        >>> points = attack.start(model, x, y, keys(0, torch.arange(2)), attempt=0)
+        >>> advance(attack, model, points, 0, 50)["broken"].tolist()
+        [True, True]
+    """
+
+    threat: Threat
+    iterations: int = 5_000
+    restarts: int = 1
+    p_init: float = 0.8
+    loss: Literal["margin", "ce"] = "margin"
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if not isinstance(self.threat, Threat):
+            raise UserError(f'threat must be a threat model such as Linf("8/255"), not {self.threat!r}')
+        if self.threat.norm not in ("Linf", "L2"):
+            raise UserError(f"the Square Attack has a version for Linf and one for L2, but none for {self.threat.norm}")
+        for name in ("iterations", "restarts"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}")
+        if not 0 < self.p_init <= 1:
+            raise UserError(f"p_init is a share of the pixels, above 0 and at most 1, but is {self.p_init}")
+
+    @property
+    def name(self) -> str:
+        """As in records."""
+        return "square"
+
+    def attempts(self, num_classes: int) -> int:
+        """The restarts, however many classes there are."""
+        return self.restarts
+
+    @torch.no_grad()
+    def start(
+        self,
+        model: Classifier,
+        x: Float[Tensor, "b c h w"],
+        y: Int[Tensor, "b"],
+        key: Int[Tensor, "b"],
+        *,
+        attempt: int,
+    ) -> Points:
+        """Vertical stripes (Linf) or a grid of bumps (L2), at the full radius: one query.
+
+        Raises:
+            UserError: not images (B, C, H, W); a window has a height and a width.
+        """
+        if x.ndim != 4:
+            raise UserError(f"the Square Attack needs images (B, C, H, W), not a batch of shape {tuple(x.shape)}")
+        x, key = x.detach(), rekey(key, attempt)
+        draw = _stripes if self.threat.norm == "Linf" else _bumps
+        x_adv = draw(x, rekey(key, 0), self.threat)
+        loss, broken = self._query(model, x_adv, y)
+        return {"x": x, "y": y, "key": key, "x_adv": x_adv, "loss": loss, "broken": broken}
+
+    @torch.no_grad()
+    def iterate(self, model: Classifier, points: Points, i: int) -> Points:
+        """One query: a window redrawn, kept where the loss falls or the point breaks."""
+        x, x_adv, broken = points["x"], points["x_adv"], points["broken"]
+        pixels = side(i, self.iterations, self.p_init, (x.shape[2], x.shape[3]), odd=self.threat.norm == "L2")
+        propose = _repaint if self.threat.norm == "Linf" else _transfer
+        x_new = propose(x, x_adv, rekey(points["key"], i + 1), pixels, self.threat)
+        loss, wrong = self._query(model, x_new, points["y"])
+        kept = (wrong | (loss < points["loss"])) & ~broken
+        return points | {
+            "x_adv": torch.where(kept.view(-1, 1, 1, 1), x_new, x_adv),
+            "loss": torch.where(kept, loss, points["loss"]),
+            "broken": broken | wrong,
+        }
+
+    def _query(self, model: Classifier, x_adv: Tensor, y: Tensor) -> tuple[Float[Tensor, "b"], Bool[Tensor, "b"]]:
+        """The loss, which the attack lowers, and whether the prediction is wrong."""
+        logits = model(x_adv)
+        of = losses.margin if self.loss == "margin" else losses.cross_entropy
+        return -of(logits, y), logits.argmax(dim=1) != y
+
+
+def side(i: int, iterations: int, p_init: float, size: tuple[int, int], *, odd: bool) -> int:
+    """Pixels along a side of the window in iteration i: the root of the share of the area that the schedule gives.
+
+    Args:
+        i: iteration, from 0.
+        iterations: the budget; the schedule for 10,000 queries is stretched to it.
+        p_init: share of the pixels at first.
+        size: height and width of the images; a window is never larger.
+        odd: an odd number, at least three, so that a window has a centre and two halves (L2).
+
+    Example:
+        >>> [side(i, 5_000, 0.8, (32, 32), odd=False) for i in (0, 6, 100, 1_000, 4_999)]
+        [29, 20, 14, 5, 1]
+        >>> [side(i, 5_000, 0.8, (32, 32), odd=True) for i in (0, 6, 100, 1_000, 4_999)]
+        [29, 21, 15, 5, 3]
+    """
+    done = i * SCHEDULE // iterations
+    share = p_init / 2 ** sum(done > at for at in HALVINGS)
+    pixels = max(round(math.sqrt(share * size[0] * size[1])), 1)
+    if odd:
+        pixels = max(pixels, 3)
+        pixels += 1 - pixels % 2
+    return min(pixels, *size)
+
+
+# --- Linf
+
+
+def _stripes(x: Tensor, key: Tensor, threat: Threat) -> Tensor:
+    """Each column of each channel at plus or minus epsilon (section 4.2)."""
+    c, _, w = x.shape[1:]
+    return threat.project(x + 2 * float(threat.epsilon) * _signs(uniform(key, (c, 1, w)), x), x)
+
+
+def _repaint(x: Tensor, x_adv: Tensor, key: Tensor, pixels: int, threat: Threat) -> Tensor:
+    """Each channel of the window at plus or minus epsilon (algorithm 2).
+
+    A step of 2 epsilon from anywhere in the ball, projected, ends where one from x itself does: the old values play no
+    part, and the ball is checked inside the window alone.
+    """
+    c = x.shape[1]
+    draws = uniform(key, (2 + c,))
+    window = _window(draws[:, 0], draws[:, 1], pixels, x).expand(-1, c, -1)
+    inside = x.flatten(2).gather(2, window)
+    corner = inside + 2 * float(threat.epsilon) * _signs(draws[:, 2:, None], x)
+    return x_adv.flatten(2).clone().scatter_(2, window, threat.project(corner, inside)).view_as(x)
+
+
+# --- L2
+
+
+def _bumps(x: Tensor, key: Tensor, threat: Threat) -> Tensor:
+    """A grid of five by five bumps, each of its own sign and lying or standing, at length epsilon (section 4.3).
+
+    Images smaller than ten pixels get a random sign for each pixel.
+    """
+    c, h, w = x.shape[1:]
+    pixels = max(min(h, w) // TILES, 1)
+    rows, columns = h // pixels, w // pixels
+    draws = uniform(key, (rows, columns, 1 + c))
+    lying = _bump(pixels, x)
+    tiles = torch.where(draws[..., :1, None, None] < 0.5, lying, lying.t()) * _signs(draws[..., 1:, None, None], x)
+    delta = torch.zeros_like(x)
+    top, left = (h - rows * pixels) // 2, (w - columns * pixels) // 2
+    inside = delta[:, :, top : top + rows * pixels, left : left + columns * pixels]
+    inside.copy_(tiles.permute(0, 3, 1, 4, 2, 5).reshape_as(inside))
+    return threat.project(x + float(threat.epsilon) * threat.steepest(delta), x)
+
+
+def _transfer(x: Tensor, x_adv: Tensor, key: Tensor, pixels: int, threat: Threat) -> Tensor:
+    """One window is emptied, and another gets a bump and all the length that is left over (algorithm 3).
+
+    What is left over is the length of both windows and what clipping to [0, 1] had cut off, shared by the channels; so
+    the new perturbation has length epsilon before it is clipped in its turn (less only where the bump and what the
+    filled window held cancel).
+    """
+    c = x.shape[1]
+    draws = uniform(key, (5 + c,))
+    filled = _window(draws[:, 0], draws[:, 1], pixels, x).expand(-1, c, -1)
+    emptied = _window(draws[:, 2], draws[:, 3], pixels, x).expand(-1, c, -1)
+    delta = (x_adv - x).flatten(2)
+    unused = (float(threat.epsilon) ** 2 - delta.square().sum(dim=(1, 2))).clamp_min(0).view(-1, 1, 1)
+    old = delta.gather(2, filled)
+    delta.scatter_(2, filled, 0)  # first, so that what both windows hold is counted once
+    left_over = old.square().sum(2, keepdim=True) + delta.gather(2, emptied).square().sum(2, keepdim=True) + unused / c
+    delta.scatter_(2, emptied, 0)
+    lying = _bump(pixels, x)
+    bump = torch.where(draws[:, 4, None] < 0.5, lying.flatten(), lying.t().flatten())[:, None]
+    new = _unit(_unit(old) + bump * _signs(draws[:, 5:, None], x)) * left_over.sqrt()
+    return threat.project(x + delta.scatter_(2, filled, new).view_as(x), x)
+
+
+def _bump(pixels: int, like: Tensor) -> Float[Tensor, "s s"]:
+    """A square of length one, its upper half a bump and its lower half the same downwards (eq. 2 of the paper).
+
+    Each half falls with the distance d from its centre as 1/(d+1)^2 + ... + 1/(n+1)^2, n being half the square's side.
+    """
+    terms = torch.arange(1, pixels // 2 + 2, device=like.device, dtype=like.dtype).pow(-2)
+    height = terms.flip(0).cumsum(0).flip(0)
+    across = (torch.arange(pixels, device=like.device) - pixels // 2).abs()
+    halves = []
+    for rows, sign in ((pixels // 2, 1), (pixels - pixels // 2, -1)):
+        along = (torch.arange(rows, device=like.device) - rows // 2).abs()
+        halves.append(sign * _unit(height[torch.maximum(along[:, None], across)].flatten()).view(rows, pixels))
+    return _unit(torch.cat(halves).flatten()).view(pixels, pixels)
+
+
+def _unit(v: Tensor) -> Tensor:
+    """Vectors along the last dimension at length one; zero where they are zero."""
+    length = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
+    return v / length.clamp_min(torch.finfo(v.dtype).tiny)
+
+
+# --- both
+
+
+def _signs(u: Tensor, like: Tensor) -> Tensor:
+    """Minus or plus one, each as likely, from numbers in [0, 1), in the dtype of the images."""
+    return (u >= 0.5).to(like.dtype) * 2 - 1
+
+
+def _window(row: Float[Tensor, "b"], column: Float[Tensor, "b"], pixels: int, x: Tensor) -> Int[Tensor, "b 1 n"]:
+    """Positions of a window's pixels in a flattened channel; where it lies comes from two numbers in [0, 1)."""
+    h, w = x.shape[2:]
+    top, left = (row * (h - pixels + 1)).long(), (column * (w - pixels + 1)).long()
+    steps = torch.arange(pixels, device=x.device)
+    return ((top[:, None] + steps) * w)[:, :, None].add((left[:, None] + steps)[:, None, :]).flatten(1)[:, None]
