@@ -420,3 +420,14 @@ def test_a_terminal_sees_bars(tmp_path):
     text = seen.decode()
     for part in ("step 1", "images/s", "left", "adv_ce", "epoch 1/1", "everything lies in"):
         assert part in text
+
+
+def test_an_ensemble_is_shown_stage_by_stage_and_the_quick_one_is_called_no_standard(ask, run):
+    code, out, _ = ask("evaluate", run, "--attacks", "autoattack-quick", "--n", "20")
+    assert code == 0
+    assert out.index("after apgd-ce") < out.index("after apgd-t") < out.index("\n autoattack-quick ")
+    assert "no substitute for autoattack" in out
+    assert list(json.loads((run / "evaluation.json").read_text())["stages"]["autoattack-quick"]) == [
+        "apgd-ce",
+        "apgd-t",
+    ]

@@ -92,6 +92,8 @@ def evaluate(
     out.print(f"{what}; threat model {ball.norm} {text.to_dict(ball)['epsilon']}", soft_wrap=True)
     result = _measure(model, images, ball, names, batch_size=size, seed=seed, out=out)
     out.print(results_table(result.to_json()))
+    if "autoattack-quick" in names:
+        out.print("autoattack-quick is the first two attacks of the standard ensemble: no substitute for autoattack")
     record = {"run": settings.name, "which": which, "data": images.name, "split": "test", "batch_size": size}
     _write(record | result.to_json(), [path for path in (run / FILE, json) if path is not None], out)
 
@@ -176,15 +178,16 @@ def _measure(
 
 
 def results_table(result: dict[str, Any]) -> Table:
-    """Accuracy under each attack, with how many images and how long.
+    """Accuracy under each attack, an ensemble's after each of its stages, with how many images and how long.
 
     Example:
         >>> results_table({"n": 2, "accuracy": {"clean": 1.0, "worst": 0.5}, "seconds": {"clean": 0.1}}).row_count
         2
     """
     n, seconds = result["n"], result["seconds"]
-    rows = (
-        (name, percent(share), f"{n:,}", f"{seconds[name]:.1f}" if name in seconds else "")
-        for name, share in result["accuracy"].items()
-    )
+    rows = []
+    for name, share in result["accuracy"].items():
+        for stage, after in result.get("stages", {}).get(name, {}).items():
+            rows.append((f"  after {stage}", percent(after), f"{n:,}", ""))
+        rows.append((name, percent(share), f"{n:,}", f"{seconds[name]:.1f}" if name in seconds else ""))
     return table("attack", "accuracy", "images", "seconds", rows=rows, numbers=("accuracy", "images", "seconds"))
