@@ -20,6 +20,18 @@ def check_choices(config: object) -> None:
             raise nearest(name, str(getattr(config, name)), get_args(hint))
 
 
+def check_counts(config: object, *names: str) -> None:
+    """Refuse a count below 1 in any of these fields.
+
+    Example:
+        >>> from uiat import PGD
+        >>> check_counts(PGD(steps=3), "steps", "restarts")
+    """
+    for name in names:
+        if getattr(config, name) < 1:
+            raise UserError(f"{name} must be at least 1, but is {getattr(config, name)}")
+
+
 def check_shapes(x: Tensor, y: Tensor) -> None:
     """Refuse a batch by what costs nothing to know: dtypes, dimensions, lengths. Never waits for the device.
 

@@ -169,6 +169,18 @@ Threat = Linf | L2
 NORMS: dict[str, type[Linf] | type[L2]] = {"Linf": Linf, "L2": L2}
 
 
+def require(threat: object) -> None:
+    """Refuse what is not a threat model, such as the text of one.
+
+    Example:
+        >>> require("Linf:8/255")
+        Traceback (most recent call last):
+        uiat.errors.UserError: threat must be a threat model such as Linf("8/255"), not 'Linf:8/255'
+    """
+    if not isinstance(threat, Threat):
+        raise UserError(f'threat must be a threat model such as Linf("8/255"), not {threat!r}')
+
+
 def parse(text: str) -> Threat:
     """The threat model written as "Linf:8/255" or "L2:0.5".
 

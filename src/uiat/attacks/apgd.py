@@ -16,9 +16,9 @@ from torch import Tensor
 from uiat import losses
 from uiat.attacks.gradient import input_gradient
 from uiat.attacks.points import Classifier, Points, normal, rekey, uniform
-from uiat.checks import check_choices
+from uiat.checks import check_choices, check_counts
 from uiat.errors import UserError
-from uiat.threat import Threat
+from uiat.threat import Threat, require
 
 # Section 3 of the paper: the share of the step and of the last movement in the next one; the first step, in epsilon.
 MOMENTUM = 0.75
@@ -66,13 +66,10 @@ class APGD:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not isinstance(self.threat, Threat):
-            raise UserError(f'threat must be a threat model such as Linf("8/255"), not {self.threat!r}')
+        require(self.threat)
         if self.threat.norm not in ("Linf", "L2"):
             raise UserError(f"Auto-PGD has a version for Linf and one for L2, but none for {self.threat.norm}")
-        for name in ("iterations", "restarts", "targets"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}")
+        check_counts(self, "iterations", "restarts", "targets")
         if not 0 < self.rho <= 1:
             raise UserError(f"rho is a share of the steps, above 0 and at most 1, but is {self.rho}")
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from uiat.attacks.gradient import Gradient, InnerLoss, input_gradient
 from uiat.attacks.hyperplane import onto_hyperplane
 from uiat.attacks.points import Classifier, Points, normal, rekey, uniform
+from uiat.checks import check_counts
 from uiat.errors import UserError
-from uiat.threat import Threat, to_range
+from uiat.threat import Threat, require, to_range
 
 SHORTEST = 1e-8  # a step of length zero counts as this long where two lengths are compared
 
@@ -67,11 +68,8 @@ class FAB:
     beta: float = 0.9
 
     def __post_init__(self) -> None:
-        if not isinstance(self.threat, Threat):
-            raise UserError(f'threat must be a threat model such as Linf("8/255"), not {self.threat!r}')
-        for name in ("iterations", "targets", "restarts"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}")
+        require(self.threat)
+        check_counts(self, "iterations", "targets", "restarts")
         for name in ("alpha_max", "beta"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is a share, in [0, 1], but is {getattr(self, name)}")

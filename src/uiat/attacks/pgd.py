@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks.gradient import InnerLoss, projected_gradient
-from uiat.checks import check_choices, check_shapes, check_values
+from uiat.checks import check_choices, check_counts, check_shapes, check_values
 from uiat.errors import UserError
 from uiat.modes import BatchNormMode, crafting
-from uiat.threat import Linf, Threat, number
+from uiat.threat import Linf, Threat, number, require
 
 # TRADES starts from N(0, 0.001^2) noise: at the natural image itself its KL has no gradient.
 GAUSSIAN_STANDARD_DEVIATION = 0.001
@@ -56,12 +56,9 @@ class PGD:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not isinstance(self.threat, Threat):
-            raise UserError(f'threat must be a threat model such as Linf("8/255"), not {self.threat!r}')
+        require(self.threat)
         object.__setattr__(self, "step_size", number(self.step_size, name="step_size"))
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}")
+        check_counts(self, "steps", "restarts")
         if self.loss == "kl" and self.start == "none":
             raise UserError('the "kl" loss has no gradient at x itself: use start="gaussian" or start="uniform"')
 

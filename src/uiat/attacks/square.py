@@ -14,9 +14,9 @@ from torch import Tensor
 
 from uiat import losses
 from uiat.attacks.points import Classifier, Points, rekey, uniform
-from uiat.checks import check_choices
+from uiat.checks import check_choices, check_counts
 from uiat.errors import UserError
-from uiat.threat import Threat
+from uiat.threat import Threat, require
 
 # The windows' area halves after these queries of 10,000 (section 5 of the paper); other budgets in proportion.
 HALVINGS = (10, 50, 200, 500, 1_000, 2_000, 4_000, 6_000, 8_000)
@@ -60,13 +60,10 @@ class Square:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not isinstance(self.threat, Threat):
-            raise UserError(f'threat must be a threat model such as Linf("8/255"), not {self.threat!r}')
+        require(self.threat)
         if self.threat.norm not in ("Linf", "L2"):
             raise UserError(f"the Square Attack has a version for Linf and one for L2, but none for {self.threat.norm}")
-        for name in ("iterations", "restarts"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}")
+        check_counts(self, "iterations", "restarts")
         if not 0 < self.p_init <= 1:
             raise UserError(f"p_init is a share of the pixels, above 0 and at most 1, but is {self.p_init}")
 
