@@ -207,7 +207,7 @@ class Evaluation:
     """How the finished model is judged, on the test set.
 
     Args:
-        attacks: clean, fgsm, pgd-K, pgd-K-R (R restarts), cw-K.
+        attacks: clean, fgsm, pgd-K, pgd-K-R (R restarts), cw-K, autoattack and its parts, autoattack-quick.
         threat: the threat model; the objective's by default.
         n: images, the first of the test set; all by default.
         batch_size: images at a time.
