@@ -10,6 +10,7 @@ import argparse
 import json
 import statistics
 import time
+import zlib
 from pathlib import Path
 
 import torch
@@ -47,7 +48,10 @@ def theirs(model, x, y, threat, attacks, seed):
 
 
 def pair(run: Path, attacks: list[str], n: int, seed: int) -> dict:
-    name = f"{read_run(run).name}-{'+'.join(attacks)}-n{n}-seed{seed}.json"
+    weights = (
+        f"{zlib.crc32((run / 'best.safetensors').read_bytes()):08x}"  # another run of the same name is another model
+    )
+    name = f"{read_run(run).name}-{weights}-{'+'.join(attacks)}-n{n}-seed{seed}.json"
     if (RESULTS / name).exists():
         return json.loads((RESULTS / name).read_text())
     model, images = uiat.load(run), judged_images(read_run(run), n=n)

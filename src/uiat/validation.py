@@ -6,10 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from uiat.attacks import PGD
 from uiat.config import Run
 from uiat.data import ImageSet, as_float
-from uiat.evaluation import correct_under
+from uiat.evaluation import attack, correct_under
 
 
 def validate(model: nn.Module, held_out: ImageSet, *, run: Run) -> dict[str, float]:
@@ -30,9 +29,8 @@ def validate(model: nn.Module, held_out: ImageSet, *, run: Run) -> dict[str, flo
     clean = correct_under(model, x, y, None)
     row = {"clean": clean.double().mean().item()}
     if (threat := run.threat) is not None:
-        steps = run.validation.steps
-        attack = PGD(threat=threat, step_size=min(2.5 / steps, 1.0) * float(threat.epsilon), steps=steps)
-        right = correct_under(model, x, y, attack, among=clean, seed=run.seed)
+        pgd = attack(f"pgd-{run.validation.steps}", threat=threat)
+        right = correct_under(model, x, y, pgd, among=clean, seed=run.seed)
         row["robust"] = right.double().mean().item()
     return row | {"validation_seconds": time.perf_counter() - start}
 
