@@ -1,5 +1,6 @@
 """The training step: every method learns with it, and it does what a loop written by hand does, no more and no less."""
 
+import shutil
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -293,3 +294,30 @@ def test_the_state_is_where_the_model_is():
     step = step_of(mlp().to("meta"), uiat(momentum="class"))
     assert {value.device.type for value in step.state.buffers()} == {"meta"}
     assert step.objective.attack.threat == Linf(0.1)
+
+
+# --- compiled inner problems
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_compiled_inner_problems_train_alike_with_one_graph():
+    """The same weights up to rounding, and no new compilation when modes go back and forth between the passes."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    weights = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
+        step = step_of(model, uiat(), compile=compiled)
+        for epoch in range(3):
+            torch.manual_seed(epoch)
+            step(batch(12), epoch=epoch)
+        weights.append(torch.cat([value.flatten() for value in model.state_dict().values()]))
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-4, rtol=1e-3)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="no no-such-compiler: install one"):
+        step_of(mlp(), OBJECTIVES["pgd-at"], compile=True)

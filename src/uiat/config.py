@@ -184,6 +184,8 @@ class Compute:
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
         precision: "fp32", or "bf16" autocast with weights in fp32.
         channels_last: memory format of images and weights; faster for most convolutions.
+        compile: compile the model for the inner problems, where most of a step goes: for runs of more than a few
+            minutes; needs a C++ compiler. Weights then differ in the last digits from those of a run without.
         checkpoint_minutes: minutes between checkpoints inside an epoch; each epoch ends with one anyway.
         checkpoint_steps: steps between checkpoints inside an epoch; none by default.
 
@@ -195,6 +197,7 @@ class Compute:
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
+    compile: bool = False
     checkpoint_minutes: float = 5.0
     checkpoint_steps: int | None = None
 

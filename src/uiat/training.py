@@ -88,6 +88,7 @@ class Training:
             clip_norm=config.clip_norm,
             awp=config.awp,
             awp_from_epoch=config.awp_from_epoch,
+            compile=run.compute.compile,
         )
         self.average = None if config.average == "none" else averaged(model, config.average, decay=config.average_decay)
         self.epoch, self.position, self.seconds = 0, 0, 0.0
