@@ -1,7 +1,10 @@
 """Files: whole or not at all, and nothing in them is ever executed."""
 
+import errno
 import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ from safetensors.torch import save_file
 
 from uiat import files
 from uiat.errors import UserError
-from uiat.files import read_tensors, write_bytes, write_json, write_tensors, write_text
+from uiat.files import locked, read_tensors, write_bytes, write_json, write_tensors, write_text
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -144,3 +147,31 @@ def test_no_such_file(tmp_path, make):
     make(tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="no such file"):
         read_tensors(tmp_path / "a.safetensors")
+
+
+def test_a_lock_dies_with_its_process(tmp_path):
+    hold = (
+        "import pathlib, sys, time, uiat.files\n"
+        "with uiat.files.locked(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="is being trained in already"), locked(tmp_path):
+            pass
+        other.kill()
+    with locked(tmp_path):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_can_be_locked_training_goes_on(tmp_path, monkeypatch):
+    def unsupported(descriptor, how):
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr(files.fcntl, "flock", unsupported)
+    with locked(tmp_path), locked(tmp_path):
+        pass
+    monkeypatch.setattr(files, "fcntl", None)
+    with locked(tmp_path):
+        pass

@@ -271,7 +271,7 @@ def test_model_spec():
     assert "activation" not in spec
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "mps:7"])
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "mps:7", "meta"])
 def test_devices_that_are_not_here(name):
     with pytest.raises(UserError, match="cannot be used here"):
         pick_device(name)

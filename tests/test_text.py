@@ -276,6 +276,22 @@ def test_a_threat_model_for_evaluation_where_there_was_none(order):
         ("data", "mnist", "data must be a mapping of fields"),
         ("data.batch_size", "0", "data: batch_size must be at least 1"),
         ("optimisation.learning_rate", ".nan", "learning_rate must be at least 0, but is nan"),
+        ("optimisation.learning_rate", ".inf", "learning_rate must be finite, but is inf"),
+        ("optimisation.momentum", "-1", "momentum must be at least 0, but is -1"),
+        ("optimisation.momentum", "1.5", "momentum must be below 1, but is 1.5"),
+        ("optimisation.momentum", ".nan", "momentum must be at least 0, but is nan"),
+        ("optimisation.decay", "-1", "decay must be at least 0, but is -1"),
+        ("optimisation.decay", ".nan", "decay must be at least 0, but is nan"),
+        ("optimisation.clip_norm", "0", "clip_norm must be above 0"),
+        ("optimisation.awp", ".inf", "awp must be finite, but is inf"),
+        ("optimisation.awp_from_epoch", "-1", "awp_from_epoch must be at least 0"),
+        ("optimisation.average_from_epoch", "-1", "average_from_epoch must be at least 0"),
+        ("optimisation.average_decay", "1", "average_decay must be below 1, but is 1"),
+        ("optimisation.milestones", "[5, 0]", "milestones are epochs, 1 or later, but are 5, 0"),
+        ("objective.inverse.regulariser_weight", ".nan", "inverse.regulariser_weight must be at least 0, but is nan"),
+        ("objective.inverse.regulariser_weight", "-1", "inverse.regulariser_weight must be at least 0, but is -1"),
+        ("objective.attack.step_size", "2", "attack.step_size 2 is longer than a ball of radius 0.03137 is wide"),
+        ("objective.inverse.step_size", "1", 'did you mean "1/255" (0.003922)?'),
         ("optimisation.nesterov", "maybe", "optimisation.nesterov should be a valid boolean"),
         ("evaluation.attacks", "[1]", "evaluation.attacks should be a valid string"),
     ],
@@ -320,6 +336,7 @@ def test_a_list_may_be_written_with_commas():
     run = override(Run(), [("evaluation.attacks", "clean, pgd-20"), ("optimisation.milestones", "[1, 2]")])
     assert run.evaluation.attacks == ("clean", "pgd-20")
     assert run.optimisation.milestones == (1, 2)
+    assert override(run, [("optimisation.milestones", "3")]).optimisation.milestones == (3,)
 
 
 def test_a_name_may_look_like_a_number():

@@ -1,6 +1,8 @@
+import copy
 import json
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import tiny
 import uiat
 from tiny import Killed, Killer
 from uiat import PGDAT, UIAT, Compute, Model, Optimisation, Standard, UniversalInverse, UserError
+from uiat.runs import channels_last
 from uiat.trainer import prepared, reopened
 
 
@@ -200,6 +203,55 @@ def test_an_objective_of_ones_own(unchecked, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_model_whose_backward_pass_would_crash_channels_last_is_trained_as_it_lies(tmp_path, caplog):
+    model = Model(name="preact-resnet8", width=4)  # its shortcuts are 1x1 convolutions of stride 2 and 4 channels
+    trained = uiat.train(tiny.run(epochs=1, model=model), run_dir=tmp_path / "run")
+    assert trained.history
+    assert "compute.channels_last is off for this model" in caplog.text
+    assert not trained.model.body.stage1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    caplog.clear()
+    wide = uiat.models.build("preact-resnet8", num_classes=4, image_shape=(1, 8, 8), width=8)
+    assert channels_last(wide, asked=True)
+    assert not channels_last(wide, asked=False)
+    assert not caplog.text
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """An objective of one's own that a run folder can hold: random numbers in each step, and a state."""
+
+    name: str = "noisy"
+    scale: float = 0.1
+    threat: uiat.Linf = uiat.Linf(0.2)
+
+    def init(self, *, num_classes, image_shape, num_examples=None):
+        state = nn.Module()
+        state.register_buffer("steps", torch.zeros(()))
+        return state
+
+    def perturb(self, model, batch, state, *, epoch):
+        state.steps += 1
+        return uiat.Examples(batch.x, batch.y, batch.x + self.scale / state.steps * torch.rand_like(batch.x))
+
+    def loss(self, model, examples):
+        return {"ce": nn.functional.cross_entropy(model(examples.x_adv), examples.y, reduction="none")}
+
+
+def test_a_run_with_an_objective_of_ones_own_goes_on_with_it(unchecked, tmp_path):
+    settings = {"optimisation": Optimisation(epochs=2), "compute": Compute(checkpoint_steps=1), "objective": Noisy()}
+    start = tiny.linear()
+    fit(copy.deepcopy(start), run_dir=tmp_path / "whole", **settings)
+    with pytest.raises(Killed):
+        fit(copy.deepcopy(start), run_dir=tmp_path / "run", listener=Killer(3), **settings)
+    own = {"model": tiny.linear(), "train_data": tiny.tensors()}
+    with pytest.raises(UserError, match=r"an objective of one's own, 'noisy', .* objective=...\)"):
+        uiat.resume(tmp_path / "run", **own)
+    with pytest.raises(UserError, match=r"objective\.scale was 0.1 and is 0.2"):
+        uiat.resume(tmp_path / "run", objective=Noisy(scale=0.2), **own)
+    uiat.resume(tmp_path / "run", objective=Noisy(), **own)
+    assert tiny.differences(tmp_path / "whole", tmp_path / "run") == []
+
+
 def test_an_objective_that_lacks_something(unchecked):
     class Half:
         name = "half"
@@ -257,6 +309,52 @@ def test_a_run_of_fit_resumes_with_its_model_and_data(tmp_path):
 def test_a_named_run_takes_no_model(trained):
     with pytest.raises(UserError, match="names its own model and data"):
         uiat.resume(trained.folder, model=tiny.linear(), train_data=tiny.tensors())
+
+
+# Before the first step
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("evaluation.attacks", "clean,pgd20", "evaluation.attacks: unknown attack 'pgd20'"),
+        ("objective.inverse.epoch", "2", r"counted from 0, but optimisation.epochs is 2: the one-off .* never be made"),
+    ],
+)
+def test_what_would_only_show_after_training_is_refused_before(field, value, message, tmp_path):
+    run = uiat.override(tiny.run(), [(field, value)])
+    with pytest.raises(UserError, match=message):
+        uiat.train(run, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    if field.startswith("objective"):
+        with pytest.raises(UserError, match=message):
+            fit(objective=run.objective, optimisation=run.optimisation)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "..", ""])
+def test_a_name_that_would_put_the_folder_elsewhere(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = replace(tiny.run(epochs=1, objective=Standard()), name=name)
+    with pytest.raises(UserError, match="cannot name its folder"):
+        uiat.train(run)
+    assert list(tmp_path.iterdir()) == []
+    assert uiat.train(run, run_dir="mine").folder == Path("mine")
+
+
+def test_a_folder_is_trained_in_by_one_at_a_time(trained, tmp_path):
+    run = tiny.run(epochs=1)
+    with prepared(run, run_dir=tmp_path / "run") as training:
+        training.save()
+        with pytest.raises(UserError, match="is being trained in already"):
+            uiat.resume(tmp_path / "run")
+        training.fit()
+    uiat.resume(tmp_path / "run")  # the lock has gone, and left no file
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {file.name for file in trained.folder.iterdir()}
+    with reopened(tmp_path / "run"), pytest.raises(UserError, match="is being trained in already"):
+        uiat.resume(tmp_path / "run")
+    keep = Killer(1, action=lambda: uiat.resume(tmp_path / "fit", model=tiny.linear(), train_data=tiny.tensors()))
+    with pytest.raises(UserError, match="is being trained in already"):
+        fit(run_dir=tmp_path / "fit", listener=keep)
 
 
 # Prepared and reopened

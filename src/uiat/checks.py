@@ -32,6 +32,21 @@ def check_counts(config: object, *names: str) -> None:
             raise UserError(f"{name} must be at least 1, but is {getattr(config, name)}")
 
 
+def check_step(step_size: float, *, radius: float, name: str = "step_size") -> None:
+    """Refuse a step that was most likely given in pixel values: at least 1, and longer than the ball is wide.
+
+    Example:
+        >>> check_step(2.0, radius=8 / 255)
+        Traceback (most recent call last):
+        uiat.errors.UserError: step_size 2 is longer than a ball of radius 0.03137 is wide: images are in [0, 1]; ...
+    """
+    if step_size >= 1 and step_size > 2 * radius:
+        raise UserError(
+            f"{name} {step_size:g} is longer than a ball of radius {radius:.4g} is wide: images are in [0, 1]; "
+            f'did you mean "{step_size:g}/255" ({step_size / 255:.4g})?'
+        )
+
+
 def check_shapes(x: Tensor, y: Tensor) -> None:
     """Refuse a batch by what costs nothing to know: dtypes, dimensions, lengths. Never waits for the device.
 

@@ -21,6 +21,14 @@ def _at_least(config: object, **bounds: float) -> None:
             raise UserError(f"{name} must be at least {low:g}, but is {value:g}")
 
 
+def _below(config: object, **bounds: float) -> None:
+    for name, high in bounds.items():
+        value = getattr(config, name)
+        if value is not None and not value < high:
+            what = "finite" if high == float("inf") else f"below {high:g}"
+            raise UserError(f"{name} must be {what}, but is {value:g}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """Which images, and how batches are drawn from them.
@@ -84,16 +92,16 @@ class Optimisation:
         epochs: passes over the training set.
         optimizer: "sgd" or "adamw".
         learning_rate: peak learning rate.
-        momentum: of SGD.
+        momentum: of SGD, in [0, 1).
         nesterov: Nesterov's form of SGD's momentum.
         weight_decay: coefficient of the L2 penalty (SGD) or of the decoupled decay (AdamW).
         schedule: "constant", "piecewise" (times `decay` at each milestone), "cosine" (to 0), "onecycle" (cosine up to
             `peak_at` and down; Smith 2018), "cyclic" (linear up to `peak_at` and down to 0).
-        milestones: epochs of the piecewise schedule.
+        milestones: epochs of the piecewise schedule, each 1 or later.
         decay: factor at each milestone.
         peak_at: share of the run at which onecycle and cyclic peak.
         warmup_epochs: linear warm-up from 0 before any schedule, in epochs.
-        clip_norm: largest gradient norm; none by default.
+        clip_norm: largest gradient norm, above 0; none by default.
         awp: relative size gamma of the adversarial weight perturbation (Wu et al. 2020); 0 for none.
         awp_from_epoch: first epoch with the weight perturbation.
         average: "none", "ema" or "swa": validate, select and save averaged weights.
@@ -124,11 +132,17 @@ class Optimisation:
     average_from_epoch: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, epochs=1, learning_rate=0, weight_decay=0, warmup_epochs=0, clip_norm=0, awp=0)
+        _at_least(self, epochs=1, learning_rate=0, momentum=0, weight_decay=0, decay=0, warmup_epochs=0, clip_norm=0)
+        _at_least(self, awp=0, awp_from_epoch=0, average_decay=0, average_from_epoch=0)
+        endless = float("inf")
+        _below(self, learning_rate=endless, weight_decay=endless, decay=endless, warmup_epochs=endless, awp=endless)
+        _below(self, momentum=1, average_decay=1)
+        if self.clip_norm == 0:
+            raise UserError("clip_norm must be above 0: gradients of length 0 change nothing")
+        if any(milestone < 1 for milestone in self.milestones):
+            raise UserError(f"milestones are epochs, 1 or later, but are {', '.join(map(str, self.milestones))}")
         if not 0 < self.peak_at < 1:
             raise UserError(f"peak_at must be between 0 and 1, but is {self.peak_at:g}")
-        if not 0 <= self.average_decay < 1:
-            raise UserError(f"average_decay must be in [0, 1), but is {self.average_decay:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +248,7 @@ class Run:
     """Everything that decides what a training run computes.
 
     Args:
-        name: what the run is called; its folder is named after it.
+        name: what the run is called; its folder is named after it, unless --run-dir is given.
         seed: of weights, order, augmentation and random starts.
         data: the images.
         model: the architecture.

@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,11 @@ import safetensors.torch
 from torch import Tensor
 
 from uiat.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: nothing is locked there
+    fcntl = None  # type: ignore[assignment]
 
 PARTIAL = ".partial"
 
@@ -41,6 +46,36 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Inside, the folder is this process's alone to write to; the lock is no file, and a kill ends it too.
+
+    Raises:
+        UserError: somebody else is writing to it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)), locked(Path(folder)):
+        ...     pass
+        Traceback (most recent call last):
+        uiat.errors.UserError: ... is being trained in already: wait for that run to end, or stop it first
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks must not keep anyone from training
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                message = f"{folder} is being trained in already: wait for that run to end, or stop it first"
+                raise UserError(message) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def clear_partial(folder: Path) -> None:

@@ -1,11 +1,13 @@
 """From the settings of a run to what it needs: data, the model's arguments, a device, a folder."""
 
 import itertools
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 import yaml
@@ -28,6 +30,11 @@ from uiat.data import (
 from uiat.environment import environment
 from uiat.errors import UserError
 from uiat.files import write_json, write_text
+from uiat.objectives import AnyObjective, Objective
+
+logger = logging.getLogger("uiat")
+# The model name of a run whose model was passed to `fit`.
+CUSTOM = "custom"
 
 
 def as_image_set(data: ImageSet | tuple[Tensor, Tensor] | Any) -> ImageSet:
@@ -139,7 +146,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).item()  # "meta" has no values
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device
@@ -159,6 +166,23 @@ def device_of(model: nn.Module) -> torch.device:
     if parameter is None:
         raise UserError("the model has no parameters: there is nothing to train")
     return parameter.device
+
+
+def channels_last(model: nn.Module, *, asked: bool) -> bool:
+    """Whether images and weights lie channels last: where asked for, and where torch's kernels do not crash.
+
+    On a CPU, the backward pass of a strided 1x1 convolution of fewer than 8 channels writes out of its bounds in that
+    memory format (torch 2.14): the shortcut of a very narrow ResNet.
+
+    Example:
+        >>> channels_last(nn.Conv2d(4, 8, 1, stride=2), asked=True)
+        False
+    """
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.device.type == "cpu"]
+    if not asked or not any(m.weight[0].numel() < 8 and m.kernel_size == (1, 1) != m.stride for m in convolutions):
+        return asked
+    logger.warning("compute.channels_last is off for this model: torch's CPU kernels crash on its narrow shortcuts")
+    return False
 
 
 @contextmanager
@@ -181,7 +205,7 @@ def make_folder(run: Run, run_dir: str | Path | None) -> Path:
     """Make the run's folder, never one that exists, and write config.yaml and environment.json.
 
     Raises:
-        UserError: the folder exists or cannot be made.
+        UserError: the folder exists or cannot be made, or the run's name, which it is to have, would put it elsewhere.
 
     Example:
         >>> import tempfile
@@ -193,6 +217,8 @@ def make_folder(run: Run, run_dir: str | Path | None) -> Path:
         config = text.dump(run)
     except yaml.YAMLError:
         raise UserError("the objective must be a frozen dataclass of plain values to be kept in a run folder") from None
+    if run_dir is None and (run.name in ("", ".", "..") or set(run.name) & set("/\\\0")):
+        raise UserError(f"the run's name {run.name!r} cannot name its folder: choose a plain one, or give a run folder")
     numbered = (Path("runs") / (run.name if i == 1 else f"{run.name}-{i}") for i in itertools.count(1))
     for folder in numbered if run_dir is None else [Path(run_dir)]:
         try:
@@ -229,8 +255,15 @@ def _taken(run_dir: str | Path | None) -> UserError:
     return UserError(f"{run_dir} exists and is never overwritten: choose another, or go on with --resume")
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, *, objective: Objective | None = None) -> Run:
     """The settings of a run folder.
+
+    Args:
+        folder: where config.yaml lies.
+        objective: for a run of `fit` with an objective of one's own, that objective: the file cannot build it.
+
+    Raises:
+        UserError: no such file, a damaged one, or one that needs `objective`.
 
     Example:
         >>> read_run(Path("missing-run"))
@@ -240,7 +273,24 @@ def read_run(folder: Path) -> Run:
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder: it has no config.yaml")
-    return read_config(path)
+    tree = text.parse(_content(path), source=str(path))
+    if isinstance(tree, dict) and objective is not None:
+        tree.pop("objective", None)
+    elif (name := _own_objective(tree)) is not None:
+        raise UserError(
+            f"{folder} was trained by fit() with an objective of one's own, {name!r}, which {path.name} cannot build: "
+            "go on with uiat.resume(folder, model=..., train_data=..., objective=...)"
+        )
+    run: Run = text.build(Run, tree)
+    return run if objective is None else replace(run, objective=cast(AnyObjective, objective))
+
+
+def _own_objective(tree: Any) -> str | None:
+    """The name of an objective that is none of this package's, in the settings of a run of `fit`."""
+    parts = [tree.get(part) if isinstance(tree, dict) else None for part in ("model", "objective")]
+    model, objective = (part.get("name") if isinstance(part, dict) else None for part in parts)
+    known = {kind().name for kind in get_args(AnyObjective)}
+    return str(objective) if model == CUSTOM and objective is not None and objective not in known else None
 
 
 def read_config(path: Path) -> Run:
@@ -254,13 +304,16 @@ def read_config(path: Path) -> Run:
         Traceback (most recent call last):
         uiat.errors.UserError: cannot read missing.yaml: No such file or directory
     """
+    return text.load(_content(path), source=str(path))
+
+
+def _content(path: Path) -> str:
     try:
-        content = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a text file") from None
-    return text.load(content, source=str(path))
 
 
 def held_out_images(held_out: ImageSet, device: torch.device) -> Tensor:

@@ -84,6 +84,8 @@ def build(kind: type, value: Any, path: str = "") -> Any:
 def _leaf(hint: Any, value: Any, path: str) -> Any:
     if get_origin(hint) is tuple and isinstance(value, str):  # as on the command line: clean,pgd-20
         value = [item.strip() for item in value.split(",")]
+    elif get_origin(hint) is tuple and type(value) in (int, float):  # one milestone, say
+        value = [value]
     if hint in (str, str | None) and type(value) in (int, float):  # YAML reads a name such as 2024 as a number
         value = str(value)
     try:
@@ -133,12 +135,22 @@ def load(text: str, *, source: str = "the configuration") -> Run:
         >>> load("name: mine").name
         'mine'
     """
+    run: Run = build(Run, parse(text, source=source))
+    return run
+
+
+def parse(text: str, *, source: str) -> Any:
+    """What a YAML text holds; an empty one holds no fields.
+
+    Example:
+        >>> parse("seed: 3", source="the configuration")
+        {'seed': 3}
+    """
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
-    run: Run = build(Run, value if value is not None else {})
-    return run
+    return {} if value is None else value
 
 
 def override(run: Run, assignments: Iterable[tuple[str, str]]) -> Run:

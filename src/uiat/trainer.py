@@ -1,7 +1,7 @@
 """Training runs: from a recipe (`train`), from a folder (`resume`), from one's own model and data (`fit`)."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -13,9 +13,12 @@ from uiat import checkpoint, models
 from uiat.config import Compute, Data, Guards, Model, Optimisation, Run, Validation
 from uiat.data import Folder, ImageSet, loader_for
 from uiat.errors import UserError
+from uiat.files import locked
 from uiat.inverse import UniversalPerturbation
 from uiat.objectives import UIAT, AnyObjective, Objective
 from uiat.runs import (
+    CUSTOM,
+    channels_last,
     check_new,
     datasets,
     device_of,
@@ -29,9 +32,7 @@ from uiat.runs import (
 )
 from uiat.store import Store, identity, perturbations
 from uiat.training import Listener, Training
-
-# The model name of a run whose model was passed to `fit`.
-CUSTOM = "custom"
+from uiat.validation import check_plan
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,17 @@ def prepared(run: Run, *, run_dir: str | Path | None = None, listener: Listener 
         9
     """
     check_new(run_dir)
+    check_plan(run)
     device = pick_device(run.compute.device)
     training_set, held_out = datasets(run.data, run.seed)
     with seeded(run.seed, device):
         spec = model_spec(run, training_set)
         model = models.build(**spec).to(device)
         training = _training(run, model, training_set, held_out, listener=listener)
-        training.store = Store(make_folder(run, run_dir), run, spec, identity(training_set))
-        yield training
+        folder = make_folder(run, run_dir)
+        with locked(folder):
+            training.store = Store(folder, run, spec, identity(training_set))
+            yield training
 
 
 def resume(
@@ -114,6 +118,7 @@ def resume(
     model: nn.Module | None = None,
     train_data: ImageSet | tuple[Tensor, Tensor] | Any | None = None,
     validation_data: ImageSet | tuple[Tensor, Tensor] | Any | None = None,
+    objective: Objective | None = None,
     listener: Listener | None = None,
     own_code: bool = False,
 ) -> Trained:
@@ -124,6 +129,7 @@ def resume(
         model: for a run of `fit`: the same model, whatever its weights.
         train_data: for a run of `fit`: the same data.
         validation_data: for a run of `fit`: the same, if it was given there.
+        objective: for a run of `fit` with an objective of your own: the same.
         listener: told about each step and epoch.
         own_code: allow the folder to name code of yours to build the model with, which runs it.
 
@@ -135,7 +141,7 @@ def resume(
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
-    own = (model, train_data, validation_data)
+    own = (model, train_data, validation_data, objective)
     with reopened(run_dir, own=own, listener=listener, own_code=own_code) as training:
         training.fit()
         return _trained(training)
@@ -145,7 +151,7 @@ def resume(
 def reopened(
     run_dir: str | Path,
     *,
-    own: tuple[nn.Module | None, Any, Any] = (None, None, None),
+    own: tuple[nn.Module | None, Any, Any, Objective | None] = (None, None, None, None),
     listener: Listener | None = None,
     own_code: bool = False,
 ) -> Iterator[Training]:
@@ -153,7 +159,7 @@ def reopened(
 
     Args:
         run_dir: as for `resume`.
-        own: (model, train_data, validation_data), as for `resume`.
+        own: (model, train_data, validation_data, objective), as for `resume`.
         listener: as for `resume`.
         own_code: as for `resume`.
 
@@ -167,16 +173,18 @@ def reopened(
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
     folder = Path(run_dir)
-    run = read_run(folder)
-    model, train_data, validation_data = own
+    model, train_data, validation_data, objective = own
+    run = read_run(folder, objective=objective)
     _require_own(folder, fitted=run.model.name == CUSTOM, given=[part is not None for part in own])
-    if model is None:
-        device = pick_device(run.compute.device)
-        training_set, held_out = datasets(run.data, run.seed)
-    else:
-        device = device_of(model)
-        training_set, held_out = own_data(train_data, validation_data, seed=run.seed)
-    with seeded(run.seed, device):
+    with ExitStack() as inside:
+        inside.enter_context(locked(folder))
+        if model is None:
+            device = pick_device(run.compute.device)
+            training_set, held_out = datasets(run.data, run.seed)
+        else:
+            device = device_of(model)
+            training_set, held_out = own_data(train_data, validation_data, seed=run.seed)
+        inside.enter_context(seeded(run.seed, device))
         spec = model_spec(run, training_set) if model is None else _own_spec(training_set)
         model = checkpoint.build(spec, own_code=own_code).to(device) if model is None else model
         training = _training(run, model, training_set, held_out, listener=listener)
@@ -189,7 +197,7 @@ def _require_own(folder: Path, *, fitted: bool, given: list[bool]) -> None:
     if fitted and not all(given[:2]):
         raise UserError(f"{folder} was made by fit(): go on with uiat.resume(folder, model=..., train_data=...)")
     if any(given) and not fitted:
-        raise UserError(f"{folder} names its own model and data: leave out model, train_data and validation_data")
+        raise UserError(f"{folder} names its own model and data: leave out model, train_data and the rest")
 
 
 def fit(
@@ -252,10 +260,14 @@ def fit(
         compute=compute or Compute(channels_last=False),
         **{name: value for name, value in settings.items() if value is not None},  # type: ignore[arg-type]
     )
-    with seeded(seed, device_of(model)):
+    check_plan(run)
+    with ExitStack() as inside:
+        inside.enter_context(seeded(seed, device_of(model)))
         training = _training(run, model, data, held_out, listener=listener)
         if run_dir is not None:
-            training.store = Store(make_folder(run, run_dir), run, _own_spec(data), identity(data))
+            folder = make_folder(run, run_dir)
+            inside.enter_context(locked(folder))
+            training.store = Store(folder, run, _own_spec(data), identity(data))
         training.fit()
     return _trained(training)
 
@@ -276,14 +288,15 @@ def _training(
 ) -> Training:
     """The run about to begin, its model tried on a few images; nothing is written before this has succeeded."""
     device, memory_format = device_of(model), torch.contiguous_format
-    if run.compute.channels_last:
+    last = channels_last(model, asked=run.compute.channels_last)
+    if last:
         memory_format = torch.channels_last
         model.to(memory_format=memory_format)
     images = held_out_images(held_out, device).contiguous(memory_format=memory_format)
     try:
         models.check_model(model, images, training_set.num_classes)
     except RuntimeError as error:
-        if run.compute.channels_last and ".reshape" in str(error):
+        if last and ".reshape" in str(error):
             raise UserError(
                 "the model calls .view() on its activations, which channels-last memory does not allow: "
                 "set compute.channels_last to false, or use .reshape() there"
@@ -295,7 +308,7 @@ def _training(
         augment=run.data.augment,
         device=device,
         seed=run.seed,
-        channels_last=run.compute.channels_last,
+        channels_last=last,
         num_workers=run.data.workers,
     )
     return Training(run, model, loader, held_out, listener=listener)

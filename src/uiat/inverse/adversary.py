@@ -4,6 +4,7 @@ Source: Dong et al., "The Enemy of My Enemy is My Friend", CVPR 2023 (UIAT). PAP
 paper's own and which are inferred.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -12,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from uiat.attacks import input_gradient, projected_gradient
-from uiat.checks import check_choices
+from uiat.checks import check_choices, check_step
 from uiat.errors import UserError
 from uiat.inverse.loss import Regulariser, inverse_loss
 from uiat.inverse.state import InverseState
@@ -28,7 +29,7 @@ class Inverse(NamedTuple):
 
 
 def _require(value: float, name: str, low: float, high: float = float("inf")) -> None:
-    if not low <= value <= high:
+    if not (low <= value <= high and math.isfinite(value)):
         bounds = f"at least {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
         raise UserError(f"{name} must be {bounds}, but is {value:g}")
 
@@ -39,7 +40,9 @@ def _set_numbers(adversary: "InverseAdversary") -> None:
         object.__setattr__(adversary, name, number(getattr(adversary, name), name=f"inverse.{name}"))
         if getattr(adversary, name) == 0:
             raise UserError(f"inverse.{name} must be positive")
+    check_step(float(adversary.step_size), radius=float(adversary.radius), name="inverse.step_size")
     _require(adversary.steps, "inverse.steps", 1)
+    _require(adversary.regulariser_weight, "inverse.regulariser_weight", 0)
 
 
 @dataclass(frozen=True, kw_only=True)
