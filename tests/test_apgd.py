@@ -10,8 +10,9 @@ from torch import nn
 
 from helpers import Binary, Blocks, Passes, assert_untouched, batch, cnn, interior, mlp, snapshot
 from test_threat import length, slack
-from uiat import L2, PGD, Linf, data, losses, models
-from uiat.attacks.apgd import APGD, _ranked, checkpoints
+from uiat import L1, L2, PGD, Linf, data, losses, models
+from uiat.attacks.apgd import APGD, checkpoints
+from uiat.attacks.climbing import ranked, values
 from uiat.attacks.points import advance, join, keys, select, split
 from uiat.errors import UserError
 from uiat.modes import crafting
@@ -198,9 +199,9 @@ def test_starts_lie_on_the_sphere():
 def test_targets_are_the_likeliest_wrong_classes_in_order():
     logits = torch.tensor([[1.0, 4.0, 3.0, 2.0], [9.0, 1.0, 2.0, 3.0]])
     y = torch.tensor([1, 3])  # the second is misclassified: its label is left out all the same
-    aims = [_ranked(logits, y, attempt, targets=9).tolist() for attempt in range(4)]
+    aims = [ranked(logits, y, attempt, targets=9).tolist() for attempt in range(4)]
     assert aims == [[2, 0], [3, 2], [0, 1], [2, 0]]
-    assert [_ranked(logits, y, attempt, targets=2)[0].item() for attempt in range(4)] == [2, 3, 2, 3]
+    assert [ranked(logits, y, attempt, targets=2)[0].item() for attempt in range(4)] == [2, 3, 2, 3]
 
 
 def test_the_targeted_attack_raises_the_ratio_of_its_target():
@@ -282,7 +283,7 @@ def test_the_best_loss_is_the_loss_at_the_best_place_and_never_falls(attack, see
     for i in range(attack.iterations):
         with crafting(model):
             after = attack.iterate(model, points, i)
-            value = attack._values(model(after["x_best"]), after)
+            value = values(attack.loss, model(after["x_best"]), after)
         assert (after["loss_best"] >= points["loss_best"]).all()
         torch.testing.assert_close(value, after["loss_best"], rtol=1e-4, atol=1e-5)
         points = after
@@ -435,6 +436,8 @@ def test_what_an_attempt_costs(loss, forwards):
     ("changes", "says"),
     [
         ({"threat": "Linf:8/255"}, "threat must be a threat model"),
+        ({"threat": L1(12)}, "none for L1: see SparseAPGD"),
+        ({"draws": 0}, "draws must be at least 1"),
         ({"loss": "dlt"}, "did you mean 'dlr'"),
         ({"iterations": 0}, "iterations must be at least 1"),
         ({"restarts": 0}, "restarts must be at least 1"),

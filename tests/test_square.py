@@ -133,12 +133,12 @@ def test_a_bump_is_equation_two():
     lower = torch.tensor([[2, 1, 1, 1, 2], [2, 1, 0, 1, 2], [2, 1, 1, 1, 2]])
     up, down = (torch.tensor(value)[half] for half in (upper, lower))
     expected = torch.cat([up / up.norm(), -down / down.norm()]) / 2**0.5
-    torch.testing.assert_close(square._bump(5, torch.zeros(1)), expected)
+    torch.testing.assert_close(square._bump(5, torch.zeros(1), 2), expected)
 
 
 @pytest.mark.parametrize("pixels", range(1, 12))
 def test_a_bump_has_length_one_and_two_halves(pixels):
-    bump = square._bump(pixels, torch.zeros(1, dtype=torch.float64))
+    bump = square._bump(pixels, torch.zeros(1, dtype=torch.float64), 2)
     assert bump.norm().item() == pytest.approx(1)
     assert (bump[: pixels // 2] > 0).all()
     assert (bump[pixels // 2 :] < 0).all()
@@ -163,7 +163,7 @@ def test_l2_follows_algorithm_three():
     key = keys(0, torch.tensor([5]))
     u = square.uniform(key, (7,))[0].double()
     top, left, top2, left2 = (int(v * 6) for v in u[:4])
-    bump = square._bump(3, x)
+    bump = square._bump(3, x, 2)
     bump = bump if u[4] < 0.5 else bump.t()
     expected, window = delta.clone(), (slice(top, top + 3), slice(left, left + 3))
     union = torch.zeros(8, 8, dtype=torch.bool)
@@ -414,7 +414,7 @@ def other_norm():
     ("changes", "says"),
     [
         ({"threat": 0.1}, "threat must be a threat model"),
-        ({"threat": other_norm()}, "Linf and one for L2, but none for L7"),
+        ({"threat": other_norm()}, "versions for Linf, L2 and L1, but none for L7"),
         ({"iterations": 0}, "iterations must be at least 1, but is 0"),
         ({"restarts": -1}, "restarts must be at least 1, but is -1"),
         ({"p_init": 0.0}, "p_init is a share"),

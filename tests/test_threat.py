@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uiat.errors import UserError
-from uiat.threat import L2, NORMS, Linf, number, parse, to_range
+from uiat.threat import L1, L1_SHARE, L2, NORMS, Linf, number, parse, to_range
 
-THREATS = [Linf("8/255"), Linf(0.3), L2(0.5), L2(3.0)]
+THREATS = [Linf("8/255"), Linf(0.3), L2(0.5), L2(3.0), L1(1.0), L1(5.0)]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 
 threats = st.one_of(
     st.floats(1e-3, 0.99).map(Linf),
     st.floats(1e-3, 15.9).map(L2),
+    st.floats(1e-3, 300.0).map(L1),
 )
 shapes = st.sampled_from([(1, 1, 1, 1), (3, 1, 8, 8), (2, 3, 5, 7), (4, 10)])
 dtypes = st.sampled_from(DTYPES)
@@ -28,10 +29,13 @@ def slack(threat, x):
     Linf: x - epsilon and x + epsilon are rounded once, by at most half a unit in the last place of a number below 2.
     L2: the length, its reciprocal times epsilon and the product are each rounded, a relative error of a few units of
     epsilon; adding x rounds every pixel once more, and n such errors are at most sqrt(n) times one of them long.
+    L1: likewise, but n such errors add up.
     """
     unit = torch.finfo(x.dtype).eps
     if isinstance(threat, Linf):
         return unit
+    if isinstance(threat, L1):
+        return 4 * unit * float(threat.epsilon) + unit * x[0].numel()
     return 4 * unit * float(threat.epsilon) + unit * math.sqrt(x[0].numel())
 
 
@@ -79,7 +83,7 @@ def test_what_is_not_a_number_is_refused(value, says):
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("kind", [Linf, L2])
+@pytest.mark.parametrize("kind", [Linf, L2, L1])
 @pytest.mark.parametrize(
     ("epsilon", "says"),
     [(0, "must be positive"), (-1, "negative"), (float("nan"), "finite"), ("x", "number"), (None, "number")],
@@ -90,7 +94,13 @@ def test_a_radius_that_is_none_is_refused(kind, epsilon, says):
 
 
 @pytest.mark.parametrize(
-    ("kind", "epsilon", "meant"), [(Linf, 8, '"8/255" (0.03137)'), (Linf, 1.0, '"1/255"'), (L2, 128, '"128/255"')]
+    ("kind", "epsilon", "meant"),
+    [
+        (Linf, 8, '"8/255" (0.03137)'),
+        (Linf, 1.0, '"1/255"'),
+        (L2, 128, '"128/255"'),
+        (L1, 2000, '"2000/255" (7.843)'),
+    ],
 )
 def test_a_radius_in_pixels_is_refused_with_what_was_meant(kind, epsilon, meant):
     with pytest.raises(UserError) as caught:
@@ -107,7 +117,14 @@ def test_a_threat_model_is_a_value():
 
 
 @pytest.mark.parametrize(
-    ("text", "threat"), [("Linf:8/255", Linf("8/255")), ("l2:0.5", L2(0.5)), ("LINF:0.3", Linf(0.3))]
+    ("text", "threat"),
+    [
+        ("Linf:8/255", Linf("8/255")),
+        ("l2:0.5", L2(0.5)),
+        ("LINF:0.3", Linf(0.3)),
+        ("L1:12", L1(12.0)),
+        ("l1:2000/255", L1(2000 / 255)),
+    ],
 )
 def test_a_threat_model_is_read(text, threat):
     assert parse(text) == threat
@@ -171,10 +188,45 @@ def test_an_l2_projection_keeps_the_direction():
     torch.testing.assert_close(L2(1.0).ball(delta), torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]))
 
 
+def box_nearest(delta, x, epsilon):
+    """The projection onto the L1 ball and [0, 1], one image (n,), by bisection on what every entry loses."""
+    low, high = 0.0, delta.abs().max().item()
+    shrunk = lambda loss: ((delta.abs() - loss).clamp_min(0) * delta.sign()).clamp(-x, 1 - x)  # noqa: E731
+    if shrunk(0.0).abs().sum() <= epsilon:
+        return x + shrunk(0.0)
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if shrunk(middle).abs().sum() > epsilon else (low, middle)
+    return x + shrunk(high)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([0.01, 0.5, 2.0, 100.0]), st.sampled_from([0.1, 1.0, 10.0]))
+def test_an_l1_projection_is_the_nearest_point_of_the_ball_within_the_range(seed, epsilon, size):
+    source = torch.Generator().manual_seed(seed)
+    x = torch.rand(4, 20, generator=source, dtype=torch.float64)
+    x[0], x[1] = x[0].round(), x[1].round(decimals=1)
+    delta = size * torch.randn(4, 20, generator=source, dtype=torch.float64).round(decimals=1)  # ties
+    expected = torch.stack([box_nearest(d, image, epsilon) for d, image in zip(delta, x, strict=True)])
+    torch.testing.assert_close(L1(epsilon).project(x + delta, x), expected, rtol=0, atol=1e-9)
+
+
+def test_an_l1_projection_minds_the_box():
+    """Ball and range one after the other would stop at a length of 0.75: the first pixel cannot use its half."""
+    x, outside = torch.tensor([[0.75, 0.5]]), torch.tensor([[1.75, 1.5]])
+    torch.testing.assert_close(L1(1.0).ball(outside - x), torch.tensor([[0.5, 0.5]]))
+    torch.testing.assert_close(L1(0.6).project(outside, x), torch.tensor([[1.0, 0.85]]))
+
+
+def test_projecting_costs_no_entry_that_is_zero():
+    delta = torch.tensor([[3.0, 0.0, -1.0, 0.0]])
+    torch.testing.assert_close(L1(1.0).ball(delta), torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
+    assert torch.equal(L1(1.0).ball(torch.zeros(2, 3)), torch.zeros(2, 3))
+
+
 # --- directions
 
 
-@pytest.mark.parametrize("threat", THREATS)
+@pytest.mark.parametrize("threat", [threat for threat in THREATS if threat.norm != "L1"])
 def test_the_steepest_direction_rises_most(threat):
     """A linear function's best rise over the unit ball is the dual norm of its gradient (Hoelder)."""
     gradient = torch.randn(5, 1, 8, 8, dtype=torch.float64)
@@ -183,6 +235,19 @@ def test_the_steepest_direction_rises_most(threat):
     rise = (direction * gradient).flatten(1).sum(1)
     dual = gradient.flatten(1).abs().sum(1) if isinstance(threat, Linf) else gradient.flatten(1).norm(dim=1)
     torch.testing.assert_close(rise, dual)
+
+
+def test_an_l1_step_is_shared_by_the_largest_entries():
+    """Of 100 entries the largest five, a fifth each; zeros take no share."""
+    assert L1_SHARE == 0.05
+    gradient = torch.arange(100.0).view(1, 1, 10, 10) - 97
+    expected = torch.zeros(100)
+    expected[:5] = -0.2
+    assert torch.equal(L1(1.0).steepest(gradient).flatten(), expected)
+    lonely = torch.zeros(1, 100)
+    lonely[0, 7] = 1e-30
+    assert torch.equal(L1(1.0).steepest(lonely), (lonely > 0).float())
+    assert L1(1.0).steepest(torch.ones(2, 3)).abs().sum(1).tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("size", [1e-40, 1e-30, 1e-20, 1e-8, 1.0, 1e25])
@@ -224,3 +289,13 @@ def test_l2_noise_is_uniform_in_the_ball():
     length = L2(0.5).length(L2(0.5).noise(torch.zeros(4000, 3)))
     assert (length / 0.5).pow(3).mean().item() == pytest.approx(0.5, abs=0.02)  # standard error 0.0046
     assert (length < 0.25).float().mean().item() == pytest.approx(1 / 8, abs=0.02)
+
+
+def test_l1_noise_is_uniform_in_the_ball():
+    """The simplex of the sizes is uniform: in three dimensions a size has mean epsilon / 4, and signs are fair."""
+    noise = L1(0.5).noise(torch.zeros(4000, 3))
+    share = L1(0.5).length(noise) / 0.5
+    assert share.pow(3).mean().item() == pytest.approx(0.5, abs=0.02)
+    assert (share < 0.5).float().mean().item() == pytest.approx(1 / 8, abs=0.02)
+    assert noise.abs().mean().item() == pytest.approx(0.125, abs=0.004)
+    assert noise.sign().mean().item() == pytest.approx(0, abs=0.03)

@@ -5,15 +5,29 @@ ball, the direction of steepest ascent, how to draw a random start, and how long
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from uiat.errors import UserError, nearest
+
+L1_SHARE = 0.05  # of the pixels, in a step under L1
+
+
+@runtime_checkable
+class Numbers(Protocol):
+    """A source of random numbers for a batch of b examples; each call draws others than the call before."""
+
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "b ..."]:
+        """Numbers in [0, 1), (b, *shape)."""
+
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "b ..."]:
+        """Standard normal numbers, (b, *shape)."""
 
 
 def number(value: float | str, *, name: str = "epsilon") -> float:
@@ -72,6 +86,29 @@ def _lengths(v: Tensor) -> Tensor:
     return torch.linalg.vector_norm(v.flatten(1), dim=1).view(-1, *[1] * (v.ndim - 1))
 
 
+def _soften(delta: Tensor, room: Tensor, epsilon: float) -> Tensor:
+    """The nearest d to `delta` with ||d||_1 <= epsilon and |d| <= room, entry by entry of the sign of `delta`.
+
+    Every entry loses the same amount, down to zero, or stays at its room where that is less still. The length, as a
+    function of the amount, is made of straight pieces; their ends are sorted, and the piece that epsilon lies on
+    gives the amount.
+    """
+    wide = delta.flatten(1).float() if delta.dtype in (torch.bfloat16, torch.float16) else delta.flatten(1)
+    size, room = wide.abs(), room.flatten(1).to(wide)
+    ends, order = torch.cat([size, (size - room).clamp_min(0)], dim=1).sort(dim=1, descending=True)
+    # Entries that are neither zero nor at their room once the amount is below an end.
+    free = torch.where(order < size.shape[1], 1.0, -1.0).to(wide).cumsum(dim=1)
+    length = torch.zeros_like(ends)
+    length[:, 1:] = (free[:, :-1] * (ends[:, :-1] - ends[:, 1:])).cumsum(dim=1)
+    piece = ((length <= epsilon).sum(dim=1, keepdim=True) - 1).clamp_min(0)
+    end, slope, reached = (values.gather(1, piece) for values in (ends, free, length))
+    amount = (end - (epsilon - reached) / slope.clamp_min(1)).clamp_min(0)
+    kept = torch.minimum((size - amount).clamp_min(0), room)
+    # The sums above are rounded; what is left of the excess goes by scale, so that the ball holds.
+    total = kept.sum(dim=1, keepdim=True).clamp_min(torch.finfo(wide.dtype).tiny)
+    return (kept * (epsilon / total).clamp_max(1.0) * wide.sign()).to(delta.dtype).view_as(delta)
+
+
 @dataclass(frozen=True)
 class Linf:
     """Every pixel value may move by at most epsilon: ||x_adv - x||_inf <= epsilon (Goodfellow et al. 2015).
@@ -108,6 +145,10 @@ class Linf:
     def noise(self, x: Float[Tensor, "b ..."], *, generator: torch.Generator | None = None) -> Float[Tensor, "b ..."]:
         """A perturbation drawn uniformly from the ball, shaped like `x`."""
         return torch.empty_like(x).uniform_(-float(self.epsilon), float(self.epsilon), generator=generator)
+
+    def noise_from(self, x: Float[Tensor, "b ..."], numbers: Numbers) -> Float[Tensor, "b ..."]:
+        """The same from another source, such as one in which each example has random numbers of its own."""
+        return (2 * numbers.uniform(x.shape[1:]) - 1).to(x) * float(self.epsilon)
 
     def length(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b"]:
         """The norm of each perturbation."""
@@ -160,13 +201,87 @@ class L2:
         scale = float(self.epsilon) * share.pow(1 / max(1, x[0].numel()))
         return direction * scale.view(-1, *[1] * (x.ndim - 1))
 
+    def noise_from(self, x: Float[Tensor, "b ..."], numbers: Numbers) -> Float[Tensor, "b ..."]:
+        """The same from another source, such as one in which each example has random numbers of its own."""
+        direction = self.steepest(numbers.normal(x.shape[1:]).to(x))
+        scale = float(self.epsilon) * numbers.uniform(()).to(x).pow(1 / max(1, x[0].numel()))
+        return direction * scale.view(-1, *[1] * (x.ndim - 1))
+
     def length(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b"]:
         """The norm of each perturbation."""
         return torch.linalg.vector_norm(delta.flatten(1), dim=1)
 
 
-Threat = Linf | L2
-NORMS: dict[str, type[Linf] | type[L2]] = {"Linf": Linf, "L2": L2}
+@dataclass(frozen=True)
+class L1:
+    """The changes of all pixel values sum to at most epsilon: ||x_adv - x||_1 <= epsilon (Chen et al. 2018, EAD).
+
+    Args:
+        epsilon: radius in units of the image range [0, 1], such as 12 or "2000/255". A float afterwards.
+
+    Raises:
+        UserError: epsilon is zero, negative, not finite, or looks like a sum of pixel values up to 255.
+
+    Example:
+        >>> L1(1).project(torch.tensor([[0.2, 0.2, 1.5]]), torch.zeros(1, 3)).tolist()
+        [[0.0, 0.0, 1.0]]
+    """
+
+    epsilon: float | str
+    norm: Literal["L1"] = "L1"
+
+    def __post_init__(self) -> None:
+        # Common radii run from 5 (small images) and 12 (CIFAR) to 255 (ImageNet); 2000 would be meant as "2000/255".
+        object.__setattr__(self, "epsilon", radius(self.epsilon, limit=1_000.0, norm="L1"))
+
+    def ball(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """The nearest perturbation of length at most epsilon (Duchi et al. 2008)."""
+        return _soften(delta, torch.full_like(delta, torch.inf), float(self.epsilon))
+
+    def project(self, x_adv: Float[Tensor, "b ..."], x: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """The nearest image to `x_adv` in [0, 1] and in the ball around `x`, exactly (Croce & Hein 2021, prop. 2.1).
+
+        Into the ball first and into [0, 1] after that would lose a good part of the radius: "Mind the box".
+        """
+        delta = x_adv - x
+        return to_range(x + _soften(delta, torch.where(delta > 0, 1 - x, x), float(self.epsilon)))
+
+    def steepest(self, gradient: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """The signs of the largest twentieth of the gradient's entries, shared alike, at length one.
+
+        The single largest entry would raise a linear function most, but a step along it changes one pixel, and ends at
+        the edge of its range. So the part of SLIDE is taken (Tramer & Boneh 2019), with a fixed share.
+        """
+        rows = gradient.flatten(1)
+        most = rows.abs().topk(math.ceil(rows.shape[1] * L1_SHARE), dim=1).indices
+        signs = rows.gather(1, most).sign()
+        signs = signs / signs.abs().sum(dim=1, keepdim=True).clamp_min(1)
+        return torch.zeros_like(rows).scatter(1, most, signs).view_as(gradient)
+
+    def noise(self, x: Float[Tensor, "b ..."], *, generator: torch.Generator | None = None) -> Float[Tensor, "b ..."]:
+        """A perturbation drawn uniformly from the ball, shaped like `x`."""
+        sizes = torch.empty_like(x).exponential_(generator=generator)
+        signs = torch.empty_like(x).uniform_(-1.0, 1.0, generator=generator).sign()
+        share = torch.empty(len(x), device=x.device, dtype=x.dtype).uniform_(generator=generator)
+        total = self.length(sizes).clamp_min(torch.finfo(x.dtype).tiny)
+        scale = float(self.epsilon) * share.pow(1 / max(1, x[0].numel())) / total
+        return sizes * signs * scale.view(-1, *[1] * (x.ndim - 1))
+
+    def noise_from(self, x: Float[Tensor, "b ..."], numbers: Numbers) -> Float[Tensor, "b ..."]:
+        """The same from another source, such as one in which each example has random numbers of its own."""
+        sizes = -(1 - numbers.uniform(x.shape[1:])).log().to(x)
+        signs = (2 * numbers.uniform(x.shape[1:]) - 1).sign().to(x)
+        share = numbers.uniform(()).to(x).pow(1 / max(1, x[0].numel()))
+        scale = float(self.epsilon) * share / self.length(sizes).clamp_min(torch.finfo(x.dtype).tiny)
+        return sizes * signs * scale.view(-1, *[1] * (x.ndim - 1))
+
+    def length(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b"]:
+        """The norm of each perturbation."""
+        return delta.abs().flatten(1).sum(dim=1)
+
+
+Threat = Linf | L2 | L1
+NORMS: dict[str, type[Linf] | type[L2] | type[L1]] = {"Linf": Linf, "L2": L2, "L1": L1}
 
 
 def require(threat: object) -> None:
@@ -182,7 +297,7 @@ def require(threat: object) -> None:
 
 
 def parse(text: str) -> Threat:
-    """The threat model written as "Linf:8/255" or "L2:0.5".
+    """The threat model written as "Linf:8/255", "L2:0.5" or "L1:12".
 
     Raises:
         UserError: an unknown norm or a radius that is not one.

@@ -2,21 +2,30 @@
 
 from uiat.attacks.apgd import APGD
 from uiat.attacks.fab import FAB
+from uiat.attacks.fmn import FMN, minimum_norm
 from uiat.attacks.gradient import Gradient, InnerLoss, input_gradient, projected_gradient
+from uiat.attacks.noise import Noise
 from uiat.attacks.pgd import FGSM, FGSMRS, PGD
 from uiat.attacks.points import Search
+from uiat.attacks.sparse_apgd import SparseAPGD
 from uiat.attacks.square import Square
+from uiat.attacks.transfer import Transfer
 
 __all__ = [
     "APGD",
     "FAB",
     "FGSM",
     "FGSMRS",
+    "FMN",
     "PGD",
     "Gradient",
     "InnerLoss",
+    "Noise",
     "Search",
+    "SparseAPGD",
     "Square",
+    "Transfer",
     "input_gradient",
+    "minimum_norm",
     "projected_gradient",
 ]

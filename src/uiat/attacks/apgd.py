@@ -7,14 +7,12 @@ place it has been and halves its step.
 
 import itertools
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uiat import losses
-from uiat.attacks.gradient import input_gradient
+from uiat.attacks.climbing import NAMES, Climbed, attempts, choose, look, ranked, shaped
 from uiat.attacks.points import Classifier, Points, normal, rekey, uniform
 from uiat.checks import check_choices, check_counts
 from uiat.errors import UserError
@@ -23,7 +21,6 @@ from uiat.threat import Threat, require
 # Section 3 of the paper: the share of the step and of the last movement in the next one; the first step, in epsilon.
 MOMENTUM = 0.75
 FIRST_STEP = 2.0
-NAMES = {"ce": "apgd-ce", "dlr": "apgd-dlr", "targeted-dlr": "apgd-t"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +39,7 @@ class APGD:
         restarts: attempts from other starts; with targets, this many rounds of all of them.
         targets: classes to aim at with "targeted-dlr", at most all wrong ones.
         rho: the share of steps since the last checkpoint that must raise the loss, or else the step is halved.
+        draws: passes over each place that are averaged, for a model that answers at random (EOT).
 
     Raises:
         UserError: a field out of its range, or a norm that the attack does not have.
@@ -58,18 +56,21 @@ class APGD:
     """
 
     threat: Threat
-    loss: Literal["ce", "dlr", "targeted-dlr"] = "ce"
+    loss: Climbed = "ce"
     iterations: int = 100
     restarts: int = 1
     targets: int = 9
     rho: float = 0.75
+    draws: int = 1
 
     def __post_init__(self) -> None:
         check_choices(self)
         require(self.threat)
         if self.threat.norm not in ("Linf", "L2"):
-            raise UserError(f"Auto-PGD has a version for Linf and one for L2, but none for {self.threat.norm}")
-        check_counts(self, "iterations", "restarts", "targets")
+            raise UserError(
+                f"APGD has a version for Linf and one for L2, but none for {self.threat.norm}: see SparseAPGD"
+            )
+        check_counts(self, "iterations", "restarts", "targets", "draws")
         if not 0 < self.rho <= 1:
             raise UserError(f"rho is a share of the steps, above 0 and at most 1, but is {self.rho}")
 
@@ -80,8 +81,7 @@ class APGD:
 
     def attempts(self, num_classes: int) -> int:
         """Restarts, each of them once for every target; none where there is only one class to predict."""
-        wrong = max(num_classes - 1, 0)
-        return self.restarts * min(self.targets if self.loss == "targeted-dlr" else 1, wrong)
+        return attempts(self.loss, num_classes, restarts=self.restarts, targets=self.targets)
 
     @torch.no_grad()
     def start(
@@ -102,7 +102,7 @@ class APGD:
         x_adv = _surface(self.threat, x, rekey(key, attempt))
         points = {"x": x, "y": y, "key": key, "x_adv": x_adv, "x_old": x_adv}
         if self.loss == "targeted-dlr":
-            points["target"] = _ranked(model(x), y, attempt, targets=self.targets)
+            points["target"] = ranked(model(x), y, attempt, targets=self.targets)
         points |= self._look(model, points)
         return points | {
             "x_best": x_adv,
@@ -123,8 +123,8 @@ class APGD:
         points |= {"broken": broken | points["broken"], "rises": points["rises"] + (points["loss"] > before)}
         better = points["loss"] > points["loss_best"]
         points |= {
-            "x_best": _where(better, points["x_adv"], points["x_best"]),
-            "gradient_best": _where(better, points["gradient"], points["gradient_best"]),
+            "x_best": choose(better, points["x_adv"], points["x_best"]),
+            "gradient_best": choose(better, points["gradient"], points["gradient_best"]),
             "loss_best": torch.where(better, points["loss"], points["loss_best"]),
         }
         for since, at in itertools.pairwise((0, *checkpoints(self.iterations))):
@@ -135,33 +135,15 @@ class APGD:
     def _moved(self, points: Points, *, momentum: bool) -> Tensor:
         """z = project(x_t + step * steepest); x_t+1 = project(x_t + 0.75 (z - x_t) + 0.25 (x_t - x_t-1))."""
         x, x_adv = points["x"], points["x_adv"]
-        step = _shaped(points["step"], x) * self.threat.steepest(points["gradient"])
+        step = shaped(points["step"], x) * self.threat.steepest(points["gradient"])
         moved = self.threat.project(x_adv + step, x)
         if momentum:
             mixed = x_adv + MOMENTUM * (moved - x_adv) + (1 - MOMENTUM) * (x_adv - points["x_old"])
             moved = self.threat.project(mixed, x)
-        return _where(points["broken"], x_adv, moved)
+        return choose(points["broken"], x_adv, moved)
 
     def _look(self, model: Classifier, points: Points, *, last: bool = False) -> Points:
-        """Loss, whether the prediction is wrong, and the gradient, all of one forward pass."""
-
-        def loss(x_adv: Tensor) -> tuple[Tensor, Tensor]:
-            logits = model(x_adv)
-            return self._values(logits, points), logits
-
-        if last:
-            values, logits = loss(points["x_adv"])
-            return {"loss": values, "broken": logits.argmax(dim=1) != points["y"]}
-        found = input_gradient(loss, points["x_adv"])
-        # A gradient that is not a number would move the point to where no prediction means anything.
-        gradient = found.gradient.nan_to_num(nan=0.0)
-        return {"loss": found.values, "broken": found.logits.argmax(dim=1) != points["y"], "gradient": gradient}
-
-    def _values(self, logits: Tensor, points: Points) -> Float[Tensor, "b"]:
-        if self.loss == "targeted-dlr":
-            return losses.dlr_targeted(logits, points["y"], points["target"])
-        of = losses.cross_entropy if self.loss == "ce" else losses.dlr
-        return of(logits, points["y"])
+        return look(model, points, points["x_adv"], loss=self.loss, draws=self.draws, last=last)
 
     def _checked(self, points: Points, *, steps: int) -> Points:
         """Where too few steps rose, or where nothing came of a step that was left as it was: half, from the best point.
@@ -174,8 +156,8 @@ class APGD:
         halved = (points["rises"] < self.rho * steps) | stuck
         back = halved & ~points["broken"]
         return points | {
-            "x_adv": _where(back, points["x_best"], points["x_adv"]),
-            "gradient": _where(back, points["gradient_best"], points["gradient"]),
+            "x_adv": choose(back, points["x_best"], points["x_adv"]),
+            "gradient": choose(back, points["gradient_best"], points["gradient"]),
             "loss": torch.where(back, points["loss_best"], points["loss"]),
             "step": torch.where(halved, points["step"] / 2, points["step"]),
             "halved": halved,
@@ -210,23 +192,4 @@ def _surface(threat: Threat, x: Tensor, key: Tensor) -> Tensor:
     shape = x.shape[1:]
     draw = (2 * uniform(key, shape) - 1 if threat.norm == "Linf" else normal(key, shape)).to(x.dtype)
     length = threat.length(draw).clamp_min(torch.finfo(x.dtype).tiny)
-    return threat.project(x + float(threat.epsilon) * draw / _shaped(length, x), x)
-
-
-def _ranked(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], attempt: int, *, targets: int) -> Int[Tensor, "b"]:
-    """The class that an attempt aims at: of the wrong ones the likeliest, the second likeliest, ..., and again."""
-    wrong = logits.shape[1] - 1
-    if wrong < 1:
-        raise UserError("there is no class to aim at: the model tells only one apart")
-    order = logits.scatter(1, y[:, None], float("-inf")).argsort(dim=1, descending=True, stable=True)
-    return order[:, attempt % min(targets, wrong)]
-
-
-def _shaped(values: Float[Tensor, "b"], x: Tensor) -> Tensor:
-    """Numbers of each point, shaped to multiply its image."""
-    return values.view(-1, *[1] * (x.ndim - 1))
-
-
-def _where(which: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """Whole images, chosen by a condition of each point."""
-    return torch.where(which.view(-1, *[1] * (yes.ndim - 1)), yes, no)
+    return threat.project(x + float(threat.epsilon) * draw / shaped(length, x), x)

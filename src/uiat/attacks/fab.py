@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from uiat.attacks.boundary import nearest_boundary
 from uiat.attacks.gradient import Gradient, InnerLoss, input_gradient
 from uiat.attacks.hyperplane import onto_hyperplane
 from uiat.attacks.points import Classifier, Points, normal, rekey, uniform
@@ -23,7 +24,7 @@ SHORTEST = 1e-8  # a step of length zero counts as this long where two lengths a
 
 @dataclass(frozen=True, kw_only=True)
 class FAB:
-    """FAB-T (Croce & Hein 2020, algorithm 1 and section 3.4): towards one other class at a time.
+    """FAB-T (Croce & Hein 2020, algorithm 1 and section 3.4): towards one other class at a time; or FAB, towards any.
 
     Attempt j aims at the (j+2)-th most likely class of the image, or at the (j+1)-th of the classes other than y where
     the image is misclassified already. With K classes there are at most K - 1 targets, so K = 2 has one and K = 1
@@ -33,7 +34,8 @@ class FAB:
     A point is broken once an adversarial example is found within epsilon; until then `distance` is the norm of the
     shortest adversarial perturbation so far (infinity if none), which may belong to any class other than y.
 
-    Passes over a point in an attempt of n iterations: 2 n forwards and n backwards, in later rounds one more of each.
+    Passes over a point in an attempt of n iterations: 2 n forwards and n backwards, in later rounds one more of each;
+    for FAB every backward is K of them, one for each class.
 
     Args:
         threat: the ball; its norm is what is kept small.
@@ -43,6 +45,8 @@ class FAB:
         alpha_max: the largest weight of the step from the image itself, against the step from the last iterate.
         eta: how far a step goes, 1 being onto the linearised boundary.
         beta: how much of the perturbation an adversarial iterate keeps.
+        targeted: aim at one class an attempt. Otherwise every step goes to the boundary that is nearest by its
+            linearisation, whichever class is behind it.
 
     Raises:
         UserError: a field out of its range.
@@ -66,6 +70,7 @@ class FAB:
     alpha_max: float = 0.1
     eta: float = 1.05
     beta: float = 0.9
+    targeted: bool = True
 
     def __post_init__(self) -> None:
         require(self.threat)
@@ -78,12 +83,16 @@ class FAB:
 
     @property
     def name(self) -> str:
-        """As in records."""
-        return "fab-t"
+        """As in records: "fab-t", or "fab" without targets."""
+        return "fab-t" if self.targeted else "fab"
 
     def attempts(self, num_classes: int) -> int:
         """A round over the targets for each restart; no class but y, no attempt."""
-        return self.restarts * min(self.targets, num_classes - 1)
+        return self.restarts * self._round(num_classes)
+
+    def _round(self, num_classes: int) -> int:
+        """Attempts of one round: the targets there are, or a single one."""
+        return max(min(self.targets if self.targeted else 1, num_classes - 1), 0)
 
     @torch.no_grad()
     def start(
@@ -105,12 +114,14 @@ class FAB:
         def aim(logits: Tensor) -> Tensor:
             return _target(logits, y, attempt, self.targets)
 
-        here = input_gradient(_difference(model, y, aim), x)
-        points = {"x": x, "y": y, "key": key, "target": aim(here.logits), "x_adv": x}
+        points = {"x": x, "y": y, "key": key, "x_adv": x}
+        here = self._boundary(model, points, x, aim)
+        if self.targeted:
+            points["target"] = aim(here.logits)
         points["broken"] = torch.zeros_like(y, dtype=torch.bool)
         points["distance"] = torch.full_like(here.values, float("inf"), dtype=x.dtype)
         points = _recall(self._judge(self._move(points, x), here.logits), here)
-        if attempt < min(self.targets, here.logits.shape[1] - 1):
+        if attempt < self._round(here.logits.shape[1]):
             return points
         return self._linearise(model, self._move(points, self._random(x, key)))
 
@@ -123,6 +134,10 @@ class FAB:
         """
         points = self._query(model, self._move(points, self._step(points)))
         return points if i + 1 >= self.iterations else self._linearise(model, self._retreat(points))
+
+    def unbreak(self, points: Points, which: Bool[Tensor, "b"]) -> Points:
+        """Forget how near the nearest example was, where it was none after all."""
+        return points | {"distance": points["distance"].masked_fill(which, float("inf"))}
 
     def _step(self, points: Points) -> Tensor:
         """By eta of the ways from the iterate and from the image to the plane, with weight alpha on the second."""
@@ -157,8 +172,14 @@ class FAB:
 
     def _linearise(self, model: Classifier, points: Points) -> Points:
         """The verdict and the boundary's linearisation where the points are: one forward and one backward."""
-        here = input_gradient(_difference(model, points["y"], lambda _: points["target"]), points["x_t"])
+        here = self._boundary(model, points, points["x_t"], lambda _: points["target"])
         return _recall(self._judge(points, here.logits), here)
+
+    def _boundary(self, model: Classifier, points: Points, at: Tensor, aim: Callable[[Tensor], Tensor]) -> Gradient:
+        """The linearised boundary to the class that `aim` picks, or to the nearest one."""
+        if self.targeted:
+            return input_gradient(_difference(model, points["y"], aim), at)
+        return nearest_boundary(model, at, points["y"], norm=self.threat.norm)
 
     def _judge(self, points: Points, logits: Float[Tensor, "b k"]) -> Points:
         """Record which points are on the far side, how near to the image, and whether that breaks them."""

@@ -38,10 +38,35 @@ def input_gradient(loss: InnerLoss, x: Float[Tensor, "b ..."]) -> Gradient:
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         values, logits = loss(x)
-        if not values.requires_grad:
-            raise UserError("the model's output has no gradient with respect to its input: it detaches or quantises it")
+        require_gradient(values)
         (gradient,) = torch.autograd.grad(values.sum(), x)
     return Gradient(gradient, values.detach(), logits.detach())
+
+
+def require_gradient(values: Tensor) -> None:
+    """Refuse what autograd cannot differentiate with respect to the images.
+
+    Example:
+        >>> require_gradient(torch.zeros(1))
+        Traceback (most recent call last):
+        uiat.errors.UserError: the model's output has no gradient with respect to its input: it detaches or quantises it
+    """
+    if not values.requires_grad:
+        raise UserError("the model's output has no gradient with respect to its input: it detaches or quantises it")
+
+
+def expected_gradient(loss: InnerLoss, x: Float[Tensor, "b ..."], *, draws: int) -> Gradient:
+    """Means over several passes of a randomised model (EOT; Athalye et al. 2018): gradient, loss and logits.
+
+    Example:
+        >>> w = torch.tensor([[1.0, -2.0]])
+        >>> expected_gradient(lambda x: ((x * w).sum(1), x), torch.zeros(1, 2), draws=3).gradient.tolist()
+        [[1.0, -2.0]]
+    """
+    found = input_gradient(loss, x)
+    for _ in range(draws - 1):
+        found = Gradient(*(one + other for one, other in zip(found, input_gradient(loss, x), strict=True)))
+    return found if draws == 1 else Gradient(*(total / draws for total in found))
 
 
 def projected_gradient(

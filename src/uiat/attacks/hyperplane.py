@@ -38,7 +38,7 @@ def onto_hyperplane(
         raise nearest("norm", norm, _AMOUNTS)
     rows, w = x.flatten(1), w.flatten(1)
     direction = w.sign() * gap.sign()[:, None]
-    room = torch.where(direction > 0, 1 - rows, rows).clamp_min(0) * direction.abs()
+    room = torch.where(direction > 0, 1 - rows, rows).clamp_min(0)
     # The plane does not change when w and gap are scaled; at a largest entry of one no square underflows that matters.
     size = w.abs().amax(dim=1).clamp_min(torch.finfo(w.dtype).tiny)
     weight, missing = w.abs() / size[:, None], gap.abs() / size
@@ -49,32 +49,35 @@ def onto_hyperplane(
 
 def _linf(weight: Tensor, room: Tensor, missing: Tensor) -> Tensor:
     """Every pixel by the same amount, or by its room where that is less."""
-    return _fill(weight, torch.ones_like(weight), room, missing)
+    return torch.minimum(_level(weight, weight * room, room, missing)[:, None], room)
 
 
 def _l2(weight: Tensor, room: Tensor, missing: Tensor) -> Tensor:
     """Every pixel in proportion to its weight, or by its room where that is less."""
-    return _fill(weight, weight, room, missing)
+    last = torch.where(weight > 0, room / weight, torch.inf)
+    return torch.minimum(_level(weight.square(), weight * room, last, missing)[:, None] * weight, room)
 
 
-def _fill(weight: Tensor, speed: Tensor, room: Tensor, missing: Tensor) -> Float[Tensor, "b n"]:
-    """min(level * speed, room), at the level where <weight, .> is what is missing.
+def _level(rise: Tensor, most: Tensor, last: Tensor, missing: Tensor) -> Float[Tensor, "b"]:
+    """How far pixels move together until <w, d> is what is missing: each adds `rise` a unit, and `most` from `last` on.
 
-    <weight, .> rises with the level along straight pieces that grow flatter, one at a time, as pixels use up their
-    room. So Newton's steps from zero never go too far, and once no further pixel runs out the level is exact: the
-    root of the piece that it lies on. Some five steps, against a sort of all the pixels. A row that has arrived stays.
+    <w, d> rises with the level along straight pieces that grow flatter, one at a time, as pixels use up their room. So
+    Newton's steps from below never go too far, and once no further pixel runs out the level is exact: the root of the
+    piece that it lies on. Some four steps, against a sort of all the pixels. A row that has arrived stays. The first
+    step is the one that no room limits.
     """
-    last = torch.where(speed > 0, room / speed, torch.inf)  # the level at which a pixel has used up its room
-    rise, most = weight * speed, weight * room
-    level = torch.zeros_like(missing)
+    before, after = torch.ones_like(rise), torch.empty_like(rise)  # comparisons written as numbers, in one pass each
+    slope = torch.linalg.vecdot(rise, before)
+    level = torch.where(slope > 0, missing / slope, 0).clamp_max(torch.finfo(rise.dtype).max)
     while True:
-        full = (last <= level[:, None]).to(weight.dtype)
-        slope = torch.linalg.vecdot(rise, 1 - full)
-        further = torch.where(slope > 0, (missing - torch.linalg.vecdot(most, full)) / slope, level)
+        torch.gt(last, level[:, None], out=before)
+        torch.le(last, level[:, None], out=after)
+        slope = torch.linalg.vecdot(rise, before)
+        further = torch.where(slope > 0, (missing - torch.linalg.vecdot(most, after)) / slope, level)
         # Finite, so that a speed of zero stays a standstill.
         further = torch.maximum(level, further.clamp_max(torch.finfo(level.dtype).max))
         if bool((further == level).all()):
-            return torch.minimum(level[:, None] * speed, room)
+            return level
         level = further
 
 

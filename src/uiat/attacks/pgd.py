@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks.gradient import InnerLoss, projected_gradient
+from uiat.attacks.points import Classifier, Keyed, rekey
 from uiat.checks import check_choices, check_counts, check_shapes, check_values
 from uiat.errors import UserError
 from uiat.modes import BatchNormMode, crafting
@@ -69,6 +70,7 @@ class PGD:
         y: Int[Tensor, "b"],
         *,
         generator: torch.Generator | None = None,
+        key: Int[Tensor, "b"] | None = None,
     ) -> Float[Tensor, "b ..."]:
         """Adversarial examples for images in [0, 1] and their true labels; the inputs are checked first.
 
@@ -77,36 +79,58 @@ class PGD:
             x: images, floats in [0, 1].
             y: true labels, int64.
             generator: source of the random starts, on the device of `x`; torch's own by default.
+            key: instead of a generator: each example's own random starts, whatever it shares a batch with; see
+                `uiat.attacks.points.keys`.
 
         Raises:
             UserError: images or labels that cannot be what was meant, or a model that does not return logits.
         """
         check_shapes(x, y)
         check_values(x, y, num_classes=_classes(model, x))
-        return self.perturb(model, x, y, generator=generator)
+        return self.perturb(model, x, y, generator=generator, key=key)
 
     def perturb(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, generator: torch.Generator | None = None
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        key: Tensor | None = None,
     ) -> Float[Tensor, "b ..."]:
         """The same without the checks, for batches that were checked when they were loaded; no host synchronisation."""
-        x = x.detach()
         with crafting(model, batchnorm=self.batchnorm):
-            loss = self._inner_loss(model, x, y)
-            best, best_value = self._run(loss, x, generator)
-            for _ in range(self.restarts - 1):
-                other, value = self._run(loss, x, generator)
-                assert best_value is not None
-                assert value is not None
-                won = value < best_value if self.descend else value > best_value
-                best = torch.where(won.view(-1, *[1] * (x.ndim - 1)), other, best)
-                best_value = torch.where(won, value, best_value)
+            return self.craft(model, x, y, generator=generator, key=key)
+
+    def craft(
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        key: Tensor | None = None,
+    ) -> Float[Tensor, "b ..."]:
+        """The same with any callable from images to logits, in the mode that it is in."""
+        if generator is not None and key is not None:
+            raise UserError("random starts come from a generator or from keys, not from both")
+        x = x.detach()
+        loss = self._inner_loss(model, x, y)
+        best, best_value = self._run(loss, x, self._start(x, generator, key, 0))
+        for restart in range(1, self.restarts):
+            other, value = self._run(loss, x, self._start(x, generator, key, restart))
+            assert best_value is not None
+            assert value is not None
+            won = value < best_value if self.descend else value > best_value
+            best = torch.where(won.view(-1, *[1] * (x.ndim - 1)), other, best)
+            best_value = torch.where(won, value, best_value)
         return best
 
-    def _run(self, loss: InnerLoss, x: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+    def _run(self, loss: InnerLoss, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor | None]:
         x_adv, value = projected_gradient(
             loss,
             x,
-            self._start(x, generator),
+            start,
             threat=self.threat,
             step_size=float(self.step_size),
             steps=self.steps,
@@ -118,15 +142,20 @@ class PGD:
                 value = loss(x_adv)[0]
         return x_adv, value
 
-    def _start(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _start(self, x: Tensor, generator: torch.Generator | None, key: Tensor | None, restart: int) -> Tensor:
         if self.start == "none":
             return x
+        numbers = None if key is None else Keyed(rekey(key, restart))
         if self.start == "uniform":
-            return self.threat.project(x + self.threat.noise(x, generator=generator), x)
-        noise = torch.empty_like(x).normal_(0.0, GAUSSIAN_STANDARD_DEVIATION, generator=generator)
+            of = self.threat
+            noise = of.noise(x, generator=generator) if numbers is None else of.noise_from(x, numbers)
+        elif numbers is None:
+            noise = torch.empty_like(x).normal_(0.0, GAUSSIAN_STANDARD_DEVIATION, generator=generator)
+        else:
+            noise = GAUSSIAN_STANDARD_DEVIATION * numbers.normal(x.shape[1:]).to(x)
         return self.threat.project(x + noise, x)
 
-    def _inner_loss(self, model: nn.Module, x: Tensor, y: Tensor) -> InnerLoss:
+    def _inner_loss(self, model: Classifier, x: Tensor, y: Tensor) -> InnerLoss:
         """The loss as a function of the images alone; the natural prediction of "kl" is computed once."""
         if self.loss == "kl":
             with torch.no_grad():

@@ -74,20 +74,58 @@ def split(points: Points, size: int) -> Iterator[Points]:
     return ({name: value[i : i + size] for name, value in points.items()} for i in range(0, count, size))
 
 
-def advance(search: Search, model: Classifier, points: Points, first: int, last: int) -> Points:
+def unbreak(search: Search, points: Points, which: Bool[Tensor, "b"]) -> Points:
+    """Points that were taken for broken and are not, so that the search goes on with them.
+
+    What a search has concluded from the break besides, such as that nothing can be nearer, it takes back itself, in a
+    method of this name.
+
+    Example:
+        >>> from uiat import Linf
+        >>> from uiat.attacks import FAB
+        >>> points = {"broken": torch.tensor([True, True]), "distance": torch.tensor([0.1, 0.2])}
+        >>> unbreak(FAB(threat=Linf(0.5)), points, torch.tensor([False, True]))
+        {'broken': tensor([ True, False]), 'distance': tensor([0.1000, inf])}
+    """
+    points = points | {"broken": points["broken"] & ~which}
+    own: Callable[[Points, Tensor], Points] | None = getattr(search, "unbreak", None)
+    return points if own is None else own(points, which)
+
+
+def advance(
+    search: Search,
+    model: Classifier,
+    points: Points,
+    first: int,
+    last: int,
+    *,
+    verify: Callable[[Points], Points] | None = None,
+) -> Points:
     """Iterations `first` to `last - 1` on a batch; broken points leave it as soon as they are an eighth of it.
+
+    Args:
+        search: the attack.
+        model: what it is guided by.
+        points: the batch; its tensors are not written to.
+        first: the first iteration.
+        last: the one after the last.
+        verify: called on the batch after an iteration in which points broke; may take the flag from some of them.
 
     Returns the points in the order of their keys' positions in the batch, broken ones included.
     """
     points = points | {"slot": torch.arange(len(points["y"]), device=points["y"].device)}
     gone: list[Points] = []
+    known = 0
     for i in range(first, last):
         points = search.iterate(model, points, i)
-        broken = points["broken"]
-        count = int(broken.sum())
-        if count and count >= len(broken) / 8:
-            gone.append(select(points, broken))
-            points = select(points, ~broken)
+        count = int(points["broken"].sum())
+        if verify is not None and count > known:
+            points = verify(points)
+            count = int(points["broken"].sum())
+        known = count
+        if count and count >= len(points["y"]) / 8:
+            gone.append(select(points, points["broken"]))
+            points, known = select(points, ~points["broken"]), 0
         if len(points["y"]) == 0:
             break
     whole = join([*gone, points])
@@ -143,6 +181,34 @@ def normal(key: Int[Tensor, "b"], shape: Sequence[int]) -> Float[Tensor, "b ..."
     """
     radius = (-2 * (1 - uniform(rekey(key, 0), shape)).log()).sqrt()
     return radius * (2 * torch.pi * uniform(rekey(key, 1), shape)).cos()
+
+
+class Keyed:
+    """Random numbers that depend on each example's key, and on how many draws there were before.
+
+    Args:
+        key: of each example, (b,).
+
+    Example:
+        >>> numbers = Keyed(keys(0, torch.arange(2)))
+        >>> numbers.uniform((3,)).shape, numbers.normal(()).shape
+        (torch.Size([2, 3]), torch.Size([2]))
+    """
+
+    def __init__(self, key: Int[Tensor, "b"]) -> None:
+        self.key, self.draws = key, 0
+
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "b ..."]:
+        """Numbers in [0, 1), (b, *shape)."""
+        return uniform(self._next(), shape)
+
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "b ..."]:
+        """Standard normal numbers, (b, *shape)."""
+        return normal(self._next(), shape)
+
+    def _next(self) -> Tensor:
+        self.draws += 1
+        return rekey(self.key, self.draws)
 
 
 # Constants of splitmix64 (Steele, Lea & Flood 2014) as signed 64-bit numbers; products wrap around.

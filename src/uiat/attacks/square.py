@@ -26,17 +26,21 @@ TILES = 5  # squares along a side of the start for L2
 
 @dataclass(frozen=True, kw_only=True)
 class Square:
-    """The Square Attack (Andriushchenko et al. 2020, algorithms 1 to 3), for Linf and L2; needs no gradient.
+    """The Square Attack (Andriushchenko et al. 2020, algorithms 1 to 3), for Linf, L2 and L1; needs no gradient.
+
+    For L1 it is that of Croce & Hein (2021, "Mind the box"): as for L2, with bumps that fall faster.
 
     Its start is one query, each iteration another. With two classes the margin is the difference of the two logits;
     on constant logits no change is ever kept, because the loss has to fall.
 
     Args:
-        threat: the ball, `Linf` or `L2`.
+        threat: the ball.
         iterations: queries of an attempt after its start.
         restarts: attempts, each on the points that still stand.
         p_init: the share of the pixels that the first windows cover.
         loss: what has to fall: "margin" (logit_y - the largest other one) or "ce" (log p_y).
+        stretched: fit the schedule of window sizes, which is for 10,000 queries, to the budget; the standard ensemble
+            takes the first 5,000 queries of it as they are.
 
     Raises:
         UserError: a field out of its range, or a norm that the attack does not have.
@@ -57,12 +61,13 @@ class Square:
     restarts: int = 1
     p_init: float = 0.8
     loss: Literal["margin", "ce"] = "margin"
+    stretched: bool = True
 
     def __post_init__(self) -> None:
         check_choices(self)
         require(self.threat)
-        if self.threat.norm not in ("Linf", "L2"):
-            raise UserError(f"the Square Attack has a version for Linf and one for L2, but none for {self.threat.norm}")
+        if self.threat.norm not in ("Linf", "L2", "L1"):
+            raise UserError(f"the Square Attack has versions for Linf, L2 and L1, but none for {self.threat.norm}")
         check_counts(self, "iterations", "restarts")
         if not 0 < self.p_init <= 1:
             raise UserError(f"p_init is a share of the pixels, above 0 and at most 1, but is {self.p_init}")
@@ -73,8 +78,8 @@ class Square:
         return "square"
 
     def attempts(self, num_classes: int) -> int:
-        """The restarts, however many classes there are."""
-        return self.restarts
+        """The restarts, however many classes there are; none where there is nothing but y to predict."""
+        return self.restarts if num_classes > 1 else 0
 
     @torch.no_grad()
     def start(
@@ -86,7 +91,7 @@ class Square:
         *,
         attempt: int,
     ) -> Points:
-        """Vertical stripes (Linf) or a grid of bumps (L2), at the full radius: one query.
+        """Vertical stripes (Linf) or a grid of bumps (L2, L1), at the full radius: one query.
 
         Raises:
             UserError: not images (B, C, H, W); a window has a height and a width.
@@ -103,7 +108,8 @@ class Square:
     def iterate(self, model: Classifier, points: Points, i: int) -> Points:
         """One query: a window redrawn, kept where the loss falls or the point breaks."""
         x, x_adv, broken = points["x"], points["x_adv"], points["broken"]
-        pixels = side(i, self.iterations, self.p_init, (x.shape[2], x.shape[3]), odd=self.threat.norm == "L2")
+        budget = self.iterations if self.stretched else SCHEDULE
+        pixels = side(i, budget, self.p_init, (x.shape[2], x.shape[3]), odd=self.threat.norm != "Linf")
         propose = _repaint if self.threat.norm == "Linf" else _transfer
         x_new = propose(x, x_adv, rekey(points["key"], i + 1), pixels, self.threat)
         loss, wrong = self._query(model, x_new, points["y"])
@@ -113,6 +119,10 @@ class Square:
             "loss": torch.where(kept, loss, points["loss"]),
             "broken": broken | wrong,
         }
+
+    def unbreak(self, points: Points, which: Bool[Tensor, "b"]) -> Points:
+        """Forget the loss of what was no break after all: no later one could be below it."""
+        return points | {"loss": points["loss"].masked_fill(which, float("inf"))}
 
     def _query(self, model: Classifier, x_adv: Tensor, y: Tensor) -> tuple[Float[Tensor, "b"], Bool[Tensor, "b"]]:
         """The loss, which the attack lowers, and whether the prediction is wrong."""
@@ -129,7 +139,7 @@ def side(i: int, iterations: int, p_init: float, size: tuple[int, int], *, odd: 
         iterations: the budget; the schedule for 10,000 queries is stretched to it.
         p_init: share of the pixels at first.
         size: height and width of the images; a window is never larger.
-        odd: an odd number, at least three, so that a window has a centre and two halves (L2).
+        odd: an odd number, at least three, so that a window has a centre and two halves (L2, L1).
 
     Example:
         >>> [side(i, 5_000, 0.8, (32, 32), odd=False) for i in (0, 6, 100, 1_000, 4_999)]
@@ -169,24 +179,28 @@ def _repaint(x: Tensor, x_adv: Tensor, key: Tensor, pixels: int, threat: Threat)
     return x_adv.flatten(2).clone().scatter_(2, window, threat.project(corner, inside)).view_as(x)
 
 
-# --- L2
+# --- L2 and L1
 
 
 def _bumps(x: Tensor, key: Tensor, threat: Threat) -> Tensor:
     """A grid of five by five bumps, each of its own sign and lying or standing, at length epsilon (section 4.3).
 
-    Images smaller than ten pixels get a random sign for each pixel.
+    Images smaller than ten pixels get a random sign for each pixel. For L1 bumps of length one are shortened together,
+    so that their peaks are left; where epsilon is beyond their sum they are stretched.
     """
     c, h, w = x.shape[1:]
     pixels = max(min(h, w) // TILES, 1)
     rows, columns = h // pixels, w // pixels
     draws = uniform(key, (rows, columns, 1 + c))
-    lying = _bump(pixels, x)
+    lying = _bump(pixels, x, _power(threat))
     tiles = torch.where(draws[..., :1, None, None] < 0.5, lying, lying.t()) * _signs(draws[..., 1:, None, None], x)
     delta = torch.zeros_like(x)
     top, left = (h - rows * pixels) // 2, (w - columns * pixels) // 2
     inside = delta[:, :, top : top + rows * pixels, left : left + columns * pixels]
     inside.copy_(tiles.permute(0, 3, 1, 4, 2, 5).reshape_as(inside))
+    if threat.norm == "L1":
+        stretch = (float(threat.epsilon) / threat.length(delta)).clamp_min(1)
+        return threat.project(x + delta * stretch.view(-1, 1, 1, 1), x)
     return threat.project(x + float(threat.epsilon) * threat.steepest(delta), x)
 
 
@@ -195,42 +209,52 @@ def _transfer(x: Tensor, x_adv: Tensor, key: Tensor, pixels: int, threat: Threat
 
     What is left over is the length of both windows and what clipping to [0, 1] had cut off, shared by the channels; so
     the new perturbation has length epsilon before it is clipped in its turn (less only where the bump and what the
-    filled window held cancel).
+    filled window held cancel). For L1 it is left over to every channel in full, and what is too much goes when it is
+    projected.
     """
-    c = x.shape[1]
+    c, power = x.shape[1], _power(threat)
     draws = uniform(key, (5 + c,))
     filled = _window(draws[:, 0], draws[:, 1], pixels, x).expand(-1, c, -1)
     emptied = _window(draws[:, 2], draws[:, 3], pixels, x).expand(-1, c, -1)
     delta = (x_adv - x).flatten(2)
-    unused = (float(threat.epsilon) ** 2 - delta.square().sum(dim=(1, 2))).clamp_min(0).view(-1, 1, 1)
+    unused = (float(threat.epsilon) ** power - delta.abs().pow(power).sum(dim=(1, 2))).clamp_min(0).view(-1, 1, 1)
     old = delta.gather(2, filled)
     delta.scatter_(2, filled, 0)  # first, so that what both windows hold is counted once
-    left_over = old.square().sum(2, keepdim=True) + delta.gather(2, emptied).square().sum(2, keepdim=True) + unused / c
+    both = torch.cat([old, delta.gather(2, emptied)], dim=2)
+    left_over = both.abs().pow(power).sum(2, keepdim=True) + unused / c
     delta.scatter_(2, emptied, 0)
-    lying = _bump(pixels, x)
+    lying = _bump(pixels, x, power)
     bump = torch.where(draws[:, 4, None] < 0.5, lying.flatten(), lying.t().flatten())[:, None]
-    new = _unit(_unit(old) + bump * _signs(draws[:, 5:, None], x)) * left_over.sqrt()
+    new = _unit(_unit(old, power) + bump * _signs(draws[:, 5:, None], x), power)
+    new *= left_over.sqrt() if power == 2 else left_over * c
     return threat.project(x + delta.scatter_(2, filled, new).view_as(x), x)
 
 
-def _bump(pixels: int, like: Tensor) -> Float[Tensor, "s s"]:
+def _power(threat: Threat) -> int:
+    """p of the norm, where its length is the p-th root of a sum."""
+    return 1 if threat.norm == "L1" else 2
+
+
+def _bump(pixels: int, like: Tensor, power: int) -> Float[Tensor, "s s"]:
     """A square of length one, its upper half a bump and its lower half the same downwards (eq. 2 of the paper).
 
-    Each half falls with the distance d from its centre as 1/(d+1)^2 + ... + 1/(n+1)^2, n being half the square's side.
+    Each half falls with the distance d from its centre as 1/(d+1)^2 + ... + 1/(n+1)^2, n being half the square's side;
+    for L1 as the sum of fourth powers.
     """
-    terms = torch.arange(1, pixels // 2 + 2, device=like.device, dtype=like.dtype).pow(-2)
+    terms = torch.arange(1, pixels // 2 + 2, device=like.device, dtype=like.dtype).pow(-2 if power == 2 else -4)
     height = terms.flip(0).cumsum(0).flip(0)
     across = (torch.arange(pixels, device=like.device) - pixels // 2).abs()
     halves = []
     for rows, sign in ((pixels // 2, 1), (pixels - pixels // 2, -1)):
         along = (torch.arange(rows, device=like.device) - rows // 2).abs()
-        halves.append(sign * _unit(height[torch.maximum(along[:, None], across)].flatten()).view(rows, pixels))
-    return _unit(torch.cat(halves).flatten()).view(pixels, pixels)
+        half = height[torch.maximum(along[:, None], across)].flatten()
+        halves.append(sign * _unit(half, power).view(rows, pixels))
+    return _unit(torch.cat(halves).flatten(), power).view(pixels, pixels)
 
 
-def _unit(v: Tensor) -> Tensor:
+def _unit(v: Tensor, power: int) -> Tensor:
     """Vectors along the last dimension at length one; zero where they are zero."""
-    length = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
+    length = torch.linalg.vector_norm(v, ord=power, dim=-1, keepdim=True)
     return v / length.clamp_min(torch.finfo(v.dtype).tiny)
 
 

@@ -1,0 +1,122 @@
+"""Examples made on one model and tried on another: what an attacker can do who never sees the model's gradients."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from uiat import losses
+from uiat.attacks.climbing import choose, shaped
+from uiat.attacks.gradient import input_gradient
+from uiat.attacks.points import Classifier, Keyed, Points, rekey
+from uiat.checks import check_choices, check_counts
+from uiat.errors import UserError
+from uiat.modes import crafting
+from uiat.threat import Threat, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """Projected gradient steps with momentum (Dong et al. 2018, MI-FGSM) on a second model, each tried on the first.
+
+    The second model is in eval mode and frozen while it is used, and as it was afterwards. A step costs a forward and
+    an input-only backward pass through it and a forward pass through the model that is attacked.
+
+    Args:
+        source: the second model, on the device of the images; it tells as many classes apart.
+        threat: the ball.
+        iterations: steps, of 2.5 epsilon / iterations each.
+        restarts: attempts; the first begins at the image itself, others at random in the ball.
+        loss: what is raised on the second model: "margin" or "ce".
+        momentum: the share of the last direction in the next one.
+
+    Raises:
+        UserError: a field out of its range.
+
+    Example:
+        >>> from uiat import Linf
+        >>> from uiat.attacks.points import advance, keys
+        >>> source, model = nn.Linear(4, 2), nn.Linear(4, 2)
+        >>> x, y = torch.rand(3, 4), torch.tensor([0, 0, 1])
+        >>> attack = Transfer(source=source, threat=Linf(0.3), iterations=5)
+        >>> points = attack.start(model, x, y, keys(0, torch.arange(3)), attempt=0)
+        >>> advance(attack, model, points, 0, 5)["broken"].shape
+        torch.Size([3])
+    """
+
+    source: nn.Module
+    threat: Threat
+    iterations: int = 20
+    restarts: int = 2
+    loss: Literal["margin", "ce"] = "margin"
+    momentum: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        require(self.threat)
+        check_counts(self, "iterations", "restarts")
+        if not isinstance(self.source, nn.Module):
+            raise UserError(
+                f"a transfer attack needs a second model, a torch.nn.Module, not {type(self.source).__name__}"
+            )
+        if not 0 <= self.momentum < float("inf"):
+            raise UserError(f"momentum must be a number of at least 0, but is {self.momentum}")
+
+    @property
+    def name(self) -> str:
+        """As in records."""
+        return "transfer"
+
+    def attempts(self, num_classes: int) -> int:
+        """The restarts; none where there is nothing but y to predict."""
+        return self.restarts if num_classes > 1 else 0
+
+    @torch.no_grad()
+    def start(
+        self,
+        model: Classifier,
+        x: Float[Tensor, "b ..."],
+        y: Int[Tensor, "b"],
+        key: Int[Tensor, "b"],
+        *,
+        attempt: int,
+    ) -> Points:
+        """At the image, in later attempts at a random point of the ball.
+
+        Raises:
+            UserError: the two models do not tell as many classes apart.
+        """
+        x, key = x.detach(), rekey(key, attempt)
+        with crafting(self.source):
+            ours, theirs = (of(x[:1]).shape[-1] for of in (model, self.source))
+        if ours != theirs:
+            raise UserError(f"the model to transfer from tells {theirs} classes apart, and the model judged {ours}")
+        x_t = x if attempt == 0 else self.threat.project(x + self.threat.noise_from(x, Keyed(key)), x)
+        none = torch.zeros_like(y, dtype=torch.bool)
+        return {"x": x, "y": y, "key": key, "x_adv": x, "broken": none, "x_t": x_t, "direction": torch.zeros_like(x)}
+
+    @torch.no_grad()
+    def iterate(self, model: Classifier, points: Points, i: int) -> Points:
+        """A step on the second model, and a query of the first."""
+        x, y, x_t, broken = points["x"], points["y"], points["x_t"], points["broken"]
+        of = losses.margin if self.loss == "margin" else losses.cross_entropy
+
+        def loss(at: Tensor) -> tuple[Tensor, Tensor]:
+            logits = self.source(at)
+            return of(logits, y), logits
+
+        with crafting(self.source):
+            gradient = input_gradient(loss, x_t).gradient.nan_to_num(0, 0, 0)
+        size = gradient.abs().flatten(1).sum(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
+        direction = self.momentum * points["direction"] + gradient / shaped(size, x)
+        step = min(2.5 / self.iterations, 1.0) * float(self.threat.epsilon) * self.threat.steepest(direction)
+        x_t = choose(broken, x_t, self.threat.project(x_t + step, x))
+        breaks = (model(x_t).argmax(dim=1) != y) & ~broken
+        return points | {
+            "x_t": x_t,
+            "direction": direction,
+            "x_adv": choose(breaks, x_t, points["x_adv"]),
+            "broken": broken | breaks,
+        }
