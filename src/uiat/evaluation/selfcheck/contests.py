@@ -1,0 +1,134 @@
+"""What attacks give away that should have broken more than others. Pure functions, None where all is well."""
+
+import math
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from uiat.evaluation.selfcheck.finding import CHANCE, Finding, coin, lower, percent
+
+# exp(-17) is half of what float32 can tell from one: beyond that gap p_y is one, and cross entropy stops pulling at y.
+ROUNDED = 17.0
+# Where cross entropy has no gradient or not all of it, a point is hardly attacked, and adds itself to the accuracy.
+BLIND = 0.05
+# A margin attack breaks some 4 points in 100 more than cross entropy on honest models (TRADES under PGD and CW), and
+# as many as 15 where the model is unsure of everything. So more than this is a note: another loss is needed, no more.
+IMBALANCED = 0.10
+# Noise is no attack: what it finds and gradients do not, they should have found.
+BY_NOISE = 0.01
+# A short random search is one: behind a short gradient attack it finds 1 or 2 points in 100 on honest models, and
+# behind the whole standard ensemble fewer than 1.
+BY_SEARCH = 0.02
+# In the whole range every image may become every other, so only a failing search leaves anything standing.
+BEYOND = 0.05
+# Steps of 2.5 radii in all reach every place in the ball either way: from 10 to 100 steps honest models lose 1 or 2
+# points in 100, and up to 6 at large L2 radii, where the loss is curved.
+BY_STEPS = 0.10
+ENOUGH = 1_000  # images: at 50 % the 95 % interval is then 3 points to either side
+
+
+def saturated(
+    vanished: Bool[Tensor, "n"], gap: Float[Tensor, "n"], *, by_margin: Bool[Tensor, "n"], by_entropy: Bool[Tensor, "n"]
+) -> Finding | None:
+    """Logits so far apart that cross entropy cannot see them in float32, or misleads attacks otherwise.
+
+    Args:
+        vanished: where the gradient of cross entropy is zero and that of the margin is not.
+        gap: logit_y less the largest other.
+        by_margin: broken by an attack on the margin, which does not change with the scale of the logits.
+        by_entropy: broken by the same attack on cross entropy.
+
+    Example:
+        >>> import torch
+        >>> no, yes = torch.zeros(20, dtype=torch.bool), torch.ones(20, dtype=torch.bool)
+        >>> saturated(no, torch.full((20,), 5.0), by_margin=yes, by_entropy=yes) is None
+        True
+        >>> saturated(yes, torch.full((20,), 500.0), by_margin=yes, by_entropy=no).check
+        'saturation'
+    """
+    n, zero, rounded = len(gap), int(vanished.sum()), int((gap > ROUNDED).sum())
+    more, fewer = int((by_margin & ~by_entropy).sum()), int((by_entropy & ~by_margin).sum())
+    beyond = f"an attack on the margin breaks {more} of {n} points that cross entropy leaves, and misses {fewer}"
+    if lower(zero, n) > BLIND:
+        lost = f"the gradient of cross entropy vanishes at {zero} of {n} images ({percent(zero, n)})"
+        return Finding("saturation", f"the logits are saturated, so that {lost}; {beyond}")
+    if coin(more, fewer) < CHANCE and lower(rounded, n) > BLIND:
+        return Finding("saturation", f"the logits are saturated at {rounded} of {n} images; {beyond}")
+    if coin(more, fewer) < CHANCE and more - fewer > IMBALANCED * n:
+        return Finding("cross entropy", f"{beyond}: use both", "note")
+    return None
+
+
+def beaten(by: str, count: int, n: int) -> Finding | None:
+    """Points that fall to noise, to a random search or to another model's examples, and stood under gradients.
+
+    Args:
+        by: "noise", "square" or "transfer".
+        count: points that fell to it alone.
+        n: points attacked.
+
+    Example:
+        >>> beaten("noise", 1, 100) is None, beaten("noise", 10, 100).check
+        (True, 'noise')
+    """
+    if lower(count, n) <= (BY_NOISE if by == "noise" else BY_SEARCH):
+        return None
+    name = {"noise": "random noise", "square": "Square, which needs no gradient,", "transfer": "another model's attack"}
+    reason = f"{name[by]} breaks {count} of {n} points ({percent(count, n)}) that the attacks by gradient left standing"
+    return Finding(by, reason)
+
+
+def bounded(left: int, n: int) -> Finding | None:
+    """Points that stand when every pixel may take every value.
+
+    Example:
+        >>> bounded(0, 100) is None, bounded(50, 100).check
+        (True, 'unbounded attack')
+    """
+    if lower(left, n) <= BEYOND:
+        return None
+    share = f"{left} of {n} points ({percent(left, n)})"
+    return Finding("unbounded attack", f"{share} stand when the radius is the whole range of the images")
+
+
+def more_steps(gained: int, n: int, *, few: int = 10, many: int = 100) -> Finding | None:
+    """Points that fall to many steps and stood under few.
+
+    Example:
+        >>> more_steps(2, 100) is None, more_steps(30, 100).check
+        (True, 'steps')
+    """
+    if lower(gained, n) <= BY_STEPS:
+        return None
+    reason = f"{many} steps break {gained} of {n} points ({percent(gained, n)}) that {few} steps left standing"
+    return Finding("steps", f"{reason}: the attack has not converged")
+
+
+def weaker(gained: int, lost: int, n: int) -> Finding | None:
+    """Twice the radius breaks fewer points than the radius itself.
+
+    Args:
+        gained: points that fall to twice the radius alone.
+        lost: points that fall to the radius alone.
+        n: points attacked.
+
+    Example:
+        >>> weaker(40, 1, 100) is None, weaker(0, 20, 100).check
+        (True, 'radius')
+    """
+    if coin(lost, gained) >= CHANCE:
+        return None
+    return Finding("radius", f"an attack of twice the radius loses {lost} of {n} points and gains {gained}")
+
+
+def few(n: int) -> Finding | None:
+    """Fewer than 1,000 images.
+
+    Example:
+        >>> few(100).severity, few(1_000) is None
+        ('note', True)
+    """
+    if n >= ENOUGH:
+        return None
+    half = 98 / math.sqrt(n)
+    return Finding("images", f"it rests on {n:,} images: at 50 % that is +- {half:.0f} points", "note")

@@ -1,0 +1,81 @@
+"""What an evaluation that has been done already knows about itself."""
+
+import re
+from collections.abc import Iterator
+
+from uiat.evaluation.named import ENSEMBLES
+from uiat.evaluation.records import EvaluationResult
+from uiat.evaluation.selfcheck.contests import beaten, few, more_steps
+from uiat.evaluation.selfcheck.finding import Finding
+
+# Attacks that need no gradient of the model, by the beginning of their names.
+BLACK = ("square", "noise", "transfer")
+# Attacks whose loss does not change with the scale of the logits, so that saturated logits do not stop them.
+SCALE_FREE = ("apgd-dlr", "apgd-t", "fab", "fmn", "cw")
+
+
+def told(result: EvaluationResult) -> list[Finding]:
+    """Findings from a result alone: too few images, gradients beaten by what has none, steps that still helped.
+
+    Example:
+        >>> result = EvaluationResult("Linf:0.1", 2, {"clean": 1.0, "worst": 0.5}, {}, ["", "pgd-20"], 0)
+        >>> [finding.check for finding in told(result)]
+        ['images']
+    """
+    found = [few(result.n), *_beaten(result), _unconverged(result)]
+    return [finding for finding in found if finding is not None]
+
+
+def order(result: EvaluationResult) -> list[str]:
+    """The stages of a result as they ran.
+
+    Example:
+        >>> order(EvaluationResult("Linf:0.1", 1, {"clean": 1.0, "autoattack-quick": 1.0, "worst": 1.0}, {}, [""], 0))
+        ['apgd-ce', 'apgd-t']
+    """
+    names = [name for name in result.accuracy if name not in ("clean", "worst")]
+    return [stage for name in names for stage in ENSEMBLES.get(name, (name,))]
+
+
+def scale_free(result: EvaluationResult) -> bool:
+    """Whether an attack among those of a result sees through saturated logits.
+
+    Example:
+        >>> scale_free(EvaluationResult("Linf:0.1", 1, {"clean": 1.0, "cw-20": 1.0, "worst": 1.0}, {}, [""], 0))
+        True
+    """
+    return any(stage.startswith(SCALE_FREE) for stage in order(result))
+
+
+def averaged(result: EvaluationResult) -> bool:
+    """Whether the attacks of a result average over the answers of a randomised model.
+
+    Example:
+        >>> averaged(EvaluationResult("Linf:0.1", 1, {"clean": 1.0, "autoattack-rand": 1.0}, {}, [""], 0))
+        True
+    """
+    return any(name == "autoattack-rand" or "-eot-" in name for name in result.accuracy)
+
+
+def _beaten(result: EvaluationResult) -> Iterator[Finding | None]:
+    """What fell to an attack without gradients behind Auto-PGD; plain PGD is no measure for one of 5,000 queries."""
+    stages = list(dict.fromkeys(order(result)))  # what has been broken is not attacked again: the first time counts
+    attacked = result.n - result.broken_by.count("clean")
+    climbs = [place for place, stage in enumerate(stages) if stage.startswith("apgd")]
+    for place, stage in enumerate(stages):
+        if stage.startswith(BLACK) and climbs and max(climbs) < place:
+            kind = next(name for name in BLACK if stage.startswith(name))
+            yield beaten(kind, result.broken_by.count(stage), attacked)
+
+
+def _unconverged(result: EvaluationResult) -> Finding | None:
+    """PGD with ten steps or more against PGD with at least twice as many, of the same restarts."""
+    runs = {
+        int(match[1]): share
+        for name, share in result.accuracy.items()
+        if (match := re.fullmatch(r"pgd-(\d+)", name)) and int(match[1]) >= 10
+    }
+    if len(runs) < 2 or max(runs) < 2 * min(runs):
+        return None
+    gained = round((runs[min(runs)] - runs[max(runs)]) * result.n)
+    return more_steps(max(gained, 0), result.n, few=min(runs), many=max(runs))

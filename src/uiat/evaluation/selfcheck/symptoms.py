@@ -1,0 +1,171 @@
+"""What a model itself gives away: outputs, gradients, the scale of its images. Pure functions, None if all is well."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from uiat.evaluation.selfcheck.finding import CHANCE, Finding, Severity, coin, lower, percent
+
+# Answers to the same images that differ by more than this share of the logits' spread: kernels that add up in another
+# order stay below 1e-5 in float32; half precision, whose numbers have 8 bits, is the second bound's business.
+UNSTEADY = 1e-3
+# The same images in another batch may go through other kernels, in bf16 with errors of 2^-8 = 0.4 %.
+NEIGHBOURS = 0.05
+# A point without a gradient is not attacked at all, so each adds itself to the robust accuracy. An honest network's
+# gradient is zero only where every unit is off.
+DEAD = 0.05
+# Over a hundredth of the radius a network is all but linear: attacks take steps of 1/40 to 1/4 of it and rely on that.
+# Half or twice the change that the gradient promises is no curvature; kinks may do it at a few points.
+TWICE, DISAGREEING = 2.0, 0.10
+# Another scale of the images must not help. Double normalisation costs accuracy, or a point in 100 either way.
+BY_SCALE = 0.05
+
+
+def probabilities(logits: Float[Tensor, "n k"]) -> Finding | None:
+    """Outputs that are nowhere negative and sum to 1: losses that take them for logits have next to no gradient.
+
+    Example:
+        >>> probabilities(torch.tensor([[0.25, 0.75]])).check
+        'probabilities'
+    """
+    tolerance = 1e-3 if torch.finfo(logits.dtype).bits > 16 else 2e-2
+    if (logits >= 0).all() and ((logits.double().sum(1) - 1).abs() < tolerance).all():
+        return Finding("probabilities", "the model returns probabilities where attacks expect logits")
+    return None
+
+
+def not_finite(logits: Float[Tensor, "n k"]) -> Finding | None:
+    """NaN or infinity among the outputs.
+
+    Example:
+        >>> not_finite(torch.tensor([[0.0, float("nan")]])).reason
+        'the outputs of 1 of 1 images are NaN or infinite'
+    """
+    bad = int((~logits.isfinite()).any(dim=1).sum())
+    if bad:
+        return Finding("outputs", f"the outputs of {bad} of {len(logits)} images are NaN or infinite")
+    return None
+
+
+def unsteady(answers: Float[Tensor, "calls n k"]) -> Finding | None:
+    """The same images, in the same batch, answered differently at another call: randomised, or with a state.
+
+    Example:
+        >>> unsteady(torch.zeros(2, 5, 3)) is None
+        True
+    """
+    if _difference(answers[0], answers[1:]) <= UNSTEADY:
+        return None
+    classes = answers.argmax(dim=2)
+    changed = int((classes != classes[0]).any(dim=0).sum())
+    reason = f"the outputs change from call to call (so do {changed} of {len(classes[0])} predictions)"
+    return Finding("randomness", f"{reason}: attacks have to average over many calls (autoattack-rand)")
+
+
+def neighbours(together: Float[Tensor, "n k"], apart: Float[Tensor, "n k"]) -> Finding | None:
+    """Images that are answered differently in another batch.
+
+    Example:
+        >>> neighbours(torch.eye(2), torch.eye(2)) is None
+        True
+    """
+    if _difference(together, apart) <= NEIGHBOURS:
+        return None
+    return Finding("batch", "an image's output depends on the other images of its batch, and so do attack and number")
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """The largest difference, as a share of the spread of the outputs."""
+    spread = one.double().std().clamp_min(1e-30)
+    return float((other.double() - one.double()).abs().max() / spread)
+
+
+def detached() -> Finding:
+    """The output has no gradient with respect to the input at all.
+
+    Example:
+        >>> detached().check
+        'no gradient'
+    """
+    reason = "the output has no gradient with respect to the input, which is detached, quantised or left torch"
+    return Finding("no gradient", f"{reason}: attacks by gradient do nothing")
+
+
+def dead(gradient: Float[Tensor, "n ..."]) -> Finding | None:
+    """Points at which the gradient of the margin is zero or not finite.
+
+    Example:
+        >>> dead(torch.zeros(20, 1, 2, 2)).reason
+        'the gradient is zero at 20 of 20 images (100 %): attacks by gradient do nothing there'
+    """
+    rows = gradient.flatten(1)
+    broken = ~rows.isfinite().all(dim=1)
+    count, zero = int((broken | (rows == 0).all(dim=1)).sum()), not bool(broken.any())
+    if count == 0:
+        return None
+    what = "zero" if zero else "zero or NaN"
+    reason = f"the gradient is {what} at {count} of {len(rows)} images ({percent(count, len(rows))})"
+    severity: Severity = "do not believe" if lower(count, len(rows)) > DEAD else "note"
+    return Finding("gradient", f"{reason}: attacks by gradient do nothing there", severity)
+
+
+def disagreeing(
+    promised: Float[Tensor, "n"], measured: Float[Tensor, "n"], *, resolution: Float[Tensor, "n"]
+) -> Finding | None:
+    """The loss does not change as the gradient says: rounding passed through, activations that jump, a false backward.
+
+    Args:
+        promised: change of the margin along a short way, by the gradient.
+        measured: the same by finite differences.
+        resolution: what float32 can tell apart; where the promise is no hundred times that, nothing can be said.
+
+    Example:
+        >>> ones, tiny = torch.ones(20), torch.full((20,), 1e-6)
+        >>> disagreeing(ones, ones, resolution=tiny) is None
+        True
+        >>> disagreeing(ones, 0 * ones, resolution=tiny).check
+        'finite differences'
+    """
+    seen = promised.abs() > 100 * resolution  # False for NaN too
+    n = int(seen.sum())
+    ratio = measured[seen] / promised[seen]
+    count = int((~((ratio > 1 / TWICE) & (ratio < TWICE))).sum())
+    if lower(count, n) <= DISAGREEING:
+        return None
+    return Finding(
+        "finite differences",
+        f"along the gradient the loss changes by less than half or more than twice of what it promises at {count} of "
+        f"{n} images ({percent(count, n)}): the gradient is not that of the model, or the model jumps",
+    )
+
+
+def chance(right: int, n: int, classes: int) -> Finding | None:
+    """An accuracy that guessing could reach.
+
+    Example:
+        >>> chance(12, 100, 10).check, chance(50, 100, 10) is None
+        ('clean accuracy', True)
+    """
+    if lower(right, n) > 1 / classes:
+        return None
+    reason = f"{right} of {n} images are classified correctly, which guessing among {classes} classes may reach too"
+    return Finding("clean accuracy", f"{reason}: look at the labels and at the scale the model expects of its images")
+
+
+def scale(how: str, gained: int, lost: int, n: int) -> Finding | None:
+    """The model does better on images of another scale than [0, 1]: it expects that one.
+
+    Args:
+        how: what was done to the images.
+        gained: images right after that alone.
+        lost: images right before that alone.
+        n: images.
+
+    Example:
+        >>> scale("normalised", 40, 2, 100).check, scale("normalised", 2, 1, 100) is None
+        ('normalisation', True)
+    """
+    if coin(gained, lost) >= CHANCE or gained - lost <= BY_SCALE * n:
+        return None
+    reason = f"the model gets {gained - lost} of {n} images more right when they are {how}"
+    return Finding("normalisation", f"{reason}: normalise in its first layer, so that it takes images in [0, 1]")
