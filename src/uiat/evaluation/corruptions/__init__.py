@@ -1,0 +1,14 @@
+"""The fifteen common corruptions at five severities (Hendrycks & Dietterich 2019), made on the fly.
+
+Written out here, as no maintained library has them for tensors: imagecorruptions (last release 2020) takes one uint8
+picture at a time, numpy's global random numbers, OpenCV and scikit-image; kornia lacks shot noise, glass, fog, frost.
+
+Strengths and procedures are those that CIFAR-10-C and ImageNet-C were made with, by the authors' published code. What
+differs: the random numbers are an example's own; the pictures are not rounded to 8 bits (nor, as ImageNet-C is, stored
+as JPEG); the ice of frost is drawn by a procedure in place of crops of five photographs, in their colours and contrast.
+"""
+
+from uiat.evaluation.corruptions.kinds import KINDS, SEVERITIES, corrupt, strengths
+from uiat.evaluation.corruptions.measure import CorruptionResult, corruption_accuracy
+
+__all__ = ["KINDS", "SEVERITIES", "CorruptionResult", "corrupt", "corruption_accuracy", "strengths"]

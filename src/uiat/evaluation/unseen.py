@@ -1,0 +1,180 @@
+"""Robustness to threats that a model was not trained for: the other norms, at the radii that are usual for the data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from uiat.errors import UserError, nearest
+from uiat.evaluation.judge import Progress, evaluate
+from uiat.evaluation.records import EvaluationResult
+from uiat.threat import Threat, parse, require
+
+# MNIST: Tramer & Boneh (2019), Maini et al. (2020). CIFAR-10: Croce & Hein (2022), the L1 and L2 radii since Maini et
+# al. (2020). ImageNet: Croce & Hein (2022). CIFAR-100 and SVHN have CIFAR-10's, as is usual for Linf and L2, and by
+# likeness for L1: images of the same size.
+_CIFAR = ("Linf:8/255", "L2:0.5", "L1:12")
+USUAL: dict[str, tuple[str, ...]] = {
+    "mnist": ("Linf:0.3", "L2:2", "L1:10"),
+    "cifar10": _CIFAR,
+    "cifar100": _CIFAR,
+    "svhn": _CIFAR,
+    "imagenet": ("Linf:4/255", "L2:2", "L1:255"),
+}
+
+
+@dataclass(frozen=True)
+class UnseenResult:
+    """What stands under several threats, and under all of them at once.
+
+    Args:
+        trained: the threat that the model was trained for, one of the keys of `results`; None if not said.
+        attack: the attack by name.
+        results: for each threat, such as "L2:0.5", what was measured.
+
+    Example:
+        >>> one = EvaluationResult("Linf:0.1", 2, {"clean": 1.0, "worst": 0.5}, {}, ["", "fgsm"], 0)
+        >>> two = EvaluationResult("L2:0.5", 2, {"clean": 1.0, "worst": 0.5}, {}, ["fgsm", ""], 0)
+        >>> result = UnseenResult("Linf:0.1", "fgsm", {"Linf:0.1": one, "L2:0.5": two})
+        >>> result.accuracy
+        {'clean': 1.0, 'Linf:0.1': 0.5, 'L2:0.5': 0.5, 'union': 0.0, 'unseen': 0.5}
+    """
+
+    trained: str | None
+    attack: str
+    results: dict[str, EvaluationResult]
+
+    @property
+    def broken_by(self) -> list[list[str]]:
+        """Per example, the threats under which it is broken; all of them for one that is wrong as it is."""
+        verdicts = {name: result.broken_by for name, result in self.results.items()}
+        count = len(next(iter(verdicts.values())))
+        return [[name for name, broken in verdicts.items() if broken[i]] for i in range(count)]
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        """Clean, under each threat, and in the worst case over their union.
+
+        Where it is known which threat the model was trained for, "unseen" is the worst case over the union of the
+        others, if there are any.
+        """
+        first, broken = next(iter(self.results.values())), self.broken_by
+        shares = {"clean": first.accuracy["clean"]}
+        shares |= {name: result.accuracy["worst"] for name, result in self.results.items()}
+        shares["union"] = sum(not names for names in broken) / len(broken)
+        if self.trained is not None and len(self.results) > 1:
+            shares["unseen"] = sum(not set(names) - {self.trained} for names in broken) / len(broken)
+        return shares
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: the shares, per example the threats that broke it, and the record of each evaluation."""
+        return {
+            "trained": self.trained,
+            "attack": self.attack,
+            "accuracy": self.accuracy,
+            "broken_by": self.broken_by,
+            "results": {name: result.to_json() for name, result in self.results.items()},
+        }
+
+
+def usual(data: str) -> tuple[str, ...]:
+    """The threats that models for a data set are usually evaluated under, one for each norm.
+
+    Raises:
+        UserError: a data set for which there are no usual radii.
+
+    Example:
+        >>> usual("cifar10")
+        ('Linf:8/255', 'L2:0.5', 'L1:12')
+    """
+    if data not in USUAL:
+        known = nearest("data set", data, USUAL)
+        raise UserError(f'{known}; for others name the threats, such as threats=["Linf:0.1", "L2:1"]')
+    return USUAL[data]
+
+
+def unseen(
+    model: nn.Module,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, "n"],
+    *,
+    trained: Threat | None = None,
+    data: str | None = None,
+    threats: Sequence[str] | None = None,
+    attack: str = "autoattack-quick",
+    batch_size: int = 500,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> UnseenResult:
+    """Accuracy under the threat that a model was trained for and under those that it was not, one attack for all.
+
+    Args:
+        model: maps images in [0, 1] to logits (n, k).
+        x: images, floats in [0, 1].
+        y: labels, int64.
+        trained: the threat model of the training; it takes the place of the usual one of its norm.
+        data: the data set's name, whose usual radii are taken, see `USUAL`.
+        threats: the threats themselves instead, such as ["L2:0.5", "L1:12"].
+        attack: its name, see `uiat.evaluation.attack`.
+        batch_size: images at a time.
+        seed: of the random starts.
+        progress: called after every batch with "L2:0.5 apgd-ce", how many are done and of how many.
+
+    Raises:
+        UserError: neither or both of `data` and `threats`, a data set without usual radii, what is not a threat, and
+            whatever `evaluate` refuses.
+
+    Example:
+        >>> import torch
+        >>> from uiat.threat import Linf
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> x = torch.rand(8, 1, 2, 2)
+        >>> result = unseen(model, x, model(x).argmax(1), trained=Linf(0.1), threats=["L2:0.2"], attack="pgd-5")
+        >>> list(result.accuracy)
+        ['clean', 'Linf:0.1', 'L2:0.2', 'union', 'unseen']
+    """
+    named = _threats(trained, data, threats)
+    results = {
+        name: evaluate(
+            model,
+            x,
+            y,
+            threat=threat,
+            attacks=[attack],
+            batch_size=batch_size,
+            seed=seed,
+            progress=_prefixed(progress, name),
+        )
+        for name, threat in named.items()
+    }
+    first = None if trained is None else next(iter(named))
+    return UnseenResult(first, attack, results)
+
+
+def _threats(trained: Threat | None, data: str | None, threats: Sequence[str] | None) -> dict[str, Threat]:
+    """By name: the trained one first, then those of the other norms, or all that were asked for."""
+    if (data is None) == (threats is None):
+        raise UserError("give either the data set's name, for its usual threats, or the threats themselves")
+    if isinstance(threats, str):
+        raise UserError(f"threats must be a list, such as {threats.split(',')}, not the text {threats!r}")
+    if trained is not None:
+        require(trained)
+    asked = {text: parse(text) for text in (usual(data) if data is not None else threats or ())}
+    named: dict[str, Threat] = {}
+    if trained is not None:
+        # In the words of the list where it is in it: "Linf:8/255" reads better than a decimal fraction.
+        same = [text for text, threat in asked.items() if threat == trained]
+        named[same[0] if same else f"{trained.norm}:{float(trained.epsilon):.7g}"] = trained
+    for text, threat in asked.items():
+        replaced = data is not None and trained is not None and threat.norm == trained.norm
+        if not replaced and threat not in named.values():
+            named[text] = threat
+    if not named:
+        raise UserError("threats must name at least one")
+    return named
+
+
+def _prefixed(progress: Progress | None, threat: str) -> Progress | None:
+    return None if progress is None else lambda name, done, total: progress(f"{threat} {name}", done, total)
