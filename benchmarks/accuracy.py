@@ -46,7 +46,10 @@ def _ablation(base: str, epsilon: float, short: list[str]) -> Study:
         "lambda ramped over half the run": ("uiat", ["objective.ramp_epochs=RAMP"]),
         "detached target with lambda 1": ("uiat", ["objective.inverse_gradient=false", "objective.weight=1"]),
         "detached target": ("uiat", ["objective.inverse_gradient=false"]),
-        "detached target with lambda ramped": ("uiat", ["objective.inverse_gradient=false", "objective.ramp_epochs=RAMP"]),
+        "detached target with lambda ramped": (
+            "uiat",
+            ["objective.inverse_gradient=false", "objective.ramp_epochs=RAMP"],
+        ),
         "radius epsilon divided by 4": ("uiat", radius(0.25)),
         "radius epsilon": ("uiat", radius(1.0)),
         "KL(adv, inv)": ("uiat", ["objective.kl=adversarial-inverse"]),

@@ -109,7 +109,7 @@ def test_evaluate_writes_the_result_twice_and_prints_it(ask, run, tmp_path):
     assert facts == [50, "last", "digits", "test", 0, 20, "digits-uiat"]
     assert result["threat"] == f"Linf:{8 / 255:.7g}"
     assert "threat model Linf 8/255" in out
-    assert re.search(r"worst +\d+\.\d\d % +50", out)
+    assert re.search(r"worst +\d+\.\d\d % +\d+\.\d\d - \d+\.\d\d +50", out)
 
 
 def test_evaluate_takes_what_it_is_not_told_from_the_run(ask, run):
@@ -121,8 +121,10 @@ def test_evaluate_takes_what_it_is_not_told_from_the_run(ask, run):
     assert (list(result["accuracy"]), result["n"]) == (["clean", "fgsm", "worst"], 30)
 
 
-def test_more_images_than_there_are_means_all(ask, run):
-    assert ask("evaluate", run, "--attacks", "clean", "--n", 100_000)[0] == 0
+def test_a_run_that_asks_for_more_images_than_there_are_is_judged_on_all(ask, run):
+    old = uiat.load_config((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(uiat.dump(uiat.override(old, [("evaluation.n", "100000")])))
+    assert ask("evaluate", run, "--attacks", "clean")[0] == 0
     assert json.loads((run / "evaluation.json").read_text())["n"] == 539
 
 
@@ -248,6 +250,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(ask, tmp_path, monkeypa
 EVALUATION_MISTAKES = {
     "attack": (["--attacks", "clean,pdg-20"], "unknown attack 'pdg-20'; did you mean 'pgd-K'"),
     "none": (["--n", "0"], "--n"),
+    "too many": (["--n", "100000"], "--n 100000 is more than the 539 test images of digits"),
     "number": (["--n", "ten"], "--n"),
     "weights": (["--which", "bst"], "did you mean 'best'"),
     "pixels": (["--threat", "Linf:8"], 'did you mean "8/255"'),
@@ -341,7 +344,7 @@ def test_an_interrupted_evaluation_ends_in_one_line(ask, trained, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(uiat.evaluation, "evaluate", stop)
+    monkeypatch.setattr(uiat.evaluation.checked, "evaluate", stop)
     code, _, err = ask("evaluate", trained)
     assert code == 130
     assert err == "uiat: stopped\n"

@@ -11,7 +11,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "uiat"
 # From the ground up. A folder counts as one module; every module has to be here.
 ORDER = [
     *("errors", "checks", "files", "environment", "threat", "losses", "modes"),
-    *("data", "models", "attacks", "ensemble", "inverse", "evaluation", "objectives"),
+    *("data", "models", "attacks", "prepared", "ensemble", "inverse", "evaluation", "objectives"),
     *("weights", "checkpoint", "config", "text", "optim", "guards", "step"),
     *("signals", "store", "validation", "training", "runs", "trainer"),
     *("recipes", "paper", "analyse", "report", "progress", "trackers", "cli", "__main__"),
@@ -27,10 +27,11 @@ ONLY = {
     "losses": {"errors", "checks"},
     "modes": {"errors", "checks"},
     "data": {"errors", "checks"},
-    "models": {"errors", "checks", "modes"},
+    "models": {"errors", "checks", "files", "modes"},
     "attacks": GROUND,
+    "prepared": {"errors", "checks", "modes", "models"},
     # never objectives: a defence cannot influence its judge
-    "evaluation": GROUND | {"files", "environment", "attacks", "ensemble", "data", "models"},
+    "evaluation": GROUND | {"files", "environment", "attacks", "prepared", "ensemble", "data", "models"},
     "checkpoint": {"errors", "files", "threat", "models"},
     "report": {"errors", "files"},  # reads files only
 }

@@ -3,18 +3,20 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from uiat import data, models, recipes
-from uiat.attacks import FGSM, FGSMRS, PGD
+from uiat.attacks import FGSM, FGSMRS, PGD, minimum_norm
 from uiat.checkpoint import load
 from uiat.config import Compute, Data, Evaluation, Guards, Model, Optimisation, Run, Validation
 from uiat.data import Batch
 from uiat.errors import NotFinite, UserError
-from uiat.evaluation import EvaluationResult, evaluate
+from uiat.evaluation import EvaluationResult
+from uiat.evaluation.checked import evaluate
+from uiat.evaluation.sweep import SweepResult, sweep
 from uiat.inverse import InstanceInverse, UniversalInverse, UniversalPerturbation, load_inverse
 from uiat.objectives import PGDAT, UIAT, Examples, Mart, Objective, Standard, Trades, total
 from uiat.step import Step, make_step
 from uiat.text import dump, override
 from uiat.text import load as load_config
-from uiat.threat import L2, Linf
+from uiat.threat import L1, L2, Linf
 from uiat.trainer import Trained, fit, resume, train
 from uiat.training import Interrupted
 
@@ -26,6 +28,7 @@ except PackageNotFoundError:  # used from a source tree
 __all__ = [
     "FGSM",
     "FGSMRS",
+    "L1",
     "L2",
     "PGD",
     "PGDAT",
@@ -48,6 +51,7 @@ __all__ = [
     "Run",
     "Standard",
     "Step",
+    "SweepResult",
     "Trades",
     "Trained",
     "UniversalInverse",
@@ -62,10 +66,12 @@ __all__ = [
     "load_config",
     "load_inverse",
     "make_step",
+    "minimum_norm",
     "models",
     "override",
     "recipes",
     "resume",
+    "sweep",
     "total",
     "train",
 ]

@@ -8,7 +8,10 @@ from torch import nn
 
 from uiat.config import Run
 from uiat.data import ImageSet, as_float
-from uiat.evaluation import attack, correct_under
+from uiat.errors import UserError
+from uiat.evaluation import attack, correct_under, stages
+from uiat.inverse import UniversalInverse
+from uiat.threat import Linf
 
 
 def validate(model: nn.Module, held_out: ImageSet, *, run: Run) -> dict[str, float]:
@@ -46,3 +49,28 @@ def metric(row: Mapping[str, Any], name: str) -> float | None:
     if clean is None or robust is None:
         return None
     return float({"clean": clean, "robust": robust, "mean": (clean + robust) / 2}[name])
+
+
+def check_plan(run: Run) -> None:
+    """Refuse before hours of training what would only come out after them.
+
+    Raises:
+        UserError: an attack of the evaluation that does not exist, or a one-off epoch that never comes.
+
+    Example:
+        >>> from uiat.config import Evaluation
+        >>> check_plan(Run(evaluation=Evaluation(attacks=("pgd20",))))
+        Traceback (most recent call last):
+        uiat.errors.UserError: evaluation.attacks: unknown attack 'pgd20'; did you mean ...
+    """
+    for name in run.evaluation.attacks:
+        try:
+            stages(name, threat=run.threat or Linf("8/255"))
+        except UserError as error:
+            raise UserError(f"evaluation.attacks: {error}") from None
+    epochs, inverse = run.optimisation.epochs, getattr(run.objective, "inverse", None)
+    if isinstance(inverse, UniversalInverse) and inverse.epoch is not None and inverse.epoch >= epochs:
+        raise UserError(
+            f"objective.inverse.epoch is {inverse.epoch}, counted from 0, but optimisation.epochs is {epochs}: "
+            "the one-off perturbations would never be made"
+        )

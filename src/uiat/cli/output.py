@@ -22,15 +22,16 @@ class Stopped(Exception):
     """The user stopped a command; the message says how to go on."""
 
 
-def console() -> Console:
-    """Standard output, with nothing in the text taken for markup.
+def console(*, quiet: bool = False) -> Console:
+    """Standard output, with nothing in the text taken for markup; or nothing at all, where another process prints.
 
     Example:
         >>> console().print("[8/255]")
         [8/255]
     """
     screen = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(highlight=False, markup=False, emoji=False, width=None if screen else PIPE_WIDTH)
+    width = None if screen else PIPE_WIDTH
+    return Console(highlight=False, markup=False, emoji=False, width=width, quiet=quiet)
 
 
 def table(*columns: str, rows: Iterable[Iterable[str]], numbers: Iterable[str] = ()) -> Table:

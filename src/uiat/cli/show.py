@@ -11,8 +11,9 @@ from rich.table import Table
 
 from uiat import recipes as recipe_list
 from uiat import text
-from uiat.cli.evaluate import FILE, results_table
+from uiat.cli.judging import FILE, STATE
 from uiat.cli.output import as_yaml, console, fields, table
+from uiat.cli.tables import results_table
 from uiat.config import Run
 from uiat.errors import UserError
 from uiat.progress import percent
@@ -29,6 +30,7 @@ FILES = {
     "inverse.safetensors": "universal inverse perturbations, one a class",
     "checkpoint.safetensors": "what --resume goes on from",
     FILE: "accuracy on test images, and each image's verdict",
+    STATE: "what evaluate --resume goes on from",
 }
 
 
@@ -167,6 +169,8 @@ def _evaluation(result: dict[str, Any], run: Path, out: Console) -> None:
         raise UserError(f"{run / FILE} is damaged: evaluate the run again") from None
     out.print(f"\nevaluation: {facts}", soft_wrap=True)
     out.print(shown)
+    if result.get("verdict"):
+        out.print(f"verdict: {result['verdict']}", soft_wrap=True)
 
 
 def _files(run: Path) -> Table:

@@ -3,67 +3,35 @@
 It knows models, images and attacks, and nothing of how a model was trained, so a defence cannot influence its judge.
 """
 
-import itertools
 import logging
-import time
-import zlib
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.attacks import PGD, Search
-from uiat.checks import check_batch
-from uiat.ensemble import search
-from uiat.environment import environment
-from uiat.errors import UserError
-from uiat.evaluation.named import ENSEMBLES, stages
-from uiat.models import check_model
+from uiat.ensemble import Room, State
+from uiat.evaluation.collect import collected
+from uiat.evaluation.named import ENSEMBLES
+from uiat.evaluation.plan import Stage, budgets, checked, planned, work
+from uiat.evaluation.records import EvaluationResult as EvaluationResult
+from uiat.evaluation.split import Share, share
+from uiat.evaluation.stage import Guide, Subject, Told, attacked, device_of, natural
+from uiat.evaluation.stage import correct_under as correct_under
+from uiat.evaluation.state import Keeper, Tally, fingerprint
 from uiat.modes import crafting
+from uiat.prepared import batch_for, prepare
 from uiat.threat import Threat
 
 logger = logging.getLogger("uiat")
 # (attack, images or iterations done, of how many), called after every batch or round.
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """What was measured, on how many images, under which threat model, with what.
-
-    Args:
-        threat: as "Linf:0.0313725".
-        n: images.
-        accuracy: share of images still right, for each attack and in the "worst" case over all of them.
-        seconds: time of each attack.
-        broken_by: per example, the first attack that broke it, an ensemble's by the stage; "" for one that stands.
-        seed: of the random starts.
-        environment: versions and hardware.
-        stages: for each ensemble, the accuracy after each of its attacks.
-
-    Example:
-        >>> EvaluationResult("Linf:0.1", 2, {"clean": 1.0, "worst": 0.5}, {"clean": 0.1}, ["", "fgsm"], 0).accuracy[
-        ...     "worst"
-        ... ]
-        0.5
-    """
-
-    threat: str
-    n: int
-    accuracy: dict[str, float]
-    seconds: dict[str, float]
-    broken_by: list[str]
-    seed: int
-    environment: dict[str, Any] = field(default_factory=environment)
-    stages: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, in the order of the fields."""
-        return dict(vars(self))
+# (stage, accuracy in the worst case at most), called after every batch or round.
+Bound = Callable[[str, float], None]
+EXAMPLES = 16  # images that a faster form of the model has to agree on
 
 
 def evaluate(
@@ -76,11 +44,20 @@ def evaluate(
     batch_size: int = 500,
     seed: int = 0,
     progress: Progress | None = None,
+    bound: Bound | None = None,
+    state: Path | None = None,
+    resume: bool = False,
+    save_minutes: float = 5.0,
+    keep_examples: bool = False,
+    transfer: nn.Module | None = None,
 ) -> EvaluationResult:
     """Accuracy of a model on images, under each attack by name and in the worst case over them.
 
     An image misclassified as it is counts as broken under every attack and is not attacked. Otherwise an image counts
     as broken by an attack when the model, in eval mode, misclassifies the attack's example (in the ball, in [0, 1]).
+
+    Where `torch.distributed` is initialised, as under `torchrun`, each process takes every world_size-th image, and
+    all return the same result, which is that of one process.
 
     Args:
         model: maps images in [0, 1] to logits (n, k).
@@ -88,165 +65,152 @@ def evaluate(
         y: labels, int64.
         threat: the threat model.
         attacks: names, see `attack`; "clean" is always measured.
-        batch_size: images at a time.
-        seed: of the random starts; the same seed and batch size give the same verdict for an attack, whatever others
-            are asked for.
-        progress: called after every batch.
+        batch_size: images at a time; half as many where memory runs out.
+        seed: of the random numbers; each image has its own, so that neither the batch size nor the other attacks asked
+            for play a part in its verdict.
+        progress: called after every batch or round.
+        bound: told of the accuracy in the worst case so far.
+        state: a file that is written after each attack and every few minutes inside one (with several processes, one
+            of each). It stays when the evaluation ends: delete it once the result is kept.
+        resume: go on from that file, to the result that the evaluation would have had.
+        save_minutes: between two writes inside an attack.
+        keep_examples: keep the adversarial examples, in the result and in the file.
+        transfer: a second model, on the same device; adds the attack "transfer", whose examples are made on it.
 
     Raises:
-        UserError: an unknown attack, images or labels that do not fit, a model that does not return logits.
+        UserError: an unknown attack, images or labels that do not fit, a model that does not return logits, a state
+            file that is in the way, or that is damaged or belongs to another evaluation.
 
     Example:
+        >>> import torch
         >>> from uiat.threat import Linf
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
         >>> result = evaluate(model, torch.rand(8, 1, 2, 2), torch.arange(8) % 2, threat=Linf(0.1), attacks=["fgsm"])
         >>> result.accuracy["worst"] == result.accuracy["fgsm"]
         True
     """
-    parsed = _parsed(attacks, threat)
-    classes = _checked(model, x, y, batch_size=batch_size)
-    clean = torch.ones(len(x), dtype=torch.bool)
-    tally = _Tally(clean.clone(), [""] * len(x))
-    for name, parts in parsed.items():
-        start, right = time.perf_counter(), clean
-        for stage, settings in parts:
-            # An attack's random numbers do not depend on which others are asked for.
-            key, told = (seed << 32) + zlib.crc32(stage.encode()), _named(progress, name)
-            options = {"among": right, "batch_size": batch_size, "seed": key, "classes": classes, "progress": told}
-            right = correct_under(model, x, y, settings, **options)  # type: ignore[arg-type]
-            tally.note(name, stage, right)
-        clean = right if name == "clean" else clean
-        tally.accuracy[name], tally.seconds[name] = right.double().mean().item(), time.perf_counter() - start
-    tally.accuracy["worst"] = tally.standing.double().mean().item()
-    text = f"{threat.norm}:{float(threat.epsilon):.7g}"
-    return EvaluationResult(
-        text, len(x), tally.accuracy, tally.seconds, tally.broken_by, seed, stages=dict(tally.stages)
-    )
+    plan = planned(attacks, threat, transfer)
+    classes = checked(model, x, y, batch_size=batch_size, transfer=transfer)
+    part = share()
+    text = f"{threat.norm}:{float(threat.epsilon)!r}"
+    facts = {
+        "threat": text,
+        "attacks": budgets(plan),
+        "order": list(plan),
+        "seed": seed,
+        "share": [part.rank, part.size],
+    }
+    belongs = fingerprint(model, x, y, transfer=transfer, examples=keep_examples, **facts)
+    keeper = Keeper(part.path(state), belongs, save_minutes)
+    index = part.index(len(x))
+    with crafting(model):
+        example = x[:4].to(device_of(model))
+        room = Room(batch_for(model, example, at_most=batch_size))
+        subject = Subject(model, x[index], y[index], index, classes, room, seed, _prepared(model, example))
+        judge = _Judge(subject, part, keeper, len(x), progress, bound)
+        part.agree(lambda: judge.open(resume=resume, keep_examples=keep_examples))
+        for name, parts in plan.items():
+            judge.measure(name, parts)
+    return collected(judge.tally, part, y, threat=threat, seed=seed, plan=plan, classes=classes)
+
+
+def _prepared(model: nn.Module, example: Tensor) -> Guide:
+    """What guides the attacks: a faster form of the model, where it has one."""
+    return prepare(model, example)
 
 
 @dataclass
-class _Tally:
-    """What is known so far: who stands under everything, and what broke the others."""
+class _Judge:
+    """An evaluation under way in this process."""
 
-    standing: Tensor
-    broken_by: list[str]
-    accuracy: dict[str, float] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    stages: defaultdict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
+    subject: Subject
+    share: Share
+    keeper: Keeper
+    n: int
+    progress: Progress | None
+    bound: Bound | None
+    tally: Tally = field(init=False)
+    inside: State | None = field(default=None, init=False)
 
-    def note(self, name: str, stage: str, right: Tensor) -> None:
-        """After a stage of a named attack: which images are still right under that attack."""
-        for i in (self.standing & ~right).nonzero().flatten().tolist():
-            self.broken_by[i] = stage
-        self.standing &= right
-        if name in ENSEMBLES:
-            share = right.double().mean().item()
-            self.stages[name][stage] = share
+    def open(self, *, resume: bool, keep_examples: bool) -> None:
+        """From the state file, or from the start; a file that cannot be written is refused before the work."""
+        held = self.keeper.open(resume=resume)
+        if held is not None:
+            self.tally, self.inside = held
+        else:
+            examples = self.subject.x.detach().to("cpu", copy=True) if keep_examples else None
+            self.tally = Tally(self.subject.index, examples=examples)
+            self.keeper.save(self.tally)
+        if (limit := self.tally.limit) is not None:
+            self.subject.room.size = min(self.subject.room.size, limit)
+
+    def measure(self, name: str, parts: Sequence[Stage]) -> None:
+        """All stages of a named attack that are still to do, and what there is to say after each."""
+        for at, (stage, settings) in enumerate(parts):
+            if stage not in self.tally.after.get(name, {}):
+                self._run(name, stage, settings, told=self._told(name, parts, at))
+                self.keeper.save(self.tally)
+            self._announce(name, stage)
+
+    def _run(self, name: str, stage: str, settings: PGD | Search | None, *, told: Told) -> None:
+        subject, tally = self.subject, self.tally
+        subject.lap()
+        if settings is None:
+            found = subject.x
+            right, tally.confidence = natural(subject, told=told)
+        else:
+            among, (saved, self.inside) = tally.right.get(name, tally.right["clean"]), (self.inside, None)
+            right, found = attacked(
+                subject,
+                stage,
+                settings,
+                among,
+                told=told,
+                saver=partial(self._save, name, stage),
+                saved=saved,
+            )
+        self._count(name, stage)
+        tally.note(name, stage, right, found)
+
+    def _save(self, name: str, stage: str, snapshot: Callable[[], State]) -> None:
+        if self.keeper.due():
+            self._count(name, stage)
+            self.keeper.save(self.tally, snapshot())
+
+    def _count(self, name: str, stage: str) -> None:
+        self.tally.spend(name, stage, self.subject.lap())
+        if self.subject.room.halved:
+            self.tally.limit = self.subject.room.size
+
+    def _told(self, name: str, parts: Sequence[Stage], at: int) -> Told:
+        """Progress of a stage as progress of the named attack that it belongs to, and the bound."""
+        sizes = [work(settings, self.subject.classes) for _, settings in parts]
+        images, standing = max(len(self.subject.x), 1), int(self.tally.standing.sum())
+
+        def told(done: int, total: int, right: int) -> None:
+            if self.share.rank == 0 and self.bound is not None:
+                self.bound(parts[at][0], min(right, standing) / images)
+            if self.share.rank == 0 and self.progress is not None:
+                if len(parts) > 1:
+                    share = done / total if total else 1.0
+                    done, total = sum(sizes[:at]) + int(share * sizes[at]), sum(sizes)
+                self.progress(name, done, total)
+
+        return told
+
+    def _announce(self, name: str, stage: str) -> None:
+        """After a stage: what it left, of all images. Waits for the other processes."""
+        spent = sum(cost["seconds"] for costs in self.tally.spent.values() for cost in costs.values())
+        everyone = self.share.gather((self.tally.after[name][stage], spent))
+        if self.share.rank != 0:
+            return
+        right, standing = (sum(counts[i] for counts, _ in everyone) / self.n for i in range(2))
+        if name == "clean":
+            logger.info("initial accuracy: %.2f%%", 100 * right)
+        elif name in ENSEMBLES:
             # In the words of the reference implementation, which people's scripts look for.
-            logger.info("robust accuracy after %s: %.2f%%", stage.upper(), 100 * share)
-
-
-def _checked(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int) -> int:
-    """The number of classes, once everything is what it should be."""
-    if batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, but is {batch_size}")
-    check_batch(x, y)
-    classes = _classes(model, x)
-    check_model(model, x[:4].to(_device(model)), classes)
-    if int(y.max()) >= classes:
-        raise UserError(f"the model tells {classes} classes apart, but labels run up to {int(y.max())}")
-    return classes
-
-
-def correct_under(
-    model: nn.Module,
-    x: Float[Tensor, "n c h w"],
-    y: Int[Tensor, "n"],
-    settings: PGD | Search | None,
-    *,
-    among: Bool[Tensor, "n"] | None = None,
-    batch_size: int = 500,
-    seed: int = 0,
-    classes: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Bool[Tensor, "n"]:
-    """Which images of those in `among` are still classified correctly under one attack (None: as they are), on the CPU.
-
-    A restart is only spent on images that stand after the one before it.
-
-    Example:
-        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-        >>> correct_under(model, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0]), None).shape
-        torch.Size([3])
-    """
-    device = _device(model)
-    right = torch.ones(len(x), dtype=torch.bool) if among is None else among.clone()
-    if settings is not None and not isinstance(settings, PGD):
-        count = classes or _classes(model, x)
-        return _searched(settings, model, x, y, right, classes=count, batch_size=batch_size, seed=seed, told=progress)
-    once = None if settings is None else replace(settings, restarts=1)
-    for restart in range(1 if settings is None else settings.restarts):
-        left = right.nonzero().flatten()
-        done = 0
-        for part in left.split(batch_size):
-            images, labels = x[part].to(device), y[part].to(device)
-            if once is not None:
-                number = ((seed * 1_000 + restart) * 1_000_003 + done) % 2**63
-                source = torch.Generator(device).manual_seed(number)
-                images = once.perturb(model, images, labels, generator=source)
-            with torch.no_grad(), crafting(model):
-                logits = model(images)
-            # NaN would win every argmax, and so count as an answer.
-            right[part] = ((logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)).cpu()
-            done += len(part)
-            if progress is not None:
-                progress(restart * len(left) + done, len(left) * (1 if settings is None else settings.restarts))
-    return right
-
-
-def _searched(
-    settings: Search,
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    right: Tensor,
-    *,
-    classes: int,
-    batch_size: int,
-    seed: int,
-    told: Callable[[int, int], None] | None,
-) -> Tensor:
-    """`right` without the points that a search breaks."""
-    left, total = right.nonzero().flatten(), settings.iterations * settings.attempts(classes)
-    report = None if told is None else lambda done, _: told(done, total)
-    options = {"num_classes": classes, "device": _device(model), "seed": seed, "batch_size": batch_size}
-    broken, _ = search(settings, model, x[left], y[left], left, report=report, **options)  # type: ignore[arg-type]
-    right[left[broken]] = False
-    return right
-
-
-def _parsed(attacks: Sequence[str], threat: Threat) -> dict[str, list[tuple[str, PGD | Search | None]]]:
-    """Each attack once, "clean" first, as the stages it consists of."""
-    if isinstance(attacks, str):
-        raise UserError(f"attacks must be a list of names, such as {attacks.split(',')}, not the text {attacks!r}")
-    return {name: stages(name, threat=threat) for name in dict.fromkeys(["clean", *attacks])}
-
-
-def _named(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(name, done, total)
-
-
-def _device(model: nn.Module) -> torch.device:
-    tensors: Iterator[Tensor] = itertools.chain(model.parameters(), model.buffers())
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
-
-
-def _classes(model: nn.Module, x: Tensor) -> int:
-    """How many classes the model tells apart, from what it returns for one image."""
-    with torch.no_grad(), crafting(model):
-        logits = model(x[:1].to(_device(model)))
-    if not isinstance(logits, Tensor):
-        raise UserError(f"the model must return a tensor of logits, not {type(logits).__name__}")
-    if logits.ndim != 2:
-        raise UserError(f"the model returns shape {tuple(logits.shape)} for one image; it must be (1, classes)")
-    return int(logits.shape[1])
+            seconds = max(seconds for _, seconds in everyone)
+            logger.info("robust accuracy after %s: %.2f%% (total time %.1f s)", stage.upper(), 100 * right, seconds)
+        logger.info("in the worst case so far, after %s: at most %.2f%%", stage, 100 * standing)
+        if self.bound is not None:
+            self.bound(stage, standing)

@@ -1,0 +1,147 @@
+"""What `uiat evaluate` measures besides: other radii, other norms, common corruptions."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console
+from torch import Tensor, nn
+
+from uiat.cli.output import table
+from uiat.evaluation.corruptions import KINDS, corruption_accuracy
+from uiat.evaluation.corruptions.kinds import check_kinds
+from uiat.evaluation.named import stages
+from uiat.evaluation.sweep import sweep, sweep_plan
+from uiat.evaluation.unseen import unseen, usual
+from uiat.progress import percent
+from uiat.threat import Threat, parse
+
+USUAL, ALL = "usual", "all"
+
+
+def wanted(
+    *,
+    ball: Threat,
+    data: str,
+    epsilons: str | None = None,
+    sweep_attack: str = "pgd-20",
+    norms: str | None = None,
+    norms_attack: str = "autoattack-quick",
+    corruptions: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """The further measurements that options ask for, by name, with their arguments; what cannot be is refused here.
+
+    Args:
+        ball: the threat model of the evaluation.
+        data: name of the data set.
+        epsilons: as `sweep` takes them.
+        sweep_attack: the attack of the sweep.
+        norms: "usual", or threat models with commas.
+        norms_attack: the attack under each of them.
+        corruptions: "all", or kinds with commas.
+
+    Raises:
+        UserError: what `sweep`, `unseen` and `corruption_accuracy` refuse.
+
+    Example:
+        >>> wanted(ball=parse("Linf:8/255"), data="cifar10", norms="L2:0.5", corruptions="fog, snow")["corruptions"]
+        {'kinds': ['fog', 'snow']}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    if epsilons is not None:
+        strengths = list(sweep_plan(epsilons, attack=sweep_attack, threat=ball))
+        found["sweep"] = {"threat": ball, "epsilons": strengths, "attack": sweep_attack}
+    if norms is not None:
+        threats = list(usual(data)) if norms == USUAL else _words(norms)
+        for threat in threats:
+            stages(norms_attack, threat=parse(threat))
+        which = {"data": data} if norms == USUAL else {"threats": threats}
+        found["unseen"] = {"trained": ball, "attack": norms_attack, **which}
+    if corruptions is not None:
+        kinds = list(KINDS) if corruptions == ALL else _words(corruptions)
+        check_kinds(kinds, [1])
+        found["corruptions"] = {"kinds": kinds}
+    return found
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
+def measured(
+    asked: Mapping[str, dict[str, Any]],
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    batch_size: int,
+    seed: int,
+    progress: Callable[[str, int, int], None],
+    first: bool = True,
+) -> dict[str, Any]:
+    """The results of what `wanted` found, as plain values, by the names they have in evaluation.json.
+
+    Args:
+        asked: from `wanted`.
+        model: the model.
+        x: images.
+        y: labels.
+        batch_size: images at a time.
+        seed: of the random numbers.
+        progress: as `evaluate` takes it.
+        first: whether this is the first of several processes; what cannot be shared out, it does alone.
+
+    Example:
+        >>> import torch
+        >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), torch.rand(4, 1, 8, 8)
+        >>> asked = {"corruptions": {"kinds": ["fog"]}}
+        >>> options = {"batch_size": 4, "seed": 0, "progress": lambda *_: None}
+        >>> list(measured(asked, model, x, torch.tensor([0, 1, 0, 1]), **options)["corruptions"]["by_kind"])
+        ['fog']
+    """
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
+    found: dict[str, Any] = {}
+    if "unseen" in asked:  # splits the images over the processes
+        found["unseen"] = unseen(model, x, y, **asked["unseen"], **options).to_json()
+    if first and "sweep" in asked:
+        found["sweep"] = sweep(model, x, y, **asked["sweep"], **options).to_json()
+    if first and "corruptions" in asked:
+        found["corruptions"] = corruption_accuracy(model, x, y, **asked["corruptions"], **options).to_json()
+    return found
+
+
+def show(found: Mapping[str, Any], out: Console) -> None:
+    """A table of each.
+
+    Example:
+        >>> show({}, Console())
+    """
+    if "sweep" in found:
+        _show_sweep(found["sweep"], out)
+    if "unseen" in found:
+        accuracy = found["unseen"]["accuracy"]
+        out.print(f"\nunder each threat, {found['unseen']['attack']}")
+        rows = [(name, percent(share)) for name, share in accuracy.items()]
+        out.print(table("threat", "accuracy", rows=rows, numbers=["accuracy"]))
+    if "corruptions" in found:
+        _show_corruptions(found["corruptions"], out)
+
+
+def _show_sweep(found: Mapping[str, Any], out: Console) -> None:
+    out.print(f"\n{found['attack']} at each radius, {found['norm']}; below 0 it helps the model", soft_wrap=True)
+    rows = [
+        (f"{epsilon:.6g}", f"{255 * epsilon:.4g}/255", percent(share), f"{seconds:.1f}")
+        for epsilon, share, seconds in zip(found["epsilons"], found["accuracy"], found["seconds"], strict=True)
+    ]
+    columns = ("epsilon", "in pixels", "accuracy", "seconds")
+    out.print(table(*columns, rows=rows, numbers=columns))
+
+
+def _show_corruptions(found: Mapping[str, Any], out: Console) -> None:
+    out.print(f"\ncommon corruptions, strengths of {found['strengths']}", soft_wrap=True)
+    severities = [str(severity) for severity in next(iter(found["accuracy"].values()))]
+    rows = [
+        (kind, *(percent(share) for share in shares.values()), percent(found["by_kind"][kind]))
+        for kind, shares in found["accuracy"].items()
+    ]
+    rows.append(("mean", *("" for _ in severities), percent(found["mean"])))
+    out.print(table("corruption", *severities, "mean", rows=rows, numbers=[*severities, "mean"]))

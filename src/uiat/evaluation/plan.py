@@ -1,0 +1,100 @@
+"""What an evaluation will do: its attacks as stages with their settings; what cannot be is refused before any work."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from uiat.attacks import PGD, Search
+from uiat.checks import check_batch
+from uiat.errors import UserError
+from uiat.evaluation.named import stages
+from uiat.evaluation.stage import classes_of, device_of
+from uiat.models import check_model
+from uiat.threat import Threat
+
+# Name of an attack, and its settings; None for the images as they are.
+Stage = tuple[str, PGD | Search | None]
+Plan = Mapping[str, Sequence[Stage]]
+TRANSFER = "transfer"
+
+
+def planned(attacks: Sequence[str], threat: Threat, transfer: nn.Module | None = None) -> Plan:
+    """Each attack once, "clean" first, as the stages it consists of; with a second model, "transfer" too.
+
+    Raises:
+        UserError: an unknown attack, a text instead of a list, or "transfer" without a second model.
+
+    Example:
+        >>> from uiat import Linf
+        >>> [stage for stage, _ in planned(["autoattack-quick"], Linf(0.1))["autoattack-quick"]]
+        ['apgd-ce', 'apgd-t']
+    """
+    if isinstance(attacks, str):
+        raise UserError(f"attacks must be a list of names, such as {attacks.split(',')}, not the text {attacks!r}")
+    names = dict.fromkeys(["clean", *attacks, *([] if transfer is None else [TRANSFER])])
+    return {name: stages(name, threat=threat, source=transfer) for name in names}
+
+
+def budgets(plan: Plan) -> dict[str, dict[str, Any]]:
+    """The settings of each stage as plain values.
+
+    Example:
+        >>> from uiat import Linf
+        >>> budgets(planned(["fgsm"], Linf(0.1)))["fgsm"]["steps"]
+        1
+    """
+    return {stage: _plain(settings) for parts in plan.values() for stage, settings in parts}
+
+
+def _plain(settings: PGD | Search | None) -> dict[str, Any]:
+    if settings is None:
+        return {}
+    values = {"attack": type(settings).__name__}
+    if dataclasses.is_dataclass(settings):
+        values |= {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    plain = (str, int, float, bool, type(None))
+    return {name: value if isinstance(value, plain) else _text(value) for name, value in values.items()}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    return f"{value.norm}:{float(value.epsilon):.7g}" if isinstance(value, Threat) else repr(value)
+
+
+def work(settings: PGD | Search | None, classes: int) -> int:
+    """Steps of an attack over all its attempts: how long it takes, compared with another.
+
+    Example:
+        >>> work(PGD(steps=10, restarts=2), 10)
+        20
+    """
+    if settings is None:
+        return 1
+    if isinstance(settings, PGD):
+        return settings.steps * settings.restarts
+    return settings.iterations * settings.attempts(classes)
+
+
+def checked(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, transfer: nn.Module | None = None) -> int:
+    """The number of classes, once everything is what it should be.
+
+    Example:
+        >>> import torch
+        >>> checked(
+        ...     nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(1, 1, 2, 2), torch.tensor([0]), batch_size=1
+        ... )
+        2
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, but is {batch_size}")
+    check_batch(x, y)
+    classes = classes_of(model, x)
+    check_model(model, x[:4].to(device_of(model)), classes)
+    if int(y.max()) >= classes:
+        raise UserError(f"the model tells {classes} classes apart, but labels run up to {int(y.max())}")
+    if transfer is not None and (others := classes_of(transfer, x)) != classes:
+        raise UserError(f"the model to transfer from tells {others} classes apart, and the model judged {classes}")
+    return classes

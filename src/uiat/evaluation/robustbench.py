@@ -1,0 +1,203 @@
+"""RobustBench's shapes: its record of a result, and its dictionary of models (Croce et al. 2021, arXiv:2010.09670)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from uiat.data import ImageSet, as_float, load
+from uiat.errors import UserError, nearest
+from uiat.evaluation.checked import evaluate
+from uiat.evaluation.records import EvaluationResult
+from uiat.models import build
+from uiat.models.foreign import load_weights
+from uiat.threat import Threat, parse
+
+STANDARD = "autoattack"  # the only name whose accuracy may stand as "autoattack_acc"
+DOUBT = "do not believe"  # how the verdict of the self-checks begins where they speak against the number
+Data = str | ImageSet | tuple[Tensor, Tensor]
+
+
+def entry(
+    result: EvaluationResult | Mapping[str, Any],
+    *,
+    dataset: str,
+    name: str = "",
+    link: str = "",
+    authors: str = "",
+    venue: str = "",
+    architecture: str = "",
+    reported: str = "",
+    footnote: str = "",
+    additional_data: bool = False,
+    number_forward_passes: int = 1,
+    unreliable: bool = False,
+) -> dict[str, Any]:
+    """A result as a record of RobustBench's `model_info`: accuracies in percent as text, the radius as text.
+
+    "autoattack_acc" is there only where the standard ensemble was run.
+
+    Args:
+        result: of `evaluate`, or the content of an evaluation.json.
+        dataset: as "cifar10".
+        name: title of the paper.
+        link: to it.
+        authors: their names, with commas.
+        venue: where it was published.
+        architecture: as "WideResNet-28-10".
+        reported: robust accuracy that the authors report, in percent.
+        footnote: what a reader should know.
+        additional_data: whether further data was trained on.
+        number_forward_passes: of the model for a prediction.
+        unreliable: whether the number should not be believed; also where the result's verdict says so.
+
+    Example:
+        >>> result = EvaluationResult("Linf:0.03137255", 100, {"clean": 0.8, "autoattack": 0.45}, {}, [], 0)
+        >>> record = entry(result, dataset="cifar10", architecture="WideResNet-28-10")
+        >>> record["eps"], record["clean_acc"], record["autoattack_acc"]
+        ('8/255', '80.00', '45.00')
+    """
+    facts = result.to_json() if isinstance(result, EvaluationResult) else result
+    accuracy = facts["accuracy"]
+    record = {
+        "link": link,
+        "name": name,
+        "authors": authors,
+        "additional_data": additional_data,
+        "number_forward_passes": number_forward_passes,
+        "dataset": dataset,
+        "venue": venue,
+        "architecture": architecture,
+        "eps": radius_text(parse(str(facts["threat"]))),
+        "clean_acc": f"{100 * accuracy['clean']:.2f}",
+        "reported": reported,
+    }
+    if STANDARD in accuracy:
+        record["autoattack_acc"] = f"{100 * accuracy[STANDARD]:.2f}"
+    doubtful = str(facts.get("verdict", "")).startswith(DOUBT)
+    return record | {"unreliable": unreliable or doubtful, "footnote": footnote}
+
+
+def radius_text(threat: Threat) -> str:
+    """A radius as RobustBench writes it: Linf in fractions of 255, the others as a number.
+
+    Example:
+        >>> from uiat.threat import L2, Linf
+        >>> radius_text(Linf(8 / 255)), radius_text(L2(0.5))
+        ('8/255', '0.5')
+    """
+    epsilon = float(threat.epsilon)
+    pixels = round(255 * epsilon)
+    whole = threat.norm == "Linf" and pixels > 0 and abs(255 * epsilon - pixels) < 1e-3
+    return f"{pixels}/255" if whole else f"{epsilon:.7g}"
+
+
+def zoo_model(
+    models: Mapping[str, Mapping[str, Any]],
+    name: str,
+    *,
+    weights: str | Path | Sequence[str | Path] | None = None,
+    num_classes: int = 10,
+    image_shape: tuple[int, int, int] = (3, 32, 32),
+) -> nn.Module:
+    """A model of a dictionary such as RobustBench's: {name: {"model": ..., "gdrive_id": ...}}, in eval mode.
+
+    Nothing is downloaded: a "gdrive_id" is not looked at, and the weights are a file of yours. A model that
+    normalises its images does so itself.
+
+    Args:
+        models: by name; "model" is a module, a function or class without arguments, or the name of a model as
+            `uiat.models.build` takes it, such as "file.py:function".
+        name: which of them.
+        weights: see `uiat.models.load_weights`; several for an ensemble, whose parts are the model's `models`.
+        num_classes: for a model by name.
+        image_shape: likewise.
+
+    Raises:
+        UserError: no such model, an entry that names none, weights that do not fit.
+
+    Example:
+        >>> models = {"Mine2026": {"model": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "gdrive_id": "x"}}
+        >>> zoo_model(models, "Mine2026").training
+        False
+    """
+    if name not in models:
+        raise nearest("model", name, map(str, models))
+    made = _made(models[name], name, num_classes=num_classes, image_shape=image_shape)
+    if isinstance(weights, str | Path):
+        load_weights(made, weights)
+    elif weights is not None:
+        parts = getattr(made, "models", None)
+        if not isinstance(parts, Sequence | nn.ModuleList) or len(parts) != len(weights):
+            raise UserError(f"{name}: {len(weights)} files of weights need a model with as many parts, its `models`")
+        for part, path in zip(parts, weights, strict=True):
+            load_weights(part, path)
+    return made.eval()
+
+
+def _made(about: Mapping[str, Any], name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    if not isinstance(about, Mapping) or "model" not in about:
+        raise UserError(f'{name}: the entry must be a dictionary with a "model"')
+    source: nn.Module | str | Callable[[], Any] = about["model"]
+    if isinstance(source, str):
+        return build(source, num_classes=num_classes, image_shape=image_shape)
+    made = source if isinstance(source, nn.Module) else source() if callable(source) else None
+    if not isinstance(made, nn.Module):
+        raise UserError(f"{name}: its model is a {type(source).__name__} that gives no torch.nn.Module")
+    return made
+
+
+def evaluate_zoo(
+    models: Mapping[str, Mapping[str, Any]],
+    name: str,
+    *,
+    weights: str | Path | Sequence[str | Path] | None = None,
+    data: Data | None = None,
+    threat: Threat | None = None,
+    n: int | None = None,
+    root: str | None = None,
+    **options: Any,
+) -> EvaluationResult:
+    """`evaluate` for a model of such a dictionary; its data set and threat model may stand in the entry.
+
+    Args:
+        models: see `zoo_model`.
+        name: which of them.
+        weights: their file.
+        data: "cifar10" or the like, an ImageSet, or images and labels; by default the entry's "data".
+        threat: the threat model; by default the entry's "threat", such as "Linf:8/255".
+        n: images, the first of the test set; by default all.
+        root: folder of the data sets.
+        options: of `evaluate`.
+
+    Raises:
+        UserError: as `zoo_model` and `evaluate`, or no data, or no threat model.
+
+    Example:
+        >>> from uiat.threat import Linf
+        >>> models = {"Mine2026": {"model": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "data": "digits"}}
+        >>> evaluate_zoo(models, "Mine2026", threat=Linf("8/255"), n=50, attacks=["fgsm"]).n
+        50
+    """
+    about = models.get(name, {})
+    x, y, classes = _images(about.get("data") if data is None else data, name, root=root)
+    shape = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
+    model = zoo_model(models, name, weights=weights, num_classes=classes, image_shape=shape)
+    given = about.get("threat") if threat is None else threat
+    if given is None:
+        raise UserError(f'{name}: give a threat model, such as threat=Linf("8/255")')
+    if n is not None and n > len(x):
+        raise UserError(f"there are {len(x)} images, fewer than the {n} asked for")
+    return evaluate(model, x[:n], y[:n], threat=parse(given) if isinstance(given, str) else given, **options)
+
+
+def _images(data: Data | None, name: str, *, root: str | None) -> tuple[Tensor, Tensor, int]:
+    if data is None:
+        raise UserError(f'{name}: give the data, such as data="cifar10"')
+    if isinstance(data, str):
+        data = load(data, "test", root=root)
+    if isinstance(data, ImageSet):
+        return as_float(data.images), data.labels, data.num_classes
+    x, y = data
+    return x, y, int(y.max()) + 1
