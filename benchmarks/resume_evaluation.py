@@ -121,7 +121,9 @@ def main() -> int:
             places: list[str] = []
             while not places:  # a moment after the end is drawn again
                 here = folder / f"{number}-{draws.random()}"
-                places = trial(here, arguments, [draws.uniform(0, seconds) for _ in range(1 + number % 2)])
+                moments = [draws.uniform(0, seconds) for _ in range(1 + number % 2)]
+                places = trial(here, arguments, moments)
+                seconds = seconds if places else moments[0]  # it ends before that
             found = json.loads((here / "result.json").read_text())
             differ = [key for key in expected if found[key] != expected[key]]
             identical += not differ

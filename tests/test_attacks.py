@@ -364,10 +364,10 @@ class Returning(nn.Module):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda logits: {"logits": logits}, "tensor of logits .* not dict"),
-        (lambda logits: (logits, logits), "tensor of logits .* not tuple"),
-        (lambda logits: logits.argmax(1), r"not shape \(1,\)"),
-        (lambda logits: logits[:, :, None], r"not shape \(1, 4, 1\)"),
+        (lambda logits: {"logits": logits}, "tensor of logits, not dict"),
+        (lambda logits: (logits, logits), "tensor of logits, not tuple"),
+        (lambda logits: logits.argmax(1), r"returns shape \(1,\)"),
+        (lambda logits: logits[:, :, None], r"returns shape \(1, 4, 1\)"),
         (lambda logits: logits.detach(), "no gradient with respect to its input"),
         (lambda logits: logits.round().detach() + 1, "no gradient with respect to its input"),
     ],

@@ -134,7 +134,7 @@ NO_NUMBERS = [-0.1, math.nan, math.inf, "eight", "8/0", "8/255/2", "", None]
 RADII = [
     *((Linf, value) for value in (*NO_NUMBERS, 0, 8, "300/255")),
     *((lambda e: UniversalInverse(radius=e), value) for value in (*NO_NUMBERS, 0)),
-    *((lambda e: PGD(step_size=e), value) for value in NO_NUMBERS),
+    *((lambda e: PGD(step_size=e), value) for value in (*NO_NUMBERS, 2)),
 ]
 
 

@@ -105,7 +105,7 @@ def test_a_finished_evaluation_is_read_back_without_an_attack(tmp_path):
     calls = []
     model.register_forward_hook(lambda *_: calls.append(1))
     same(judged(tmp_path / "state", model=model, resume=True), whole)
-    assert len(calls) < 5  # the checks of the model, and no attack
+    assert len(calls) < 10  # the checks of the model and of its faster form, and no attack
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 

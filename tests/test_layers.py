@@ -10,7 +10,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "uiat"
 
 # From the ground up. A folder counts as one module; every module has to be here.
 ORDER = [
-    *("errors", "checks", "files", "environment", "threat", "losses", "modes"),
+    *("errors", "checks", "files", "environment", "threat", "losses", "modes", "probe"),
     *("data", "models", "attacks", "prepared", "ensemble", "inverse", "evaluation", "objectives"),
     *("weights", "checkpoint", "config", "text", "optim", "guards", "step"),
     *("signals", "store", "validation", "training", "runs", "trainer"),
@@ -18,7 +18,7 @@ ORDER = [
 ]
 
 # Where "everything above it" would be too much.
-GROUND = {"errors", "checks", "threat", "losses", "modes"}
+GROUND = {"errors", "checks", "threat", "losses", "modes", "probe"}
 ONLY = {
     "errors": set(),
     "checks": {"errors"},
@@ -26,6 +26,7 @@ ONLY = {
     "threat": {"errors", "checks"},
     "losses": {"errors", "checks"},
     "modes": {"errors", "checks"},
+    "probe": {"errors", "modes"},
     "data": {"errors", "checks"},
     "models": {"errors", "checks", "files", "modes"},
     "attacks": GROUND,

@@ -290,7 +290,7 @@ def test_a_threat_model_for_evaluation_where_there_was_none(order):
         ("optimisation.milestones", "[5, 0]", "milestones are epochs, 1 or later, but are 5, 0"),
         ("objective.inverse.regulariser_weight", ".nan", "inverse.regulariser_weight must be at least 0, but is nan"),
         ("objective.inverse.regulariser_weight", "-1", "inverse.regulariser_weight must be at least 0, but is -1"),
-        ("objective.attack.step_size", "2", "attack.step_size 2 is longer than a ball of radius 0.03137 is wide"),
+        ("objective.attack.step_size", "2", "step_size 2 is longer than a ball of radius 0.03137 is wide"),
         ("objective.inverse.step_size", "1", 'did you mean "1/255" (0.003922)?'),
         ("optimisation.nesterov", "maybe", "optimisation.nesterov should be a valid boolean"),
         ("evaluation.attacks", "[1]", "evaluation.attacks should be a valid string"),

@@ -152,14 +152,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def device_of(model: nn.Module) -> torch.device:
+def training_device(model: nn.Module) -> torch.device:
     """The device of a model's first parameter.
 
     Raises:
         UserError: it has none.
 
     Example:
-        >>> device_of(nn.Linear(1, 1))
+        >>> training_device(nn.Linear(1, 1))
         device(type='cpu')
     """
     parameter = next(model.parameters(), None)

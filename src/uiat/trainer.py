@@ -21,7 +21,6 @@ from uiat.runs import (
     channels_last,
     check_new,
     datasets,
-    device_of,
     held_out_images,
     make_folder,
     model_spec,
@@ -29,6 +28,7 @@ from uiat.runs import (
     pick_device,
     read_run,
     seeded,
+    training_device,
 )
 from uiat.store import Store, identity, perturbations
 from uiat.training import Listener, Training
@@ -182,7 +182,7 @@ def reopened(
             device = pick_device(run.compute.device)
             training_set, held_out = datasets(run.data, run.seed)
         else:
-            device = device_of(model)
+            device = training_device(model)
             training_set, held_out = own_data(train_data, validation_data, seed=run.seed)
         inside.enter_context(seeded(run.seed, device))
         spec = model_spec(run, training_set) if model is None else _own_spec(training_set)
@@ -262,7 +262,7 @@ def fit(
     )
     check_plan(run)
     with ExitStack() as inside:
-        inside.enter_context(seeded(seed, device_of(model)))
+        inside.enter_context(seeded(seed, training_device(model)))
         training = _training(run, model, data, held_out, listener=listener)
         if run_dir is not None:
             folder = make_folder(run, run_dir)
@@ -287,7 +287,7 @@ def _training(
     run: Run, model: nn.Module, training_set: ImageSet | Folder, held_out: ImageSet, *, listener: Listener | None
 ) -> Training:
     """The run about to begin, its model tried on a few images; nothing is written before this has succeeded."""
-    device, memory_format = device_of(model), torch.contiguous_format
+    device, memory_format = training_device(model), torch.contiguous_format
     last = channels_last(model, asked=run.compute.channels_last)
     if last:
         memory_format = torch.channels_last

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from uiat import losses
 from uiat.attacks.gradient import InnerLoss, projected_gradient
 from uiat.attacks.points import Classifier, Keyed, rekey
-from uiat.checks import check_choices, check_counts, check_shapes, check_values
+from uiat.checks import check_choices, check_counts, check_shapes, check_step, check_values
 from uiat.errors import UserError
 from uiat.modes import BatchNormMode, crafting
+from uiat.probe import classes_of
 from uiat.threat import Linf, Threat, number, require
 
 # TRADES starts from N(0, 0.001^2) noise: at the natural image itself its KL has no gradient.
@@ -59,6 +60,7 @@ class PGD:
         check_choices(self)
         require(self.threat)
         object.__setattr__(self, "step_size", number(self.step_size, name="step_size"))
+        check_step(float(self.step_size), radius=float(self.threat.epsilon))
         check_counts(self, "steps", "restarts")
         if self.loss == "kl" and self.start == "none":
             raise UserError('the "kl" loss has no gradient at x itself: use start="gaussian" or start="uniform"')
@@ -86,7 +88,7 @@ class PGD:
             UserError: images or labels that cannot be what was meant, or a model that does not return logits.
         """
         check_shapes(x, y)
-        check_values(x, y, num_classes=_classes(model, x))
+        check_values(x, y, num_classes=classes_of(model, x))
         return self.perturb(model, x, y, generator=generator, key=key)
 
     def perturb(
@@ -169,16 +171,6 @@ class PGD:
             return of(logits, y), logits
 
         return inner
-
-
-def _classes(model: nn.Module, x: Tensor) -> int:
-    """How many classes the model tells apart, from what it returns for one image."""
-    with crafting(model), torch.no_grad():
-        logits = model(x[:1])
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        what = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"the model must return a tensor of logits of shape (B, K), not {what}")
-    return int(logits.shape[1])
 
 
 def FGSM(*, threat: Threat, batchnorm: BatchNormMode = "eval") -> PGD:

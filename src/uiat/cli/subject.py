@@ -16,8 +16,9 @@ from uiat.data import STATS, Folder, ImageSet, as_float, open_data
 from uiat.errors import UserError, nearest
 from uiat.evaluation.plan import TRANSFER
 from uiat.evaluation.selfcheck.symptoms import scale
-from uiat.evaluation.stage import classes_of, correct_under
+from uiat.evaluation.stage import correct_under
 from uiat.models.foreign import load_weights
+from uiat.probe import classes_of
 from uiat.runs import pick_device, read_run
 from uiat.threat import Threat, parse
 

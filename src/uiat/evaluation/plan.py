@@ -10,8 +10,8 @@ from uiat.attacks import PGD, Search
 from uiat.checks import check_batch
 from uiat.errors import UserError
 from uiat.evaluation.named import stages
-from uiat.evaluation.stage import classes_of, device_of
 from uiat.models import check_model
+from uiat.probe import classes_of, device_of
 from uiat.threat import Threat
 
 # Name of an attack, and its settings; None for the images as they are.

@@ -1,9 +1,8 @@
 """One attack on the images that still stand: what it is run on, what it costs, and how it goes on after a kill."""
 
-import itertools
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 from uiat.attacks import PGD, Search
 from uiat.attacks.points import keys, rekey
 from uiat.ensemble import Room, Saver, State, misclassified, search
-from uiat.errors import UserError
 from uiat.modes import crafting
 from uiat.prepared import Counted, batch_for, prepare
+from uiat.probe import classes_of, device_of
 
 # (images or iterations done, of how many, images that are right so far), called after every batch or round.
 Told = Callable[[int, int, int], None]
@@ -86,17 +85,6 @@ class Subject:
         with torch.no_grad():
             logits = self.model(images.to(self.device))
         return logits, misclassified(logits, self.y[part].to(self.device)).cpu()
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where a model is; the CPU, for one without parameters.
-
-    Example:
-        >>> device_of(nn.Flatten())
-        device(type='cpu')
-    """
-    tensors: Iterator[Tensor] = itertools.chain(model.parameters(), model.buffers())
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def natural(subject: Subject, *, told: Told | None = None) -> tuple[Bool[Tensor, "n"], Float[Tensor, "n"]]:
@@ -277,22 +265,3 @@ def correct_under(
     if settings is None:
         return right & natural(subject, told=told)[0]
     return attacked(subject, "", settings, right, told=told)[0]
-
-
-def classes_of(model: nn.Module, x: Float[Tensor, "n c h w"]) -> int:
-    """How many classes the model tells apart, from what it returns for one image.
-
-    Raises:
-        UserError: it returns no logits.
-
-    Example:
-        >>> classes_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2))
-        2
-    """
-    with torch.no_grad(), crafting(model):
-        logits = model(x[:1].to(device_of(model)))
-    if not isinstance(logits, Tensor):
-        raise UserError(f"the model must return a tensor of logits, not {type(logits).__name__}")
-    if logits.ndim != 2:
-        raise UserError(f"the model returns shape {tuple(logits.shape)} for one image; it must be (1, classes)")
-    return int(logits.shape[1])

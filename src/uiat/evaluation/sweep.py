@@ -14,7 +14,8 @@ from uiat.attacks import PGD, Search
 from uiat.checks import check_batch
 from uiat.errors import UserError
 from uiat.evaluation.named import stages
-from uiat.evaluation.stage import classes_of, correct_under
+from uiat.evaluation.stage import correct_under
+from uiat.probe import classes_of
 from uiat.threat import NORMS, Threat, number, require
 
 

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from uiat.checks import check_choices, check_step
+from uiat.checks import check_choices
 from uiat.data import Batch
 from uiat.errors import UserError
 
@@ -64,8 +64,6 @@ def check_fields(objective: object) -> None:
         raise UserError(f"label_smoothing must be in [0, 1), but is {smoothing:g}")
     if not 0 <= weight < float("inf"):
         raise UserError(f"weight must be at least 0 and finite, but is {weight:g}")
-    if (attack := getattr(objective, "attack", None)) is not None:
-        check_step(float(attack.step_size), radius=float(attack.threat.epsilon), name="attack.step_size")
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:

@@ -16,8 +16,8 @@ from uiat.errors import UserError
 from uiat.evaluation.corruptions.kinds import KINDS, SEVERITIES, check_kinds, corrupt, strengths
 from uiat.evaluation.judge import Progress
 from uiat.evaluation.plan import checked
-from uiat.evaluation.stage import device_of
 from uiat.modes import crafting
+from uiat.probe import device_of
 
 
 @dataclass(frozen=True)

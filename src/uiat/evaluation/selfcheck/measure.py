@@ -19,6 +19,7 @@ from uiat.evaluation.selfcheck import contests, symptoms
 from uiat.evaluation.selfcheck.finding import Finding
 from uiat.evaluation.selfcheck.past import averaged, scale_free, told
 from uiat.modes import crafting
+from uiat.probe import classes_of
 from uiat.threat import Linf, Threat, require
 
 IMAGES = 128  # enough to see 6 points of a hundred with certainty, see `finding.lower`
@@ -125,7 +126,7 @@ def examine(
     chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n].to(x.device)
     images, labels = x[chosen].to(device), y[chosen].to(device)
     with crafting(model):
-        case = Case(model, images, labels, _classes(model, images), threat, seed, batch_size)
+        case = Case(model, images, labels, classes_of(model, images), threat, seed, batch_size)
         findings = list(_found(case, transfer))
     findings += [f for f in [contests.few(len(x))] if f] if result is None else told(result)
     findings = [_softened(finding, result) for finding in findings]
@@ -138,14 +139,6 @@ def _softened(finding: Finding, result: EvaluationResult | None) -> Finding:
     if result is None or finding.check not in made_for or not made_for[finding.check](result):
         return finding
     return replace(finding, severity="note", reason=f"{finding.reason}, but others of these attacks see through that")
-
-
-def _classes(model: nn.Module, x: Tensor) -> int:
-    with torch.no_grad():
-        logits = model(x[:1])
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point():
-        raise UserError("the model must return a tensor of logits of shape (B, K)")
-    return int(logits.shape[1])
 
 
 def _found(case: Case, transfer: nn.Module | None) -> Iterator[Finding]:
