@@ -3,8 +3,8 @@
     pip install torchattacks foolbox adversarial-robustness-toolbox  # for this benchmark alone
     python benchmarks/peers_time.py RUN --n 256 --rounds 7 --threads 1
 
-Everyone, in its usual use, takes 20 steps of epsilon / 4 from a random start on the same images. Time is the processor's where there
-is one thread, so that a busy machine does not count; the wall's otherwise.
+Everyone, in its usual use, takes 20 steps of epsilon / 4 from a random start on the same images. Time is the
+processor's where there is one thread, so that a busy machine does not count; the wall's otherwise.
 """
 
 import argparse

@@ -91,7 +91,7 @@ def usual(data: str) -> tuple[str, ...]:
     """
     if data not in USUAL:
         known = nearest("data set", data, USUAL)
-        raise UserError(f'{known}; for others name the threats, such as threats=["Linf:0.1", "L2:1"]')
+        raise UserError(f"{known}; for others, name the threat models, such as Linf:0.1 and L2:1")
     return USUAL[data]
 
 
