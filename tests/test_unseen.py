@@ -110,7 +110,7 @@ def test_record_and_progress():
         ({}, "give either"),
         ({"data": "mnist", "threats": ["L2:1"]}, "give either"),
         ({"data": "cifar"}, "did you mean 'cifar10'"),
-        ({"data": "digits"}, "name the threats"),
+        ({"data": "digits"}, "name the threat models"),
         ({"threats": "Linf:0.1,L2:1"}, "must be a list"),
         ({"threats": []}, "at least one"),
         ({"threats": ["L7:1"]}, "unknown norm"),

@@ -37,5 +37,5 @@ def classes_of(model: nn.Module, x: Float[Tensor, "n ..."]) -> int:
     if not isinstance(logits, Tensor):
         raise UserError(f"the model must return a tensor of logits, not {type(logits).__name__}")
     if logits.ndim != 2:
-        raise UserError(f"the model returns shape {tuple(logits.shape)} for one image; it must be (1, classes)")
+        raise UserError(f"the model returns shape {tuple(logits.shape)} for one image; logits must be (1, classes)")
     return int(logits.shape[1])
