@@ -1,4 +1,4 @@
-"""What the forms of Auto-PGD share: which loss they climb, towards which class, and the look at where a step led."""
+"""What searches share: the class an attempt aims at, images chosen point by point; Auto-PGD's losses and its look."""
 
 from typing import Literal
 
@@ -39,7 +39,7 @@ def ranked(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], attempt: int, *, t
     """
     wrong = logits.shape[1] - 1
     if wrong < 1:
-        raise UserError("there is no class to aim at: the model tells only one apart")
+        raise UserError("there is no class to aim at: a model with only one class tells only one apart")
     order = logits.scatter(1, y[:, None], float("-inf")).argsort(dim=1, descending=True, stable=True)
     return order[:, attempt % min(targets, wrong)]
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uiat.attacks.boundary import nearest_boundary
+from uiat.attacks.climbing import attempts, choose, ranked, shaped
 from uiat.attacks.gradient import Gradient, InnerLoss, input_gradient
 from uiat.attacks.hyperplane import onto_hyperplane
 from uiat.attacks.points import Classifier, Points, normal, rekey, uniform
@@ -92,7 +93,7 @@ class FAB:
 
     def _round(self, num_classes: int) -> int:
         """Attempts of one round: the targets there are, or a single one."""
-        return max(min(self.targets if self.targeted else 1, num_classes - 1), 0)
+        return attempts("targeted-dlr", num_classes, restarts=1, targets=self.targets if self.targeted else 1)
 
     @torch.no_grad()
     def start(
@@ -112,7 +113,7 @@ class FAB:
         x, key = x.detach(), rekey(key, attempt)
 
         def aim(logits: Tensor) -> Tensor:
-            return _target(logits, y, attempt, self.targets)
+            return ranked(logits, y, attempt, targets=self.targets)
 
         points = {"x": x, "y": y, "key": key, "x_adv": x}
         here = self._boundary(model, points, x, aim)
@@ -145,7 +146,7 @@ class FAB:
         from_x_t = onto_hyperplane(x_t, w, gap, norm=self.threat.norm)
         from_x = onto_hyperplane(x, w, gap + ((x_t - x) * w).flatten(1).sum(dim=1), norm=self.threat.norm)
         near, far = (self.threat.length(d).clamp_min(SHORTEST) for d in (from_x_t, from_x))
-        alpha = _column(near / (near + far), x).clamp_max(self.alpha_max)
+        alpha = shaped(near / (near + far), x).clamp_max(self.alpha_max)
         return to_range((1 - alpha) * (x_t + self.eta * from_x_t) + alpha * (x + self.eta * from_x))
 
     def _random(self, x: Tensor, key: Tensor) -> Tensor:
@@ -153,18 +154,18 @@ class FAB:
         shape = x.shape[1:]
         v = 2 * uniform(key, shape) - 1 if self.threat.norm == "Linf" else normal(key, shape)
         length = self.threat.length(v).clamp_min(SHORTEST)
-        return to_range(x + (v * _column(float(self.threat.epsilon) / 2 / length, v)).to(x))
+        return to_range(x + (v * shaped(float(self.threat.epsilon) / 2 / length, v)).to(x))
 
     def _move(self, points: Points, x_t: Tensor) -> Points:
         """To x_t; within epsilon, to what the threat model makes of it, so that its verdict is that of an example."""
         length = self.threat.length(x_t - points["x"])
-        x_t = torch.where(_column(self._within(length), x_t), self.threat.project(x_t, points["x"]), x_t)
+        x_t = choose(self._within(length), self.threat.project(x_t, points["x"]), x_t)
         return points | {"x_t": x_t, "length": length}
 
     def _retreat(self, points: Points) -> Points:
         """Points on the far side come back to beta of their perturbation."""
         x, x_t = points["x"], points["x_t"]
-        return self._move(points, torch.where(_column(points["outside"], x), x + self.beta * (x_t - x), x_t))
+        return self._move(points, choose(points["outside"], x + self.beta * (x_t - x), x_t))
 
     def _query(self, model: Classifier, points: Points) -> Points:
         """The verdict on where the points are: one forward."""
@@ -189,21 +190,12 @@ class FAB:
         return points | {
             "outside": outside,
             "distance": torch.where(nearer, points["length"], points["distance"]),
-            "x_adv": torch.where(_column(breaks, points["x"]), points["x_t"], points["x_adv"]),
+            "x_adv": choose(breaks, points["x_t"], points["x_adv"]),
             "broken": points["broken"] | breaks,
         }
 
     def _within(self, length: Float[Tensor, "b"]) -> Bool[Tensor, "b"]:
         return length <= float(self.threat.epsilon)
-
-
-def _target(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], attempt: int, targets: int) -> Int[Tensor, "b"]:
-    """The class that an attempt aims at: the classes other than y by their logits, one after the other."""
-    count = min(targets, logits.shape[1] - 1)
-    if count == 0:
-        raise UserError("FAB-T needs a class other than y to aim at, but the model has only one class")
-    others = logits.scatter(1, y[:, None], float("-inf"))
-    return others.argsort(dim=1, descending=True, stable=True)[:, attempt % count]
 
 
 def _difference(model: Classifier, y: Tensor, aim: Callable[[Tensor], Tensor]) -> InnerLoss:
@@ -221,8 +213,3 @@ def _recall(points: Points, here: Gradient) -> Points:
     """The points with their linearisation; what is not finite leads nowhere, and counts as zero."""
     w, difference = (v.to(points["x"].dtype).nan_to_num(0, 0, 0) for v in (here.gradient, here.values))
     return points | {"gradient": w, "difference": difference}
-
-
-def _column(v: Tensor, like: Tensor) -> Tensor:
-    """A number for each point, shaped to broadcast against images."""
-    return v.view(-1, *[1] * (like.ndim - 1))

@@ -114,7 +114,7 @@ Corruptions = Annotated[
     str | None,
     typer.Option(
         metavar="all|LIST",
-        help="Also measure under the 15 common corruptions at 5 severities, or under some of them: fog,jpeg.",
+        help="Also measure under the 15 common corruptions at 5 severities, or under some: fog,jpeg_compression.",
     ),
 ]
 Examples = Annotated[

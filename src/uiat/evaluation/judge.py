@@ -19,7 +19,7 @@ from uiat.evaluation.named import ENSEMBLES
 from uiat.evaluation.plan import Stage, budgets, checked, planned, work
 from uiat.evaluation.records import EvaluationResult as EvaluationResult
 from uiat.evaluation.split import Share, share
-from uiat.evaluation.stage import Guide, Subject, Told, attacked, natural
+from uiat.evaluation.stage import Subject, Told, attacked, natural
 from uiat.evaluation.stage import correct_under as correct_under
 from uiat.evaluation.state import Keeper, Tally, fingerprint
 from uiat.modes import crafting
@@ -107,17 +107,12 @@ def evaluate(
     with crafting(model):
         example = x[:4].to(device_of(model))
         room = Room(batch_for(model, example, at_most=batch_size))
-        subject = Subject(model, x[index], y[index], index, classes, room, seed, _prepared(model, example))
+        subject = Subject(model, x[index], y[index], index, classes, room, seed, prepare(model, example))
         judge = _Judge(subject, part, keeper, len(x), progress, bound)
         part.agree(lambda: judge.open(resume=resume, keep_examples=keep_examples))
         for name, parts in plan.items():
             judge.measure(name, parts)
     return collected(judge.tally, part, y, threat=threat, seed=seed, plan=plan, classes=classes)
-
-
-def _prepared(model: nn.Module, example: Tensor) -> Guide:
-    """What guides the attacks: a faster form of the model, where it has one."""
-    return prepare(model, example)
 
 
 @dataclass

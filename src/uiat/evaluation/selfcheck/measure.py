@@ -14,12 +14,13 @@ from uiat.checks import check_batch
 from uiat.data import STATS
 from uiat.ensemble import search
 from uiat.errors import UserError
+from uiat.evaluation import named
 from uiat.evaluation.records import EvaluationResult
 from uiat.evaluation.selfcheck import contests, symptoms
 from uiat.evaluation.selfcheck.finding import Finding
 from uiat.evaluation.selfcheck.past import averaged, scale_free, told
 from uiat.modes import crafting
-from uiat.probe import classes_of
+from uiat.probe import classes_of, device_of
 from uiat.threat import Linf, Threat, require
 
 IMAGES = 128  # enough to see 6 points of a hundred with certainty, see `finding.lower`
@@ -122,7 +123,7 @@ def examine(
     check_batch(x, y)
     if n < 1 or batch_size < 1:
         raise UserError(f"n and batch_size must be at least 1, but are {n} and {batch_size}")
-    device = next((t.device for t in [*model.parameters(), *model.buffers()]), x.device)
+    device = device_of(model)
     chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n].to(x.device)
     images, labels = x[chosen].to(device), y[chosen].to(device)
     with crafting(model):
@@ -225,13 +226,13 @@ def _of_attacks(
     n, threat, radius = len(case.y), case.threat, float(case.threat.epsilon)
     entropy = case.each(lambda a, b: _gradient(case, losses.cross_entropy, a, b), case.x)
     vanished = (entropy.flatten(1) == 0).all(dim=1) & (margin.flatten(1) != 0).any(dim=1)
-    by = {loss: case.broken(_pgd(threat, FEW, loss=loss)) for loss in ("ce", "margin")}
+    by = {loss: case.broken(_named(f"{name}-{FEW}", threat)) for loss, name in (("ce", "pgd"), ("margin", "cw"))}
     yield contests.saturated(vanished, gap, by_margin=by["margin"], by_entropy=by["ce"])
-    more = case.broken(_pgd(threat, MANY), ~by["ce"])
+    more = case.broken(_named(f"pgd-{MANY}", threat), ~by["ce"])
     yield contests.more_steps(int(more.sum()), n, few=FEW, many=MANY)
     double = _larger(threat, 2 * radius)
     if double is not None:
-        twice = case.broken(_pgd(double, FEW))
+        twice = case.broken(_named(f"pgd-{FEW}", double))
         yield contests.weaker(int((twice & ~by["ce"]).sum()), int((by["ce"] & ~twice).sum()), n)
     white = by["ce"] | by["margin"] | more
     for attack in _climbs(threat):
@@ -244,9 +245,11 @@ def _of_attacks(
     yield contests.bounded(int(standing.sum()), n)
 
 
-def _pgd(threat: Threat, steps: int, *, loss: str = "ce") -> PGD:
-    """Steps of 2.5 radii in all, from a random start, as the field has it (Madry et al. 2018)."""
-    return PGD(threat=threat, steps=steps, step_size=2.5 / steps * float(threat.epsilon), loss=loss)  # type: ignore[arg-type]
+def _named(name: str, threat: Threat) -> PGD:
+    """PGD by its name, with the steps that the field has it take."""
+    found = named.attack(name, threat=threat)
+    assert isinstance(found, PGD)
+    return found
 
 
 def _climbs(threat: Threat) -> Iterator[Search | PGD]:
@@ -255,7 +258,7 @@ def _climbs(threat: Threat) -> Iterator[Search | PGD]:
         yield APGD(threat=threat, loss="ce", iterations=ITERATIONS, restarts=2)
         yield APGD(threat=threat, loss="dlr", iterations=ITERATIONS)
     except UserError:
-        yield replace(_pgd(threat, ITERATIONS, loss="margin"), restarts=3, keep="best")
+        yield replace(_named(f"cw-{ITERATIONS}-3", threat), keep="best")
 
 
 def _rivals(threat: Threat, transfer: nn.Module | None) -> Iterator[Search]:
