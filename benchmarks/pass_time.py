@@ -3,36 +3,69 @@
     python benchmarks/pass_time.py RUN --n 256 --rounds 7 --data.root DIR
 
 Processor time on one thread, so that a busy machine does not count: forward without a gradient, and forward with the
-gradient of the images.
+gradient of the images. Each form has a process of its own, because one that keeps its memory does so for good.
 """
 
 import argparse
-import copy
 import statistics
 import time
-from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from torch import nn
 
 import uiat
 from uiat.attacks.gradient import input_gradient
 from uiat.cli.evaluate import judged_images
 from uiat.data import as_float
 from uiat.environment import environment
+from uiat.memory import keep_memory
 from uiat.prepared import prepare
 from uiat.runs import read_run
 
+# name: (of the model, whether the process keeps its memory, images at a time)
+FORMS = {
+    "eager, NCHW, batches of 256": ("plain", False, 256),
+    "eager, NCHW, batches of 64": ("plain", False, 64),
+    "eager, NCHW, batches of 256, memory kept": ("plain", True, 256),
+    "channels-last, batches of 256, memory kept": ("channels-last", True, 256),
+    "channels-last, batches of 64, memory kept": ("channels-last", True, 64),
+    "prepared, batches of 256, memory kept": ("prepared", True, 256),
+    "prepared, batches of 64, memory kept": ("prepared", True, 64),
+}
 
-def forms(model: nn.Module, x: torch.Tensor) -> Iterator[tuple[str, object, torch.Tensor, int]]:
-    """(name, images to logits, images in the memory format that it wants, images at a time)."""
-    last = x.contiguous(memory_format=torch.channels_last)
-    channels_last = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    for size in (256, 64):
-        yield f"eager, NCHW, batches of {size}", model, x, size
-        yield f"channels-last, batches of {size}", channels_last, last, size
-    yield "prepared, batches of 64", prepare(model, x[:4]), last, 64
+
+class Form:
+    """A model in one form, with images as it wants them."""
+
+    def __init__(self, name: str, run: Path, n: int, root: str | None) -> None:
+        torch.set_num_threads(1)
+        form, keep, self.size = FORMS[name]
+        if keep:
+            keep_memory(torch.device("cpu"))
+        self.x = as_float(judged_images(read_run(run), n=n, root=root).images)
+        self.model = uiat.load(run).eval().requires_grad_(False)
+        if form != "plain":
+            self.x = self.x.contiguous(memory_format=torch.channels_last)
+            self.model.to(memory_format=torch.channels_last)
+        if form == "prepared":
+            self.model = prepare(self.model, self.x[:4])
+
+    def round(self) -> dict[bool, float]:
+        """Seconds without and with a gradient."""
+        return {way: passes(self.model, self.x, self.size, gradient=way) for way in (False, True)}
+
+
+def begin(*arguments) -> None:
+    """In a process of its own: make its form."""
+    global mine
+    mine = Form(*arguments)
+
+
+def go() -> dict[bool, float]:
+    """In that process: a round."""
+    return mine.round()
 
 
 def passes(model, x: torch.Tensor, size: int, *, gradient: bool) -> float:
@@ -59,23 +92,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--data.root", dest="root", help="folder of the data sets")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    x = as_float(judged_images(read_run(arguments.run), n=arguments.n, root=arguments.root).images)
-    model = uiat.load(arguments.run).eval().requires_grad_(False)
-    rows = list(forms(model, x))
-    times: dict[tuple[str, bool], list[float]] = {(name, way): [] for name, *_ in rows for way in (False, True)}
+    context, given = get_context("spawn"), (arguments.run, arguments.n, arguments.root)
+    workers = {
+        name: ProcessPoolExecutor(1, mp_context=context, initializer=begin, initargs=(name, *given)) for name in FORMS
+    }
+    times: dict[tuple[str, bool], list[float]] = {(name, way): [] for name in FORMS for way in (False, True)}
     for number in range(arguments.rounds + 1):
-        for name, form, images, size in rows:
-            for way in (False, True):
-                seconds = passes(form, images, size, gradient=way)
+        for name, worker in workers.items():
+            for way, seconds in worker.submit(go).result().items():
                 if number:  # the first round warms up
                     times[name, way].append(seconds)
     print("| form | forward, ms | forward and input gradient, ms |\n|---|---|---|")
-    for name, *_ in rows:
+    for name in FORMS:
         cells = (f"{1000 * statistics.median(times[name, way]):.0f}" for way in (False, True))
         print(f"| {name} | {' | '.join(cells)} |")
-    facts = {k: environment()[k] for k in ("torch", "processor", "cores", "threads")}
-    print(f"\n{len(x)} images, medians of {arguments.rounds} rounds, {facts}")
+    facts = {k: environment()[k] for k in ("torch", "processor", "cores")}
+    print(f"\n{arguments.n} images, medians of {arguments.rounds} rounds, one thread, {facts}")
 
 
 if __name__ == "__main__":

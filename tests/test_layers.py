@@ -10,7 +10,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "uiat"
 
 # From the ground up. A folder counts as one module; every module has to be here.
 ORDER = [
-    *("errors", "checks", "files", "environment", "threat", "losses", "modes", "probe"),
+    *("errors", "checks", "files", "environment", "threat", "losses", "modes", "memory", "probe"),
     *("data", "models", "attacks", "prepared", "ensemble", "inverse", "evaluation", "objectives"),
     *("weights", "checkpoint", "config", "text", "optim", "guards", "step"),
     *("signals", "store", "validation", "training", "runs", "trainer"),
@@ -30,7 +30,7 @@ ONLY = {
     "data": {"errors", "checks"},
     "models": {"errors", "checks", "files", "modes"},
     "attacks": GROUND,
-    "prepared": {"errors", "checks", "modes", "models"},
+    "prepared": {"errors", "checks", "modes", "memory", "models"},
     # never objectives: a defence cannot influence its judge
     "evaluation": GROUND | {"files", "environment", "attacks", "prepared", "ensemble", "data", "models"},
     "checkpoint": {"errors", "files", "threat", "models"},

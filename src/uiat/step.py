@@ -14,6 +14,7 @@ from torch.optim.optimizer import Optimizer
 from uiat.checks import check_shapes, check_values
 from uiat.data import Batch
 from uiat.errors import UserError
+from uiat.memory import keep_memory
 from uiat.objectives import Examples, Objective, total
 from uiat.weights import adversarial_weights
 
@@ -140,6 +141,7 @@ def make_step(
         ['adv_ce', 'correct', 'inverse_kl']
     """
     device = next(model.parameters()).device
+    keep_memory(device)
     state = objective.init(num_classes=num_classes, image_shape=image_shape, num_examples=num_examples).to(device)
 
     def autocast() -> AbstractContextManager[object]:
