@@ -17,9 +17,9 @@ from uiat import L2, Linf, UserError
 from uiat.attacks import APGD, FAB, Square
 from uiat.evaluation import named
 from uiat.evaluation.judge import evaluate
-from uiat.evaluation.split import Share
 from uiat.evaluation.state import Keeper, Tally, checksum
 from uiat.files import read_tensors, write_tensors
+from uiat.processes import Share
 
 ATTACKS = ("pgd-3-2", "autoattack")
 

@@ -10,24 +10,25 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "uiat"
 
 # From the ground up. A folder counts as one module; every module has to be here.
 ORDER = [
-    *("errors", "checks", "files", "environment", "threat", "losses", "modes", "memory", "probe"),
+    *("errors", "checks", "files", "environment", "processes", "threat", "losses", "modes", "memory", "probe"),
     *("data", "models", "attacks", "prepared", "ensemble", "inverse", "evaluation", "objectives"),
     *("weights", "checkpoint", "config", "text", "optim", "guards", "step"),
-    *("signals", "store", "validation", "training", "runs", "trainer"),
+    *("signals", "store", "validation", "training", "folders", "runs", "trainer"),
     *("recipes", "paper", "analyse", "report", "progress", "trackers", "cli", "__main__"),
 ]
 
 # Where "everything above it" would be too much.
-GROUND = {"errors", "checks", "threat", "losses", "modes", "probe"}
+GROUND = {"errors", "checks", "processes", "threat", "losses", "modes", "probe"}
 ONLY = {
     "errors": set(),
     "checks": {"errors"},
     "files": {"errors"},
+    "processes": {"errors"},
     "threat": {"errors", "checks"},
     "losses": {"errors", "checks"},
     "modes": {"errors", "checks"},
     "probe": {"errors", "modes"},
-    "data": {"errors", "checks"},
+    "data": {"errors", "checks", "processes"},
     "models": {"errors", "checks", "files", "modes"},
     "attacks": GROUND,
     "prepared": {"errors", "checks", "modes", "memory", "models"},

@@ -16,11 +16,10 @@ from tiny import Killed, Killer
 from uiat import Data, Run, UserError
 from uiat.data import Folder, from_tensors, load
 from uiat.files import read_tensors
+from uiat.folders import check_new, make_folder
 from uiat.runs import (
     as_image_set,
-    check_new,
     datasets,
-    make_folder,
     model_spec,
     own_data,
     pick_device,

@@ -23,6 +23,10 @@ class NotFinite(UserError):
     """Training stopped because a loss term was infinite or not a number; the last good checkpoint is kept."""
 
 
+class Lost(UserError):
+    """Another process of the same work has ended, and with it this one's part; what was saved is kept."""
+
+
 def nearest(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that does not exist, naming the closest ones that do.
 

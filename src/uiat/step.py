@@ -3,12 +3,14 @@
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import Optimizer
 
 from uiat.checks import check_shapes, check_values
@@ -16,7 +18,8 @@ from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.memory import keep_memory
 from uiat.objectives import Examples, Objective, total
-from uiat.weights import adversarial_weights
+from uiat.processes import share
+from uiat.weights import adversarial_weights, average_statistics
 
 
 class Step:
@@ -41,6 +44,7 @@ class Step:
     ) -> None:
         # Inner problems run the same parameters through one fixed graph many times a step; training passes do not.
         self.crafted = _compiled(model) if compile else model
+        self.trained = _parallel(model)
         self.model, self.objective, self.optimizer, self.state = model, objective, optimizer, state
         self.num_classes, self.autocast = num_classes, autocast
         self.clip_norm, self.awp, self.awp_from_epoch = clip_norm, awp, awp_from_epoch
@@ -68,16 +72,17 @@ class Step:
             examples = self.objective.perturb(self.crafted, batch, self.state, epoch=epoch)
         self.optimizer.zero_grad(set_to_none=True)
         with self._weights(examples, epoch):
-            terms = self._terms(examples)
+            terms = self._terms(self.trained, examples)
             total(terms).mean().backward()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
+        average_statistics(self.model)
         return {name: value.detach().float().mean() for name, value in terms.items()}
 
-    def _terms(self, examples: Examples) -> dict[str, Tensor]:
+    def _terms(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         with self.autocast():
-            terms = self.objective.loss(self.model, examples)
+            terms = self.objective.loss(model, examples)
         for name, value in terms.items():
             # (B, B) from a missing squeeze would train without complaint.
             if value.shape != examples.y.shape:
@@ -89,7 +94,21 @@ class Step:
     def _weights(self, examples: Examples, epoch: int) -> AbstractContextManager[None]:
         if not self.awp or epoch < self.awp_from_epoch:
             return nullcontext()
-        return adversarial_weights(self.model, lambda: total(self._terms(examples)).mean(), gamma=self.awp)
+        return adversarial_weights(self.model, lambda: total(self._terms(self.model, examples)).mean(), gamma=self.awp)
+
+
+def _parallel(model: nn.Module) -> nn.Module:
+    """Of several processes, a form of the module whose gradients are the means over all of them.
+
+    BatchNorm layers see this process's images; what they have seen is averaged after each step, so that all processes
+    hold one model.
+    """
+    if share().size == 1:
+        return model
+    with warnings.catch_warnings():
+        # torch 2.14 has another name for this setting, which 2.9 does not know.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def _compiled(model: nn.Module) -> nn.Module:
@@ -117,6 +136,9 @@ def make_step(
     compile: bool = False,
 ) -> Step:
     """The training step of an objective, for one's own loop; the trainer runs the same.
+
+    On a CPU the process keeps its memory from then on (`uiat.memory`). Where `torch.distributed` is initialised, each
+    process gives its part of the batch, all of one size, and the step is that of the whole batch.
 
     Args:
         model: maps images in [0, 1] to logits (B, K); on its device, in the memory format that images will have.

@@ -17,6 +17,7 @@ from uiat.errors import UserError
 from uiat.files import clear_partial, read_tensors, write_text
 from uiat.inverse import UniversalInverse, UniversalPerturbation
 from uiat.inverse.universal import FILE as INVERSE_FILE
+from uiat.processes import share
 
 CHECKPOINT = "checkpoint.safetensors"
 # What may be edited in config.yaml between a kill and the resumption: it does not decide the weights.
@@ -28,7 +29,7 @@ FREE = (
 
 @dataclass(frozen=True)
 class Store:
-    """Writes and reads the files of one run folder.
+    """Writes and reads the files of one run folder; of several processes the first one alone writes.
 
     Args:
         folder: it exists.
@@ -54,20 +55,27 @@ class Store:
 
     def write_weights(self, which: checkpoint.Which, model: nn.Module, *, epoch: int) -> None:
         """best.safetensors or last.safetensors."""
+        if not share().first:
+            return
         path = self.folder / f"{which}.safetensors"
         checkpoint.save_weights(path, model, spec=self.spec, threat=self.run.threat, epoch=epoch)
 
     def best_weights(self) -> dict[str, Tensor]:
-        """The state dict in best.safetensors."""
+        """The state dict in best.safetensors, once the process that writes it is here too."""
+        share().gather(None)
         return read_tensors(self.folder / "best.safetensors")[0]
 
     def write_inverse(self, state: nn.Module) -> None:
         """The universal inverse perturbations on their own, where the method has them."""
+        if not share().first:
+            return
         if (universal := perturbations(self.run, state)) is not None:
             universal.save(self.folder / INVERSE_FILE)
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """metrics.jsonl: a line an epoch."""
+        if not share().first:
+            return
         write_text(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))
 
     def save(
@@ -79,6 +87,8 @@ class Store:
         meta: Mapping[str, Any],
     ) -> None:
         """Write the checkpoint."""
+        if not share().first:
+            return
         facts = {**meta, "run": text.to_dict(self.run), "data": dict(self.data)}
         path = self.folder / CHECKPOINT
         checkpoint.save_state(path, modules=modules, optimizer=optimizer, tensors=tensors, meta=facts)
@@ -91,7 +101,8 @@ class Store:
         Raises:
             UserError: the checkpoint is damaged, or config.yaml or the data are not those it was written with.
         """
-        clear_partial(self.folder)
+        if share().first:
+            clear_partial(self.folder)
         path = self.folder / CHECKPOINT
         if not path.exists():
             return None

@@ -13,16 +13,14 @@ from uiat import checkpoint, models
 from uiat.config import Compute, Data, Guards, Model, Optimisation, Run, Validation
 from uiat.data import Folder, ImageSet, loader_for
 from uiat.errors import UserError
-from uiat.files import locked
+from uiat.folders import check_new, held, new_folder
 from uiat.inverse import UniversalPerturbation
 from uiat.objectives import UIAT, AnyObjective, Objective
 from uiat.runs import (
     CUSTOM,
     channels_last,
-    check_new,
     datasets,
     held_out_images,
-    make_folder,
     model_spec,
     own_data,
     pick_device,
@@ -106,8 +104,8 @@ def prepared(run: Run, *, run_dir: str | Path | None = None, listener: Listener 
         spec = model_spec(run, training_set)
         model = models.build(**spec).to(device)
         training = _training(run, model, training_set, held_out, listener=listener)
-        folder = make_folder(run, run_dir)
-        with locked(folder):
+        folder = new_folder(run, run_dir)
+        with held(folder):
             training.store = Store(folder, run, spec, identity(training_set))
             yield training
 
@@ -177,7 +175,7 @@ def reopened(
     run = read_run(folder, objective=objective)
     _require_own(folder, fitted=run.model.name == CUSTOM, given=[part is not None for part in own])
     with ExitStack() as inside:
-        inside.enter_context(locked(folder))
+        inside.enter_context(held(folder))
         if model is None:
             device = pick_device(run.compute.device)
             training_set, held_out = datasets(run.data, run.seed)
@@ -265,8 +263,8 @@ def fit(
         inside.enter_context(seeded(seed, training_device(model)))
         training = _training(run, model, data, held_out, listener=listener)
         if run_dir is not None:
-            folder = make_folder(run, run_dir)
-            inside.enter_context(locked(folder))
+            folder = new_folder(run, run_dir)
+            inside.enter_context(held(folder))
             training.store = Store(folder, run, _own_spec(data), identity(data))
         training.fit()
     return _trained(training)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from uiat.checkpoint import restore
@@ -15,6 +16,7 @@ from uiat.data import Batch, ImageSet, Loader, StreamingLoader
 from uiat.errors import NotFinite, UserError
 from uiat.guards import Alarm, at_chance, catastrophic_overfitting, require_finite, require_finite_weights
 from uiat.optim import make_optimizer, make_scheduler
+from uiat.processes import share
 from uiat.signals import Stop, stop_on_signal
 from uiat.step import make_step
 from uiat.store import CHECKPOINT, Store
@@ -97,7 +99,7 @@ class Training:
         self.best: dict[str, Any] | None = None
         self.best_weights: dict[str, Tensor] | None = None
         self.stale, self.rollbacks, self.stopped = 0, 0, False
-        self._stop = Stop()
+        self._stop, self._stopping = Stop(), False
 
     def fit(self) -> None:
         """Train to the end, or to where a guard or the patience stops it.
@@ -123,15 +125,18 @@ class Training:
             terms = self._one_step(batch)
             self.seconds = before + time.perf_counter() - started
             if self.listener is not None:
-                self.listener.step(self.epoch, self.position, len(self.loader), terms, len(batch.y))
+                self.listener.step(self.epoch, self.position, len(self.loader), terms, len(batch.y) * share().size)
             by_step = compute.checkpoint_steps is not None and self.position % compute.checkpoint_steps == 0
             by_time = time.perf_counter() - saved > 60 * compute.checkpoint_minutes
-            if self.position % LOOK_EVERY == 0 or self.position == len(self.loader):
+            if look := self.position % LOOK_EVERY == 0 or self.position == len(self.loader):
                 self._means()
-            if self._stop.asked or ((by_step or by_time) and self.position < len(self.loader)):
+            if look or share().size == 1:
+                # A signal to one process stops all of them, at the same step.
+                self._stopping = any(share().gather(self._stop.asked))
+            if self._stopping or ((by_step or by_time) and self.position < len(self.loader)):
                 self.save()
                 saved = time.perf_counter()
-            if self._stop.asked:
+            if self._stopping:
                 raise Interrupted(f"stopped in epoch {self.epoch + 1} after step {self.position} of {len(self.loader)}")
 
     def _one_step(self, batch: Batch) -> dict[str, Tensor]:
@@ -153,7 +158,11 @@ class Training:
 
     def _means(self) -> dict[str, float]:
         """Mean of each term over the epoch so far; waits for the device, and stops the run where one is not finite."""
-        means = {name: (self.sums[name] / self.position).item() for name in sorted(self.sums)}
+        names = sorted(self.sums)
+        values = share().mean(torch.stack([self.sums[name] / self.position for name in names])).tolist()
+        return self._finite(dict(zip(names, values, strict=True)))
+
+    def _finite(self, means: dict[str, float]) -> dict[str, float]:
         require_finite(means, epoch=self.epoch, step=self.position, kept=self._kept)
         return means
 
@@ -255,9 +264,10 @@ class Training:
         if self.store is None:
             return
         if self.position:
-            self._means()
+            self._finite({name: (value / self.position).item() for name, value in self.sums.items()})
         require_finite_weights(self.model, epoch=self.epoch, step=self.position, kept=self._kept)
-        meta = {name: getattr(self, name) for name in _REMEMBERED} | {"steps_per_epoch": len(self.loader)}
+        meta = {name: getattr(self, name) for name in _REMEMBERED}
+        meta |= {"steps_per_epoch": len(self.loader), "processes": share().size}
         self.store.save(modules=self._modules(), optimizer=self.optimizer, tensors=self.sums, meta=meta)
 
     def resume(self) -> None:
@@ -272,6 +282,13 @@ class Training:
             return
         sums, meta = loaded
         self._set_position(meta)
+        if (then := meta.get("processes", 1)) != share().size:
+            logger.warning(
+                "this run began in %s processes and goes on in %d: BatchNorm sees other parts of a batch, and sums "
+                "have another order, so its weights will not be bit for bit those of an undisturbed run",
+                then,
+                share().size,
+            )
         device = next(self.model.parameters()).device
         self.sums = {name: value.to(device) for name, value in sums.items()}
         done = self.epoch * len(self.loader) + self.position

@@ -4,20 +4,22 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from uiat.config import Run
 from uiat.data import ImageSet, as_float
 from uiat.errors import UserError
 from uiat.evaluation import attack, correct_under, stages
 from uiat.inverse import UniversalInverse
+from uiat.processes import share
 from uiat.threat import Linf
 
 
 def validate(model: nn.Module, held_out: ImageSet, *, run: Run) -> dict[str, float]:
     """Accuracy on held-out images: "clean", "robust" under PGD where the run has a threat model, and the seconds taken.
 
-    The random starts come from the run's seed alone, so the same images meet the same attack in every epoch.
+    Of several processes each judges its part. The random starts come from the run's seed alone, so the same images
+    meet the same attack in every epoch.
 
     Example:
         >>> import torch
@@ -28,13 +30,19 @@ def validate(model: nn.Module, held_out: ImageSet, *, run: Run) -> dict[str, flo
     """
     start = time.perf_counter()
     device = next(model.parameters()).device
-    x, y = as_float(held_out.images).to(device), held_out.labels.to(device)
-    clean = correct_under(model, x, y, None)
-    row = {"clean": clean.double().mean().item()}
+    index = share().index(len(held_out))
+    x, y = as_float(held_out.images[index]).to(device), held_out.labels[index].to(device)
+
+    def accuracy(right: Tensor) -> float:
+        return share().total(right.double().sum()).item() / len(held_out)
+
+    clean = correct_under(model, x, y, None, classes=held_out.num_classes)
+    row = {"clean": accuracy(clean)}
     if (threat := run.threat) is not None:
         pgd = attack(f"pgd-{run.validation.steps}", threat=threat)
-        right = correct_under(model, x, y, pgd, among=clean, seed=run.seed)
-        row["robust"] = right.double().mean().item()
+        classes = held_out.num_classes
+        right = correct_under(model, x, y, pgd, among=clean, seed=run.seed, index=index, classes=classes)
+        row["robust"] = accuracy(right)
     return row | {"validation_seconds": time.perf_counter() - start}
 
 

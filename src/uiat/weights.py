@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from uiat.modes import frozen_statistics
+from uiat.processes import share
 
 
 @contextmanager
@@ -40,6 +41,7 @@ def adversarial_weights(model: nn.Module, loss: Callable[[], Tensor], *, gamma: 
         with torch.no_grad():
             for p, g in zip(moved, gradients, strict=True):
                 if g is not None:
+                    share().mean(g)
                     tiny = torch.finfo(g.dtype).tiny
                     p.add_(g * (gamma * p.norm() / g.norm().clamp_min(tiny)))
         yield
@@ -72,3 +74,19 @@ def refresh_statistics(model: nn.Module, images: Iterable[Tensor]) -> None:
         [1.0]
     """
     update_bn(images, model)
+    average_statistics(model)
+
+
+@torch.no_grad()
+def average_statistics(model: nn.Module) -> None:
+    """The mean over the processes of what BatchNorm layers have seen, so that all of them hold the same model.
+
+    Example:
+        >>> average_statistics(nn.BatchNorm2d(3))  # one process: nothing to do
+    """
+    seen = [b for b in model.buffers() if b.is_floating_point()]
+    if share().size == 1 or not seen:
+        return
+    flat = share().mean(torch.cat([b.flatten() for b in seen]))
+    for b, mean in zip(seen, flat.split([b.numel() for b in seen]), strict=True):
+        b.copy_(mean.view_as(b))

@@ -14,6 +14,7 @@ from uiat.checks import check_choices, check_counts, check_shapes, check_step, c
 from uiat.errors import UserError
 from uiat.modes import BatchNormMode, crafting
 from uiat.probe import classes_of
+from uiat.processes import share
 from uiat.threat import Linf, Threat, number, require
 
 # TRADES starts from N(0, 0.001^2) noise: at the natural image itself its KL has no gradient.
@@ -147,15 +148,18 @@ class PGD:
     def _start(self, x: Tensor, generator: torch.Generator | None, key: Tensor | None, restart: int) -> Tensor:
         if self.start == "none":
             return x
-        numbers = None if key is None else Keyed(rekey(key, restart))
-        if self.start == "uniform":
-            of = self.threat
-            noise = of.noise(x, generator=generator) if numbers is None else of.noise_from(x, numbers)
-        elif numbers is None:
-            noise = torch.empty_like(x).normal_(0.0, GAUSSIAN_STANDARD_DEVIATION, generator=generator)
+        if key is None:
+            noise = share().drawn(x, lambda like: self._noise(like, generator))
+        elif self.start == "uniform":
+            noise = self.threat.noise_from(x, Keyed(rekey(key, restart)))
         else:
-            noise = GAUSSIAN_STANDARD_DEVIATION * numbers.normal(x.shape[1:]).to(x)
+            noise = GAUSSIAN_STANDARD_DEVIATION * Keyed(rekey(key, restart)).normal(x.shape[1:]).to(x)
         return self.threat.project(x + noise, x)
+
+    def _noise(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.start == "uniform":
+            return self.threat.noise(like, generator=generator)
+        return torch.empty_like(like).normal_(0.0, GAUSSIAN_STANDARD_DEVIATION, generator=generator)
 
     def _inner_loss(self, model: Classifier, x: Tensor, y: Tensor) -> InnerLoss:
         """The loss as a function of the images alone; the natural prediction of "kl" is computed once."""

@@ -13,7 +13,7 @@ from uiat.cli.evaluate import evaluate
 from uiat.cli.output import Stopped, warnings_shown
 from uiat.cli.show import paper, recipes, show
 from uiat.cli.train import train
-from uiat.errors import NotFinite, UserError, nearest
+from uiat.errors import Lost, NotFinite, UserError, nearest
 
 OK, FAULT, MISTAKE, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
 # Words that a command reads itself, because they name fields of a run and not options.
@@ -101,7 +101,7 @@ def _failed(error: Exception) -> int:
     """Say what went wrong: a line for a mistake, the traceback and a line for a fault."""
     if isinstance(error, UserError):
         _say(f"error: {error}")
-        return FAULT if isinstance(error, NotFinite) else MISTAKE
+        return FAULT if isinstance(error, NotFinite | Lost) else MISTAKE
     if hasattr(error, "format_message"):  # typer's own, for unknown options and values out of range
         message = error.format_message().replace("Value error, ", "")
         if message:

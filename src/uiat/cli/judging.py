@@ -18,8 +18,8 @@ from uiat.data import as_float
 from uiat.errors import UserError
 from uiat.evaluation import EvaluationResult, checked
 from uiat.evaluation.robustbench import entry
-from uiat.evaluation.split import Share
 from uiat.files import write_json, write_tensors
+from uiat.processes import Share
 from uiat.progress import Judging, JudgingBars, evaluation_progress
 
 BOUND = "in the worst case so far"

@@ -1,6 +1,5 @@
-"""One evaluation in several processes, as `torchrun` starts them."""
+"""One training run or evaluation in several processes, as `torchrun` starts them."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -8,23 +7,13 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from uiat.errors import UserError
-from uiat.evaluation.split import Share, share
+from uiat.errors import Lost, UserError
+from uiat.processes import Share, launched, local_device, share
 
 # Processes wait for the slowest, and all of them for the first while it does what only one need do.
 PATIENCE = timedelta(days=7)
-
-
-def local_device(name: str) -> str:
-    """The device of this process: with several on a machine and GPUs to choose from, each has its own.
-
-    Example:
-        >>> local_device("cpu")
-        'cpu'
-    """
-    if _processes() > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
-    return name
+# What the backends say when a process that others wait for has gone.
+_GONE = ("Connection closed", "Connection reset", "Broken pipe", "connection error", "NCCL", "remote process")
 
 
 @contextmanager
@@ -33,27 +22,29 @@ def processes() -> Iterator[Share]:
 
     Raises:
         UserError: the processes cannot find each other.
+        Lost: another process ended while this one waited for it.
 
     Example:
         >>> with processes() as part:
         ...     part.size
         1
     """
-    if _processes() == 1 or dist.is_initialized():
+    if launched() == 1 or dist.is_initialized():
         yield share()
         return
+    on_gpu = torch.cuda.is_available()
     try:
-        # Only small objects travel between them, which NCCL would need a GPU for.
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        if on_gpu:
+            torch.cuda.set_device(local_device("cuda"))
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"WORLD_SIZE says that there are {_processes()} processes, but: {reason}") from None
+        raise UserError(f"WORLD_SIZE says that there are {launched()} processes, but: {reason}") from None
     try:
         yield share()
+    except RuntimeError as error:
+        if any(words in str(error) for words in _GONE):
+            raise Lost(f"process {share().rank} of {share().size} lost another one, which has ended") from error
+        raise
     finally:
         dist.destroy_process_group()
-
-
-def _processes() -> int:
-    count = os.environ.get("WORLD_SIZE", "1")
-    return int(count) if count.isdigit() else 1

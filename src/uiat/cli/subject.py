@@ -10,7 +10,6 @@ from torch import nn
 
 from uiat import checkpoint, evaluation, models, text
 from uiat.cli.further import wanted
-from uiat.cli.parallel import local_device
 from uiat.config import Evaluation, Run
 from uiat.data import STATS, Folder, ImageSet, as_float, open_data
 from uiat.errors import UserError, nearest
@@ -19,6 +18,7 @@ from uiat.evaluation.selfcheck.symptoms import scale
 from uiat.evaluation.stage import correct_under
 from uiat.models.foreign import load_weights
 from uiat.probe import classes_of
+from uiat.processes import local_device
 from uiat.runs import pick_device, read_run
 from uiat.threat import Threat, parse
 

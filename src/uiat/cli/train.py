@@ -1,6 +1,7 @@
 """`uiat train`: a recipe or a file with overrides, or a run to go on with."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +11,10 @@ from rich.console import Console
 
 from uiat import recipes, text
 from uiat.cli.output import Stopped, command, console, fields, table
+from uiat.cli.parallel import processes
 from uiat.config import Run
 from uiat.errors import UserError, nearest
+from uiat.processes import share
 from uiat.progress import percent, training_progress
 from uiat.runs import read_config
 from uiat.trackers import Several, TensorBoard
@@ -58,18 +61,33 @@ def train(
 
     The run's folder is a new one, never one that exists. It gets the settings, metrics, weights (best and last), the
     universal perturbations and checkpoints. Ctrl-C finishes the step and saves; --resume then goes on bit for bit.
+
+    Under `torchrun --nproc-per-node N -m uiat train ...` the processes share each batch.
     """
-    out = console()
     names, assignments = split_words(context.args)
-    if help:
-        _help(context, out, names, assignments)
-    elif resume is not None:
-        if names or assignments or config is not None or run_dir is not None:
-            raise UserError("--resume takes no recipe, settings or folder: a run goes on with those it began with")
-        _resume(resume, out, own_code=own_code, tensorboard=tensorboard)
-    else:
-        run = _chosen(names, config, assignments, own_code=own_code)
-        _train(run, run_dir, out, tensorboard=tensorboard)
+    with processes() as part:
+        out = console(quiet=not part.first)
+        if help:
+            _help(context, out, names, assignments)
+        elif resume is not None:
+            if names or assignments or config is not None or run_dir is not None:
+                raise UserError("--resume takes no recipe, settings or folder: a run goes on with those it began with")
+            _resume(resume, out, own_code=own_code, tensorboard=tensorboard)
+        elif _restarted(run_dir):
+            assert run_dir is not None
+            _resume(run_dir, out, own_code=own_code, tensorboard=tensorboard)
+        else:
+            run = _chosen(names, config, assignments, own_code=own_code)
+            _train(run, run_dir, out, tensorboard=tensorboard)
+
+
+def _restarted(run_dir: Path | None) -> bool:
+    """Whether `torchrun --max-restarts` started these processes again, after one of them had ended."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+        return False
+    if run_dir is None:
+        raise UserError("started again by torchrun, but with which run to go on? Give it --run-dir DIR from the start")
+    return (run_dir / "config.yaml").exists()
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -155,7 +173,7 @@ def _folder(training: Training) -> Path:
 
 def _fit(training: Training, out: Console, *, tensorboard: bool) -> None:
     run, folder = training.run, _folder(training)
-    trackers = [TensorBoard(folder / "tensorboard")] if tensorboard else []
+    trackers = [TensorBoard(folder / "tensorboard")] if tensorboard and share().first else []
     try:
         with training_progress(run, out, best=training.best) as listener:
             training.listener = Several(listener, *trackers)

@@ -7,7 +7,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from uiat.data.imageset import Batch, ImageSet, as_float
-from uiat.data.sampling import batch_count, check_sampling, check_start, crop_flip, draw, permutation
+from uiat.data.sampling import batch_count, check_sampling, check_shared, check_start, crop_flip, draw, permutation
+from uiat.processes import Share, share
 
 
 class Loader:
@@ -25,9 +26,11 @@ class Loader:
         drop_last: whether to leave out a last batch smaller than the rest.
         padding: pixels of zeros on each side before cropping.
         channels_last: whether x comes in torch.channels_last memory format.
+        part: this process's part of each batch; by default that of `torch.distributed`, or all of it.
 
     Raises:
-        UserError: a batch larger than the set, an unknown augmentation, a negative seed or padding.
+        UserError: a batch larger than the set, or that the processes cannot share evenly; an unknown augmentation, a
+            negative seed or padding.
 
     Example:
         >>> from uiat.data import load
@@ -49,7 +52,10 @@ class Loader:
         drop_last: bool = True,
         padding: int = 4,
         channels_last: bool = False,
+        part: Share | None = None,
     ) -> None:
+        self.part = part or share()
+        check_shared(batch_size, self.part)
         check_sampling(len(data), batch_size=batch_size, augment=augment, seed=seed, padding=padding)
         self.device = torch.device(device)
         self.images = data.images.to(self.device)
@@ -70,9 +76,13 @@ class Loader:
         return (self._batch(order, epoch, step) for step in range(start, len(self)))
 
     def _batch(self, order: Int[Tensor, "n"], epoch: int, step: int) -> Batch:
-        index = order[step * self.batch_size : (step + 1) * self.batch_size]
+        whole = order[step * self.batch_size : (step + 1) * self.batch_size]
+        rows = self.part.rows(len(whole))
+        index = whole[rows]
         x = prepare(
             self.images.index_select(0, index),
+            rows=rows,
+            batch=len(whole),
             augment=self.augment,
             padding=self.padding,
             key=(self.seed, epoch, step),
@@ -82,24 +92,34 @@ class Loader:
 
 
 def prepare(
-    images: Shaped[Tensor, "b c h w"], *, augment: str, padding: int, key: tuple[int, int, int], channels_last: bool
+    images: Shaped[Tensor, "b c h w"],
+    *,
+    rows: slice,
+    batch: int,
+    augment: str,
+    padding: int,
+    key: tuple[int, int, int],
+    channels_last: bool,
 ) -> Float[Tensor, "b c h w"]:
     """Augment a batch where it lies and convert it to float32 in [0, 1]; uint8 moves a quarter of the bytes.
 
     Args:
         images: uint8 or float32 in [0, 1].
+        rows: which of the batch they are; the others are with other processes.
+        batch: images in the batch of all processes, for which the draws are made.
         augment: as in `Loader`.
         padding: as in `Loader`.
         key: (seed, epoch, step), which decides every random draw.
         channels_last: as in `Loader`.
 
     Example:
-        >>> prepare(torch.ones(2, 1, 8, 8), augment="none", padding=4, key=(0, 0, 0), channels_last=False).shape
+        >>> options = {"augment": "none", "padding": 4, "key": (0, 0, 0), "channels_last": False}
+        >>> prepare(torch.ones(2, 1, 8, 8), rows=slice(0, 2), batch=2, **options).shape
         torch.Size([2, 1, 8, 8])
     """
     if augment != "none":
         # Drawn on the CPU, the same on every device; non_blocking, because a plain copy would wait for the device.
-        choice = draw(len(images), augment, padding=padding, key=key).to(images.device, non_blocking=True)
+        choice = draw(batch, augment, padding=padding, key=key)[:, rows].to(images.device, non_blocking=True)
         images = crop_flip(images, choice, padding=padding)
     x = as_float(images)
     return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

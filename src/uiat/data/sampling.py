@@ -7,6 +7,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from uiat.errors import UserError, nearest
+from uiat.processes import Share
 
 AUGMENTATIONS = ("none", "crop", "crop-flip")
 
@@ -55,6 +56,23 @@ def check_sampling(n: int, *, batch_size: int, augment: str, seed: int, padding:
         raise nearest("augmentation", augment, AUGMENTATIONS)
     if seed < 0 or padding < 0:
         raise UserError(f"seed and padding must not be negative (seed {seed}, padding {padding})")
+
+
+def check_shared(batch_size: int, part: Share) -> None:
+    """Refuse a batch that the processes cannot share evenly.
+
+    Raises:
+        UserError: it is not a multiple of their number, so that some would hold more than others.
+
+    Example:
+        >>> check_shared(128, Share(rank=0, size=3))
+        Traceback (most recent call last):
+        uiat.errors.UserError: 3 processes cannot share a batch of 128 images evenly: take a multiple of 3
+    """
+    if batch_size % part.size:
+        raise UserError(
+            f"{part.size} processes cannot share a batch of {batch_size} images evenly: take a multiple of {part.size}"
+        )
 
 
 def check_start(start: int, batches: int) -> None:

@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 from uiat.data.folder import Folder
 from uiat.data.imageset import Batch, ImageSet
 from uiat.data.loader import Loader, prepare
-from uiat.data.sampling import batch_count, check_sampling, check_start, permutation
+from uiat.data.sampling import batch_count, check_sampling, check_shared, check_start, permutation
 from uiat.errors import UserError
+from uiat.processes import Share, share
 
 GIBIBYTE = 1 << 30
 
@@ -24,7 +25,7 @@ class StreamingLoader:
     Args:
         data: the image files.
         num_workers: processes that decode; 0 decodes in this one; one a core, at most 8, when left out.
-        batch_size, augment, device, seed, shuffle, drop_last, padding, channels_last: as in `Loader`.
+        batch_size, augment, device, seed, shuffle, drop_last, padding, channels_last, part: as in `Loader`.
 
     Raises:
         UserError: as in `Loader`; while iterating, a file that cannot be read.
@@ -48,7 +49,10 @@ class StreamingLoader:
         drop_last: bool = True,
         padding: int = 4,
         channels_last: bool = False,
+        part: Share | None = None,
     ) -> None:
+        self.part = part or share()
+        check_shared(batch_size, self.part)
         check_sampling(len(data), batch_size=batch_size, augment=augment, seed=seed, padding=padding)
         if num_workers is not None and num_workers < 0:
             raise UserError(f"number of workers must not be negative, but is {num_workers}; 0 reads in this process")
@@ -70,11 +74,12 @@ class StreamingLoader:
 
     def _stream(self, order: Int[Tensor, "n"], epoch: int, start: int) -> Iterator[Batch]:
         dataset: Any = self.data  # map-style: it has __getitem__ and __len__, which is all that DataLoader uses
+        parts = [whole[self.part.rows(len(whole))].tolist() for whole in order.split(self.batch_size)]
+        if self.drop_last and len(order) % self.batch_size:
+            parts.pop()
         batches = DataLoader(
             dataset,
-            batch_size=self.batch_size,
-            sampler=order.tolist(),
-            drop_last=self.drop_last,
+            batch_sampler=parts,
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # or it would draw from the global one, and change what training draws next
@@ -82,6 +87,8 @@ class StreamingLoader:
         for step, (images, labels, index) in enumerate(batches, start):
             x = prepare(
                 images.to(self.device, non_blocking=True),
+                rows=self.part.rows(count := len(images) * self.part.size),
+                batch=count,
                 augment=self.augment,
                 padding=self.padding,
                 key=(self.seed, epoch, step),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from uiat.evaluation import judge
 from uiat.evaluation.records import EvaluationResult
 from uiat.evaluation.selfcheck import examine, verdict
-from uiat.evaluation.split import share
+from uiat.processes import share
 from uiat.threat import Threat
 
 CHECKS = "self-checks"  # as progress names them

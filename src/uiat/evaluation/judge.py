@@ -18,13 +18,13 @@ from uiat.evaluation.collect import collected
 from uiat.evaluation.named import ENSEMBLES
 from uiat.evaluation.plan import Stage, budgets, checked, planned, work
 from uiat.evaluation.records import EvaluationResult as EvaluationResult
-from uiat.evaluation.split import Share, share
 from uiat.evaluation.stage import Subject, Told, attacked, natural
 from uiat.evaluation.stage import correct_under as correct_under
 from uiat.evaluation.state import Keeper, Tally, fingerprint
 from uiat.modes import crafting
 from uiat.prepared import batch_for, prepare
 from uiat.probe import device_of
+from uiat.processes import Share, share
 from uiat.threat import Threat
 
 logger = logging.getLogger("uiat")

@@ -241,12 +241,14 @@ def correct_under(
     among: Bool[Tensor, "n"] | None = None,
     batch_size: int = 500,
     seed: int = 0,
+    index: Int[Tensor, "n"] | None = None,
     classes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Bool[Tensor, "n"]:
     """Which images of those in `among` are still classified correctly under one attack (None: as they are), on the CPU.
 
-    Each image has random numbers of its own, so that the answer does not depend on what it shares a batch with.
+    Each image has random numbers of its own, by its position in `index` (0, 1, ... by default), so that the answer does
+    not depend on what it shares a batch or a process with.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -259,7 +261,7 @@ def correct_under(
         Room(batch_for(model, example, at_most=batch_size)),
         None if settings is None else prepare(model, example),
     )
-    subject = Subject(model, x, y, torch.arange(len(x)), count, room, seed, guide)
+    subject = Subject(model, x, y, torch.arange(len(x)) if index is None else index, count, room, seed, guide)
     right = torch.ones(len(x), dtype=torch.bool) if among is None else among
     told: Told | None = None if progress is None else lambda done, total, _: progress(done, total)
     if settings is None:

@@ -192,7 +192,7 @@ class _Sweep:
     model: nn.Module
     x: Tensor
     y: Tensor
-    options: dict[str, int]
+    options: dict[str, Any]
     progress: Callable[[str, int, int], None] | None
 
     def correct(self, name: str, attacks: Sequence[Any], *, among: Tensor, seed: int | None = None) -> Tensor:

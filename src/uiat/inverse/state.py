@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.inverse.universal import class_means
+from uiat.processes import share
 
 Momentum = Literal["none", "example", "class"]
 
@@ -44,15 +45,19 @@ class InverseState(nn.Module):
         return self.p_bar[rows], gamma * self.visited[rows].to(self.p_bar.dtype)[:, None]
 
     def remember(self, rows: Int[Tensor, "b"], p: Float[Tensor, "b k"], gamma: float, *, by_class: bool) -> None:
-        """p_bar_i <- gamma p_bar_i + (1 - gamma) p_i (UIAT, section 3.3); by class, p is the mean over its images."""
+        """p_bar_i <- gamma p_bar_i + (1 - gamma) p_i (UIAT, section 3.3); by class, p is the mean over its images.
+
+        Every process remembers what the whole batch gave, so that all of them hold the same.
+        """
         p = p.to(self.p_bar.dtype)
         if not by_class:
-            old, share = self.recall(rows, gamma)
-            self.p_bar[rows] = share * old + (1 - share) * p
+            rows, p = share().joined(rows), share().joined(p)
+            old, kept = self.recall(rows, gamma)
+            self.p_bar[rows] = kept * old + (1 - kept) * p
             self.visited[rows] = True
             return
         means, present = class_means(p, rows, len(self.p_bar))
-        share = gamma * self.visited.to(means.dtype)[:, None]
-        mixed = share * self.p_bar + (1 - share) * means
+        kept = gamma * self.visited.to(means.dtype)[:, None]
+        mixed = kept * self.p_bar + (1 - kept) * means
         self.p_bar.copy_(torch.where(present[:, None], mixed, self.p_bar))
         self.visited.logical_or_(present)

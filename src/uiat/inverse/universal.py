@@ -9,6 +9,7 @@ from torch import Tensor
 
 from uiat.errors import UserError
 from uiat.files import read_tensors, write_tensors
+from uiat.processes import share
 from uiat.threat import Threat, parse, to_range
 
 FILE = "inverse.safetensors"
@@ -88,7 +89,7 @@ def class_means(
 ) -> tuple[Float[Tensor, "k ..."], Bool[Tensor, "k"]]:
     """Mean over the batch's examples of each class, zero for a class that is not in it; and which classes are.
 
-    One matrix product: no loop over classes, and deterministic on every device.
+    One matrix product: no loop over classes, and deterministic on every device. The batch is that of all processes.
 
     Example:
         >>> means, present = class_means(torch.tensor([[1.0], [3.0]]), torch.tensor([1, 1]), 2)
@@ -96,6 +97,6 @@ def class_means(
         ([[0.0], [2.0]], [False, True])
     """
     one_hot = torch.nn.functional.one_hot(y, num_classes).to(per_example.dtype)
-    counts = one_hot.sum(dim=0)
-    means = (one_hot / counts.clamp_min(1)).t() @ per_example.flatten(1)
+    counts = share().total(one_hot.sum(dim=0))
+    means = share().total((one_hot / counts.clamp_min(1)).t() @ per_example.flatten(1))
     return means.view(num_classes, *per_example.shape[1:]), counts > 0
