@@ -154,6 +154,26 @@ def paper(data: str, architecture: str, method: str, protocol: str) -> Run:
     )
 
 
+def speedrun() -> Run:
+    """Single-step UIAT against a clock: FGSM-RS at 8/255, preact-resnet18, 15 epochs, bf16, compiled, on a GPU.
+
+    Command: `uiat train cifar10-speedrun --data.root DIR`. The published mark is 45 % under PGD-50-10 after six minutes
+    on a 2080 Ti (Wong et al. 2020). The detached target of one-off perturbations makes an image of a step cost 6 F.
+    """
+    threat = Linf("8/255")
+    attack = PGD(threat=threat, step_size="10/255", steps=1)
+    inverse = UniversalInverse(radius="4/255", step_size="1/255", epoch=5)
+    return Run(
+        name="cifar10-speedrun",
+        data=Data(name="cifar10", augment="crop-flip", batch_size=128),
+        model=Model(name="preact-resnet18"),
+        objective=UIAT(attack=attack, inverse=inverse, weight=1.0, inverse_gradient=False),
+        optimisation=Optimisation(epochs=15, learning_rate=0.2, schedule="cyclic", weight_decay=5e-4),
+        compute=Compute(precision="bf16", compile=True),
+        evaluation=Evaluation(threat=threat, attacks=("clean", "pgd-50-10")),
+    )
+
+
 def _table() -> dict[str, Callable[[], Run]]:
     table: dict[str, Callable[[], Run]] = {}
     for method in METHODS:
@@ -165,6 +185,7 @@ def _table() -> dict[str, Callable[[], Run]]:
                 for protocol, ending in (("a", ""), ("b", "-b")):
                     key = f"{data}-{short}-{method}{ending}"
                     table[key] = lambda d=data, a=architecture, m=method, p=protocol: paper(d, a, m, p)  # type: ignore[misc]
+    table["cifar10-speedrun"] = speedrun
     return table
 
 

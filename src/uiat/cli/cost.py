@@ -1,0 +1,59 @@
+"""`uiat cost`: what training a recipe costs on this machine."""
+
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from uiat import recipes, text
+from uiat.cli.output import console, table
+from uiat.cli.train import split_words
+from uiat.cost import Bill, bill
+from uiat.errors import UserError
+
+Steps = Annotated[int, typer.Option(metavar="N", min=1, help="Steps to measure, after one that warms up.")]
+Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads on a CPU.", show_default="torch's")]
+
+
+def cost(context: typer.Context, steps: Steps = 3, threads: Threads = None) -> None:
+    """Show what a training step of a recipe costs: passes, arithmetic, the machine's floor, seconds.
+
+    Example: uiat cost cifar10-small-uiat compute.compile=true --steps 5
+
+    F is the price of a forward pass of one image; a backward pass to the image costs one more, one to the weights two.
+    The floor is what the step's arithmetic takes at the machine's rate, measured in a matrix product and a convolution.
+    Trains on noise and keeps nothing; no data is read, except for image folders.
+    """
+    names, assignments = split_words(context.args)
+    if len(names) != 1:
+        raise UserError("name one recipe (`uiat recipes` lists them): uiat cost RECIPE [FIELD=VALUE]...")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    run = text.override(recipes.get(names[0]), assignments)
+    _print(bill(run, steps=steps), run.name, console())
+
+
+def _print(found: Bill, name: str, out: Console) -> None:
+    rows: list[list[Any]] = []
+    for item in found.costs:
+        count, first = item.epochs
+        which = f"{first + 1}" if count == 1 else f"{first + 1}-{first + count}"
+        p = item.passes
+        rows.append(
+            [
+                *(which, f"{p.forward:g}", f"{p.input_backward:g}", f"{p.training_backward:g}", f"{p.units:g} F"),
+                *(f"{item.flops / 1e9:.4g}", f"{1000 * item.seconds:.1f}", f"{1000 * found.floor(item):.1f}"),
+                f"{found.floor(item) / item.seconds:.0%}",
+            ]
+        )
+    columns = ("epochs", "forward", "backward to images", "to weights", "in all", "GFLOP", "ms", "floor, ms", "of it")
+    out.print(f"{name}: a step of {found.batch_size} images on {found.device}; passes are those of one image")
+    out.print(table(*columns, rows=rows, numbers=columns[1:]))
+    rates = ", ".join(f"{kind} {rate / 1e9:.4g}" for kind, rate in found.rates.items())
+    out.print(f"\nforward: {found.forward_flops / 1e6:.4g} MFLOP an image; machine, GFLOP/s: {rates}", soft_wrap=True)
+    out.print(f"most memory held: {found.peak_bytes / 2**20:.0f} MiB", soft_wrap=True)
+    epoch = found.seconds / sum(item.epochs[0] for item in found.costs)
+    out.print(
+        f"an epoch of {found.steps} steps: {epoch:.0f} s; the run without validation: {found.seconds / 60:.1f} min"
+    )

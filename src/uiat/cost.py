@@ -1,0 +1,323 @@
+"""What a training step costs: passes counted as they are made, arithmetic, the floor of the machine, the time."""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from uiat import models
+from uiat.config import Run
+from uiat.data import STATS, Batch, ImageSet
+from uiat.inverse import UniversalInverse
+from uiat.modes import crafting
+from uiat.optim import make_optimizer
+from uiat.runs import channels_last, datasets, model_spec, pick_device, seeded
+from uiat.step import Step, make_step
+
+# (image shape, classes, training images) of the sets whose files need not be read to know it.
+KNOWN = {
+    "mnist": ((1, 28, 28), 10, 60_000),
+    "fashion-mnist": ((1, 28, 28), 10, 60_000),
+    "cifar10": ((3, 32, 32), 10, 50_000),
+    "cifar100": ((3, 32, 32), 100, 50_000),
+    "svhn": ((3, 32, 32), 10, 73_257),
+}
+# Sizes at which a machine shows its rate: a square matrix product; images in a 3x3 convolution of 64 channels.
+MATRIX = {"cpu": 1_024, "cuda": 8_192}
+IMAGES = {"cpu": 64, "cuda": 512}
+
+
+@dataclass
+class Passes:
+    """Images that went through a model, by what was asked of the pass.
+
+    Args:
+        forward: forward passes, all of them.
+        input_backward: backward passes to the images alone, for which no gradient of a weight is computed.
+        training_backward: backward passes to the weights.
+
+    Example:
+        >>> Passes(forward=12, input_backward=10, training_backward=1).units
+        24.0
+    """
+
+    forward: float = 0
+    input_backward: float = 0
+    training_backward: float = 0
+
+    @property
+    def units(self) -> float:
+        """In F, the price of a forward pass: a backward pass to the images costs one more, one to the weights two."""
+        return float(self.forward + self.input_backward + 2 * self.training_backward)
+
+    def per(self, images: int) -> "Passes":
+        """The same for one image of so many."""
+        return Passes(self.forward / images, self.input_backward / images, self.training_backward / images)
+
+
+@contextmanager
+def counted(model: nn.Module, example: Tensor) -> Iterator[Passes]:
+    """Count the images that pass inside, whichever way the model is entered (`forward`, or `features` and `head`).
+
+    They are counted at the first layer with weights that an image meets.
+
+    Example:
+        >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)
+        >>> with counted(model, x) as passes:
+        ...     model(x).sum().backward()
+        >>> passes
+        Passes(forward=3, input_backward=0, training_backward=3)
+    """
+    passes, layer = Passes(), _first_layer(model, example)
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        passes.forward += len(output)
+        if output.requires_grad:
+            training = any(p.requires_grad for p in module.parameters())
+            output.register_hook(lambda gradient: back(len(gradient), training))
+
+    def back(images: int, training: bool) -> None:
+        if training:
+            passes.training_backward += images
+        else:
+            passes.input_backward += images
+
+    hook = layer.register_forward_hook(note)
+    try:
+        yield passes
+    finally:
+        hook.remove()
+
+
+def _first_layer(model: nn.Module, example: Tensor) -> nn.Module:
+    met: list[nn.Module] = []
+    leaves = [m for m in model.modules() if not any(m.children()) and any(True for _ in m.parameters())]
+    hooks = [m.register_forward_hook(lambda module, inputs, output: met.append(module)) for m in leaves]
+    try:
+        with torch.no_grad(), crafting(model):
+            model(example[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return met[0]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one epoch's steps cost.
+
+    Args:
+        epochs: how many epochs of the run have this price, and which is the first of them, from 0.
+        passes: of one image in one step.
+        seconds: a step takes, the median of those measured.
+        flops: floating-point operations of a step, two to a multiplication with its addition.
+    """
+
+    epochs: tuple[int, int]
+    passes: Passes
+    seconds: float
+    flops: float
+
+
+@dataclass(frozen=True)
+class Bill:
+    """A run's costs.
+
+    Args:
+        costs: of its epochs.
+        forward_flops: of one image, forward.
+        rates: operations a second: "matrix" and "convolution", in the run's precision.
+        steps: of an epoch.
+        batch_size: images a step.
+        peak_bytes: the most memory that was held, of the device or, on a CPU, of this process.
+        device: the machine's name for it.
+    """
+
+    costs: tuple[Cost, ...]
+    forward_flops: float
+    rates: dict[str, float]
+    steps: int
+    batch_size: int
+    peak_bytes: int
+    device: str
+
+    def floor(self, cost: Cost) -> float:
+        """Seconds that a step's operations take at the higher of the two rates."""
+        return cost.flops / max(self.rates.values())
+
+    @property
+    def seconds(self) -> float:
+        """The whole run, without validation."""
+        return sum(cost.epochs[0] * self.steps * cost.seconds for cost in self.costs)
+
+
+def bill(run: Run, *, steps: int = 3) -> Bill:
+    """Count, measure and compare: what the run's training costs on this machine. Trains on noise, keeps nothing.
+
+    Args:
+        run: such as `recipes.get("cifar10-small-uiat")`.
+        steps: to measure, after one that warms up.
+
+    Raises:
+        UserError: the device is not there, or the images of a folder cannot be read.
+
+    Example:
+        >>> from uiat import recipes
+        >>> found = bill(recipes.get("digits-pgd-at"), steps=1)
+        >>> found.costs[0].passes.units, found.steps
+        (23.0, 17)
+    """
+    device = pick_device(run.compute.device)
+    data, images = _noise(run)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with seeded(run.seed, device):
+        model = models.build(**model_spec(run, data)).to(device)
+        last = channels_last(model, asked=run.compute.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        model.to(memory_format=layout)
+        x = data.images.to(device).float().div(255).contiguous(memory_format=layout)
+        batch = Batch(x, data.labels.to(device), torch.arange(len(x), device=device))
+        forward = flops(model, x[:1])
+        # Layers of a compiled model are not called one by one, and could not count.
+        plain, step = (_step(run, model, data, compile=c) for c in (False, run.compute.compile))
+        costs = []
+        for count, epoch in phases(run):
+            with counted(model, x) as passes:
+                plain(batch, epoch=epoch)
+            each = passes.per(len(x))
+            seconds = _median(lambda epoch=epoch: step(batch, epoch=epoch), steps, device)  # type: ignore[misc]
+            costs.append(Cost((count, epoch), each, seconds, each.units * forward * len(x)))
+        rates = {
+            "matrix": matrix_rate(device, run.compute.precision),
+            "convolution": convolution_rate(device, run.compute.precision),
+        }
+    return Bill(tuple(costs), forward, rates, images // len(x), len(x), _peak(device), _name(device))
+
+
+def _noise(run: Run) -> tuple[ImageSet, int]:
+    """A batch of noise shaped like the run's images, with every class in its list; and how many the run trains on."""
+    name, size = run.data.name, run.data.batch_size
+    if name in KNOWN:
+        shape, classes, images = KNOWN[name]
+        images = (run.data.subset or images) - (run.data.validation or min(1_000, images // 20))
+    else:
+        data, _ = datasets(run.data, run.seed)
+        shape, classes, images = data.image_shape, data.num_classes, len(data)
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (size, *shape), dtype=torch.uint8, generator=random)
+    names = tuple(str(c) for c in range(classes))
+    known = name if name in STATS else "noise"
+    return ImageSet(noise, torch.arange(size) % classes, names, known, partial=True), images
+
+
+def _step(run: Run, model: nn.Module, data: ImageSet, *, compile: bool) -> Step:
+    config = run.optimisation
+    return make_step(
+        model,
+        run.objective,
+        # So that noise moves nothing to where a number is no longer one.
+        make_optimizer(model, replace(config, learning_rate=1e-6)),
+        num_classes=data.num_classes,
+        image_shape=data.image_shape,
+        num_examples=len(data),
+        precision=run.compute.precision,
+        clip_norm=config.clip_norm,
+        awp=config.awp,
+        awp_from_epoch=config.awp_from_epoch,
+        compile=compile,
+    )
+
+
+def phases(run: Run) -> list[tuple[int, int]]:
+    """(how many epochs, the first of them) that cost the same: a one-off's epoch, and those before and after it.
+
+    Example:
+        >>> from uiat import recipes
+        >>> phases(recipes.get("digits-uiat-one-off"))
+        [(10, 0), (1, 10), (29, 11)]
+    """
+    epochs, inverse = run.optimisation.epochs, getattr(run.objective, "inverse", None)
+    once = inverse.epoch if isinstance(inverse, UniversalInverse) else None
+    awp = run.optimisation.awp_from_epoch if run.optimisation.awp else 0
+    edges = sorted({0, epochs, *((once, once + 1) if once is not None else ()), min(awp, epochs)})
+    return [(last - first, first) for first, last in itertools.pairwise(edges)]
+
+
+def flops(model: nn.Module, example: Tensor) -> float:
+    """Floating-point operations of a forward pass of one image, convolutions and matrix products.
+
+    Example:
+        >>> flops(nn.Linear(4, 2), torch.rand(1, 4))
+        16.0
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), crafting(model):
+        model(example[:1])
+    return float(counter.get_total_flops())
+
+
+def matrix_rate(device: torch.device, precision: str) -> float:
+    """Operations a second in a product of two square matrices.
+
+    Example:
+        >>> matrix_rate(torch.device("cpu"), "fp32") > 0
+        True
+    """
+    n = MATRIX.get(device.type, 1_024)
+    a = torch.rand(n, n, device=device, dtype=_dtype(precision))
+    return 2.0 * n**3 / _median(lambda: a @ a, 7, device)
+
+
+def convolution_rate(device: torch.device, precision: str) -> float:
+    """Operations a second in a 3x3 convolution from 64 to 64 channels of 32x32 images, channels-last.
+
+    Example:
+        >>> convolution_rate(torch.device("cpu"), "fp32") > 0
+        True
+    """
+    images = IMAGES.get(device.type, 64)
+    options: dict[str, Any] = {"device": device, "dtype": _dtype(precision)}
+    x = torch.rand(images, 64, 32, 32, **options).contiguous(memory_format=torch.channels_last)
+    w = torch.rand(64, 64, 3, 3, **options).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        seconds = _median(lambda: nn.functional.conv2d(x, w, padding=1), 7, device)
+    return 2.0 * images * 32 * 32 * 64 * 64 * 9 / seconds
+
+
+def _dtype(precision: str) -> torch.dtype:
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def _median(work: Callable[[], object], times: int, device: torch.device) -> float:
+    """Seconds, after one time that warms up."""
+    seconds = []
+    for _ in range(times + 1):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} threads of a CPU"
