@@ -111,13 +111,17 @@ def side(who: str, run: Path, threat: str | None, attacks: list[str], n: int, se
     }
 
 
-def pair(run: Path, threat: str | None, attacks: list[str], n: int, seed: int, threads: int | None) -> dict:
-    # Another run of the same name is another model.
+def result_path(run: Path, threat: str | None, attacks: list[str], n: int, seed: int) -> Path:
+    """Where the result of a pair is kept; another run of the same name is another model."""
     weights = f"{zlib.crc32((run / 'best.safetensors').read_bytes()):08x}"
     ball = "" if threat is None else "-" + threat.replace(":", "-").replace("/", "_")
-    name = f"{read_run(run).name}-{weights}{ball}-{'+'.join(attacks)}-n{n}-seed{seed}.json"
-    if (RESULTS / name).exists():
-        return json.loads((RESULTS / name).read_text())
+    return RESULTS / f"{read_run(run).name}-{weights}{ball}-{'+'.join(attacks)}-n{n}-seed{seed}.json"
+
+
+def pair(run: Path, threat: str | None, attacks: list[str], n: int, seed: int, threads: int | None) -> dict:
+    path = result_path(run, threat, attacks, n, seed)
+    if path.exists():
+        return json.loads(path.read_text())
     # In turn, so that neither always has the warmer or the busier machine.
     turns = ["ours", "reference"][:: 1 if seed % 2 == 0 else -1]
     record = {"name": read_run(run).name, "threat": threat, "attacks": attacks, "n": n, "seed": seed}
@@ -126,7 +130,7 @@ def pair(run: Path, threat: str | None, attacks: list[str], n: int, seed: int, t
             record[who] = alone.submit(side, who, run, threat, attacks, n, seed, threads).result()
     record["environment"] = record["ours"]["environment"]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    write_json(RESULTS / name, record)
+    write_json(path, record)
     return record
 
 
