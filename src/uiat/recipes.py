@@ -108,7 +108,8 @@ def cifar10_small(method: str) -> Run:
     10 minutes on two CPU cores. So short a run is far from convergence: updates count for more than the strength of
     the inner problem, hence its few steps and the small batches. The weight of the inverse methods grows over half of
     the run: on held-out images that was ahead of the full weight at once (clean 37.6 against 35.9, robust 26.0 against
-    25.7, seed 0), and of a detached target (35.4, 23.6).
+    25.7, seed 0), and of a detached target (35.4, 23.6). The mean of clean and robust accuracy selects: in four epochs
+    nothing overfits, and the robust accuracy of 1,000 images alone picks an early epoch by chance.
     """
     return Run(
         name=f"cifar10-small-{method}",
@@ -116,7 +117,7 @@ def cifar10_small(method: str) -> Run:
         model=Model(name="preact-resnet8", width=16),
         objective=objective(method, epsilon="8/255", step_size="4/255", steps=3, one_off=2, ramp_epochs=2),
         optimisation=Optimisation(epochs=4, learning_rate=0.1, schedule="onecycle"),
-        validation=_validation(method),
+        validation=Validation(metric="clean" if method == "standard" else "mean"),
         evaluation=Evaluation(threat=Linf("8/255"), attacks=("clean", "pgd-20", "cw-20")),
     )
 
