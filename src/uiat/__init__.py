@@ -3,7 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from uiat import data, models, recipes
-from uiat.attacks import FGSM, FGSMRS, PGD, minimum_norm
+from uiat.attacks import FGSM, FGSMRS, NFGSM, PGD, minimum_norm
 from uiat.checkpoint import load
 from uiat.config import Compute, Data, Evaluation, Guards, Model, Optimisation, Run, Validation
 from uiat.data import Batch
@@ -28,6 +28,7 @@ except PackageNotFoundError:  # used from a source tree
 __all__ = [
     "FGSM",
     "FGSMRS",
+    "NFGSM",
     "L1",
     "L2",
     "PGD",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from uiat.attacks import PGD
+from uiat.attacks import FGSM, FGSMRS, NFGSM, PGD
 from uiat.config import Compute, Data, Evaluation, Model, Optimisation, Run, Validation
 from uiat.errors import nearest
 from uiat.inverse import InstanceInverse, UniversalInverse
@@ -12,6 +12,10 @@ from uiat.objectives import PGDAT, UIAT, AnyObjective, Mart, Standard, Trades
 from uiat.threat import Linf, number
 
 METHODS = ("standard", "pgd-at", "trades", "mart", "iat", "uiat", "uiat-one-off")
+# Adversarial training with one step, each alone and, with "-uiat" or "-uiat-one-off" at its end, under UIAT.
+SINGLE_STEP = ("fgsm", "fgsm-rs", "n-fgsm", "grad-align")
+ENDINGS = ("", "-uiat", "-uiat-one-off")
+GRAD_ALIGN = 0.2  # the authors' weight at 8/255
 
 
 def objective(
@@ -27,7 +31,7 @@ def objective(
     """A method by name against Linf attacks, with an inverse radius of epsilon / 2 and its usual weight.
 
     Args:
-        method: one of METHODS.
+        method: one of METHODS, or of SINGLE_STEP with one of ENDINGS.
         epsilon: radius of the attack.
         step_size: of the attack.
         steps: of the attack, and of the instance-wise inverse adversary.
@@ -41,12 +45,17 @@ def objective(
     """
     radius = number(epsilon) / 2
     inverse_only: dict[str, Any] = {"inverse_gradient": inverse_gradient, "ramp_epochs": ramp_epochs}
-    attack = PGD(threat=Linf(epsilon), step_size=step_size, steps=steps)
+    attack, more = PGD(threat=Linf(epsilon), step_size=step_size, steps=steps), dict[str, Any]()
+    base = method.removesuffix("-one-off").removesuffix("-uiat")
+    if base in SINGLE_STEP:
+        makers = {"fgsm": FGSM, "grad-align": FGSM, "fgsm-rs": FGSMRS, "n-fgsm": NFGSM}
+        attack, more = makers[base](threat=Linf(epsilon)), {"alignment": GRAD_ALIGN if base == "grad-align" else 0.0}
+        method = method.removeprefix(base).removeprefix("-") or "pgd-at"
     match method:
         case "standard":
             return Standard()
         case "pgd-at":
-            return PGDAT(attack=attack)
+            return PGDAT(attack=attack, **more)
         case "trades":
             return Trades(attack=replace(attack, loss="kl", start="gaussian"))
         case "mart":
@@ -57,7 +66,7 @@ def objective(
         case _:
             epoch = one_off if method == "uiat-one-off" else None
             universal = UniversalInverse(radius=radius, step_size=radius / 4, epoch=epoch)
-            return UIAT(attack=attack, inverse=universal, **inverse_only)
+            return UIAT(attack=attack, inverse=universal, **inverse_only, **more)
 
 
 def _validation(method: str) -> Validation:
@@ -177,6 +186,11 @@ def speedrun() -> Run:
 
 def _table() -> dict[str, Callable[[], Run]]:
     table: dict[str, Callable[[], Run]] = {}
+    single = [base + ending for base in SINGLE_STEP for ending in ENDINGS]
+    for method in single:
+        table[f"digits-{method}"] = lambda m=method: digits(m)  # type: ignore[misc]
+        table[f"mnist-{method}"] = lambda m=method: mnist(m)  # type: ignore[misc]
+        table[f"cifar10-small-{method}"] = lambda m=method: cifar10_small(m)  # type: ignore[misc]
     for method in METHODS:
         table[f"digits-{method}"] = lambda m=method: digits(m)  # type: ignore[misc]
         table[f"mnist-{method}"] = lambda m=method: mnist(m)  # type: ignore[misc]

@@ -5,7 +5,7 @@ from uiat.attacks.fab import FAB
 from uiat.attacks.fmn import FMN, minimum_norm
 from uiat.attacks.gradient import Gradient, InnerLoss, input_gradient, projected_gradient
 from uiat.attacks.noise import Noise
-from uiat.attacks.pgd import FGSM, FGSMRS, PGD
+from uiat.attacks.pgd import FGSM, FGSMRS, NFGSM, PGD
 from uiat.attacks.points import Search
 from uiat.attacks.sparse_apgd import SparseAPGD
 from uiat.attacks.square import Square
@@ -16,6 +16,7 @@ __all__ = [
     "FAB",
     "FGSM",
     "FGSMRS",
+    "NFGSM",
     "FMN",
     "PGD",
     "Gradient",

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uiat.errors import UserError
-from uiat.threat import Threat
+from uiat.threat import Threat, to_range
 
 # What an inner problem climbs or descends: images (B, ...) -> (per-example loss (B,), logits (B, K)).
 InnerLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -78,6 +78,7 @@ def projected_gradient(
     step_size: float,
     steps: int,
     descend: bool = False,
+    bounded: bool = True,
     keep_best: bool = False,
 ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b"] | None]:
     """x_{t+1} = project(x_t +- step_size * steepest(grad)) (Madry et al. 2018, eq. 2.2), the sign minus to descend.
@@ -90,6 +91,7 @@ def projected_gradient(
         step_size: length of a step in the norm of the threat model, in units of [0, 1].
         steps: number of steps, one forward and one input-only backward each.
         descend: lower the loss: the inverse adversary.
+        bounded: project; off, iterates are only clipped to [0, 1].
         keep_best: return, per example, the iterate with the best loss (one forward more) and that loss.
 
     Returns:
@@ -120,7 +122,8 @@ def projected_gradient(
         step = input_gradient(loss, x_t)
         if keep_best:
             better(step.values)
-        x_t = threat.project(x_t + direction * threat.steepest(step.gradient), x)
+        moved = x_t + direction * threat.steepest(step.gradient)
+        x_t = threat.project(moved, x) if bounded else to_range(moved)
     if keep_best:
         with torch.no_grad():
             better(loss(x_t)[0])

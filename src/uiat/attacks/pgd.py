@@ -15,7 +15,7 @@ from uiat.errors import UserError
 from uiat.modes import BatchNormMode, crafting
 from uiat.probe import classes_of
 from uiat.processes import share
-from uiat.threat import Linf, Threat, number, require
+from uiat.threat import Linf, Threat, number, require, to_range
 
 # TRADES starts from N(0, 0.001^2) noise: at the natural image itself its KL has no gradient.
 GAUSSIAN_STANDARD_DEVIATION = 0.001
@@ -32,6 +32,8 @@ class PGD:
         restarts: independent runs; per example the one with the best loss is returned.
         loss: "ce" (cross entropy), "margin" (Carlini & Wagner 2017), "kl" (to the prediction on x; Zhang et al. 2019).
         start: "uniform" in the ball, "gaussian" (standard deviation 0.001), or "none" (at x).
+        start_radius: of the ball that a uniform start is drawn from, in epsilons.
+        bounded: hold every iterate in the ball. Off, they are held in [0, 1] alone, as N-FGSM does in training.
         keep: "last" iterate, or the "best" one by the loss (one forward more).
         descend: lower the loss instead: an inverse adversary (UIAT, section 3.1).
         batchnorm: mode of the model while crafting: "eval", or "train" (batch statistics, nothing written).
@@ -53,6 +55,8 @@ class PGD:
     restarts: int = 1
     loss: Literal["ce", "margin", "kl"] = "ce"
     start: Literal["uniform", "gaussian", "none"] = "uniform"
+    start_radius: float = 1.0
+    bounded: bool = True
     keep: Literal["last", "best"] = "last"
     descend: bool = False
     batchnorm: BatchNormMode = "eval"
@@ -63,6 +67,10 @@ class PGD:
         object.__setattr__(self, "step_size", number(self.step_size, name="step_size"))
         check_step(float(self.step_size), radius=float(self.threat.epsilon))
         check_counts(self, "steps", "restarts")
+        if not 0 < self.start_radius < float("inf"):
+            raise UserError(f"start_radius must be positive, but is {self.start_radius:g}")
+        if self.bounded and self.start_radius > 1:
+            raise UserError(f"a start of {self.start_radius:g} epsilons lies outside the ball: set bounded to false")
         if self.loss == "kl" and self.start == "none":
             raise UserError('the "kl" loss has no gradient at x itself: use start="gaussian" or start="uniform"')
 
@@ -138,6 +146,7 @@ class PGD:
             step_size=float(self.step_size),
             steps=self.steps,
             descend=self.descend,
+            bounded=self.bounded,
             keep_best=self.keep == "best",
         )
         if value is None and self.restarts > 1:
@@ -151,14 +160,15 @@ class PGD:
         if key is None:
             noise = share().drawn(x, lambda like: self._noise(like, generator))
         elif self.start == "uniform":
-            noise = self.threat.noise_from(x, Keyed(rekey(key, restart)))
+            noise = self.start_radius * self.threat.noise_from(x, Keyed(rekey(key, restart)))
         else:
             noise = GAUSSIAN_STANDARD_DEVIATION * Keyed(rekey(key, restart)).normal(x.shape[1:]).to(x)
-        return self.threat.project(x + noise, x)
+        return self.threat.project(x + noise, x) if self.bounded else to_range(x + noise)
 
     def _noise(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.start == "uniform":
-            return self.threat.noise(like, generator=generator)
+            noise = self.threat.noise(like, generator=generator)
+            return noise if self.start_radius == 1 else self.start_radius * noise
         return torch.empty_like(like).normal_(0.0, GAUSSIAN_STANDARD_DEVIATION, generator=generator)
 
     def _inner_loss(self, model: Classifier, x: Tensor, y: Tensor) -> InnerLoss:
@@ -195,3 +205,14 @@ def FGSMRS(*, threat: Threat, batchnorm: BatchNormMode = "eval") -> PGD:
         0.125
     """
     return PGD(threat=threat, step_size=1.25 * float(threat.epsilon), steps=1, batchnorm=batchnorm)
+
+
+def NFGSM(*, threat: Threat, noise: float = 2.0, batchnorm: BatchNormMode = "eval") -> PGD:
+    """N-FGSM (de Jorge et al. 2022, algorithm 1): one step of epsilon from a start in `noise` epsilons, not projected.
+
+    Example:
+        >>> NFGSM(threat=Linf(0.1)).start_radius
+        2.0
+    """
+    step_size = float(threat.epsilon)
+    return PGD(threat=threat, step_size=step_size, steps=1, start_radius=noise, bounded=False, batchnorm=batchnorm)

@@ -62,8 +62,9 @@ def check_fields(objective: object) -> None:
     smoothing, weight = getattr(objective, "label_smoothing", 0.0), getattr(objective, "weight", 0.0)
     if not 0 <= smoothing < 1:
         raise UserError(f"label_smoothing must be in [0, 1), but is {smoothing:g}")
-    if not 0 <= weight < float("inf"):
-        raise UserError(f"weight must be at least 0 and finite, but is {weight:g}")
+    for name, number in (("weight", weight), ("alignment", getattr(objective, "alignment", 0.0))):
+        if not 0 <= number < float("inf"):
+            raise UserError(f"{name} must be at least 0 and finite, but is {number:g}")
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from uiat import losses
 from uiat.attacks import PGD
 from uiat.data import Batch
+from uiat.objectives.alignment import misalignment
 from uiat.objectives.base import Examples, check_fields, correct
 from uiat.threat import Linf, Threat
 
@@ -91,6 +92,7 @@ class PGDAT:
     Args:
         attack: the inner maximisation.
         label_smoothing: share of the label spread over all classes, in [0, 1).
+        alignment: weight of GradAlign's term, for single-step attacks; see `uiat.objectives.alignment`.
 
     Example:
         >>> PGDAT(attack=PGD(threat=Linf("4/255"), step_size="1/255", steps=5)).attack.steps
@@ -100,6 +102,7 @@ class PGDAT:
     name: Literal["pgd-at"] = "pgd-at"
     attack: PGD = field(default_factory=PGD)
     label_smoothing: float = 0.0
+    alignment: float = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -109,10 +112,13 @@ class PGDAT:
     perturb = _attacked
 
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
-        """{"adv_ce": (B,)}."""
+        """{"adv_ce": (B,)}, and {"alignment": (B,)} where it has a weight."""
         logits = model(examples.x_adv)
         ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
-        return {"adv_ce": ce, "correct": correct(logits, examples.y)}
+        terms = {"adv_ce": ce, "correct": correct(logits, examples.y)}
+        if self.alignment:
+            terms["alignment"] = self.alignment * misalignment(model, examples.x, examples.y, self.attack.threat)
+        return terms
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.inverse import InverseAdversary, InverseState, Momentum, UniversalInverse
 from uiat.modes import crafting, frozen_statistics
+from uiat.objectives.alignment import misalignment
 from uiat.objectives.base import Examples, check_fields, correct
 from uiat.threat import Threat
 
@@ -38,6 +39,7 @@ class UIAT:
         gamma: share that is remembered, in [0, 1).
         batchnorm: which training passes move the running statistics: "both", or the "adversarial" one alone.
         label_smoothing: share of the label spread over all classes, in [0, 1).
+        alignment: weight of GradAlign's term, for single-step attacks; see `uiat.objectives.alignment`.
 
     Raises:
         UserError: a field out of its range.
@@ -60,6 +62,7 @@ class UIAT:
     gamma: float = 0.9
     batchnorm: Literal["both", "adversarial"] = "both"
     label_smoothing: float = 0.0
+    alignment: float = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -142,6 +145,8 @@ class UIAT:
             log_adv, log_inv = losses.log_probabilities(logits), self._log_target(model, examples)
             pair = (log_inv, log_adv) if self.kl == "inverse-adversarial" else (log_adv, log_inv)
             terms["inverse_kl"] = examples.weight * losses.kl(*pair)
+        if self.alignment:
+            terms["alignment"] = self.alignment * misalignment(model, examples.x, examples.y, self.attack.threat)
         return terms
 
     def _log_target(self, model: nn.Module, examples: Examples) -> Tensor:

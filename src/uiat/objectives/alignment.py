@@ -1,0 +1,38 @@
+"""GradAlign (Andriushchenko & Flammarion 2020): input gradients that point the same way throughout the ball."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from uiat import losses
+from uiat.modes import frozen_statistics
+from uiat.processes import share
+from uiat.threat import Threat
+
+
+def misalignment(
+    model: nn.Module, x: Float[Tensor, "b ..."], y: Int[Tensor, "b"], threat: Threat
+) -> Float[Tensor, "b"]:
+    """1 - cos(grad loss(x), grad loss(x + eta)), eta uniform in the ball, with its gradient for the weights.
+
+    "Understanding and Improving Fast Adversarial Training", eq. 4: single-step training that keeps this small does not
+    overfit catastrophically.
+
+    Two passes whose input gradients are differentiated again: about 12 F. BatchNorm statistics are not moved.
+
+    Example:
+        >>> from uiat import Linf
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> x, y = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])
+        >>> found = misalignment(model, x, y, Linf(0.1))  # two classes, one linear layer: one direction
+        >>> torch.allclose(found, torch.zeros(3), atol=1e-6)
+        True
+    """
+    there = threat.project(x + share().drawn(x, threat.noise), x)
+    gradients: list[Tensor] = []
+    with frozen_statistics(model), torch.enable_grad():
+        for at in (x, there):
+            at = at.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(losses.cross_entropy(model(at), y).sum(), at, create_graph=True)
+            gradients.append(gradient.float().flatten(1))
+    return 1 - nn.functional.cosine_similarity(gradients[0], gradients[1], dim=1)
