@@ -38,7 +38,7 @@ ONLY = {
 }
 
 # Used by single readers or optional: only ever imported inside the function that needs it.
-LATE = {"torchvision", "timm", "tensorboard"}
+LATE = {"torchvision", "timm", "tensorboard", "matplotlib"}
 
 FILES = sorted(SRC.rglob("*.py"))
 

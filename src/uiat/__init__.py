@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from uiat import data, models, recipes
+from uiat import analyse, data, models, recipes
 from uiat.attacks import FGSM, FGSMRS, PGD, minimum_norm
 from uiat.checkpoint import load
 from uiat.config import Compute, Data, Evaluation, Guards, Model, Optimisation, Run, Validation
@@ -58,6 +58,7 @@ __all__ = [
     "UniversalPerturbation",
     "UserError",
     "Validation",
+    "analyse",
     "data",
     "dump",
     "evaluate",
