@@ -94,6 +94,12 @@ def test_accuracy_falls_where_the_distances_say_and_strength_0_is_clean():
     assert "No two curves cross." in say_strength(data)
 
 
+def test_any_attack_of_an_evaluation_can_be_used_for_strength():
+    model, x, y = line()
+    data = measure_strength(known({"line": model}, x, y, epsilons="0,0.1,0.2", attack="apgd-ce"))
+    assert data["runs"]["line"]["accuracy"] == [0.6, 0.4, 0.2]
+
+
 def test_the_radii_reach_twice_the_threat_models():
     model, x, y = line()
     assert measure_strength(known({"line": model}, x, y))["strengths"] == pytest.approx([i * 0.025 for i in range(9)])

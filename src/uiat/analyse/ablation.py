@@ -62,11 +62,16 @@ def _trained(context: Context) -> tuple[dict[str, list[Subject]], dict[str, str]
     base = text.override(recipes.get(str(asked.recipe)), asked.settings)
     if asked.root is not None:
         base = replace(base, data=replace(base.data, root=asked.root))
-    rows: dict[str, list[Subject]] = {}
-    failed: dict[str, str] = {}
     folder = asked.train_dir or (context.out or Path("analysis")) / "runs"
+    whole = Subject(BASE, folder, base)
+    context.subjects = [whole]  # what cannot be measured is refused before hours of training
+    context.settings()
+    context.images(whole, "held-out")
+    every = changes(base)
+    rows: dict[str, list[Subject]] = {name: [] for name in every}  # the base first, whatever fails
+    failed: dict[str, str] = {}
     for seed in asked.seeds:
-        for name, fields in changes(base).items():
+        for name, fields in every.items():
             run = replace(text.override(base, fields), seed=seed)
             try:
                 where = made(run, folder / slug(name, seed), told=context.told)
@@ -74,11 +79,11 @@ def _trained(context: Context) -> tuple[dict[str, list[Subject]], dict[str, str]
                 failed[f"{name}, seed {seed}"] = str(error)
                 context.told(f"{name}, seed {seed}, failed: {error}")
                 continue
-            rows.setdefault(name, []).append(subjects([where])[0])
-    if BASE not in rows:
+            rows[name].append(subjects([where])[0])
+    if not rows[BASE]:
         raise UserError(f"the recipe itself could not be trained: {next(iter(failed.values()))}")
     context.subjects = [subject for members in rows.values() for subject in members]
-    return rows, failed
+    return {name: members for name, members in rows.items() if members}, failed
 
 
 def slug(name: str, seed: int) -> str:
@@ -162,7 +167,7 @@ def draw(data: Data) -> Any:
                 mean, i, xerr=deviation, color=colour, marker="o", markerfacecolor=fill, label=kind if i == 0 else None
             )
     axes.axvline(mean_and_deviation(data["rows"][data["base"]]["robust"])[0], color="#999999", linewidth=1.0)
-    axes.set_xlabel("accuracy on held-out images; line: the base, robust")
+    axes.set_xlabel("held-out accuracy (line: the base)")
     in_percent(axes, along="x")
     figure.legend(loc="outside upper left", ncols=2)
     return figure

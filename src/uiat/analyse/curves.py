@@ -220,6 +220,7 @@ STRENGTH = Study(
     measure=measure_strength,
     sentences=say_strength,
     draw=draw_strength,
+    examples=False,
 )
 CONFIDENCE_GAP = Study(
     name="confidence-gap",

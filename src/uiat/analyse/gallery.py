@@ -127,8 +127,9 @@ def draw(data: Data) -> Any:
     axes.set_title("cosine of the perturbations of two classes")
     for part, (name, run) in zip(parts[2:], tables, strict=True):
         axes = part.subplots()
-        largest = max(abs(value) for row in run["shift"] for value in row) or 1.0
-        matrix(axes, run["shift"], low=-largest, high=largest, colours=DIVERGING, digits=0)
+        shift = [[100 * value for value in row] for row in run["shift"]]
+        largest = max(abs(value) for row in shift for value in row) or 1.0
+        matrix(axes, shift, low=-largest, high=largest, colours=DIVERGING, digits=1)
         axes.set_title(f"{name}: what z_c adds to the probability of k,\nin points, on images of other classes than c")
         axes.set_xlabel("class k")
         axes.set_ylabel("class c of z")

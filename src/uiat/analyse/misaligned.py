@@ -156,7 +156,7 @@ def draw(data: Data) -> Any:
     axes.set_yticks([at for at, _ in labels], [kind for _, kind in labels])
     axes.set_ylim(4 * max(len(runs), 1) - 1.0, -1.6)
     axes.set_xlim(0, 1)
-    axes.set_xlabel("predictions on images that are misclassified as they are")
+    axes.set_xlabel("predictions on images that are wrong as they are")
     in_percent(axes, along="x")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=9, handlelength=1.4)
     return figure

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from uiat import evaluation
 from uiat.analyse.ablation import ABLATION
 from uiat.analyse.attention import ATTENTION
 from uiat.analyse.costs import COST, ONE_OFF
@@ -63,8 +64,8 @@ def run(
     if folder is not None:
         check_free(folder, study, inputs)
     context = Context(subjects(runs), asked, told or (lambda line: None), folder)
-    if asked.recipe is None:
-        context.settings()  # an attack or a threat model that cannot be is refused before anything is loaded
+    if asked.recipe is None:  # an attack or a threat model that cannot be is refused before anything is loaded
+        context.settings() if chosen.examples else evaluation.stages(asked.attack, threat=context.ball)
     found = chosen.measure(context)
     data = _record(chosen, context, inputs) | found
     paragraph = " ".join([*context.notes, *chosen.sentences(data), _conditions(data)])

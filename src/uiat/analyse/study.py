@@ -38,6 +38,7 @@ class Study:
         sentences: what the numbers say, built from them.
         draw: a matplotlib figure of them.
         table: a heading and rows, where a table says more than a paragraph.
+        examples: whether it looks at adversarial examples, which takes an attack of one kind (PGD), or only counts.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Study:
     sentences: Callable[[Data], list[str]]
     draw: Callable[[Data], Any]
     table: Callable[[Data], list[list[str]]] | None = None
+    examples: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class Asked:
         n: images, the first of their set; by default 1,000, or all where there are fewer.
         seed: of random starts and directions.
         threat: "NORM:RADIUS" of the attack; by default that of the first run that has one.
-        attack: pgd-K, cw-K or fgsm.
+        attack: pgd-K, cw-K or fgsm; for `strength` any that `uiat evaluate` knows.
         epsilons: strengths of `strength` and `confidence-gap`.
         which: "best" or "last" weights.
         root: folder of the data sets; by default that of each run.

@@ -102,10 +102,8 @@ def key(figure: Any, axes: Any) -> None:
 
 def in_percent(axes: Any, *, along: str = "y") -> None:
     """Ticks of shares as percentages."""
-    from matplotlib.ticker import PercentFormatter
-
     axis = axes.yaxis if along == "y" else axes.xaxis
-    axis.set_major_formatter(PercentFormatter(1.0))
+    axis.set_major_formatter(lambda share, _: f"{round(100 * share, 1):g}%")
 
 
 def matrix(axes: Any, values: Sequence[Sequence[float]], *, low: float, high: float, colours: str, digits: int) -> Any:
@@ -120,7 +118,7 @@ def matrix(axes: Any, values: Sequence[Sequence[float]], *, low: float, high: fl
             for j, value in enumerate(row):
                 red, green, blue, _ = drawn.cmap(drawn.norm(value))
                 dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-                text = f"{round(value, digits) + 0.0:.{digits}f}" if digits else f"{round(100 * value) + 0.0:.0f}"
+                text = f"{round(value, digits) + 0.0:.{digits}f}"
                 axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
     return drawn
 

@@ -41,7 +41,9 @@ Ball = Annotated[
         show_default="that of the first run that has one",
     ),
 ]
-Attack = Annotated[str, typer.Option(metavar="NAME", help="pgd-K, cw-K or fgsm (K steps).")]
+Attack = Annotated[
+    str, typer.Option(metavar="NAME", help="pgd-K, cw-K or fgsm (K steps); for strength any of uiat evaluate.")
+]
 Epsilons = Annotated[
     str | None,
     typer.Option(
