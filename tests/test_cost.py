@@ -6,7 +6,8 @@ from torch import nn
 
 from uiat import Run, override, recipes
 from uiat.cli import main
-from uiat.cost import Passes, bill, counted, flops, phases
+from uiat.cost import bill, flops
+from uiat.passes import Passes, counted, phases
 
 THROUGH = [("objective.inverse_gradient", "true")]
 SINGLE = [("objective.attack.steps", "1"), ("objective.attack.step_size", "0.2")]

@@ -14,7 +14,7 @@ ORDER = [
     *("data", "models", "attacks", "prepared", "ensemble", "inverse", "evaluation", "objectives"),
     *("weights", "checkpoint", "config", "text", "optim", "guards", "step"),
     *("signals", "store", "validation", "training", "folders", "runs", "trainer"),
-    *("cost", "recipes", "paper", "analyse", "report", "progress", "trackers", "cli", "__main__"),
+    *("passes", "cost", "recipes", "paper", "analyse", "report", "progress", "trackers", "cli", "__main__"),
 ]
 
 # Where "everything above it" would be too much.
@@ -39,7 +39,7 @@ ONLY = {
 }
 
 # Used by single readers or optional: only ever imported inside the function that needs it.
-LATE = {"torchvision", "timm", "tensorboard"}
+LATE = {"torchvision", "timm", "tensorboard", "matplotlib"}
 
 FILES = sorted(SRC.rglob("*.py"))
 

@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from uiat import data, models, recipes
+from uiat import analyse, data, models, recipes
 from uiat.attacks import FGSM, FGSMRS, NFGSM, PGD, minimum_norm
 from uiat.checkpoint import load
 from uiat.config import Compute, Data, Evaluation, Guards, Model, Optimisation, Run, Validation
@@ -59,6 +59,7 @@ __all__ = [
     "UniversalPerturbation",
     "UserError",
     "Validation",
+    "analyse",
     "data",
     "dump",
     "evaluate",

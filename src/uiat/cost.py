@@ -1,11 +1,9 @@
 """What a training step costs: passes counted as they are made, arithmetic, the floor of the machine, the time."""
 
-import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from uiat import models
 from uiat.config import Run
 from uiat.data import STATS, Batch, ImageSet
-from uiat.inverse import UniversalInverse
 from uiat.modes import crafting
-from uiat.optim import make_optimizer
+from uiat.passes import Passes, own_step, step_passes
 from uiat.runs import channels_last, datasets, model_spec, pick_device, seeded
-from uiat.step import Step, make_step
 
 # (image shape, classes, training images) of the sets whose files need not be read to know it.
 KNOWN = {
@@ -32,81 +28,6 @@ KNOWN = {
 # Sizes at which a machine shows its rate: a square matrix product; images in a 3x3 convolution of 64 channels.
 MATRIX = {"cpu": 1_024, "cuda": 8_192}
 IMAGES = {"cpu": 64, "cuda": 512}
-
-
-@dataclass
-class Passes:
-    """Images that went through a model, by what was asked of the pass.
-
-    Args:
-        forward: forward passes, all of them.
-        input_backward: backward passes to the images alone, for which no gradient of a weight is computed.
-        training_backward: backward passes to the weights.
-
-    Example:
-        >>> Passes(forward=12, input_backward=10, training_backward=1).units
-        24.0
-    """
-
-    forward: float = 0
-    input_backward: float = 0
-    training_backward: float = 0
-
-    @property
-    def units(self) -> float:
-        """In F, the price of a forward pass: a backward pass to the images costs one more, one to the weights two."""
-        return float(self.forward + self.input_backward + 2 * self.training_backward)
-
-    def per(self, images: int) -> "Passes":
-        """The same for one image of so many."""
-        return Passes(self.forward / images, self.input_backward / images, self.training_backward / images)
-
-
-@contextmanager
-def counted(model: nn.Module, example: Tensor) -> Iterator[Passes]:
-    """Count the images that pass inside, whichever way the model is entered (`forward`, or `features` and `head`).
-
-    They are counted at the first layer with weights that an image meets.
-
-    Example:
-        >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)
-        >>> with counted(model, x) as passes:
-        ...     model(x).sum().backward()
-        >>> passes
-        Passes(forward=3, input_backward=0, training_backward=3)
-    """
-    passes, layer = Passes(), _first_layer(model, example)
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        passes.forward += len(output)
-        if output.requires_grad:
-            training = any(p.requires_grad for p in module.parameters())
-            output.register_hook(lambda gradient: back(len(gradient), training))
-
-    def back(images: int, training: bool) -> None:
-        if training:
-            passes.training_backward += images
-        else:
-            passes.input_backward += images
-
-    hook = layer.register_forward_hook(note)
-    try:
-        yield passes
-    finally:
-        hook.remove()
-
-
-def _first_layer(model: nn.Module, example: Tensor) -> nn.Module:
-    met: list[nn.Module] = []
-    leaves = [m for m in model.modules() if not any(m.children()) and any(True for _ in m.parameters())]
-    hooks = [m.register_forward_hook(lambda module, inputs, output: met.append(module)) for m in leaves]
-    try:
-        with torch.no_grad(), crafting(model):
-            model(example[:1])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return met[0]
 
 
 @dataclass(frozen=True)
@@ -186,13 +107,9 @@ def bill(run: Run, *, steps: int = 3) -> Bill:
         x = data.images.to(device).float().div(255).contiguous(memory_format=layout)
         batch = Batch(x, data.labels.to(device), torch.arange(len(x), device=device))
         forward = flops(model, x[:1])
-        # Layers of a compiled model are not called one by one, and could not count.
-        plain, step = (_step(run, model, data, compile=c) for c in (False, run.compute.compile))
+        step = own_step(run, model, batch, num_classes=data.num_classes, compile=run.compute.compile)
         costs = []
-        for count, epoch in phases(run):
-            with counted(model, x) as passes:
-                plain(batch, epoch=epoch)
-            each = passes.per(len(x))
+        for (count, epoch), each in step_passes(run, model, batch, num_classes=data.num_classes).items():
             seconds = _median(lambda epoch=epoch: step(batch, epoch=epoch), steps, device)  # type: ignore[misc]
             costs.append(Cost((count, epoch), each, seconds, each.units * forward * len(x)))
         rates = {
@@ -216,39 +133,6 @@ def _noise(run: Run) -> tuple[ImageSet, int]:
     names = tuple(str(c) for c in range(classes))
     known = name if name in STATS else "noise"
     return ImageSet(noise, torch.arange(size) % classes, names, known, partial=True), images
-
-
-def _step(run: Run, model: nn.Module, data: ImageSet, *, compile: bool) -> Step:
-    config = run.optimisation
-    return make_step(
-        model,
-        run.objective,
-        # So that noise moves nothing to where a number is no longer one.
-        make_optimizer(model, replace(config, learning_rate=1e-6)),
-        num_classes=data.num_classes,
-        image_shape=data.image_shape,
-        num_examples=len(data),
-        precision=run.compute.precision,
-        clip_norm=config.clip_norm,
-        awp=config.awp,
-        awp_from_epoch=config.awp_from_epoch,
-        compile=compile,
-    )
-
-
-def phases(run: Run) -> list[tuple[int, int]]:
-    """(how many epochs, the first of them) that cost the same: a one-off's epoch, and those before and after it.
-
-    Example:
-        >>> from uiat import recipes
-        >>> phases(recipes.get("digits-uiat-one-off"))
-        [(10, 0), (1, 10), (29, 11)]
-    """
-    epochs, inverse = run.optimisation.epochs, getattr(run.objective, "inverse", None)
-    once = inverse.epoch if isinstance(inverse, UniversalInverse) else None
-    awp = run.optimisation.awp_from_epoch if run.optimisation.awp else 0
-    edges = sorted({0, epochs, *((once, once + 1) if once is not None else ()), min(awp, epochs)})
-    return [(last - first, first) for first, last in itertools.pairwise(edges)]
 
 
 def flops(model: nn.Module, example: Tensor) -> float:

@@ -128,6 +128,52 @@ class Store:
             )
 
 
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None where there is no such file.
+
+    Raises:
+        UserError: the file is damaged.
+
+    Example:
+        >>> read_object(Path("missing.json"))
+    """
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: it does not hold a JSON object")
+    return value
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, one an epoch; none before the first epoch has ended.
+
+    Raises:
+        UserError: the file is damaged or half written.
+
+    Example:
+        >>> read_history(Path("missing-run"))
+        []
+    """
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        rows = [None]
+    if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) and _measured(row) for row in rows):
+        raise UserError(f"{path} is damaged: each line should be a JSON object with an epoch and its measurements")
+    return rows
+
+
+def _measured(row: dict[str, Any]) -> bool:
+    return all(isinstance(value, int | float | None) for name, value in row.items() if name != "alarms")
+
+
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted path, value) of nested dictionaries, as JSON would give the values back."""
     if not isinstance(tree, dict):

@@ -1,6 +1,5 @@
 """`uiat show`, `uiat recipes`, `uiat paper`: what there is to know, from files and docstrings alone."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from uiat.config import Run
 from uiat.errors import UserError
 from uiat.progress import percent
 from uiat.runs import read_run
+from uiat.store import read_history, read_object
 from uiat.threat import Threat
 from uiat.validation import metric
 
@@ -40,49 +40,20 @@ def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."
     Reads files only: a run can be looked at while it trains.
     """
     out, settings = console(), read_run(run)
-    history = _history(run)
+    history = read_history(run)
     best = _best(history, settings)
-    out.print(_settings(settings, _json(run / "environment.json") or {}, history, best))
+    out.print(_settings(settings, read_object(run / "environment.json") or {}, history, best))
     if history:
         out.print("\nepochs")
         out.print(_epochs(history, best))
     for row in history:
         for alarm in row.get("alarms", ()):
             out.print(f"alarm in epoch {row['epoch'] + 1}: {alarm}", soft_wrap=True)
-    result = _json(run / FILE)
+    result = read_object(run / FILE)
     if result is not None:
         _evaluation(result, run, out)
     out.print(f"\nfiles in {run}", soft_wrap=True)
     out.print(_files(run))
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        value = None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: it does not hold a JSON object")
-    return value
-
-
-def _history(run: Path) -> list[dict[str, Any]]:
-    path = run / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
-        rows = [None]
-    if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) and _measured(row) for row in rows):
-        raise UserError(f"{path} is damaged: each line should be a JSON object with an epoch and its measurements")
-    return rows
-
-
-def _measured(row: dict[str, Any]) -> bool:
-    return all(isinstance(value, int | float | None) for name, value in row.items() if name != "alarms")
 
 
 def _best(history: list[dict[str, Any]], run: Run) -> dict[str, Any] | None:

@@ -1,0 +1,231 @@
+"""Accuracy against the strength of the attack: of several runs, and of easy and hard images."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uiat import losses
+from uiat.analyse.study import Context, Data, Study, Subject, logits
+from uiat.analyse.style import in_percent, key, look, panels
+from uiat.analyse.words import joined, percent, points, strength
+from uiat.evaluation.records import wilson
+from uiat.evaluation.sweep import SweepResult, epsilons, sweep
+
+CHANCE = 1.96  # standard errors; a difference beyond them is one time in twenty without a cause
+MOST = 6  # pairs of runs that a paragraph speaks of
+
+
+def _strengths(context: Context, shares: Sequence[float]) -> list[float]:
+    if context.asked.epsilons is not None:
+        return epsilons(context.asked.epsilons)
+    return [share * float(context.ball.epsilon) for share in shares]
+
+
+def _swept(context: Context, subject: Subject, x: Tensor, y: Tensor, strengths: list[float]) -> SweepResult:
+    asked = context.asked
+    model = context.model(subject)
+    return sweep(model, x, y, threat=context.ball, epsilons=strengths, attack=asked.attack, seed=asked.seed)
+
+
+def _intervals(shares: Sequence[float], n: int) -> list[list[float]]:
+    return [wilson(round(share * n), n) for share in shares]
+
+
+# --- strength
+
+
+def measure_strength(context: Context) -> Data:
+    """Accuracy of each run at each radius from 0 to twice that of the threat model (UIAT, CVPR 2023).
+
+    Differences of two runs on the same images are paired, image by image (McNemar 1947).
+    """
+    strengths = _strengths(context, [i / 4 for i in range(9)])
+    found: dict[str, Any] = {}
+    broken: dict[str, list[float | None]] = {}
+    sets: dict[str, str] = {}
+    for subject in context.subjects:
+        x, y = context.images(subject)
+        result = _swept(context, subject, x, y, strengths)
+        accuracy = [round(share, 6) for share in result.accuracy]
+        found[subject.label] = {"n": len(x), "accuracy": accuracy, "intervals": _intervals(accuracy, len(x))}
+        broken[subject.label], sets[subject.label] = result.broken_at, subject.run.data.name
+        context.told(
+            f"{subject.label}: {percent(accuracy[0])} at {strength(strengths[0])}, {percent(accuracy[-1])} last"
+        )
+    pairs = []
+    for a, b in itertools.combinations(found, 2):
+        where = crossings(strengths, found[a]["accuracy"], found[b]["accuracy"])
+        paired = sets[a] == sets[b] and found[a]["n"] == found[b]["n"]
+        ahead = _ahead(strengths, broken[a], broken[b]) if paired else None
+        pairs.append({"runs": [a, b], "crossings": where, "ahead": ahead})
+    return {"strengths": strengths, "epsilon": float(context.ball.epsilon), "runs": found, "pairs": pairs}
+
+
+def crossings(strengths: Sequence[float], a: Sequence[float], b: Sequence[float]) -> list[float]:
+    """Where the lead changes from one curve to the other, between measured strengths by straight lines.
+
+    Example:
+        >>> crossings([0.0, 1.0, 2.0], [0.9, 0.5, 0.1], [0.8, 0.5, 0.3])
+        [1.0]
+    """
+    gaps = [(e, p - q) for e, p, q in zip(strengths, a, b, strict=True)]
+    lead = [(e, gap) for e, gap in gaps if gap != 0]
+    found = []
+    for (e, gap), (later, next_gap) in itertools.pairwise(lead):
+        if gap * next_gap < 0:
+            level = [at for at, same in gaps if e < at < later and same == 0]
+            found.append(level[len(level) // 2] if level else e + (later - e) * gap / (gap - next_gap))
+    return found
+
+
+def _ahead(strengths: list[float], a: list[float | None], b: list[float | None]) -> list[int]:
+    """At each strength: 1 where the first run is ahead beyond chance, -1 where the second is, else 0."""
+
+    def stands(broken: list[float | None], at: float) -> Tensor:
+        return torch.tensor([first is None or first > at for first in broken])
+
+    found = []
+    for at in strengths:
+        if at < 0:
+            found.append(0)
+            continue
+        one, other = stands(a, at), stands(b, at)
+        only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
+        beyond = abs(only_one - only_other) > CHANCE * (only_one + only_other) ** 0.5
+        found.append((1 if only_one > only_other else -1) if beyond else 0)
+    return found
+
+
+def say_strength(data: Data) -> list[str]:
+    """The accuracy at the radius of the threat model, and where curves cross."""
+    at = min(range(len(data["strengths"])), key=lambda i: abs(data["strengths"][i] - data["epsilon"]))
+    order = sorted(data["runs"], key=lambda name: -data["runs"][name]["accuracy"][at])
+    parts = [f"{name} {percent(data['runs'][name]['accuracy'][at])}" for name in order]
+    found = [f"Accuracy at {strength(data['strengths'][at])}: {', '.join(parts)}."]
+    crossing = [pair for pair in data["pairs"] if pair["crossings"]]
+    if len(data["runs"]) > 1 and not crossing:
+        found.append("No two curves cross.")
+    crossing.sort(key=lambda pair: -len(set(pair["ahead"] or []) - {0}))
+    found += [_say_crossing(pair, data["strengths"]) for pair in crossing[:MOST]]
+    if len(crossing) > MOST:
+        found.append(f"{len(crossing) - MOST} more pairs cross; the data file has them.")
+    return found
+
+
+def _say_crossing(pair: Data, strengths: list[float]) -> str:
+    a, b = pair["runs"]
+    where = joined([strength(e) for e in pair["crossings"]])
+    text = f"The curves of {a} and {b} cross at {where}"
+    if pair["ahead"] is None:
+        return f"{text}, on different images."
+    parts = []
+    for name, sign in ((a, 1), (b, -1)):
+        held = [strength(e) for e, ahead in zip(strengths, pair["ahead"], strict=True) if ahead == sign]
+        if held:
+            parts.append(f"{name} is ahead beyond chance at {joined(held)}")
+    return f"{text}: {'; '.join(parts)}." if parts else f"{text}, but nowhere are they apart beyond chance."
+
+
+def draw_strength(data: Data) -> Any:
+    """A line a run, with the radius of the threat model marked."""
+    figure, (axes,) = panels(3.9)
+    axes.axvline(data["epsilon"], color="#999999", linewidth=1.0)
+    for i, (name, run) in enumerate(data["runs"].items()):
+        axes.plot(data["strengths"], run["accuracy"], label=name, **look(i))
+    _labelled(axes, "radius of the attack (line: threat model)")
+    key(figure, axes)
+    return figure
+
+
+def _labelled(axes: Any, below: str) -> None:
+    axes.set_xlabel(below)
+    axes.set_ylabel("accuracy")
+    axes.set_ylim(-0.02, 1.02)
+    in_percent(axes)
+
+
+# --- confidence-gap
+
+
+def measure_gap(context: Context) -> Data:
+    """Test images ranked by natural loss and cut in half; accuracy of each half against strength (UIAT, CVPR 2023).
+
+    Below 0 the attack is an inverse one, which helps. Of an odd number of images the middle one is in the high half.
+    """
+    strengths = _strengths(context, [i / 4 for i in range(-4, 5)])
+    found: dict[str, Any] = {}
+    for subject in context.subjects:
+        x, y = context.images(subject)
+        halves = by_loss(losses.cross_entropy(logits(context.model(subject), x), y))
+        run: Data = {"n": len(x)}
+        for name, (index, mean) in halves.items():
+            accuracy = _swept(context, subject, x[index], y[index], strengths).accuracy
+            run[name] = {"n": len(index), "mean_loss": mean, "accuracy": [round(share, 6) for share in accuracy]}
+        found[subject.label] = run
+        context.told(f"{subject.label}: both halves measured")
+    return {"strengths": strengths, "epsilon": float(context.ball.epsilon), "runs": found}
+
+
+def by_loss(loss: Tensor) -> dict[str, tuple[Tensor, float]]:
+    """The images of low and of high loss: their positions and their mean loss.
+
+    Example:
+        >>> {name: index.tolist() for name, (index, _) in by_loss(torch.tensor([3.0, 1.0, 2.0])).items()}
+        {'low': [1], 'high': [2, 0]}
+    """
+    order = loss.argsort(stable=True)
+    half = len(order) // 2
+    return {name: (part, loss[part].mean().item()) for name, part in (("low", order[:half]), ("high", order[half:]))}
+
+
+def say_gap(data: Data) -> list[str]:
+    """The gap between the halves, natural and under attack, and what an inverse attack does to the high half."""
+    found = []
+    zero, last = (min(range(len(data["strengths"])), key=lambda i: abs(data["strengths"][i] - e)) for e in (0.0, 1e9))
+    for name, run in data["runs"].items():
+        low, high = run["low"]["accuracy"], run["high"]["accuracy"]
+        gaps = [p - q for p, q in zip(low, high, strict=True)]
+        widest = max(range(len(gaps)), key=gaps.__getitem__)
+        peak = strength(data["strengths"][widest])
+        found.append(
+            f"{name}: of the half with the lower loss {percent(low[zero])} are right as they are and "
+            f"{percent(low[last])} at {strength(data['strengths'][last])}; of the other half {percent(high[zero])} and "
+            f"{percent(high[last])}. The gap is widest at {peak}, {points(gaps[widest])}; "
+            f"an inverse attack of {strength(-data['strengths'][0])} brings the harder half to {percent(high[0])}."
+        )
+    return found
+
+
+def draw_gap(data: Data) -> Any:
+    """Both halves of each run; filled markers for the low-loss half."""
+    figure, (axes,) = panels(4.4)
+    axes.axvline(0.0, color="#999999", linewidth=1.0)
+    for i, (name, run) in enumerate(data["runs"].items()):
+        style = look(i)
+        axes.plot(data["strengths"], run["low"]["accuracy"], label=name, **style)
+        hollow = style | {"markerfacecolor": "white"}
+        axes.plot(data["strengths"], run["high"]["accuracy"], **hollow)
+    _labelled(axes, "strength of the attack; below 0 it helps (inverse)")
+    axes.set_title("filled: the half of low loss; hollow: of high loss", color="#444444", fontsize=10)
+    key(figure, axes)
+    return figure
+
+
+STRENGTH = Study(
+    name="strength",
+    about="accuracy against the radius of the attack",
+    measure=measure_strength,
+    sentences=say_strength,
+    draw=draw_strength,
+    examples=False,
+)
+CONFIDENCE_GAP = Study(
+    name="confidence-gap",
+    about="accuracy of easy and hard images against strength, from inverse attack to attack",
+    measure=measure_gap,
+    sentences=say_gap,
+    draw=draw_gap,
+)

@@ -1,0 +1,119 @@
+"""What a study gave, and its files: data (JSON), a figure (SVG and PNG) and a paragraph (Markdown)."""
+
+import io
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from uiat.analyse.study import Data, Study
+from uiat.analyse.style import styled
+from uiat.errors import UserError
+from uiat.files import write_bytes, write_text
+from uiat.store import read_object
+
+ENDINGS = ("json", "svg", "png", "md")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a study gave.
+
+    Args:
+        study: its name.
+        data: the numbers, with the runs, n, seed, threat model and versions: plain values, as in the JSON file.
+        paragraph: what they say.
+        table: a heading and rows, where the study has them.
+        files: what was written.
+
+    Example:
+        >>> Result("strength", {}, "The curves do not cross.").files
+        []
+    """
+
+    study: str
+    data: Data
+    paragraph: str
+    table: list[list[str]] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+
+def check_free(folder: Path, study: str, inputs: Data) -> None:
+    """Refuse a folder that holds this study of other inputs; of the same inputs it is written again.
+
+    Example:
+        >>> check_free(Path("missing"), "strength", {})
+    """
+    paths = [folder / f"{study}.{ending}" for ending in ENDINGS]
+    there = next((path for path in paths if path.exists()), None)
+    if there is None:
+        return
+    known = read_object(paths[0])
+    if known is None:
+        raise UserError(f"{there} is there without {paths[0].name}, and is never overwritten: choose another --out")
+    if known.get("study") != study or known.get("inputs") != json.loads(json.dumps(inputs)):
+        raise UserError(
+            f"{paths[0]} is of other runs or options, and is never overwritten: choose another --out; the same ones "
+            "would be written again"
+        )
+
+
+def write(folder: Path, study: Study, result: Result) -> list[Path]:
+    """Write all four files, each of them whole or not at all, the JSON first: it says whose the others are.
+
+    Raises:
+        UserError: the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
+    paths = [folder / f"{study.name}.{ending}" for ending in ENDINGS]
+    text = compact(result.data)
+    write_text(paths[0], text + "\n")
+    with styled():
+        figure = study.draw(json.loads(text))  # from what the file holds, so that it can be drawn again
+        for path in paths[1:3]:
+            write_bytes(path, _rendered(figure, path.suffix[1:]))
+    write_text(paths[3], markdown(study, result))
+    return paths
+
+
+def _rendered(figure: Any, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    facts = {"Date": None} if kind == "svg" else {"Software": None}
+    figure.savefig(buffer, format=kind, metadata=facts)
+    return buffer.getvalue()
+
+
+def compact(value: Any) -> str:
+    """JSON, indented, with each list of plain values on one line.
+
+    Example:
+        >>> print(compact({"a": [1, 2]}))
+        {
+          "a": [1, 2]
+        }
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: "[" + re.sub(r",\s+", ", ", found[1]) + "]", text)
+
+
+def markdown(study: Study, result: Result) -> str:
+    """The paragraph with its figure and, where there is one, its table.
+
+    Example:
+        >>> from uiat.analyse.studies import STUDIES
+        >>> markdown(STUDIES["strength"], Result("strength", {}, "The curves do not cross.")).splitlines()[0]
+        '# strength: accuracy against the radius of the attack'
+    """
+    lines = [f"# {study.name}: {study.about}", "", result.paragraph, "", f"![{study.about}]({study.name}.svg)"]
+    if result.table:
+        heading, *rows = [[cell.replace("|", "\\|") for cell in row] for row in result.table]
+        lines += ["", _row(heading), _row(["---"] * len(heading)), *map(_row, rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

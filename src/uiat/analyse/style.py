@@ -1,0 +1,130 @@
+"""One look for all figures: readable in print and on a phone, told apart without colours too."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+WIDTH = 5.2  # inches: at 390 pixels, a phone's width, text of 11 points is still 11 pixels high
+# Okabe & Ito (2008), which colour-blind readers tell apart, without the yellow that paper swallows.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7F7F7F")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so no machine lacks it
+    "font.size": 11.0,
+    "axes.titlesize": 11.0,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 11.0,
+    "legend.fontsize": 10.0,
+    "xtick.labelsize": 10.0,
+    "ytick.labelsize": 10.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.0,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.dpi": 200,
+    "svg.hashsalt": "uiat",  # the same figure is the same file
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Figures that are made inside have the look.
+
+    Example:
+        >>> with styled():
+        ...     figure, axes = panels(2.0)
+        >>> len(axes)
+        1
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        yield
+
+
+def panels(*heights: float) -> tuple[Any, list[Any]]:
+    """A figure of panels one below the other, of these heights in inches.
+
+    Example:
+        >>> len(panels(2.0, 1.0)[1])
+        2
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
+    return figure, [row[0] for row in axes]
+
+
+def stacked(*heights: float) -> tuple[Any, list[Any]]:
+    """A figure of parts one below the other, each to be filled with panels of its own.
+
+    Example:
+        >>> len(stacked(2.0, 1.0)[1])
+        2
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    return figure, list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flatten())
+
+
+def look(i: int) -> dict[str, Any]:
+    """Colour, marker and dashes of the i-th line.
+
+    Example:
+        >>> look(0)["marker"]
+        'o'
+    """
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "linestyle": DASHES[i % len(DASHES)],
+    }
+
+
+def key(figure: Any, axes: Any) -> None:
+    """A legend above all panels, of what one of them shows."""
+    handles, labels = axes.get_legend_handles_labels()
+    longest = max(map(len, labels), default=0)
+    columns = min(len(labels), 3 if longest < 13 else 2 if longest < 24 else 1)
+    if handles:
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=2.6)
+
+
+def in_percent(axes: Any, *, along: str = "y") -> None:
+    """Ticks of shares as percentages."""
+    axis = axes.yaxis if along == "y" else axes.xaxis
+    axis.set_major_formatter(lambda share, _: f"{round(100 * share, 1):g}%")
+
+
+def matrix(axes: Any, values: Sequence[Sequence[float]], *, low: float, high: float, colours: str, digits: int) -> Any:
+    """A table of numbers as coloured squares, written out where they are few enough to be read."""
+    drawn = axes.imshow(values, vmin=low, vmax=high, cmap=colours, aspect="auto")
+    axes.grid(visible=False)
+    size = len(values)
+    if size <= 12:
+        axes.set_xticks(range(len(values[0])))
+        axes.set_yticks(range(size))
+        for i, row in enumerate(values):
+            for j, value in enumerate(row):
+                red, green, blue, _ = drawn.cmap(drawn.norm(value))
+                dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+                text = f"{round(value, digits) + 0.0:.{digits}f}"
+                axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    return drawn
+
+
+def rows_of(axes: Any, labels: Sequence[str]) -> None:
+    """Names down the left side, the first on top; no lines between them."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")

@@ -1,0 +1,238 @@
+"""The loss around images: its landscape, and how well gradients nearby agree."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uiat import losses
+from uiat.analyse.study import BATCH, Context, Data, Study, Subject, crafted, logits
+from uiat.analyse.style import SEQUENTIAL, key, look, panels, stacked
+from uiat.analyse.words import joined
+from uiat.attacks.gradient import input_gradient
+from uiat.attacks.points import Keyed, keys, rekey
+from uiat.checkpoint import WEIGHTS
+from uiat.errors import UserError
+from uiat.files import read_tensors
+from uiat.modes import crafting
+from uiat.probe import device_of
+from uiat.threat import Threat, to_range
+
+STEPS = [i / 4 for i in range(-4, 9)]  # along a direction, 1 being the whole perturbation
+GRID = [i / 5 for i in range(-5, 6)]
+ON_GRID = 64  # images of the surface
+DIRECTION, POINT = 1, 2  # which random numbers
+
+
+# --- landscape
+
+
+def measure_landscape(context: Context) -> Data:
+    """Mean loss at x + t d along d = the adversarial perturbation and a random corner of the ball, and over both.
+
+    Images are clipped to [0, 1]. The surface is that of the first 64 images.
+    """
+    found: dict[str, Any] = {}
+    for subject in context.subjects:
+        model = context.model(subject)
+        x, y = context.images(subject)
+        adversarial = crafted(model, x, y, context.settings(), seed=context.asked.seed) - x
+        random = corner(x, context.ball, seed=context.asked.seed)
+
+        def at(a: float, b: float, n: int = len(x), parts: Any = (model, x, y, adversarial, random)) -> float:
+            model, x, y, d, r = parts
+            images = to_range(x[:n] + a * d[:n] + b * r[:n])
+            return losses.cross_entropy(logits(model, images), y[:n]).mean().item()
+
+        few = min(ON_GRID, len(x))
+        found[subject.label] = {
+            "n": len(x),
+            "adversarial": [at(t, 0.0) for t in STEPS],
+            "random": [at(0.0, t) for t in STEPS],
+            "surface": [[round(at(a, b, few), 6) for a in GRID] for b in GRID],
+            "surface_n": few,
+        }
+        context.told(f"{subject.label}: landscape measured")
+    return {"steps": STEPS, "grid": GRID, "runs": found}
+
+
+def corner(x: Tensor, ball: Threat, *, seed: int) -> Tensor:
+    """A perturbation of random signs, as long as the ball allows; of each image its own.
+
+    Example:
+        >>> from uiat import Linf
+        >>> corner(torch.zeros(1, 1, 2, 2), Linf(0.1), seed=0).abs().flatten().tolist()
+        [0.1, 0.1, 0.1, 0.1]
+    """
+    signs = Keyed(rekey(keys(seed, torch.arange(len(x))), DIRECTION)).normal(x.shape[1:]).to(x).sign()
+    lengths = ball.length(signs).view(-1, *[1] * (x.ndim - 1))
+    return signs * (float(ball.epsilon) / lengths)
+
+
+def say_landscape(data: Data) -> list[str]:
+    """How much the loss rises each way, and how much of the adversarial rise comes in the first half of the way."""
+    found = []
+    zero, half, one = (data["steps"].index(t) for t in (0.0, 0.5, 1.0))
+    for name, run in data["runs"].items():
+        adv, random = run["adversarial"], run["random"]
+        rise = adv[one] - adv[zero]
+        first = 100 * (adv[half] - adv[zero]) / rise if rise > 0 else 0.0
+        bent = f", {first:.0f} % of that in the first half (50 % if straight)" if rise > 0 else ""
+        found.append(
+            f"{name}: the mean loss is {adv[zero]:.2f}, rises to {adv[one]:.2f} along the adversarial direction{bent} "
+            f"and to {random[one]:.2f} along a random one of the same length."
+        )
+    return found
+
+
+def draw_landscape(data: Data) -> Any:
+    """Lines along both directions, and a surface for each of the first four runs."""
+    shown = list(data["runs"].items())[:4]
+    columns = min(2, len(shown))
+    rows = -(-len(shown) // columns)
+    high = 2.3 if columns == 2 else 3.2
+    figure, (above, below) = stacked(3.9, high * rows)
+    axes = above.subplots()
+    for i, (name, run) in enumerate(data["runs"].items()):
+        style = look(i) | {"linestyle": "-"}
+        axes.plot(data["steps"], run["adversarial"], label=name, **style)
+        axes.plot(data["steps"], run["random"], **(style | {"linestyle": ":", "markerfacecolor": "white"}))
+    axes.set_title("solid: adversarial direction; dotted: random", fontsize=10, color="#444444")
+    axes.set_xlabel("way along the direction (1: the radius)")
+    axes.set_ylabel("mean loss")
+    key(above, axes)
+    panes = below.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    for pane, (name, run) in zip(panes, shown, strict=False):
+        values = [value for row in run["surface"] for value in row]
+        pane.contourf(data["grid"], data["grid"], run["surface"], levels=12, cmap=SEQUENTIAL)
+        pane.set_title(f"{name}\n{min(values):.2f} to {max(values):.2f}", fontsize=10)
+        pane.grid(visible=False)
+    for pane in panes[len(shown) :]:
+        pane.axis("off")
+    below.supxlabel("adversarial direction; mean loss from dark (low) to light (high)", fontsize=10)
+    below.supylabel("random direction", fontsize=10)
+    return figure
+
+
+# --- alignment
+
+
+def measure_alignment(context: Context) -> Data:
+    """Cosine of the gradients at x and at a random point of the ball (GradAlign: Andriushchenko & Flammarion 2020).
+
+    For every weights file of a run that says its epoch, such as best and last.
+    """
+    found = {}
+    for subject in context.subjects:
+        rows = []
+        for epoch, names in sorted(_weights(subject).items()):
+            model = context.model(subject, names[0])
+            x, y = context.images(subject)
+            cosine = alignment(model, x, y, context.ball, seed=context.asked.seed)
+            deviation = cosine.std(unbiased=True).item() if len(cosine) > 1 else 0.0
+            rows.append({"epoch": epoch + 1, "weights": names, "mean": cosine.mean().item(), "deviation": deviation})
+        found[subject.label] = {"n": len(x), "weights": rows}
+        context.told(f"{subject.label}: cosine {rows[-1]['mean']:.3f}")
+    return {"runs": found}
+
+
+def _weights(subject: Subject) -> dict[int, list[str]]:
+    """The weights of a run, "best" and "last", by the epoch that they say they are of."""
+    found: dict[int, list[str]] = {}
+    for name in ("best", "last"):
+        path = subject.folder / f"{name}.safetensors"
+        if path.is_file():
+            meta = read_tensors(path)[1]
+            if meta.get("kind") == WEIGHTS and isinstance(meta.get("epoch"), int):
+                found.setdefault(meta["epoch"], []).append(name)
+    if not found:
+        raise UserError(f"{subject.folder} has no weights that say their epoch (best.safetensors, last.safetensors)")
+    return found
+
+
+def gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The gradient of each image's loss with respect to the image, on the CPU.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> gradients(model, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])).shape
+        torch.Size([3, 1, 2, 2])
+    """
+    device, found = device_of(model), []
+    with crafting(model):
+        for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+            target = labels.to(device)
+
+            def loss(at: Tensor, target: Tensor = target) -> tuple[Tensor, Tensor]:
+                values = model(at)
+                return losses.cross_entropy(values, target), values
+
+            found.append(input_gradient(loss, images.to(device)).gradient.cpu())
+    return torch.cat(found)
+
+
+def alignment(model: nn.Module, x: Tensor, y: Tensor, ball: Threat, *, seed: int) -> Tensor:
+    """cos(grad at x, grad at x + eta), eta uniform in the ball, of each image; the point is clipped to [0, 1].
+
+    Example:
+        >>> from uiat import Linf
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))  # its gradient has the same direction everywhere
+        >>> x, y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
+        >>> alignment(model, x, y, Linf(0.1), seed=0)
+        tensor([1.0000, 1.0000])
+    """
+    eta = ball.noise_from(x, Keyed(rekey(keys(seed, torch.arange(len(x))), POINT)))
+    here, there = (gradients(model, at, y).flatten(1).double() for at in (x, to_range(x + eta)))
+    return torch.nn.functional.cosine_similarity(here, there, dim=1, eps=1e-30).float()
+
+
+def say_alignment(data: Data) -> list[str]:
+    """The mean cosine of each run, the best aligned first, and how it moves between its weights."""
+    found = []
+    order = sorted(data["runs"].items(), key=lambda item: -item[1]["weights"][-1]["mean"])
+    for name, run in order:
+        parts = [_say_weights(row, run["n"]) for row in run["weights"]]
+        found.append(f"{name}: mean cosine {joined(parts)} over {run['n']} images.")
+    low = [name for name, run in order if run["weights"][-1]["mean"] < 0.3]
+    if low:
+        found.append(
+            f"Below 0.3, as {joined(low)} {'is' if len(low) == 1 else 'are'}, one gradient step says little about the "
+            "ball: catastrophic overfitting of single-step training shows so."
+        )
+    return found
+
+
+def _say_weights(row: Data, n: int) -> str:
+    error = row["deviation"] / n**0.5
+    return f"{row['mean']:.3f} ± {error:.3f} at epoch {row['epoch']} ({joined(row['weights'])})"
+
+
+def draw_alignment(data: Data) -> Any:
+    """A point a weights file, with the standard error over images."""
+    figure, (axes,) = panels(3.6)
+    for i, (name, run) in enumerate(data["runs"].items()):
+        rows = run["weights"]
+        shift = 0.12 * (i - (len(data["runs"]) - 1) / 2)  # so that bars at the same epoch do not hide each other
+        bars = [row["deviation"] / run["n"] ** 0.5 for row in rows]
+        axes.errorbar([r["epoch"] + shift for r in rows], [r["mean"] for r in rows], yerr=bars, label=name, **look(i))
+    axes.set_xlabel("epoch of the weights (best, last)")
+    axes.set_ylabel("cosine of gradients")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2)
+    return figure
+
+
+LANDSCAPE = Study(
+    name="landscape",
+    about="the loss along the adversarial and a random direction",
+    measure=measure_landscape,
+    sentences=say_landscape,
+    draw=draw_landscape,
+)
+ALIGNMENT = Study(
+    name="alignment",
+    about="cosine of input gradients at an image and nearby",
+    measure=measure_alignment,
+    sentences=say_alignment,
+    draw=draw_alignment,
+)

@@ -1,0 +1,143 @@
+"""`uiat analyse`: the paper's studies on run folders."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from uiat.analyse import STUDIES, Result
+from uiat.analyse import run as run_study
+from uiat.cli import options
+from uiat.cli.output import Stopped, console, table
+from uiat.cli.train import split_words
+from uiat.errors import UserError, nearest
+
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="; ".join(f"{study.name}: {study.about}" for study in STUDIES.values()) + ".",
+        show_default=False,
+    ),
+]
+Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN", help="Run folders.", show_default=False)]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for STUDY.json, STUDY.svg, STUDY.png and STUDY.md.")]
+Count = Annotated[
+    int | None,
+    typer.Option(
+        "--n",
+        "-n",
+        min=1,
+        help="Images, the first of the test set; of the held-out images in one-off and ablation.",
+        show_default="1000, or all",
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Of random starts and directions.")]
+Ball = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NORM:RADIUS",
+        help="Threat model of the attacks, in units of the image range [0, 1].",
+        show_default="that of the first run that has one",
+    ),
+]
+Attack = Annotated[
+    str, typer.Option(metavar="NAME", help="pgd-K, cw-K or fgsm (K steps); for strength any of uiat evaluate.")
+]
+Epsilons = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Strengths of the studies strength and confidence-gap, in units of [0, 1], ascending: 0,2/255,...,16/255.",
+        show_default="quarters of the radius, to twice it; from -1 to 1 times it",
+    ),
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--train",
+        metavar="RECIPE",
+        help="Of ablation: train this recipe of UIAT and it with one thing changed, wherever that is missing.",
+    ),
+]
+Seeds = Annotated[str, typer.Option(metavar="LIST", help="Of --train: seeds, separated by commas.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Of --train: replace a field of the recipe; may be repeated."),
+]
+TrainDir = Annotated[
+    Path | None, typer.Option("--runs", metavar="DIR", help="Of --train: folder of the runs.", show_default="OUT/runs")
+]
+
+
+def analyse(
+    study: StudyName,
+    runs: Runs = None,
+    out: Out = Path("analysis"),
+    n: Count = None,
+    seed: Seed = 0,
+    threat: Ball = None,
+    attack: Attack = "pgd-20",
+    epsilons: Epsilons = None,
+    which: options.Which = "best",
+    root: options.Root = None,
+    device: options.Device = None,
+    own_code: options.OwnCode = False,
+    train: Recipe = None,
+    seeds: Seeds = "0,1,2",
+    set_: Settings = None,
+    train_dir: TrainDir = None,
+) -> None:
+    """Run a study of the paper on run folders: numbers (JSON), a figure (SVG, PNG) and what they say (Markdown).
+
+    Example: uiat analyse strength runs/cifar10-small-uiat runs/cifar10-small-pgd-at --out analysis
+
+    Example: uiat analyse ablation --train digits-uiat --seeds 0,1,2
+
+    Files of the same study and inputs are written again, others never. --train goes on where it was stopped.
+    """
+    chosen = dict(locals())
+    for own, known in (("train", "recipe"), ("set_", "settings")):
+        chosen[known] = chosen.pop(own)
+    _analyse(seeds=_seeds(chosen.pop("seeds")), settings=_settings(chosen.pop("settings") or []), **chosen)
+
+
+def _analyse(study: str, runs: list[Path] | None, *, recipe: str | None, which: str, **chosen: Any) -> None:
+    if which not in ("best", "last"):
+        raise nearest("weights", which, ("best", "last"))
+    screen = console()
+
+    def told(line: str) -> None:
+        screen.print(line, soft_wrap=True)
+
+    try:
+        result = run_study(study, runs or [], recipe=recipe, which=which, told=told, **chosen)
+    except KeyboardInterrupt:
+        if recipe is None:
+            raise
+        raise Stopped("stopped; the same command goes on where it was") from None
+    _show(result, screen)
+
+
+def _seeds(words: str) -> tuple[int, ...]:
+    try:
+        found = tuple(dict.fromkeys(int(word) for word in words.split(",")))
+    except ValueError:
+        raise UserError(f"--seeds are whole numbers separated by commas, not {words!r}") from None
+    return found
+
+
+def _settings(words: list[str]) -> tuple[tuple[str, str], ...]:
+    names, pairs = split_words(words)
+    if names:
+        raise UserError(f"--set takes FIELD=VALUE, not {names[0]!r}")
+    return tuple(pairs)
+
+
+def _show(result: Result, screen: Any) -> None:
+    if result.table:
+        heading, *rows = result.table
+        screen.print(table(*heading, rows=rows, numbers=heading[1:]))
+    screen.print(f"\n{result.paragraph}\n", soft_wrap=True)
+    for path in result.files:
+        screen.print(f"written: {path}", soft_wrap=True)

@@ -1,0 +1,293 @@
+"""What the studies claim, on models whose answers are known."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import helpers
+from uiat import Linf, Run
+from uiat.analyse.attention import centre_share
+from uiat.analyse.attention import measure as measure_attention
+from uiat.analyse.curves import (
+    by_loss,
+    crossings,
+    measure_gap,
+    measure_strength,
+    say_strength,
+)
+from uiat.analyse.gallery import cosines, moved
+from uiat.analyse.misaligned import measure as measure_misaligned
+from uiat.analyse.misaligned import sentences as say_misaligned
+from uiat.analyse.study import Asked, Context, Subject
+from uiat.analyse.surfaces import alignment, measure_landscape
+
+
+@dataclass
+class Known(Context):
+    """A context whose models and images are given, by the labels of the subjects."""
+
+    models: dict[str, nn.Module] = field(default_factory=dict)
+    data: tuple = ()
+
+    def model(self, subject, which=None):
+        return self.models[subject.label].eval()
+
+    def images(self, subject, split="test", *, n=None):
+        self.sizes[split] = len(self.data[0])
+        return self.data
+
+
+def known(models, x, y, *, epsilon=0.1, **asked):
+    labels = [Subject(name, Path(name), Run()) for name in models]
+    asked = Asked(threat=f"Linf:{epsilon}", **{"attack": "pgd-5", **asked})
+    return Known(labels, asked, models=models, data=(x, y))
+
+
+class Always(nn.Module):
+    """The same logits for every image, through a gradient of zero."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits))
+
+    def forward(self, x):
+        return self.logits + 0 * x.flatten(1).sum(dim=1, keepdim=True)
+
+
+class Centre(nn.Module):
+    """Two classes, told apart by the middle pixels alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(4.0))
+
+    def forward(self, x):
+        score = self.scale * (x[:, :, 2:6, 2:6].mean(dim=(1, 2, 3)) - 0.5)
+        return torch.stack([-score, score], dim=1)
+
+
+def line():
+    """Class 1 where the first half is bright; images at known distances from the border, all of class 1."""
+    model = helpers.Binary(torch.cat([torch.ones(32), -torch.ones(32)]))
+    x = torch.full((5, 1, 8, 8), 0.5)
+    for i, distance in enumerate([0.05, 0.15, 0.25, -0.05, -0.15]):
+        x[i].flatten()[:32] += distance
+        x[i].flatten()[32:] -= distance
+    return model, x, torch.ones(5, dtype=torch.int64)
+
+
+# strength
+
+
+def test_accuracy_falls_where_the_distances_say_and_strength_0_is_clean():
+    model, x, y = line()
+    sure = Always([1.0, 0.0])  # wrong on all
+    context = known({"line": model, "wrong": sure}, x, y, epsilons="0,0.1,0.2,0.3")
+    data = measure_strength(context)
+    assert data["runs"]["line"]["accuracy"] == [0.6, 0.4, 0.2, 0.0]
+    assert data["runs"]["line"]["accuracy"][0] == (model(x).argmax(1) == y).double().mean().item()
+    assert data["runs"]["wrong"]["accuracy"] == [0.0] * 4
+    assert data["pairs"] == [{"runs": ["line", "wrong"], "crossings": [], "ahead": [0, 0, 0, 0]}]
+    assert "No two curves cross." in say_strength(data)
+
+
+def test_any_attack_of_an_evaluation_can_be_used_for_strength():
+    model, x, y = line()
+    data = measure_strength(known({"line": model}, x, y, epsilons="0,0.1,0.2", attack="apgd-ce"))
+    assert data["runs"]["line"]["accuracy"] == [0.6, 0.4, 0.2]
+
+
+def test_the_radii_reach_twice_the_threat_models():
+    model, x, y = line()
+    assert measure_strength(known({"line": model}, x, y))["strengths"] == pytest.approx([i * 0.025 for i in range(9)])
+
+
+def test_curves_that_cross_say_where_and_who_is_ahead_beyond_chance():
+    x = torch.full((200, 1, 8, 8), 0.5)
+    half = torch.cat([torch.ones(32), -torch.ones(32)])
+    x[:160] += 0.03 * half.view(1, 1, 8, 8)  # 160 images stand up to 0.03; the rest never
+    x[160:] -= 0.03 * half.view(1, 1, 8, 8)
+    steady = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))  # half of the images right, whatever the attack
+    with torch.no_grad():
+        steady[1].weight.zero_()
+        steady[1].bias.copy_(torch.tensor([0.0, 1.0]))
+    y = torch.ones(200, dtype=torch.int64)
+    y[100:160] = 0  # ... which the first model gets wrong, and the second too
+    context = known({"line": helpers.Binary(half), "steady": steady}, x, y, epsilons="0,0.02,0.04,0.06")
+    data = measure_strength(context)
+    assert data["runs"]["line"]["accuracy"] == [0.5, 0.5, 0.0, 0.0]
+    assert data["runs"]["steady"]["accuracy"] == [0.7] * 4
+    assert data["pairs"][0]["ahead"] == [-1] * 4
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "where"),
+    [
+        ([0.9, 0.5, 0.1], [0.8, 0.6, 0.3], [0.5]),
+        ([0.9, 0.5, 0.1], [0.8, 0.4, 0.0], []),
+        ([0.9, 0.5, 0.5, 0.1], [0.8, 0.5, 0.5, 0.3], [2.0]),  # level for a while
+        ([0.9, 0.5, 0.9], [0.9, 0.5, 0.8], []),  # meets and never crosses
+        ([0.9, 0.3, 0.9], [0.8, 0.4, 0.8], [0.5, 1.5]),
+        ([0.5, 0.5], [0.5, 0.5], []),
+    ],
+)
+def test_crossings(a, b, where):
+    assert crossings(list(map(float, range(len(a)))), a, b) == pytest.approx(where)
+    assert crossings(list(map(float, range(len(a)))), b, a) == pytest.approx(where)
+
+
+# confidence-gap
+
+
+def test_the_halves_are_cut_by_loss():
+    loss = torch.rand(101)
+    halves = by_loss(loss)
+    low, high = (halves[name][0] for name in ("low", "high"))
+    assert loss[low].max() <= loss[high].min()
+    assert sorted(torch.cat([low, high]).tolist()) == list(range(101))
+    assert (len(low), len(high)) == (50, 51)
+    assert halves["low"][1] == pytest.approx(loss[low].mean().item())
+
+
+def test_the_gap_of_a_model_whose_distances_are_known():
+    model, x, y = line()
+    data = measure_gap(known({"line": model}, x, y, epsilons="-0.2,-0.1,0,0.1,0.2"))
+    run = data["runs"]["line"]
+    # The two furthest on the right side have the lowest loss.
+    assert run["low"]["accuracy"] == [1.0, 1.0, 1.0, 1.0, 0.5]
+    assert run["high"]["accuracy"] == pytest.approx([1.0, 2 / 3, 1 / 3, 0.0, 0.0])
+    clean = (model(x).argmax(1) == y).double().mean().item()
+    assert (2 * run["low"]["accuracy"][2] + 3 * run["high"]["accuracy"][2]) / 5 == pytest.approx(clean)
+    assert run["low"]["mean_loss"] < run["high"]["mean_loss"]
+
+
+# inverse-gallery
+
+
+def test_perturbations_are_like_themselves_and_unlike_their_opposites():
+    z = torch.randn(3, 1, 8, 8)
+    z = torch.cat([z, z[:1], -z[:1], torch.zeros(1, 1, 8, 8)])
+    found = cosines(z)
+    assert found.diagonal()[:5].tolist() == pytest.approx([1.0] * 5)
+    assert found[0, 3].item() == pytest.approx(1.0)
+    assert found[0, 4].item() == pytest.approx(-1.0)
+    assert found[5].abs().max() == 0
+    assert found[0, 1].item() == pytest.approx(
+        torch.cosine_similarity(z[0].flatten().double(), z[1].flatten().double(), dim=0).item()
+    )
+
+
+def test_a_strong_perturbation_draws_every_image_to_its_class_and_none_draws_none():
+    model = helpers.Blocks(4)
+    x, y = helpers.interior(40), torch.arange(40) % 4
+    context = known({"blocks": model}, x, y)
+    subject = context.subjects[0]
+    z = -5 * model.w.sign().view(4, 1, 8, 8)  # clipped to [0, 1], it paints the class over the image
+    drawn = moved(context, subject, z)
+    assert drawn["drawn"] == 1.0
+    assert drawn["own"] == 1.0
+    assert [max(row) for row in drawn["table"]] == [1.0] * 4
+    assert all(row[c] > 0 for c, row in enumerate(drawn["shift"]))
+    still = moved(context, subject, torch.zeros_like(z))
+    assert still["drawn"] == pytest.approx(still["drawn_before"])
+    assert still["own"] == still["clean"]
+    assert torch.tensor(still["shift"]).abs().max() == 0
+    for c, row in enumerate(still["table"]):
+        natural = model(x[y != c]).argmax(1)
+        assert row == pytest.approx([(natural == k).double().mean().item() for k in range(4)], abs=1e-6)
+
+
+# misaligned
+
+
+def test_the_pull_is_1_for_a_model_that_never_leaves_its_wrong_class():
+    x, y = torch.rand(8, 1, 8, 8), torch.tensor([0, 1] * 4)
+    stuck, unsure = Always([0.0, 60.0]), Always([0.0, 1.0])
+    data = measure_misaligned(known({"stuck": stuck, "unsure": unsure}, x, y))
+    for kind in ("natural", "adversarial", "inverse"):
+        found = data["runs"]["stuck"][kind]
+        assert [found[name] for name in ("p_wrong", "is_wrong", "pull")] == pytest.approx([1.0, 1.0, 1.0])
+        assert (found["is_true"], round(found["p_true"], 6)) == (0.0, 0.0)
+    assert data["runs"]["stuck"]["misclassified"] == 4
+    assert data["runs"]["unsure"]["adversarial"]["pull"] == pytest.approx(torch.sigmoid(torch.tensor(1.0)).item())
+    assert data["common"]["n"] == 4
+    assert data["common"]["pull"]["stuck"] == pytest.approx(1.0)
+    assert "Runs with fewer than 30 misclassified images say little." in say_misaligned(data)
+
+
+def test_a_model_that_can_be_helped_is_right_on_inverse_examples():
+    model, x, y = line()
+    data = measure_misaligned(known({"line": model}, x, y, epsilon=0.2))["runs"]["line"]
+    assert data["misclassified"] == 2  # 0.05 and 0.15 from the border; half the radius brings the first across
+    assert data["natural"]["is_wrong"] == 1.0
+    assert data["adversarial"]["is_wrong"] == 1.0
+    assert data["inverse"]["is_true"] == 0.5
+    assert data["inverse"]["pull"] < data["natural"]["pull"] < data["adversarial"]["pull"]
+
+
+def test_a_model_without_mistakes_has_nothing_to_see():
+    model, x, y = line()
+    data = measure_misaligned(known({"line": model}, x[:3], y[:3]))
+    assert data["runs"]["line"]["adversarial"]["pull"] is None
+    assert "gets every image right" in say_misaligned(data)[0]
+
+
+# landscape, alignment
+
+
+def test_the_loss_rises_along_the_adversarial_direction_more_than_along_a_random_one():
+    model, x, y = line()
+    run = measure_landscape(known({"line": model}, x, y))["runs"]["line"]
+    loss = nn.functional.cross_entropy(model(x), y).item()
+    zero, one = 4, 8
+    assert run["adversarial"][zero] == run["random"][zero] == pytest.approx(loss)
+    assert run["adversarial"] == sorted(run["adversarial"])
+    assert run["adversarial"][one] > run["random"][one]
+    # A step of 0.1 against the border costs 0.1 * 64 of the difference of the logits.
+    worst = nn.functional.cross_entropy(model(x) + torch.tensor([3.2, -3.2]), y).item()
+    assert run["adversarial"][one] == pytest.approx(worst, rel=1e-4)
+    assert run["surface"][5][5] == pytest.approx(loss, abs=1e-6)
+    assert run["surface"][5][10] == pytest.approx(worst, rel=1e-4)
+
+
+def test_gradients_of_a_linear_model_agree_and_those_of_a_folded_one_do_not():
+    model, x, y = line()
+    assert alignment(model, x, y, Linf(0.2), seed=0).tolist() == pytest.approx([1.0] * 5, abs=1e-5)
+
+    class Folded(nn.Module):
+        """Its gradient changes its sign at every 0.5."""
+
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            score = ((x - 0.5).abs() * self.w).flatten(1).sum(1)
+            return torch.stack([-score, score], dim=1)
+
+    grey = torch.full((20, 1, 8, 8), 0.501)
+    cosine = alignment(Folded(), grey, torch.zeros(20, dtype=torch.int64), Linf(0.2), seed=0)
+    assert cosine.mean().abs() < 0.1  # half of the pixels land on either side
+    assert torch.equal(cosine, alignment(Folded(), grey, torch.zeros(20, dtype=torch.int64), Linf(0.2), seed=0))
+
+
+# attention
+
+
+def test_saliency_is_where_the_model_looks():
+    middle, corners = torch.zeros(2, 1, 8, 8), torch.ones(2, 3, 8, 8)
+    middle[..., 2:6, 2:6] = -1.0
+    corners[..., 2:6, 2:6] = 0.0
+    assert centre_share(middle).tolist() == [1.0, 1.0]
+    assert centre_share(corners).tolist() == [0.0, 0.0]
+    assert centre_share(torch.zeros(1, 1, 8, 8)).tolist() == [0.25]
+    x, y = torch.rand(12, 1, 8, 8), torch.arange(12) % 2
+    data = measure_attention(known({"centre": Centre(), "everywhere": line()[0]}, x, y))
+    assert data["area"] == 0.25
+    for kind in ("natural", "adversarial", "inverse"):
+        assert data["runs"]["centre"][kind]["centre"] == pytest.approx(1.0)
+        assert data["runs"]["everywhere"][kind]["centre"] == pytest.approx(0.25)
+    assert data["runs"]["centre"]["robust_train"] == data["runs"]["centre"]["robust_test"]  # the same images here
