@@ -11,6 +11,7 @@ import typer
 
 from uiat.cli.evaluate import evaluate
 from uiat.cli.output import Stopped, warnings_shown
+from uiat.cli.report import report
 from uiat.cli.show import paper, recipes, show
 from uiat.cli.train import train
 from uiat.errors import NotFinite, UserError, nearest
@@ -18,7 +19,7 @@ from uiat.errors import NotFinite, UserError, nearest
 OK, FAULT, MISTAKE, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
 # Words that a command reads itself, because they name fields of a run and not options.
 OPEN = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
-COMMANDS = ("train", "evaluate", "show", "recipes", "paper")
+COMMANDS = ("train", "evaluate", "report", "show", "recipes", "paper")
 
 
 def application() -> typer.Typer:
@@ -36,7 +37,7 @@ def application() -> typer.Typer:
     app.callback()(_uiat)
     usage = "[RECIPE] [FIELD=VALUE]... [OPTIONS]"
     app.command("train", add_help_option=False, context_settings=OPEN, options_metavar=usage)(train)
-    for function in (evaluate, show, recipes, paper):
+    for function in (evaluate, report, show, recipes, paper):
         app.command()(function)
     return app
 
