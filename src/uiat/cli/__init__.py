@@ -1,4 +1,4 @@
-"""The command line: `uiat train | evaluate | report | show | recipes | paper`."""
+"""The command line: `uiat train | evaluate | sweep | report | show | recipes | paper`."""
 
 from uiat.cli.app import main
 

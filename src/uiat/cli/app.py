@@ -13,13 +13,14 @@ from uiat.cli.evaluate import evaluate
 from uiat.cli.output import Stopped, warnings_shown
 from uiat.cli.report import report
 from uiat.cli.show import paper, recipes, show
+from uiat.cli.sweep import sweep
 from uiat.cli.train import train
 from uiat.errors import NotFinite, UserError, nearest
 
 OK, FAULT, MISTAKE, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
 # Words that a command reads itself, because they name fields of a run and not options.
 OPEN = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
-COMMANDS = ("train", "evaluate", "report", "show", "recipes", "paper")
+COMMANDS = ("train", "evaluate", "sweep", "report", "show", "recipes", "paper")
 
 
 def application() -> typer.Typer:
@@ -37,7 +38,7 @@ def application() -> typer.Typer:
     app.callback()(_uiat)
     usage = "[RECIPE] [FIELD=VALUE]... [OPTIONS]"
     app.command("train", add_help_option=False, context_settings=OPEN, options_metavar=usage)(train)
-    for function in (evaluate, report, show, recipes, paper):
+    for function in (evaluate, sweep, report, show, recipes, paper):
         app.command()(function)
     return app
 
