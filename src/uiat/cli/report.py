@@ -12,7 +12,7 @@ from uiat.cli.samples import samples
 from uiat.errors import UserError
 from uiat.report import RunFiles, Samples, check_out, pictured, read_all, write_report
 
-Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)]
+Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN", help="Run folders.", show_default=False)]
 Out = Annotated[
     Path,
     typer.Option(metavar="FILE", help="The HTML file; Markdown goes beside it. Replaces a report, and no other file."),

@@ -36,7 +36,8 @@ Sets = Annotated[
         "--set",
         metavar="FIELD=VALUES",
         help="A field of the run with its values, separated by commas: objective.gamma=0,.5,.9. May be repeated: every "
-        "combination is run. One value sets the field for all runs: optimisation.epochs=10.",
+        "combination is run. One value sets the field for all runs: optimisation.epochs=10. A list is one value in "
+        "brackets: 'evaluation.attacks=[pgd-20,cw-20]'.",
         show_default=False,
     ),
 ]
@@ -75,7 +76,8 @@ def sweep(recipe: Recipe, set_: Sets = None, seeds: Seeds = "0", out: Out = None
     except OSError as error:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
     grid.write_record(record, recipe, cells)
-    screen.print(f"{len(cells)} runs in {folder}", soft_wrap=True)
+    same = [f"{path}={value}" for path, value in cells[0].settings.items() if path not in _varied(cells)]
+    screen.print(f"{len(cells)} runs in {folder}" + (f", all with {' '.join(same)}" if same else ""), soft_wrap=True)
     try:
         with _board(cells, screen) as told:
             for cell in cells:
@@ -182,13 +184,22 @@ def _board(cells: Sequence[Cell], out: Console) -> Iterator[Callable[[Cell], Non
         said[id(cell)] = cell.status
         shares = ", ".join(f"{name} {percent(share)}" for name, share in cell.accuracy.items())
         told = f": {shares}" if cell.status == "done" else f": {cell.reason}" if cell.status == "failed" else ""
-        out.print(f"[{cells.index(cell) + 1}/{len(cells)}] {cell.name}: {cell.status}{told}", soft_wrap=True)
+        out.print(f"[{cells.index(cell) + 1}/{len(cells)}] {_name(cell, cells)}: {cell.status}{told}", soft_wrap=True)
 
     yield line
 
 
+def _varied(cells: Sequence[Cell]) -> list[str]:
+    """The fields that tell the runs apart."""
+    return [path for path in cells[0].settings if len({cell.settings[path] for cell in cells}) > 1]
+
+
+def _name(cell: Cell, cells: Sequence[Cell]) -> str:
+    return " ".join([*(f"{path}={cell.settings[path]}" for path in _varied(cells)), f"seed={cell.run.seed}"])
+
+
 def _table(cells: Sequence[Cell]) -> Table:
-    paths = list(cells[0].settings)
+    paths = _varied(cells)
     attacks = list(dict.fromkeys(name for cell in cells for name in cell.accuracy))
     columns = (*paths, "seed", *attacks, "training, s", "state")
     rows = []
@@ -211,7 +222,7 @@ def _ending(cells: Sequence[Cell], record: Path, out: Console) -> int:
     if failed:
         out.print(f"\n{len(failed)} of {len(cells)} runs failed; the same command tries them again")
         for cell in failed:
-            out.print(f"  {cell.name}: {cell.reason}", soft_wrap=True)
+            out.print(f"  {_name(cell, cells)}: {cell.reason}", soft_wrap=True)
     out.print(f"\nwritten: {record}", soft_wrap=True)
     done = [cell.folder for cell in cells if cell.status == "done"]
     if done:
@@ -221,7 +232,7 @@ def _ending(cells: Sequence[Cell], record: Path, out: Console) -> int:
 
 def _means(cells: Sequence[Cell]) -> Table:
     found = grid.over_seeds(cells)
-    paths = list(cells[0].settings)
+    paths = _varied(cells)
     attacks = list(dict.fromkeys(name for _, _, values in found for name in values))
     rows = [
         (*(settings[path] for path in paths), str(done), *(_spread(values.get(name)) for name in attacks))
