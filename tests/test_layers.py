@@ -14,7 +14,7 @@ ORDER = [
     *("data", "models", "attacks", "prepared", "ensemble", "inverse", "evaluation", "objectives"),
     *("weights", "checkpoint", "config", "text", "optim", "guards", "step"),
     *("signals", "store", "validation", "training", "folders", "runs", "trainer"),
-    *("passes", "cost", "recipes", "paper", "analyse", "report", "progress", "trackers", "cli", "__main__"),
+    *("passes", "cost", "recipes", "grid", "paper", "analyse", "report", "progress", "trackers", "cli", "__main__"),
 ]
 
 # Where "everything above it" would be too much.

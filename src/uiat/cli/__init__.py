@@ -1,4 +1,4 @@
-"""The command line: `uiat train | evaluate | show | cost | recipes | paper`."""
+"""The command line: `uiat train | evaluate | sweep | analyse | report | show | cost | recipes | paper`."""
 
 from uiat.cli.app import main
 

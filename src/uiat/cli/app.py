@@ -13,7 +13,9 @@ from uiat.cli.analyse import analyse
 from uiat.cli.cost import cost
 from uiat.cli.evaluate import evaluate
 from uiat.cli.output import Stopped, warnings_shown
+from uiat.cli.report import report
 from uiat.cli.show import paper, recipes, show
+from uiat.cli.sweep import sweep
 from uiat.cli.train import train
 from uiat.errors import Lost, NotFinite, UserError, nearest
 
@@ -21,7 +23,7 @@ OK, FAULT, MISTAKE, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
 # Words that a command reads itself, because they name fields of a run and not options.
 OPEN = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 HELP = {"help_option_names": ["-h", "--help"]}
-COMMANDS = ("train", "evaluate", "analyse", "show", "cost", "recipes", "paper")
+COMMANDS = ("train", "evaluate", "sweep", "analyse", "report", "show", "cost", "recipes", "paper")
 
 
 def application() -> typer.Typer:
@@ -40,7 +42,7 @@ def application() -> typer.Typer:
     usage = "[RECIPE] [FIELD=VALUE]... [OPTIONS]"
     app.command("train", add_help_option=False, context_settings=OPEN, options_metavar=usage)(train)
     app.command("cost", context_settings=OPEN | HELP, options_metavar="RECIPE [FIELD=VALUE]... [OPTIONS]")(cost)
-    for function in (evaluate, analyse, show, recipes, paper):
+    for function in (evaluate, sweep, analyse, report, show, recipes, paper):
         app.command()(function)
     return app
 

@@ -1,0 +1,80 @@
+"""`uiat report`: run folders side by side, as a page to look at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from uiat.cli.output import console
+from uiat.cli.samples import samples
+from uiat.errors import UserError
+from uiat.report import RunFiles, Samples, check_out, pictured, read_all, write_report
+
+Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN", help="Run folders.", show_default=False)]
+Out = Annotated[
+    Path,
+    typer.Option(metavar="FILE", help="The HTML file; Markdown goes beside it. Replaces a report, and no other file."),
+]
+Images = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Test images that each model answers on under PGD-20, for pictures and confusion; 0 reads files only.",
+    ),
+]
+Shown = Annotated[int, typer.Option(min=0, help="Images that are shown of each run.")]
+Root = Annotated[
+    str | None,
+    typer.Option("--data.root", metavar="DIR", help="Folder of the data sets.", show_default="that of the run"),
+]
+Device = Annotated[
+    str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.", show_default="that of the run")
+]
+OwnCode = Annotated[bool, typer.Option("--own-code", help="Let runs name Python code that builds their model.")]
+
+
+def report(
+    runs: Runs = None,
+    out: Out = Path("report.html"),
+    images: Images = 200,
+    shown: Shown = 6,
+    root: Root = None,
+    device: Device = None,
+    own_code: OwnCode = False,
+) -> None:
+    """Set runs side by side in one self-contained HTML file, and in Markdown beside it.
+
+    Example: uiat report runs/* --out report.html
+
+    Accuracies with mean and standard deviation over seeds, beside published numbers where there are some; training and
+    strength curves; accuracy by class and confusion; natural, adversarial and inverse images; the universal
+    perturbations; the settings that differ; versions and hardware. Nothing is trained or judged: `uiat evaluate` first.
+    """
+    check_out(out)
+    files = read_all(runs or [])
+    screen = console()
+    known = _samples(files, screen, images=images, shown=shown, root=root, device=device, own_code=own_code)
+    for path in write_report(runs or [], out, samples=known):
+        screen.print(f"written: {path}", soft_wrap=True)
+
+
+def _samples(
+    files: Sequence[RunFiles],
+    out: Console,
+    *,
+    images: int,
+    shown: int,
+    root: str | None,
+    device: str | None,
+    own_code: bool,
+) -> dict[Path, Samples]:
+    """Of the runs that the report shows pictures of; a run whose model or data cannot be had goes without them."""
+    found = {}
+    for run in pictured(files) if images else []:
+        try:
+            found[run.folder] = samples(run, images=images, shown=shown, root=root, device=device, own_code=own_code)
+        except UserError as error:
+            out.print(f"no pictures of {run.folder}: {error}", soft_wrap=True)
+    return found

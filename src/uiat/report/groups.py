@@ -1,0 +1,192 @@
+"""Runs that differ only in the seed as one row, what tells the rows apart, and what forbids comparing them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from uiat.report.reading import INDIFFERENT, RunFiles, leaves
+
+DOUBT = "do not believe"  # how the verdict of the self-checks begins where they speak against a number
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one method: equal in all but the seed, and judged by the same images under the same threat model.
+
+    Args:
+        runs: at least one.
+        label: tells the group from the others.
+
+    Example:
+        >>> from pathlib import Path
+        >>> runs = [RunFiles(Path(f"runs/{seed}"), {"name": "a", "seed": seed}) for seed in (0, 1)]
+        >>> Group(tuple(runs), "a").seeds
+        '0, 1'
+    """
+
+    runs: tuple[RunFiles, ...]
+    label: str
+
+    @property
+    def seeds(self) -> str:
+        """The seeds, with commas."""
+        return ", ".join(str(run.setting("seed", "?")) for run in self.runs)
+
+    @property
+    def first(self) -> RunFiles:
+        """The run of which there are pictures."""
+        return self.runs[0]
+
+    @property
+    def evaluation(self) -> Mapping[str, Any] | None:
+        """The result of the first run; None for runs that were not evaluated."""
+        return self.first.evaluation
+
+    def values(self, attack: str) -> list[float]:
+        """Accuracy of each run under an attack, in percent."""
+        found = [(run.evaluation or {}).get("accuracy", {}).get(attack) for run in self.runs]
+        return [100 * value for value in found if value is not None]
+
+    @property
+    def training_seconds(self) -> list[float]:
+        """Of each run."""
+        return [run.seconds for run in self.runs]
+
+    @property
+    def evaluation_seconds(self) -> list[float]:
+        """Of each run that was evaluated."""
+        return [sum(run.evaluation.get("seconds", {}).values()) for run in self.runs if run.evaluation is not None]
+
+    @property
+    def verdicts(self) -> list[str]:
+        """What the self-checks said, each once, with the seeds where it is not the same for all."""
+        said: dict[str, list[str]] = {}
+        for run in self.runs:
+            text = str((run.evaluation or {}).get("verdict") or "")
+            said.setdefault(text, []).append(str(run.setting("seed", "?")))
+        if len(said) == 1:
+            return [text for text in said if text]
+        return [f"seed {', '.join(seeds)}: {text}" for text, seeds in said.items() if text]
+
+    @property
+    def verdict(self) -> str:
+        """In two words: "doubtful" as soon as one run is."""
+        verdicts = [str((run.evaluation or {}).get("verdict") or "") for run in self.runs]
+        if any(text.startswith(DOUBT) for text in verdicts):
+            return "doubtful"
+        return "credible" if all(verdicts) else "not checked"
+
+
+def grouped(runs: Sequence[RunFiles]) -> list[Group]:
+    """The runs in groups, in the order in which they first appear, each with a label of its own.
+
+    Example:
+        >>> from pathlib import Path
+        >>> config = {"name": "a", "objective": {"weight": 1}}
+        >>> one, two = (RunFiles(Path(f"runs/{w}"), config | {"objective": {"weight": w}}) for w in (1, 2))
+        >>> [group.label for group in grouped([one, two])]
+        ['a, weight=1', 'a, weight=2']
+    """
+    parts: dict[str, list[RunFiles]] = {}
+    for run in runs:
+        parts.setdefault(_key(run), []).append(run)
+    members = list(parts.values())
+    labels = [_label(group, members) for group in members]
+    for i, label in enumerate(labels):
+        if labels.count(label) > 1:  # equal settings, and judged differently
+            labels[i] = f"{label} ({members[i][0].folder.name})"
+    return [Group(tuple(group), label) for group, label in zip(members, labels, strict=True)]
+
+
+def _key(run: RunFiles) -> str:
+    settings = [
+        (path, value) for path, value in leaves(run.config) if not path.startswith((*INDIFFERENT, "evaluation"))
+    ]
+    return json.dumps([settings, _facts(run)], default=str, sort_keys=True)
+
+
+def _facts(run: RunFiles) -> list[Any]:
+    """What a result is of."""
+    if run.evaluation is None:
+        return []
+    return [run.evaluation.get(name) for name in ("data", "split", "threat", "n", "which")]
+
+
+def _label(group: list[RunFiles], members: list[list[RunFiles]]) -> str:
+    name = str(group[0].setting("name", group[0].folder.name))
+    namesakes = [other[0] for other in members if other[0].setting("name", other[0].folder.name) == name]
+    paths = [path for path, _ in different(namesakes)]
+    ends = [path.rpartition(".")[2] for path in paths]
+    told = [
+        f"{end if ends.count(end) == 1 else path}={group[0].setting(path)}"
+        for path, end in zip(paths, ends, strict=True)
+        if group[0].setting(path) is not None
+    ]
+    return ", ".join([name, *told[:3], *(["..."] if len(told) > 3 else [])])
+
+
+def different(runs: Sequence[RunFiles]) -> list[tuple[str, list[Any]]]:
+    """Settings in which runs differ, with the value of each; a value that a run does not have is None.
+
+    Example:
+        >>> from pathlib import Path
+        >>> runs = [RunFiles(Path("runs/a"), {"seed": s, "data": {"name": "digits"}, "x": s}) for s in (0, 1)]
+        >>> different(runs)
+        [('x', [0, 1])]
+    """
+    flat = [dict(leaves(run.config)) for run in runs]
+    paths = list(dict.fromkeys(path for settings in flat for path in settings))
+    rows = [(path, [settings.get(path) for settings in flat]) for path in paths if not path.startswith(INDIFFERENT)]
+    return [(path, values) for path, values in rows if any(value != values[0] for value in values)]
+
+
+def attacks(groups: Sequence[Group]) -> list[str]:
+    """The names under which any run was judged: clean first, ensembles after single attacks, the worst case last.
+
+    Example:
+        >>> attacks([])
+        []
+    """
+    results = [run.evaluation["accuracy"] for group in groups for run in group.runs if run.evaluation is not None]
+    names = list(dict.fromkeys(name for accuracy in results for name in accuracy))
+    return sorted(names, key=lambda name: (name != "clean", name == "worst", name.startswith("autoattack")))
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Mean, with the standard deviation of a sample where there are several values; a dash for none.
+
+    Example:
+        >>> spread([50.0, 52.0]), spread([50.0]), spread([])
+        ('51.00 ± 1.41', '50.00', '–')
+    """
+    if not values:
+        return "–"
+    centre = f"{mean(values):,.{digits}f}"
+    return centre if len(values) == 1 else f"{centre} ± {stdev(values):,.{digits}f}"
+
+
+def cautions(runs: Sequence[RunFiles]) -> list[str]:
+    """Why numbers of different rows may not be set beside each other.
+
+    Example:
+        >>> cautions([])
+        []
+    """
+    judged = [run.evaluation for run in runs if run.evaluation is not None]
+    found = []
+    for key, what in (("data", "data sets"), ("threat", "threat models"), ("n", "numbers of test images")):
+        values = list(dict.fromkeys(str(result.get(key)) for result in judged))
+        if len(values) > 1:
+            found.append(f"The runs were judged on different {what} ({', '.join(values)}): such rows do not compare.")
+    named = {str(run.setting("data.name")) for run in runs}
+    if len(named) > 1 and not any("data sets" in text for text in found):
+        found.append(f"The runs were trained on different data sets ({', '.join(sorted(named))}).")
+    without = [str(run.folder) for run in runs if run.evaluation is None]
+    if without:
+        found.append(f"Not evaluated, and so without accuracy on test images: {', '.join(without)}.")
+    kinds = {tuple(result["accuracy"]) for result in judged}
+    if len(kinds) > 1:
+        found.append("The runs were judged under different attacks: their worst cases are over different sets.")
+    return found

@@ -1,0 +1,182 @@
+"""Published accuracies, and how far from one a number may lie before it should be doubted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from uiat.report.groups import Group
+
+# Independent re-runs of one method agree to about a point, in percent (PGD-AT on ResNet-18: 48.3 to 48.7 under the
+# standard ensemble, 52.6 to 53.6 under PGD-10).
+TOLERANCE = 1.0
+WHOLE = 10_000  # test images on which the published numbers are measured
+ENSEMBLE = "autoattack"
+RESNET18 = ("resnet18", "preact-resnet18")
+MAIR, LOGS, AWP, DHAT, BENCH, QUB = (
+    "MAIR's benchmark table",
+    "logs of robust_overfitting",
+    "logs of AWP's authors",
+    "a re-run by DHAT's authors (instance-wise)",
+    "RobustBench",
+    "a table in QUB (ICML 2025)",
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Accuracy in percent that others have published, between `low` and `high`, Linf 8/255, no further data.
+
+    Args:
+        models: architectures it is for.
+        method: as `method` names it.
+        attack: as `uiat evaluate` names it.
+        low: the lowest published value.
+        high: the highest.
+        source: where from.
+        data: name of the data set.
+
+    Example:
+        >>> Reference(("resnet18",), "mart", "autoattack", 47.51, 47.51, "MAIR").text
+        '47.5'
+    """
+
+    models: tuple[str, ...]
+    method: str
+    attack: str
+    low: float
+    high: float
+    source: str
+    data: str = "cifar10"
+
+    @property
+    def text(self) -> str:
+        """The range, to a tenth."""
+        return f"{self.low:.1f}" if f"{self.low:.1f}" == f"{self.high:.1f}" else f"{self.low:.1f}–{self.high:.1f}"
+
+
+def _of(models: tuple[str, ...], method: str, data: str = "cifar10", /, **rows: tuple[float, float, str]) -> list[Any]:
+    return [Reference(models, method, name.replace("_", "-"), *row, data) for name, row in rows.items()]
+
+
+_WRN28, _WRN34 = ("wrn-28-10",), ("wrn-34-10",)
+PUBLISHED: tuple[Reference, ...] = (
+    *_of(RESNET18, "pgd-at", clean=(81.3, 82.9, LOGS), pgd_10=(52.6, 53.6, LOGS), pgd_20=(51.8, 52.8, AWP)),
+    *_of(RESNET18, "pgd-at", autoattack=(48.3, 48.7, f"{MAIR}; {QUB}")),
+    *_of(RESNET18, "trades", clean=(82.1, 82.1, QUB), pgd_10=(53.5, 53.5, MAIR), autoattack=(49.4, 50.2, MAIR)),
+    *_of(RESNET18, "mart", pgd_10=(54.7, 54.7, MAIR), autoattack=(47.5, 47.5, MAIR)),
+    *_of(RESNET18, "pgd-at-awp", clean=(81.2, 81.2, AWP), pgd_20=(55.4, 55.4, AWP), autoattack=(50.8, 50.8, MAIR)),
+    *_of(RESNET18, "trades-awp", pgd_10=(55.9, 55.9, MAIR), autoattack=(51.6, 51.6, MAIR)),
+    *_of(RESNET18, "mart-awp", pgd_10=(57.6, 57.6, MAIR), autoattack=(50.0, 50.0, MAIR)),
+    *_of(RESNET18, "fgsm-rs", clean=(83.3, 83.3, BENCH), pgd_50_10=(46.1, 46.1, BENCH), autoattack=(43.2, 43.2, BENCH)),
+    *_of(_WRN28, "pgd-at", pgd_10=(56.0, 56.0, MAIR), autoattack=(52.0, 52.1, MAIR)),
+    *_of(_WRN28, "trades", pgd_10=(56.8, 56.8, MAIR), autoattack=(52.8, 52.8, MAIR)),
+    *_of(_WRN28, "mart", clean=(83.0, 83.0, DHAT), pgd_10=(56.2, 57.7, MAIR), autoattack=(50.7, 51.3, MAIR)),
+    *_of(_WRN28, "pgd-at-awp", clean=(82.7, 82.7, DHAT), pgd_10=(57.8, 58.7, MAIR), autoattack=(51.9, 54.3, MAIR)),
+    *_of(_WRN28, "trades-awp", pgd_10=(59.5, 59.5, MAIR), autoattack=(55.8, 55.9, MAIR)),
+    *_of(_WRN28, "uiat", clean=(82.9, 82.9, DHAT), pgd_10=(58.7, 58.7, DHAT), autoattack=(52.2, 52.2, DHAT)),
+    *_of(
+        _WRN28, "uiat", "cifar100", clean=(57.6, 57.7, DHAT), pgd_10=(34.3, 34.3, DHAT), autoattack=(29.0, 29.0, DHAT)
+    ),
+    *_of(_WRN34, "pgd-at", clean=(86.1, 86.1, LOGS), pgd_10=(56.2, 56.8, LOGS), autoattack=(52.7, 52.7, MAIR)),
+    *_of(_WRN34, "trades", clean=(84.9, 85.5, BENCH), pgd_10=(56.7, 56.7, MAIR), autoattack=(53.1, 53.8, BENCH)),
+    *_of(_WRN34, "mart", pgd_10=(57.6, 57.6, MAIR), autoattack=(51.9, 51.9, MAIR)),
+    *_of(_WRN34, "pgd-at-awp", clean=(86.2, 86.2, AWP), autoattack=(54.0, 55.7, f"{AWP}; {MAIR}")),
+    *_of(_WRN34, "trades-awp", clean=(85.4, 85.4, BENCH), autoattack=(56.1, 56.2, BENCH)),
+)
+
+
+def method(config: Mapping[str, Any]) -> str:
+    """The name under which others publish what a run's settings describe.
+
+    Example:
+        >>> method({"objective": {"name": "trades"}, "optimisation": {"awp": 0.005}})
+        'trades-awp'
+    """
+    objective = config.get("objective") or {}
+    name, attack = str(objective.get("name")), objective.get("attack") or {}
+    if name == "pgd-at" and attack.get("steps") == 1:
+        name = "fgsm-rs" if attack.get("start") == "uniform" else "fgsm"
+    return f"{name}-awp" if (config.get("optimisation") or {}).get("awp") else name
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A number beside the published one.
+
+    Args:
+        attack: its name.
+        value: mean over the group's seeds, in percent.
+        published: the reference.
+        tolerance: how far outside of its range the value may lie, in points.
+
+    Example:
+        >>> published = Reference(("resnet18",), "pgd-at", "autoattack", 48.3, 48.7, "MAIR")
+        >>> Compared("autoattack", 50.9, published, 1.0).judgement
+        'suspicious: more than published'
+    """
+
+    attack: str
+    value: float
+    published: Reference
+    tolerance: float
+
+    @property
+    def judgement(self) -> str:
+        """Whether the value lies in the range, widened by the tolerance."""
+        if self.value > self.published.high + self.tolerance:
+            return "suspicious: more than published"
+        if self.value < self.published.low - self.tolerance:
+            return "less than published"
+        return "agrees"
+
+    @property
+    def short(self) -> str:
+        """For a cell of a table."""
+        return f"published {self.published.text}: {self.tone}"
+
+    @property
+    def tone(self) -> str:
+        """In a word: "agrees", "suspicious" or "less"."""
+        return self.judgement.replace(":", " ").split()[0]
+
+
+def compared(group: Group) -> dict[str, Compared]:
+    """The published number beside each of a group's, where there is one for its data, model, method and threat model.
+
+    Where fewer than 10,000 images were judged, half of the 95 % interval comes on top of the tolerance.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from uiat.report.reading import RunFiles
+        >>> config = {"data": {"name": "cifar10"}, "model": {"name": "resnet18"}, "objective": {"name": "pgd-at"}}
+        >>> result = {"data": "cifar10", "threat": "Linf:0.03137255", "n": 10000, "accuracy": {"autoattack": 0.509}}
+        >>> group = Group((RunFiles(Path("runs/a"), config, evaluation=result),), "a")
+        >>> compared(group)["autoattack"].short
+        'published 48.3–48.7: suspicious'
+    """
+    run, result = group.first, group.evaluation
+    if result is None or not _usual(str(result["threat"])) or run.setting("data.subset") is not None:
+        return {}
+    found = {}
+    for published in PUBLISHED:
+        fits = run.setting("model.name") in published.models and method(run.config) == published.method
+        values = group.values(published.attack)
+        if fits and values and result.get("data") == run.setting("data.name") == published.data:
+            value = sum(values) / len(values)
+            tolerance = TOLERANCE + _sampling(value, int(result["n"]))
+            found[published.attack] = Compared(published.attack, value, published, tolerance)
+    return found
+
+
+def _usual(threat: str) -> bool:
+    norm, _, radius = threat.partition(":")
+    try:
+        return norm == "Linf" and abs(255 * float(radius) - 8) < 0.01
+    except ValueError:
+        return False
+
+
+def _sampling(value: float, n: int) -> float:
+    """Half of the 95 % interval of a share in percent, seen on n images; 0 on a whole test set."""
+    share = min(max(value / 100, 0.0), 1.0)
+    return 0.0 if n >= WHOLE or n == 0 else 196 * float((share * (1 - share) / n) ** 0.5)
