@@ -204,7 +204,7 @@ def test_version(ask):
 # What is refused: exit code 2 and one line.
 
 MISTAKES = {
-    "command": (["recpes"], "unknown command 'recpes'; did you mean 'recipes'?"),
+    "command": (["recpes"], "unknown command 'recpes'; did you mean 'recipes'"),
     "option before": (["--verson"], "--verson"),
     "no recipe": (["train"], "name a recipe"),
     "recipe": (["train", "digits-uait"], "did you mean 'digits-uiat'"),
