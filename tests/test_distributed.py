@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from uiat.files import read_tensors
+from workers import trained
 
 WORKERS = Path(__file__).with_name("workers.py")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -23,12 +24,12 @@ def torchrun(count: int, *words: object, **options: object) -> subprocess.Popen[
 
 def test_several_processes_hold_what_one_would(tmp_path: Path) -> None:
     starts = "none,gaussian"
-    for count in (1, 2, 4):
+    for count in (2, 4):
         run = torchrun(count, WORKERS, tmp_path, starts)
         output, _ = run.communicate(timeout=300)
         assert run.returncode == 0, output
     for start in starts.split(","):
-        one, _ = read_tensors(tmp_path / f"{start}-0-of-1.safetensors")
+        one = {name: value.float() for name, value in trained(start).items()}
         assert one["state.z"].abs().max() > 0
         for count in (2, 4):
             for rank in range(count):
