@@ -156,3 +156,14 @@ def eval_loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     for m, training in modes:
         m.training = training
     return values
+
+
+def at_distances():
+    """A linear model, and five images of class 1 whose Linf distance to its border is known exactly."""
+    model = Binary(torch.cat([torch.ones(32), -torch.ones(32)]))
+    x = torch.full((5, 1, 8, 8), 0.5)
+    # score = sum of the first 32 less the others; margin in Linf is score / 64
+    for i, distance in enumerate([0.05, 0.15, 0.25, -0.05, -0.15]):
+        x[i].flatten()[:32] += distance
+        x[i].flatten()[32:] -= distance
+    return model, x, torch.ones(5, dtype=torch.int64)

@@ -69,21 +69,11 @@ class Centre(nn.Module):
         return torch.stack([-score, score], dim=1)
 
 
-def line():
-    """Class 1 where the first half is bright; images at known distances from the border, all of class 1."""
-    model = helpers.Binary(torch.cat([torch.ones(32), -torch.ones(32)]))
-    x = torch.full((5, 1, 8, 8), 0.5)
-    for i, distance in enumerate([0.05, 0.15, 0.25, -0.05, -0.15]):
-        x[i].flatten()[:32] += distance
-        x[i].flatten()[32:] -= distance
-    return model, x, torch.ones(5, dtype=torch.int64)
-
-
 # strength
 
 
 def test_accuracy_falls_where_the_distances_say_and_strength_0_is_clean():
-    model, x, y = line()
+    model, x, y = helpers.at_distances()
     sure = Always([1.0, 0.0])  # wrong on all
     context = known({"line": model, "wrong": sure}, x, y, epsilons="0,0.1,0.2,0.3")
     data = measure_strength(context)
@@ -95,13 +85,13 @@ def test_accuracy_falls_where_the_distances_say_and_strength_0_is_clean():
 
 
 def test_any_attack_of_an_evaluation_can_be_used_for_strength():
-    model, x, y = line()
+    model, x, y = helpers.at_distances()
     data = measure_strength(known({"line": model}, x, y, epsilons="0,0.1,0.2", attack="apgd-ce"))
     assert data["runs"]["line"]["accuracy"] == [0.6, 0.4, 0.2]
 
 
 def test_the_radii_reach_twice_the_threat_models():
-    model, x, y = line()
+    model, x, y = helpers.at_distances()
     assert measure_strength(known({"line": model}, x, y))["strengths"] == pytest.approx([i * 0.025 for i in range(9)])
 
 
@@ -153,7 +143,7 @@ def test_the_halves_are_cut_by_loss():
 
 
 def test_the_gap_of_a_model_whose_distances_are_known():
-    model, x, y = line()
+    model, x, y = helpers.at_distances()
     data = measure_gap(known({"line": model}, x, y, epsilons="-0.2,-0.1,0,0.1,0.2"))
     run = data["runs"]["line"]
     # The two furthest on the right side have the lowest loss.
@@ -219,7 +209,7 @@ def test_the_pull_is_1_for_a_model_that_never_leaves_its_wrong_class():
 
 
 def test_a_model_that_can_be_helped_is_right_on_inverse_examples():
-    model, x, y = line()
+    model, x, y = helpers.at_distances()
     data = measure_misaligned(known({"line": model}, x, y, epsilon=0.2))["runs"]["line"]
     assert data["misclassified"] == 2  # 0.05 and 0.15 from the border; half the radius brings the first across
     assert data["natural"]["is_wrong"] == 1.0
@@ -229,7 +219,7 @@ def test_a_model_that_can_be_helped_is_right_on_inverse_examples():
 
 
 def test_a_model_without_mistakes_has_nothing_to_see():
-    model, x, y = line()
+    model, x, y = helpers.at_distances()
     data = measure_misaligned(known({"line": model}, x[:3], y[:3]))
     assert data["runs"]["line"]["adversarial"]["pull"] is None
     assert "gets every image right" in say_misaligned(data)[0]
@@ -239,7 +229,7 @@ def test_a_model_without_mistakes_has_nothing_to_see():
 
 
 def test_the_loss_rises_along_the_adversarial_direction_more_than_along_a_random_one():
-    model, x, y = line()
+    model, x, y = helpers.at_distances()
     run = measure_landscape(known({"line": model}, x, y))["runs"]["line"]
     loss = nn.functional.cross_entropy(model(x), y).item()
     zero, one = 4, 8
@@ -254,7 +244,7 @@ def test_the_loss_rises_along_the_adversarial_direction_more_than_along_a_random
 
 
 def test_gradients_of_a_linear_model_agree_and_those_of_a_folded_one_do_not():
-    model, x, y = line()
+    model, x, y = helpers.at_distances()
     assert alignment(model, x, y, Linf(0.2), seed=0).tolist() == pytest.approx([1.0] * 5, abs=1e-5)
 
     class Folded(nn.Module):
@@ -285,7 +275,7 @@ def test_saliency_is_where_the_model_looks():
     assert centre_share(corners).tolist() == [0.0, 0.0]
     assert centre_share(torch.zeros(1, 1, 8, 8)).tolist() == [0.25]
     x, y = torch.rand(12, 1, 8, 8), torch.arange(12) % 2
-    data = measure_attention(known({"centre": Centre(), "everywhere": line()[0]}, x, y))
+    data = measure_attention(known({"centre": Centre(), "everywhere": helpers.at_distances()[0]}, x, y))
     assert data["area"] == 0.25
     for kind in ("natural", "adversarial", "inverse"):
         assert data["runs"]["centre"][kind]["centre"] == pytest.approx(1.0)

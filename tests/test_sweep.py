@@ -1,5 +1,4 @@
 import pytest
-import torch
 
 import helpers
 import uiat
@@ -7,19 +6,8 @@ from uiat import L2, Linf
 from uiat.evaluation.sweep import epsilons, sweep
 
 
-def binary():
-    """Class 1 where the pixels are bright; images whose distance to the border is known exactly."""
-    model = helpers.Binary(torch.cat([torch.ones(32), -torch.ones(32)]))
-    x = torch.full((5, 1, 8, 8), 0.5)
-    # score = sum of the first 32 less the others; margin in Linf is score / 64
-    for i, distance in enumerate([0.05, 0.15, 0.25, -0.05, -0.15]):
-        x[i].flatten()[:32] += distance
-        x[i].flatten()[32:] -= distance
-    return model, x, torch.ones(5, dtype=torch.int64)
-
-
 def test_each_image_breaks_at_its_distance_to_the_border():
-    model, x, y = binary()
+    model, x, y = helpers.at_distances()
     result = sweep(model, x, y, threat=Linf(0.5), epsilons="0,0.1,0.2,0.3", attack="pgd-5")
     assert result.accuracy == [0.6, 0.4, 0.2, 0.0]
     assert result.broken_at == [0.1, 0.2, 0.3, 0.0, 0.0]
@@ -28,14 +16,14 @@ def test_each_image_breaks_at_its_distance_to_the_border():
 
 
 def test_below_zero_the_attack_helps():
-    model, x, y = binary()
+    model, x, y = helpers.at_distances()
     result = sweep(model, x, y, threat=Linf(0.5), epsilons="-0.2,-0.1,0,0.1", attack="pgd-5")
     assert result.accuracy == [1.0, 0.8, 0.6, 0.4]
     assert result.broken_at == [0.1, None, None, 0.0, 0.0]
 
 
 def test_zero_need_not_be_asked_for():
-    model, x, y = binary()
+    model, x, y = helpers.at_distances()
     result = sweep(model, x, y, threat=Linf(0.5), epsilons=["0.1", 0.2], attack="fgsm")
     assert (result.epsilons, result.accuracy) == ([0.1, 0.2], [0.4, 0.2])
     assert result.broken_at == [0.1, 0.2, None, 0.0, 0.0]
@@ -43,12 +31,12 @@ def test_zero_need_not_be_asked_for():
 
 @pytest.mark.parametrize("attack", ["apgd-ce", "autoattack-quick", "pgd-3-2"])
 def test_other_attacks(attack):
-    model, x, y = binary()
+    model, x, y = helpers.at_distances()
     assert sweep(model, x, y, threat=L2(0.5), epsilons="0,0.9,1.7", attack=attack).accuracy == [0.6, 0.4, 0.2]
 
 
 def test_a_smaller_radius_does_the_work_of_the_larger():
-    model, x, y = binary()
+    model, x, y = helpers.at_distances()
     counted = helpers.Passes(model)
     sweep(counted, x[:1].repeat(4, 1, 1, 1), y[:4], threat=Linf(0.5), epsilons="0.1", attack="pgd-5")
     once = sum(counted.forwards.values())
@@ -66,7 +54,7 @@ def test_the_accuracy_never_rises_with_the_radius():
 
 
 def test_progress_is_told_by_strength():
-    model, x, y = binary()
+    model, x, y = helpers.at_distances()
     told = []
     sweep(model, x, y, threat=Linf(0.5), epsilons="0,0.1", attack="pgd-2", progress=lambda *row: told.append(row))
     assert told[0] == ("epsilon 0", 5, 5)
@@ -98,7 +86,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("values", "says"), MISTAKES.values(), ids=MISTAKES)
 def test_a_list_that_cannot_be_meant_is_refused(values, says):
-    model, x, y = binary()
+    model, x, y = helpers.at_distances()
     with pytest.raises(uiat.UserError, match=says):
         sweep(model, x, y, threat=Linf(0.1), epsilons=values)
 
@@ -113,6 +101,6 @@ def test_a_list_that_cannot_be_meant_is_refused(values, says):
     ],
 )
 def test_an_attack_that_cannot_be_swept_is_refused(attack, says):
-    model, x, y = binary()
+    model, x, y = helpers.at_distances()
     with pytest.raises(uiat.UserError, match=says):
         sweep(model, x, y, threat=Linf(0.1), epsilons="-0.1,0.1", attack=attack)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from uiat.cli import options
 from uiat.cli.output import console
 from uiat.cli.samples import samples
 from uiat.errors import UserError
@@ -25,10 +26,6 @@ Images = Annotated[
     ),
 ]
 Shown = Annotated[int, typer.Option(min=0, help="Images that are shown of each run.")]
-Root = Annotated[
-    str | None,
-    typer.Option("--data.root", metavar="DIR", help="Folder of the data sets.", show_default="that of the run"),
-]
 Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.", show_default="that of the run")
 ]
@@ -40,7 +37,7 @@ def report(
     out: Out = Path("report.html"),
     images: Images = 200,
     shown: Shown = 6,
-    root: Root = None,
+    root: options.Root = None,
     device: Device = None,
     own_code: OwnCode = False,
 ) -> None:
