@@ -11,7 +11,8 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "uiat"
 # From the ground up. A folder counts as one module; every module has to be here.
 ORDER = [
     *("errors", "checks", "files", "environment", "processes", "threat", "losses", "modes", "memory", "probe"),
-    *("data", "models", "attacks", "prepared", "ensemble", "inverse", "evaluation", "objectives"),
+    *("data", "models", "attacks", "cuts", "incremental", "prepared", "ensemble"),
+    *("inverse", "evaluation", "objectives"),
     *("weights", "checkpoint", "config", "text", "optim", "guards", "step"),
     *("signals", "store", "validation", "training", "folders", "runs", "trainer"),
     *("passes", "cost", "recipes", "grid", "paper", "analyse", "report", "progress", "trackers", "cli", "__main__"),
@@ -31,7 +32,9 @@ ONLY = {
     "data": {"errors", "checks", "processes"},
     "models": {"errors", "checks", "files", "modes"},
     "attacks": GROUND,
-    "prepared": {"errors", "checks", "modes", "memory", "models"},
+    "cuts": set(),
+    "incremental": {"cuts"},
+    "prepared": {"errors", "checks", "modes", "memory", "models", "incremental"},
     # never objectives: a defence cannot influence its judge
     "evaluation": GROUND | {"files", "environment", "attacks", "prepared", "ensemble", "data", "models"},
     "checkpoint": {"errors", "files", "threat", "models"},

@@ -87,7 +87,7 @@ def test_a_window_fits_into_the_image(i, p_init, h, w, odd):
 def test_windows_lie_anywhere_in_the_image_alike_often():
     """8 - 3 + 1 = 6 positions down and 6 across, the last ones included."""
     x = interior(3_600)[:, :, :, :7]
-    x_adv = square._repaint(x, x, keys(0, torch.arange(3_600)), 3, Linf(0.1))
+    x_adv, _ = square._repaint(x, x, keys(0, torch.arange(3_600)), 3, Linf(0.1))
     changed = (x_adv != x)[:, 0]
     assert (changed.flatten(1).sum(1) == 9).all()
     for changes, positions in ((changed.any(2), 6), (changed.any(1), 5)):
@@ -100,9 +100,9 @@ def test_windows_lie_anywhere_in_the_image_alike_often():
 def test_linf_paints_each_channel_of_a_window_at_one_corner():
     threat, x = Linf(0.1), 0.2 + 0.6 * torch.rand(50, 3, 9, 9)
     x_adv = square._stripes(x, keys(1, torch.arange(50)), threat)
-    changed = square._repaint(x, x_adv, keys(0, torch.arange(50)), 4, threat)
+    changed, corner = square._repaint(x, x_adv, keys(0, torch.arange(50)), 4, threat)
     assert changed.equal(torch.where(changed > x, x + 0.1, x - 0.1))
-    windows = square._window(*square.uniform(keys(0, torch.arange(50)), (2,)).t(), 4, x).expand(-1, 3, -1)
+    windows = square._window(corner, 4, x).expand(-1, 3, -1)
     signs = (changed - x).sign().flatten(2)
     assert (signs.gather(2, windows) == signs.gather(2, windows[:, :, :1])).all()
     assert 0.3 < (signs.gather(2, windows[:, :, :1]) > 0).float().mean() < 0.7
@@ -305,7 +305,8 @@ def test_the_key_and_the_attempt_decide(threat):
     same = x[:1].expand(12, -1, -1, -1)
     spread = begin(attack, Sure(torch.ones(64)), same, torch.zeros(12).long())["x_adv"]
     assert len(spread.flatten(1).unique(dim=0)) == 12  # the points of a batch do not share their draws
-    windows = square._window(*square.uniform(rekey(keys(0, torch.arange(12)), 1), (2,)).t(), 2, x)
+    draws = square.uniform(rekey(keys(0, torch.arange(12)), 1), (2,)).t()
+    windows = square._window(square._corner(*draws, 2, x), 2, x)
     assert len(windows[:, 0, 0].unique()) > 6
 
 

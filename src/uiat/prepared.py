@@ -9,6 +9,7 @@ import copy
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -16,13 +17,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from uiat.incremental import Incremental, agree
 from uiat.memory import keep_memory
 from uiat.modes import crafting
 
 logger = logging.getLogger("uiat")
 
-# How far the logits of a copy may be from the model's, relative to the largest of them, to count as the same.
-TOLERANCE = 1e-4
 # On a CPU, bytes that the layers of a batch put out: beyond, nothing is gained, and caches are left behind.
 CPU_BYTES = 64 * 2**20
 CPU_LEAST = 16  # images; below, too little work a call
@@ -37,6 +37,8 @@ class Counted:
 
     Args:
         model: maps images (B, ...) to logits (B, K).
+        example: a few images, for a model that nobody else uses: then passes on images that changed in a window may be
+            had for less, see `incremental`.
 
     Example:
         >>> model = Counted(nn.Linear(4, 2))
@@ -46,8 +48,8 @@ class Counted:
         (3, 3)
     """
 
-    def __init__(self, model: Callable[[Tensor], Tensor]) -> None:
-        self.model = model
+    def __init__(self, model: Callable[[Tensor], Tensor], *, example: Tensor | None = None) -> None:
+        self.model, self.example = model, example
         self.forward = 0
         self.backward = 0
 
@@ -58,6 +60,20 @@ class Counted:
         if x.requires_grad and logits.requires_grad:
             logits.register_hook(self._back)
         return logits
+
+    @cached_property
+    def incremental(self) -> Incremental | None:
+        """The model for images that changed in a window, counted likewise; None where it has to see whole images.
+
+        On a CPU alone: other devices have passes of small crops for no less.
+        """
+        if self.example is None or self.example.device.type != "cpu" or not isinstance(self.model, nn.Module):
+            return None
+        found = Incremental(self.model, self.example, self._forth)
+        return found if found.cuts else None
+
+    def _forth(self, count: int) -> None:
+        self.forward += count
 
     def _back(self, gradient: Tensor) -> None:
         self.backward += len(gradient)
@@ -99,9 +115,9 @@ def prepare(model: nn.Module, example: Float[Tensor, "b ..."], *, compile: bool 
     A frozen copy in eval mode: BatchNorm that reads the output of a convolution or linear layer is folded into it,
     any other becomes one multiplication and addition, and convolutions of images work channels-last. Which layer
     reads which is seen in a forward pass of the example. Where the copy's logits then differ from the model's by more
-    than `TOLERANCE`, it is left unfolded, and where those differ too (a model that answers at random, say), or where
-    there can be no copy, the model itself is what is counted. On a CPU the process keeps its memory from then on
-    (`uiat.memory`).
+    than a tolerance (`uiat.incremental.agree`), it is left unfolded, and where those differ too (a model that answers
+    at random, say), or where there can be no copy, the model itself is what is counted. On a CPU the process keeps its
+    memory from then on (`uiat.memory`).
 
     Args:
         model: maps images in [0, 1] to logits; left as it is.
@@ -125,13 +141,13 @@ def prepare(model: nn.Module, example: Float[Tensor, "b ..."], *, compile: bool 
         try:
             with torch.no_grad():
                 faster = form(model, example)
-                same = _agree(faster(example), logits)
+                same = agree(faster(example), logits)
         # The model is its user's: whatever its copy or a layer of it raises, the model itself will do.
         except Exception as error:
             logger.debug("no %s copy of the model: %s", form.__name__.strip("_"), error)
             continue
         if same:
-            return Counted(_compiled(faster, example) if compile else faster)
+            return Counted(_compiled(faster, example) if compile else faster, example=example)
     return Counted(model)
 
 
@@ -246,11 +262,6 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
         for name, child in parent.named_children():
             if child is old:
                 setattr(parent, name, new)
-
-
-def _agree(one: Tensor, other: Tensor) -> bool:
-    """False where either is not finite, too."""
-    return bool((one - other).abs().max() <= TOLERANCE * other.abs().max())
 
 
 def _compiled(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:

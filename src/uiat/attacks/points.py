@@ -111,8 +111,10 @@ def advance(
         last: the one after the last.
         verify: called on the batch after an iteration in which points broke; may take the flag from some of them.
 
-    Returns the points in the order of their keys' positions in the batch, broken ones included.
+    Returns the points in the order of their keys' positions in the batch, broken ones included. What iterations add to
+    the names that there were is theirs, and not kept.
     """
+    names = list(points)
     points = points | {"slot": torch.arange(len(points["y"]), device=points["y"].device)}
     gone: list[Points] = []
     known = 0
@@ -130,7 +132,7 @@ def advance(
             break
     whole = join([*gone, points])
     whole = select(whole, whole["slot"].argsort())
-    return {name: value for name, value in whole.items() if name != "slot"}
+    return {name: whole[name] for name in names}
 
 
 def keys(seed: int, index: Int[Tensor, "b"]) -> Int[Tensor, "b"]:

@@ -2,11 +2,13 @@
 
 One query an iteration: a square window of the perturbation is redrawn, and the point keeps the change if its loss falls
 or if it breaks. The windows shrink as the search goes on. Each point draws where its window lies from its own key.
+A guide that can answer for a changed window alone (`uiat.incremental`) is asked in that way, for Linf.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,7 +23,31 @@ from uiat.threat import Threat, require
 # The windows' area halves after these queries of 10,000 (section 5 of the paper); other budgets in proportion.
 HALVINGS = (10, 50, 200, 500, 1_000, 2_000, 4_000, 6_000, 8_000)
 SCHEDULE = 10_000
+MAP = "map"  # begins the names of what is kept of a point between queries
+Corner = tuple[Int[Tensor, "b"], Int[Tensor, "b"]]
 TILES = 5  # squares along a side of the start for L2
+
+
+@runtime_checkable
+class Change(Protocol):
+    """What a pass wrote into maps."""
+
+    def undo(self, which: Bool[Tensor, "b"]) -> None:
+        """Back to what was there before, for some of the images."""
+
+
+@runtime_checkable
+class Near(Protocol):
+    """What a guide may have as `incremental`: logits of images that changed in a window, from maps kept of them."""
+
+    def __call__(self, x: Tensor, corner: Corner, pixels: int, maps: list[Tensor]) -> tuple[Tensor, Sequence[Change]]:
+        """Logits of the images, and what was changed in the maps."""
+
+    def worth(self, pixels: int) -> int:
+        """How many maps to use for windows of so many pixels along a side; 0: none, take a whole pass."""
+
+    def maps(self, x: Tensor, count: int) -> list[Tensor]:
+        """The maps of images, by a whole pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +127,7 @@ class Square:
         x, key = x.detach(), rekey(key, attempt)
         draw = _stripes if self.threat.norm == "Linf" else _bumps
         x_adv = draw(x, rekey(key, 0), self.threat)
-        loss, broken = self._query(model, x_adv, y)
+        loss, broken = self._judged(model(x_adv), y)
         return {"x": x, "y": y, "key": key, "x_adv": x_adv, "loss": loss, "broken": broken}
 
     @torch.no_grad()
@@ -110,23 +136,34 @@ class Square:
         x, x_adv, broken = points["x"], points["x_adv"], points["broken"]
         budget = self.iterations if self.stretched else SCHEDULE
         pixels = side(i, budget, self.p_init, (x.shape[2], x.shape[3]), odd=self.threat.norm != "Linf")
-        propose = _repaint if self.threat.norm == "Linf" else _transfer
-        x_new = propose(x, x_adv, rekey(points["key"], i + 1), pixels, self.threat)
-        loss, wrong = self._query(model, x_new, points["y"])
+        key, maps = rekey(points["key"], i + 1), list[Tensor]()
+        near: Near | None = getattr(model, "incremental", None)
+        changes: Sequence[Change] = ()
+        if self.threat.norm != "Linf":
+            x_new = _transfer(x, x_adv, key, pixels, self.threat)
+            logits = model(x_new)
+        else:
+            x_new, corner = _repaint(x, x_adv, key, pixels, self.threat)
+            maps = _maps(near, points, pixels)
+            logits, changes = near(x_new, corner, pixels, maps) if near and maps else (model(x_new), ())
+        loss, wrong = self._judged(logits, points["y"])
         kept = (wrong | (loss < points["loss"])) & ~broken
-        return points | {
+        for change in changes:
+            change.undo(~kept)
+        known = {name: value for name, value in points.items() if not name.startswith(MAP)}
+        return known | {
             "x_adv": torch.where(kept.view(-1, 1, 1, 1), x_new, x_adv),
             "loss": torch.where(kept, loss, points["loss"]),
             "broken": broken | wrong,
+            **{f"{MAP}{at}": value for at, value in enumerate(maps)},
         }
 
     def unbreak(self, points: Points, which: Bool[Tensor, "b"]) -> Points:
         """Forget the loss of what was no break after all: no later one could be below it."""
         return points | {"loss": points["loss"].masked_fill(which, float("inf"))}
 
-    def _query(self, model: Classifier, x_adv: Tensor, y: Tensor) -> tuple[Float[Tensor, "b"], Bool[Tensor, "b"]]:
+    def _judged(self, logits: Tensor, y: Tensor) -> tuple[Float[Tensor, "b"], Bool[Tensor, "b"]]:
         """The loss, which the attack lowers, and whether the prediction is wrong."""
-        logits = model(x_adv)
         of = losses.margin if self.loss == "margin" else losses.cross_entropy
         return -of(logits, y), logits.argmax(dim=1) != y
 
@@ -165,18 +202,28 @@ def _stripes(x: Tensor, key: Tensor, threat: Threat) -> Tensor:
     return threat.project(x + 2 * float(threat.epsilon) * _signs(uniform(key, (c, 1, w)), x), x)
 
 
-def _repaint(x: Tensor, x_adv: Tensor, key: Tensor, pixels: int, threat: Threat) -> Tensor:
-    """Each channel of the window at plus or minus epsilon (algorithm 2).
+def _repaint(x: Tensor, x_adv: Tensor, key: Tensor, pixels: int, threat: Threat) -> tuple[Tensor, Corner]:
+    """Each channel of the window at plus or minus epsilon (algorithm 2); and where the window is.
 
     A step of 2 epsilon from anywhere in the ball, projected, ends where one from x itself does: the old values play no
     part, and the ball is checked inside the window alone.
     """
     c = x.shape[1]
     draws = uniform(key, (2 + c,))
-    window = _window(draws[:, 0], draws[:, 1], pixels, x).expand(-1, c, -1)
+    corner = _corner(draws[:, 0], draws[:, 1], pixels, x)
+    window = _window(corner, pixels, x).expand(-1, c, -1)
     inside = x.flatten(2).gather(2, window)
-    corner = inside + 2 * float(threat.epsilon) * _signs(draws[:, 2:, None], x)
-    return x_adv.flatten(2).clone().scatter_(2, window, threat.project(corner, inside)).view_as(x)
+    far = inside + 2 * float(threat.epsilon) * _signs(draws[:, 2:, None], x)
+    return x_adv.flatten(2).clone().scatter_(2, window, threat.project(far, inside)).view_as(x), corner
+
+
+def _maps(near: Near | None, points: Points, pixels: int) -> list[Tensor]:
+    """What is kept of the images for windows of this size; made by a whole pass where it is not there yet."""
+    count = 0 if near is None else near.worth(pixels)
+    names = [f"{MAP}{at}" for at in range(count)]
+    if near is None or all(name in points for name in names):
+        return [points[name] for name in names]
+    return near.maps(points["x_adv"], count)
 
 
 # --- L2 and L1
@@ -214,8 +261,8 @@ def _transfer(x: Tensor, x_adv: Tensor, key: Tensor, pixels: int, threat: Threat
     """
     c, power = x.shape[1], _power(threat)
     draws = uniform(key, (5 + c,))
-    filled = _window(draws[:, 0], draws[:, 1], pixels, x).expand(-1, c, -1)
-    emptied = _window(draws[:, 2], draws[:, 3], pixels, x).expand(-1, c, -1)
+    filled = _window(_corner(draws[:, 0], draws[:, 1], pixels, x), pixels, x).expand(-1, c, -1)
+    emptied = _window(_corner(draws[:, 2], draws[:, 3], pixels, x), pixels, x).expand(-1, c, -1)
     delta = (x_adv - x).flatten(2)
     unused = (float(threat.epsilon) ** power - delta.abs().pow(power).sum(dim=(1, 2))).clamp_min(0).view(-1, 1, 1)
     old = delta.gather(2, filled)
@@ -266,9 +313,14 @@ def _signs(u: Tensor, like: Tensor) -> Tensor:
     return (u >= 0.5).to(like.dtype) * 2 - 1
 
 
-def _window(row: Float[Tensor, "b"], column: Float[Tensor, "b"], pixels: int, x: Tensor) -> Int[Tensor, "b 1 n"]:
-    """Positions of a window's pixels in a flattened channel; where it lies comes from two numbers in [0, 1)."""
+def _corner(row: Float[Tensor, "b"], column: Float[Tensor, "b"], pixels: int, x: Tensor) -> Corner:
+    """Row and column of a window's first pixel, from two numbers in [0, 1)."""
     h, w = x.shape[2:]
-    top, left = (row * (h - pixels + 1)).long(), (column * (w - pixels + 1)).long()
+    return (row * (h - pixels + 1)).long(), (column * (w - pixels + 1)).long()
+
+
+def _window(corner: Corner, pixels: int, x: Tensor) -> Int[Tensor, "b 1 n"]:
+    """Positions of a window's pixels in a flattened channel."""
+    (top, left), w = corner, x.shape[3]
     steps = torch.arange(pixels, device=x.device)
     return ((top[:, None] + steps) * w)[:, :, None].add((left[:, None] + steps)[:, None, :]).flatten(1)[:, None]
