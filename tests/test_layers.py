@@ -13,7 +13,7 @@ ORDER = [
     *("errors", "checks", "files", "environment", "processes", "threat", "losses", "modes", "memory", "probe"),
     *("data", "models", "attacks", "cuts", "incremental", "prepared", "ensemble"),
     *("inverse", "evaluation", "objectives"),
-    *("weights", "checkpoint", "config", "text", "optim", "guards", "step"),
+    *("weights", "checkpoint", "config", "text", "optim", "guards", "recompute", "step"),
     *("signals", "store", "validation", "training", "folders", "runs", "trainer"),
     *("passes", "cost", "recipes", "grid", "paper", "analyse", "report", "progress", "trackers", "cli", "__main__"),
 ]

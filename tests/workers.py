@@ -17,10 +17,23 @@ from uiat.processes import share
 STEPS = 20
 
 
+class Block(nn.Module):
+    """Something to compute again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(1, 8, 3), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps."""
+        maps: torch.Tensor = self.act(self.conv(x))
+        return maps
+
+
 def network() -> nn.Module:
     """Without BatchNorm, which sees each process's part of a batch on its own."""
     torch.manual_seed(5)
-    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+    return nn.Sequential(Block(), nn.Flatten(), nn.Linear(288, 10))
 
 
 def trained(start: str) -> dict[str, torch.Tensor]:
@@ -35,7 +48,9 @@ def trained(start: str) -> dict[str, torch.Tensor]:
     objective = uiat.UIAT(attack=attack, momentum="example", inverse=inverse)
     model, config = network(), uiat.Optimisation(learning_rate=0.05)
     shape = {"num_classes": 10, "image_shape": data.image_shape, "num_examples": len(data)}
-    train = uiat.make_step(model, objective, make_optimizer(model, config), awp=0.005, **shape)
+    train = uiat.make_step(
+        model, objective, make_optimizer(model, config), awp=0.005, recompute=share().size > 1, **shape
+    )
     losses, batches = [], iter([*loader.epoch(0), *loader.epoch(1)])
     torch.manual_seed(3)
     for _ in range(STEPS):

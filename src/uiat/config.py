@@ -4,7 +4,7 @@ The objective, its attack and its inverse adversary are the algorithm objects th
 for them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from uiat.checks import check_choices
@@ -107,6 +107,9 @@ class Optimisation:
         average: "none", "ema" or "swa": validate, select and save averaged weights.
         average_decay: of the exponential average, a step.
         average_from_epoch: first epoch that is averaged.
+        accumulate: parts of a batch that are passed one after the other, so that large models have room.
+        replays: Free adversarial training (Shafahi et al. 2019): updates on each batch, each of which moves the images
+            a step of the attack, whose own `steps` is 0; 0 for none.
 
     Example:
         >>> Optimisation(schedule="piecewise", milestones=(100, 105), epochs=110).decay
@@ -130,10 +133,12 @@ class Optimisation:
     average: Literal["none", "ema", "swa"] = "none"
     average_decay: float = 0.999
     average_from_epoch: int = 0
+    accumulate: int = 1
+    replays: int = 0
 
     def __post_init__(self) -> None:
         _at_least(self, epochs=1, learning_rate=0, momentum=0, weight_decay=0, decay=0, warmup_epochs=0, clip_norm=0)
-        _at_least(self, awp=0, awp_from_epoch=0, average_decay=0, average_from_epoch=0)
+        _at_least(self, awp=0, awp_from_epoch=0, average_decay=0, average_from_epoch=0, accumulate=1, replays=0)
         endless = float("inf")
         _below(self, learning_rate=endless, weight_decay=endless, decay=endless, warmup_epochs=endless, awp=endless)
         _below(self, momentum=1, average_decay=1)
@@ -200,6 +205,10 @@ class Compute:
         channels_last: memory format of images and weights; faster for most convolutions.
         compile: compile the model for the inner problems, where most of a step goes: for runs of more than a few
             minutes; needs a C++ compiler. Weights then differ in the last digits from those of a run without.
+        recompute: activation checkpointing: keep the outputs of blocks alone, and compute the rest again for the
+            backward pass. Less memory, a third more time; not together with compile.
+        sync_batchnorm: of several processes on GPUs, BatchNorm by the statistics of the whole batch.
+        plain: every lever of speed off, for comparison: fp32, channels first, nothing compiled, the optimiser unfused.
         checkpoint_minutes: minutes between checkpoints inside an epoch; each epoch ends with one anyway.
         checkpoint_steps: steps between checkpoints inside an epoch; none by default.
 
@@ -212,11 +221,26 @@ class Compute:
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
     compile: bool = False
+    recompute: bool = False
+    sync_batchnorm: bool = False
+    plain: bool = False
     checkpoint_minutes: float = 5.0
     checkpoint_steps: int | None = None
 
     def __post_init__(self) -> None:
         _at_least(self, checkpoint_minutes=0, checkpoint_steps=1)
+        if self.compile and self.recompute:
+            raise UserError("compile and recompute do not go together: set one of them to false")
+
+    @property
+    def levers(self) -> "Compute":
+        """These settings as they are computed with: `plain` has the last word.
+
+        Example:
+            >>> Compute(plain=True, precision="bf16").levers.precision
+            'fp32'
+        """
+        return replace(self, precision="fp32", channels_last=False, compile=False) if self.plain else self
 
 
 @dataclass(frozen=True, kw_only=True)

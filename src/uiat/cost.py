@@ -101,20 +101,20 @@ def bill(run: Run, *, steps: int = 3) -> Bill:
         torch.cuda.reset_peak_memory_stats(device)
     with seeded(run.seed, device):
         model = models.build(**model_spec(run, data)).to(device)
-        last = channels_last(model, asked=run.compute.channels_last)
+        last = channels_last(model, asked=run.compute.levers.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format
         model.to(memory_format=layout)
         x = data.images.to(device).float().div(255).contiguous(memory_format=layout)
         batch = Batch(x, data.labels.to(device), torch.arange(len(x), device=device))
         forward = flops(model, x[:1])
-        step = own_step(run, model, batch, num_classes=data.num_classes, compile=run.compute.compile)
+        step = own_step(run, model, batch, num_classes=data.num_classes, compile=run.compute.levers.compile)
         costs = []
         for (count, epoch), each in step_passes(run, model, batch, num_classes=data.num_classes).items():
             seconds = _median(lambda epoch=epoch: step(batch, epoch=epoch), steps, device)  # type: ignore[misc]
             costs.append(Cost((count, epoch), each, seconds, each.units * forward * len(x)))
         rates = {
-            "matrix": matrix_rate(device, run.compute.precision),
-            "convolution": convolution_rate(device, run.compute.precision),
+            "matrix": matrix_rate(device, run.compute.levers.precision),
+            "convolution": convolution_rate(device, run.compute.levers.precision),
         }
     return Bill(tuple(costs), forward, rates, images // len(x), len(x), _peak(device), _name(device))
 

@@ -40,6 +40,32 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def repeated_pass(model: nn.Module) -> Iterator[None]:
+    """Forward passes inside are those of before once more: their BatchNorm statistics have been counted already.
+
+    Unlike in `frozen_statistics`, the layers do the very operations of the first pass, as a recomputation has to.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.BatchNorm2d(3)).train()
+        >>> with repeated_pass(model):
+        ...     _ = model(torch.ones(2, 3, 4, 4))
+        >>> model[0].running_mean.tolist(), int(model[0].num_batches_tracked)
+        ([0.0, 0.0, 0.0], 0)
+    """
+    writing = [m for m in _batch_norms(model) if m.training and m.track_running_stats]
+    before = [(m.momentum, m.num_batches_tracked.clone()) for m in writing]  # type: ignore[operator]
+    for m in writing:
+        m.momentum = 0.0  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for m, (momentum, count) in zip(writing, before, strict=True):
+            m.momentum = momentum
+            m.num_batches_tracked.copy_(count)  # type: ignore[operator]
+
+
+@contextmanager
 def crafting(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
     """The model as an inner problem sees it: parameters frozen, nothing about it changed afterwards, errors included.
 

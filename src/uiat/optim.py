@@ -20,8 +20,8 @@ from uiat.config import Optimisation
 from uiat.errors import UserError
 
 
-def make_optimizer(model: nn.Module, config: Optimisation) -> Optimizer:
-    """SGD or AdamW over the parameters that require gradients.
+def make_optimizer(model: nn.Module, config: Optimisation, *, plain: bool = False) -> Optimizer:
+    """SGD or AdamW over the parameters that require gradients; in torch's default form with `plain`.
 
     Example:
         >>> make_optimizer(nn.Linear(2, 2), Optimisation(learning_rate=0.3)).param_groups[0]["lr"]
@@ -32,12 +32,13 @@ def make_optimizer(model: nn.Module, config: Optimisation) -> Optimizer:
         raise UserError("the model has no parameter that requires a gradient: there is nothing to train")
     # The fused form reads each weight once; on a CPU the default one (foreach) is several times slower.
     fused = {p.device.type for p in parameters} <= {"cpu", "cuda"} and all(p.dtype == torch.float32 for p in parameters)
+    fused = fused and not plain
     decay = config.weight_decay
     if config.optimizer == "adamw":
-        return AdamW(parameters, lr=config.learning_rate, weight_decay=decay, fused=fused)
+        return AdamW(parameters, lr=config.learning_rate, weight_decay=decay, fused=fused or None)
     nesterov = config.nesterov and config.momentum > 0
     rate, momentum = config.learning_rate, config.momentum
-    return SGD(parameters, lr=rate, momentum=momentum, nesterov=nesterov, weight_decay=decay, fused=fused)
+    return SGD(parameters, lr=rate, momentum=momentum, nesterov=nesterov, weight_decay=decay, fused=fused or None)
 
 
 def make_scheduler(optimizer: Optimizer, config: Optimisation, *, steps_per_epoch: int, done: int = 0) -> LRScheduler:

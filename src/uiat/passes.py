@@ -112,15 +112,18 @@ def own_step(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, comp
         model,
         objective,
         # So that noise moves nothing to where a number is no longer one.
-        make_optimizer(model, replace(config, learning_rate=1e-6)),
+        make_optimizer(model, replace(config, learning_rate=1e-6), plain=run.compute.plain),
         num_classes=num_classes,
         image_shape=(c, h, w),
         num_examples=len(batch.y),
-        precision=run.compute.precision,
+        precision=run.compute.levers.precision,
         clip_norm=config.clip_norm,
         awp=config.awp,
         awp_from_epoch=config.awp_from_epoch,
         compile=compile,
+        accumulate=config.accumulate,
+        replays=config.replays,
+        recompute=run.compute.recompute,
     )
 
 

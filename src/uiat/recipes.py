@@ -9,13 +9,14 @@ from uiat.config import Compute, Data, Evaluation, Model, Optimisation, Run, Val
 from uiat.errors import nearest
 from uiat.inverse import InstanceInverse, UniversalInverse
 from uiat.objectives import PGDAT, UIAT, AnyObjective, Mart, Standard, Trades
-from uiat.threat import Linf, number
+from uiat.threat import Linf, Threat, number
 
 METHODS = ("standard", "pgd-at", "trades", "mart", "iat", "uiat", "uiat-one-off")
 # Adversarial training with one step, each alone and, with "-uiat" or "-uiat-one-off" at its end, under UIAT.
-SINGLE_STEP = ("fgsm", "fgsm-rs", "n-fgsm", "grad-align")
+SINGLE_STEP = ("fgsm", "fgsm-rs", "n-fgsm", "grad-align", "free")
 ENDINGS = ("", "-uiat", "-uiat-one-off")
 GRAD_ALIGN = 0.2  # the authors' weight at 8/255
+REPLAYS = 4  # of a batch in "free": as many updates as cost what PGD-3 does
 
 
 def objective(
@@ -48,7 +49,7 @@ def objective(
     attack, more = PGD(threat=Linf(epsilon), step_size=step_size, steps=steps), dict[str, Any]()
     base = method.removesuffix("-one-off").removesuffix("-uiat")
     if base in SINGLE_STEP:
-        makers = {"fgsm": FGSM, "grad-align": FGSM, "fgsm-rs": FGSMRS, "n-fgsm": NFGSM}
+        makers = {"fgsm": FGSM, "grad-align": FGSM, "fgsm-rs": FGSMRS, "n-fgsm": NFGSM, "free": _free}
         attack, more = makers[base](threat=Linf(epsilon)), {"alignment": GRAD_ALIGN if base == "grad-align" else 0.0}
         method = method.removeprefix(base).removeprefix("-") or "pgd-at"
     match method:
@@ -69,6 +70,16 @@ def objective(
             return UIAT(attack=attack, inverse=universal, **inverse_only, **more)
 
 
+def _free(*, threat: Threat) -> PGD:
+    """The attack of Free adversarial training: a start in the ball; replays take the steps."""
+    return PGD(threat=threat, step_size=float(threat.epsilon), steps=0)
+
+
+def _optimisation(method: str, **settings: Any) -> Optimisation:
+    """The settings, with replays for the method that takes its steps by them."""
+    return Optimisation(replays=REPLAYS if method.startswith("free") else 0, **settings)
+
+
 def _validation(method: str) -> Validation:
     """Robust accuracy selects, except for standard training, which has none to select by."""
     return Validation(metric="clean" if method == "standard" else "robust")
@@ -85,7 +96,7 @@ def digits(method: str) -> Run:
         data=Data(name="digits", validation=150, batch_size=64),
         model=Model(name="small-cnn", width=16),
         objective=objective(method, epsilon=0.2, step_size=0.05, steps=10, one_off=10, inverse_gradient=False),
-        optimisation=Optimisation(epochs=40, learning_rate=0.1, schedule="onecycle"),
+        optimisation=_optimisation(method, epochs=40, learning_rate=0.1, schedule="onecycle"),
         validation=_validation(method),
         evaluation=Evaluation(threat=Linf(0.2), attacks=("clean", "pgd-50-5", "cw-50")),
     )
@@ -104,7 +115,7 @@ def mnist(method: str) -> Run:
         data=Data(name="mnist", batch_size=128),
         model=Model(name="mnist-cnn", width=32),
         objective=objective(method, epsilon=0.3, step_size=0.1, steps=7, one_off=3, inverse_gradient=False),
-        optimisation=Optimisation(epochs=12, learning_rate=0.05, weight_decay=0.0, schedule="onecycle"),
+        optimisation=_optimisation(method, epochs=12, learning_rate=0.05, weight_decay=0.0, schedule="onecycle"),
         validation=_validation(method),
         evaluation=Evaluation(threat=Linf(0.3), attacks=("clean", "pgd-100-5")),
     )
@@ -125,7 +136,7 @@ def cifar10_small(method: str) -> Run:
         data=Data(name="cifar10", subset=20_000, augment="crop-flip", batch_size=64),
         model=Model(name="preact-resnet8", width=16),
         objective=objective(method, epsilon="8/255", step_size="4/255", steps=3, one_off=2, ramp_epochs=2),
-        optimisation=Optimisation(epochs=4, learning_rate=0.1, schedule="onecycle"),
+        optimisation=_optimisation(method, epochs=4, learning_rate=0.1, schedule="onecycle"),
         validation=Validation(metric="clean" if method == "standard" else "mean"),
         evaluation=Evaluation(threat=Linf("8/255"), attacks=("clean", "pgd-20", "cw-20")),
     )

@@ -26,7 +26,7 @@ from uiat.data import (
 )
 from uiat.errors import UserError
 from uiat.objectives import AnyObjective, Objective
-from uiat.processes import local_device
+from uiat.processes import local_device, share
 
 logger = logging.getLogger("uiat")
 # The model name of a run whose model was passed to `fit`.
@@ -180,6 +180,23 @@ def channels_last(model: nn.Module, *, asked: bool) -> bool:
         return asked
     logger.warning("compute.channels_last is off for this model: torch's CPU kernels crash on its narrow shortcuts")
     return False
+
+
+def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with BatchNorm by the statistics of all processes; as it is, where there is one process.
+
+    Raises:
+        UserError: not on GPUs, for which alone torch has it.
+
+    Example:
+        >>> type(synchronised(nn.BatchNorm2d(3), torch.device("cpu"))).__name__
+        'BatchNorm2d'
+    """
+    if share().size == 1:
+        return model
+    if device.type != "cuda":
+        raise UserError(f"compute.sync_batchnorm needs GPUs: torch has no synchronised BatchNorm for {device.type!r}")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 @contextmanager

@@ -1,11 +1,14 @@
 """One training step: inner problems, loss, backward pass, optimiser. The trainer runs this very object."""
 
+import itertools
 import os
 import shutil
 import sys
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,12 +16,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import Optimizer
 
+from uiat.attacks import PGD
 from uiat.checks import check_shapes, check_values
 from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.memory import keep_memory
 from uiat.objectives import Examples, Objective, total
 from uiat.processes import share
+from uiat.recompute import blocks, recomputed
 from uiat.weights import adversarial_weights, average_statistics
 
 
@@ -41,6 +46,9 @@ class Step:
         awp: float,
         awp_from_epoch: int,
         compile: bool,
+        accumulate: int,
+        replays: int,
+        recompute: bool,
     ) -> None:
         # Inner problems run the same parameters through one fixed graph many times a step; training passes do not.
         self.crafted = _compiled(model) if compile else model
@@ -48,6 +56,8 @@ class Step:
         self.model, self.objective, self.optimizer, self.state = model, objective, optimizer, state
         self.num_classes, self.autocast = num_classes, autocast
         self.clip_norm, self.awp, self.awp_from_epoch = clip_norm, awp, awp_from_epoch
+        self.accumulate, self.replays = accumulate, replays
+        self.recomputing = partial(recomputed, blocks(model)) if recompute else nullcontext
         self._checked = False
 
     def __call__(self, batch: Batch, *, epoch: int = 0) -> dict[str, Tensor]:
@@ -68,17 +78,50 @@ class Step:
             check_values(batch.x, batch.y, num_classes=self.num_classes)
             self._checked = True
         self.model.train()
-        with self.autocast():
-            examples = self.objective.perturb(self.crafted, batch, self.state, epoch=epoch)
+        terms, moved = self._update(batch, epoch, None)
+        for _ in range(self.replays - 1):
+            terms, moved = self._update(batch, epoch, moved)
+        return terms
+
+    def _update(self, batch: Batch, epoch: int, moved: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
+        """One update of the weights; with replays, also where the images of the next one are."""
         self.optimizer.zero_grad(set_to_none=True)
-        with self._weights(examples, epoch):
-            terms = self._terms(self.trained, examples)
-            total(terms).mean().backward()
+        whole, means, images = len(batch.y), dict[str, Tensor](), list[Tensor]()
+        for part in _parts(whole, self.accumulate):
+            examples = self._examples(batch[part], epoch)
+            if self.replays:
+                at = examples.x_adv if moved is None else moved[part]
+                assert at is not None
+                examples = replace(examples, x_adv=at.detach().requires_grad_())
+            for name, value in self._backward(examples, epoch, len(examples.y) / whole).items():
+                means[name] = means[name] + value if name in means else value
+            if self.replays:
+                images.append(self._moved(examples))
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
         average_statistics(self.model)
-        return {name: value.detach().float().mean() for name, value in terms.items()}
+        return means, torch.cat(images) if images else None
+
+    def _examples(self, batch: Batch, epoch: int) -> Examples:
+        with self.autocast(), self.recomputing():
+            return self.objective.perturb(self.crafted, batch, self.state, epoch=epoch)
+
+    def _backward(self, examples: Examples, epoch: int, weight: float) -> dict[str, Tensor]:
+        """Adds the gradients of a part of the batch; returns its share of the means of the terms."""
+        with self.recomputing(), self._weights(examples, epoch):
+            terms = self._terms(self.trained, examples)
+            loss = total(terms).mean()
+            (loss if weight == 1 else weight * loss).backward()
+        return {name: weight * value.detach().float().mean() for name, value in terms.items()}
+
+    def _moved(self, examples: Examples) -> Tensor:
+        """The images a step of the attack further, by the gradient that the weights' backward pass has left there."""
+        assert examples.x_adv is not None
+        if (gradient := examples.x_adv.grad) is None:
+            raise UserError(f"replays need a loss of adversarial examples, which {self.objective.name!r} has not")
+        attack: PGD = self.objective.attack  # type: ignore[attr-defined]
+        return attack.further(examples.x_adv.detach(), gradient, examples.x)
 
     def _terms(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         with self.autocast():
@@ -95,6 +138,13 @@ class Step:
         if not self.awp or epoch < self.awp_from_epoch:
             return nullcontext()
         return adversarial_weights(self.model, lambda: total(self._terms(self.model, examples)).mean(), gamma=self.awp)
+
+
+def _parts(count: int, parts: int) -> list[slice]:
+    """`count` rows in so many parts of nearly one size, none of them empty."""
+    parts = min(parts, count)
+    edges = [round(count * i / parts) for i in range(parts + 1)]
+    return [slice(first, last) for first, last in itertools.pairwise(edges)]
 
 
 def _parallel(model: nn.Module) -> nn.Module:
@@ -134,6 +184,9 @@ def make_step(
     awp: float = 0.0,
     awp_from_epoch: int = 0,
     compile: bool = False,
+    accumulate: int = 1,
+    replays: int = 0,
+    recompute: bool = False,
 ) -> Step:
     """The training step of an objective, for one's own loop; the trainer runs the same.
 
@@ -152,6 +205,11 @@ def make_step(
         awp: relative size of the adversarial weight perturbation; 0 for none.
         awp_from_epoch: first epoch with it.
         compile: compile the model for the inner problems; needs a C++ compiler and half a minute at the first step.
+        accumulate: parts of a batch that are passed one after the other, for large models. Each part's inner problems
+            are its own, and BatchNorm and the universal perturbations see one part at a time.
+        replays: Free adversarial training (Shafahi et al. 2019): this many updates on each batch, whose images move a
+            step of the attack by the gradient of the loss that each update takes anyway. The attack gives the start.
+        recompute: keep the outputs of blocks alone, and compute what is inside them again for the backward pass.
 
     Example:
         >>> from uiat import UIAT, Batch, models
@@ -180,4 +238,16 @@ def make_step(
         awp=awp,
         awp_from_epoch=awp_from_epoch,
         compile=compile,
+        accumulate=accumulate,
+        replays=_allowed(replays, objective),
+        recompute=recompute,
     )
+
+
+def _allowed(replays: int, objective: Objective) -> int:
+    """Refuse replays of what has no attack, or of an inverse adversary that looks at the adversarial example."""
+    if replays and getattr(objective, "attack", None) is None:
+        raise UserError(f"replays need a method that trains on adversarial examples, not {objective.name!r}")
+    if replays and getattr(getattr(objective, "inverse", None), "regulariser", "none") != "none":
+        raise UserError("an inverse regulariser reads the adversarial examples, which replays move: set it to none")
+    return replays

@@ -26,6 +26,7 @@ from uiat.runs import (
     pick_device,
     read_run,
     seeded,
+    synchronised,
     training_device,
 )
 from uiat.store import Store, identity, perturbations
@@ -286,7 +287,9 @@ def _training(
 ) -> Training:
     """The run about to begin, its model tried on a few images; nothing is written before this has succeeded."""
     device, memory_format = training_device(model), torch.contiguous_format
-    last = channels_last(model, asked=run.compute.channels_last)
+    if run.compute.sync_batchnorm:
+        model = synchronised(model, device)
+    last = channels_last(model, asked=run.compute.levers.channels_last)
     if last:
         memory_format = torch.channels_last
         model.to(memory_format=memory_format)

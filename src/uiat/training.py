@@ -77,7 +77,7 @@ class Training:
         self.listener = listener
         self.store: Store | None = None
         config = run.optimisation
-        self.optimizer = make_optimizer(model, config)
+        self.optimizer = make_optimizer(model, config, plain=run.compute.plain)
         self.scheduler = make_scheduler(self.optimizer, config, steps_per_epoch=len(loader))
         self.step = make_step(
             model,
@@ -86,11 +86,14 @@ class Training:
             num_classes=loader.num_classes,
             image_shape=loader.image_shape,
             num_examples=loader.num_examples,
-            precision=run.compute.precision,
+            precision=run.compute.levers.precision,
             clip_norm=config.clip_norm,
             awp=config.awp,
             awp_from_epoch=config.awp_from_epoch,
-            compile=run.compute.compile,
+            compile=run.compute.levers.compile,
+            accumulate=config.accumulate,
+            replays=config.replays,
+            recompute=run.compute.recompute,
         )
         self.average = None if config.average == "none" else averaged(model, config.average, decay=config.average_decay)
         self.epoch, self.position, self.seconds = 0, 0, 0.0

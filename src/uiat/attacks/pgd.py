@@ -28,7 +28,7 @@ class PGD:
     Args:
         threat: the ball, such as `Linf("8/255")`.
         step_size: length of a step in units of [0, 1], a number or a fraction such as "2/255". A float afterwards.
-        steps: gradient steps a restart; each costs one forward and one input-only backward.
+        steps: gradient steps a restart; each costs one forward and one input-only backward. 0: the start alone.
         restarts: independent runs; per example the one with the best loss is returned.
         loss: "ce" (cross entropy), "margin" (Carlini & Wagner 2017), "kl" (to the prediction on x; Zhang et al. 2019).
         start: "uniform" in the ball, "gaussian" (standard deviation 0.001), or "none" (at x).
@@ -66,7 +66,9 @@ class PGD:
         require(self.threat)
         object.__setattr__(self, "step_size", number(self.step_size, name="step_size"))
         check_step(float(self.step_size), radius=float(self.threat.epsilon))
-        check_counts(self, "steps", "restarts")
+        check_counts(self, "restarts")
+        if self.steps < 0:
+            raise UserError(f"steps must be at least 0, but is {self.steps}")
         if not 0 < self.start_radius < float("inf"):
             raise UserError(f"start_radius must be positive, but is {self.start_radius:g}")
         if self.bounded and self.start_radius > 1:
@@ -136,6 +138,19 @@ class PGD:
             best = torch.where(won.view(-1, *[1] * (x.ndim - 1)), other, best)
             best_value = torch.where(won, value, best_value)
         return best
+
+    def further(self, x_adv: Tensor, gradient: Tensor, x: Tensor) -> Float[Tensor, "b ..."]:
+        """The images one step on along a gradient that is already there, as Free adversarial training has it.
+
+        Example:
+            >>> x = torch.full((1, 2), 0.5)
+            >>> PGD(threat=Linf(0.25), step_size=0.25).further(x, torch.tensor([[3.0, -0.1]]), x).tolist()
+            [[0.75, 0.25]]
+        """
+        with torch.no_grad():
+            step = float(self.step_size) * self.threat.steepest(gradient)
+            moved = x_adv - step if self.descend else x_adv + step
+            return self.threat.project(moved, x) if self.bounded else to_range(moved)
 
     def _run(self, loss: InnerLoss, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor | None]:
         x_adv, value = projected_gradient(

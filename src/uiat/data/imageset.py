@@ -33,6 +33,10 @@ class Batch:
     y: Int[Tensor, "b"]
     index: Int[Tensor, "b"]
 
+    def __getitem__(self, rows: slice) -> "Batch":
+        """A part of the batch."""
+        return Batch(self.x[rows], self.y[rows], self.index[rows])
+
 
 @dataclass(frozen=True)
 class ImageSet:
