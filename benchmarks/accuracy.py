@@ -116,14 +116,19 @@ def table(study: str) -> str:
     if not rows:
         return f"no results of {study} yet"
     columns = list(rows[0]["accuracy"])
-    lines = [f"| method | seeds | {' | '.join(columns)} | epochs | training, s |", "|---" * (len(columns) + 4) + "|"]
+    lines = [
+        f"| method | seeds | {' | '.join(columns)} | epochs | training, s | of an epoch |",
+        "|---" * (len(columns) + 5) + "|",
+    ]
     for name in STUDIES[study]:
         mine = [row for row in rows if row["name"] == name]
         if not mine:
             continue
         cells = [spread([row["accuracy"][c] for row in mine]) for c in columns]
         seconds = statistics.median(row["train_seconds"] for row in mine)
-        lines.append(f"| {name} | {len(mine)} | {' | '.join(cells)} | {mine[0]['epochs']} | {seconds:.0f} |")
+        epochs = mine[0]["epochs"]
+        times = f"{seconds:.0f} | {seconds / epochs:.1f}"
+        lines.append(f"| {name} | {len(mine)} | {' | '.join(cells)} | {epochs} | {times} |")
     first = rows[0]
     versions = {k: first["environment"][k] for k in ("torch", "processor", "cores", "threads")}
     return "\n".join([*lines, "", f"n = {first['n']} {first['split']} images, {first['threat']}, {versions}"])
