@@ -1,4 +1,4 @@
-"""The README's examples are run as they stand there.
+"""The examples of README.md and CONTRIBUTING.md are run as they stand there.
 
 A fenced block is run when the line before it is a directive: `<!-- test: run -->` runs it in an empty folder of its
 own, `<!-- test: run NAME -->` runs all blocks of that name one after another in one folder, so that a later block can
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+DOCUMENTS = ("README.md", "CONTRIBUTING.md")
 BLOCK = re.compile(
     r"^<!-- test: run ?(?P<name>[\w-]*) -->\n+(?P<fence>`{3,})(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=fence)$",
     re.M | re.S,
@@ -54,23 +54,27 @@ def commands(code: str) -> list[str]:
     return kept
 
 
-CHAINS = chains(README.read_text(encoding="utf-8")) if README.is_file() else {}
+CHAINS = {
+    (document, name): blocks
+    for document in DOCUMENTS
+    for name, blocks in chains((ROOT / document).read_text(encoding="utf-8")).items()
+}
 
 
-def test_readme_has_examples_that_are_run():
-    if not README.is_file():
-        pytest.skip("README.md is not written yet")
-    text = README.read_text(encoding="utf-8")
-    assert CHAINS, "no block of README.md is marked with <!-- test: run -->"
-    assert len(DIRECTIVE.findall(text)) == sum(map(len, CHAINS.values())), "a test directive without a block after it"
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_each_document_has_examples_that_are_run(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    mine = [blocks for (where, _), blocks in CHAINS.items() if where == document]
+    assert mine, f"no block of {document} is marked with <!-- test: run -->"
+    assert len(DIRECTIVE.findall(text)) == sum(map(len, mine)), "a test directive without a block after it"
 
 
-@pytest.mark.parametrize("name", CHAINS)
-def test_readme_example_runs(name, tmp_path):
+@pytest.mark.parametrize("key", CHAINS, ids="-".join)
+def test_example_runs(key, tmp_path):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     sources = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
     env = os.environ | {"PATH": path, "PYTHONPATH": sources, "NO_COLOR": "1"}
-    for language, code in CHAINS[name]:
+    for language, code in CHAINS[key]:
         done = subprocess.run(command(language, code), cwd=tmp_path, env=env, capture_output=True, text=True)
         assert done.returncode == 0, f"{code}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
