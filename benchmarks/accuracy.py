@@ -111,24 +111,32 @@ def spread(values: list[float]) -> str:
     return mean if len(values) < 2 else f"{mean} ± {100 * statistics.stdev(values):.2f}"
 
 
+def difference(mine: dict[int, dict], base: dict[int, dict], column: str) -> str:
+    """Mean and standard deviation of the differences of the seeds that both have."""
+    found = [mine[seed]["accuracy"][column] - base[seed]["accuracy"][column] for seed in mine.keys() & base.keys()]
+    text = spread(found) if found else "-"
+    return text if text.startswith("-") else f"+{text}"
+
+
 def table(study: str) -> str:
     rows = [json.loads(path.read_text()) for path in sorted((RESULTS / study).glob("*.json"))]
     if not rows:
         return f"no results of {study} yet"
-    columns = list(rows[0]["accuracy"])
-    lines = [
-        f"| method | seeds | {' | '.join(columns)} | epochs | training, s | of an epoch |",
-        "|---" * (len(columns) + 5) + "|",
-    ]
-    for name in STUDIES[study]:
-        mine = [row for row in rows if row["name"] == name]
+    columns, base = list(rows[0]["accuracy"]), next(iter(STUDIES[study]))
+    # Seeds differ in the images that are held out, by more than methods do: those of one seed are set side by side.
+    pairs = [f"{c} less {base}'s" for c in ("clean", "worst")] if study.endswith("ablation") else []
+    header = [*columns, *pairs, "epochs", "training, s", "of an epoch"]
+    lines = [f"| method | seeds | {' | '.join(header)} |", "|---" * (len(header) + 2) + "|"]
+    by_name = {name: {row["seed"]: row for row in rows if row["name"] == name} for name in STUDIES[study]}
+    for name, mine in by_name.items():
         if not mine:
             continue
-        cells = [spread([row["accuracy"][c] for row in mine]) for c in columns]
-        seconds = statistics.median(row["train_seconds"] for row in mine)
-        epochs = mine[0]["epochs"]
-        times = f"{seconds:.0f} | {seconds / epochs:.1f}"
-        lines.append(f"| {name} | {len(mine)} | {' | '.join(cells)} | {epochs} | {times} |")
+        cells = [spread([row["accuracy"][c] for row in mine.values()]) for c in columns]
+        cells += [difference(mine, by_name[base], c) for c in ("clean", "worst") if pairs]
+        seconds = statistics.median(row["train_seconds"] for row in mine.values())
+        epochs = next(iter(mine.values()))["epochs"]
+        cells += [str(epochs), f"{seconds:.0f}", f"{seconds / epochs:.1f}"]
+        lines.append(f"| {name} | {len(mine)} | {' | '.join(cells)} |")
     first = rows[0]
     versions = {k: first["environment"][k] for k in ("torch", "processor", "cores", "threads")}
     return "\n".join([*lines, "", f"n = {first['n']} {first['split']} images, {first['threat']}, {versions}"])
