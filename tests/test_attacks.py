@@ -384,7 +384,7 @@ def test_a_model_that_does_not_return_logits_is_refused(change, says):
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"steps": 0}, "steps must be at least 1"),
+        ({"steps": -1}, "steps must be at least 0"),
         ({"restarts": 0}, "restarts must be at least 1"),
         ({"step_size": -0.1}, "step_size must not be negative"),
         ({"step_size": "two"}, "step_size must be a number"),

@@ -24,6 +24,7 @@ def units(name: str, *settings: tuple[str, str]) -> list[float]:
         ("standard", [], [3]),
         ("pgd-at", [], [23]),
         ("pgd-at", SINGLE, [5]),
+        ("free", [], [12]),
         ("trades", [], [27]),
         ("uiat", THROUGH, [28]),
         ("uiat", [], [25]),

@@ -162,6 +162,8 @@ def test_replays_fit_any_method_with_weights_perturbed_and_parts(objective):
 
 
 def test_replays_say_what_they_do_not_fit():
+    with pytest.raises(uiat.UserError, match="takes them from replays"):
+        stepped(flat(), uiat.PGDAT(attack=FREE))
     with pytest.raises(uiat.UserError, match="trains on adversarial examples, not 'standard'"):
         stepped(flat(), uiat.Standard(), replays=2)
     inverse = UniversalInverse(radius=0.05, step_size=0.02, regulariser="feature", regulariser_weight=1.0)

@@ -77,7 +77,8 @@ def test_misalignment_is_of_directions_and_trains_weights() -> None:
 def test_every_single_step_method_has_one_step_alone_and_under_uiat(base: str, ending: str) -> None:
     for family in ("digits", "mnist", "cifar10-small"):
         objective = recipes.get(f"{family}-{base}{ending}").objective
-        assert objective.attack.steps == 1
+        assert objective.attack.steps == (0 if base == "free" else 1)
+        assert recipes.get(f"{family}-{base}{ending}").optimisation.replays == (4 if base == "free" else 0)
         assert objective.name == ("uiat" if ending else "pgd-at")
         assert (objective.alignment > 0) == (base == "grad-align")
         if ending:

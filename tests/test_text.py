@@ -267,7 +267,7 @@ def test_a_threat_model_for_evaluation_where_there_was_none(order):
         ("evaluation.threat.norm", "L0", "unknown evaluation.threat.norm 'L0'"),
         ("objective.attack.loss", "CE", "unknown objective.attack.loss 'CE'"),
         ("objective.attack.steps", "many", "objective.attack.steps should be a valid integer"),
-        ("objective.attack.steps", "0", "objective.attack: steps must be at least 1"),
+        ("objective.attack.steps", "-1", "objective.attack: steps must be at least 0"),
         ("objective.attack.threat.epsilon", "8", "objective.attack.threat: Linf epsilon 8 is as large as"),
         ("objective.attack.threat.epsilon", "-1/255", "must not be negative"),
         ("objective.attack.threat.epsilon", ".nan", "must be finite"),

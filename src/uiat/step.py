@@ -245,8 +245,14 @@ def make_step(
 
 
 def _allowed(replays: int, objective: Objective) -> int:
-    """Refuse replays of what has no attack, or of an inverse adversary that looks at the adversarial example."""
-    if replays and getattr(objective, "attack", None) is None:
+    """Refuse replays of what has no attack, or of an inverse adversary that looks at the adversarial example.
+
+    And an attack without steps that are to come from replays: its examples would be noise.
+    """
+    attack = getattr(objective, "attack", None)
+    if not replays and isinstance(attack, PGD) and attack.steps == 0:
+        raise UserError("an attack of 0 steps takes them from replays: set optimisation.replays, or attack.steps")
+    if replays and attack is None:
         raise UserError(f"replays need a method that trains on adversarial examples, not {objective.name!r}")
     if replays and getattr(getattr(objective, "inverse", None), "regulariser", "none") != "none":
         raise UserError("an inverse regulariser reads the adversarial examples, which replays move: set it to none")
