@@ -22,7 +22,7 @@ logger = logging.getLogger("uiat")
 # How far logits may be from those of another form of a model, relative to the largest of them, to count as the same.
 TOLERANCE = 1e-4
 # A crop of more than this share of a map does not repay the copying around it.
-SHARE = 0.6
+SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,15 @@ class Incremental:
     def worth(self, pixels: int) -> int:
         """How many of the cuts are worth using for windows of so many pixels along a side; 0: take a whole pass.
 
-        Fewer for a larger window, and those from the first on.
+        Fewer for a larger window, and those from the first on. The first of several reads the image and does little
+        work, so that it alone does not repay the copying (benchmarks/query_time.py).
         """
-        for at, cut in enumerate(self.cuts):
+        count = 0
+        for cut in self.cuts:
             if cut.crop(pixels) ** 2 > SHARE * (cut.stride * cut.size) ** 2:
-                return at
-            pixels = cut.count(pixels)
-        return len(self.cuts)
+                break
+            pixels, count = cut.count(pixels), count + 1
+        return 0 if count == 1 < len(self.cuts) else count
 
     def maps(self, x: Float[Tensor, "b c h w"], count: int) -> list[Float[Tensor, "b m m d"]]:
         """What the first `count` cuts put out for these images, by a whole pass; channels come last."""
