@@ -86,7 +86,7 @@ def candidates(model: nn.Module, example: Tensor) -> list[nn.Module]:
 
 def measured(model: nn.Module, cuts: list[Cut], layer: nn.Module, example: Tensor) -> Cut | None:
     """How far a layer sees, by where a NaN in the map before it comes out; None where that is at an edge or nowhere."""
-    size = cuts[-1].size if cuts else example.shape[3]
+    size, seen = cuts[-1].size if cuts else example.shape[3], False
     middle, stride, before, after = size // 2, 1, 0, 0
     at = middle
     while at < middle + stride:  # once for each place that an input can have in a stride
@@ -98,10 +98,11 @@ def measured(model: nn.Module, cuts: list[Cut], layer: nn.Module, example: Tenso
             reached = out.isnan().any(dim=0).any(dim=0).any(dim=side).nonzero().flatten().tolist()
             if reached and (reached[0] == 0 or reached[-1] == out.shape[2] - 1):
                 return None
+            seen = seen or bool(reached)
             if reached:
                 before, after = max(before, stride * reached[-1] - at), max(after, at - stride * reached[0])
         at += 1
-    return Cut(layer, stride, before, after, out.shape[2])
+    return Cut(layer, stride, before, after, out.shape[2]) if seen else None
 
 
 def _poisoned(model: nn.Module, cuts: list[Cut], layer: nn.Module, example: Tensor, at: int) -> Tensor:
