@@ -3,8 +3,9 @@ import math
 import pytest
 from torch import nn
 
-from uiat import NotFinite, UserError
+from uiat import NotFinite, UserError, recipes, train
 from uiat.guards import at_chance, catastrophic_overfitting, require_finite, require_finite_weights
+from uiat.text import override
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -64,7 +65,11 @@ def judged(*pairs):
         ([(0.4, 0.5), (0.5, 0.55), (0.2, 0.9)], True),
         ([(0.4, 0.5), (0.3, 0.8)], False),  # ordinary robust overfitting
         ([(0.4, 0.5), (0.0, 0.4)], False),  # training broke down altogether
-        ([(0.12, 0.2), (0.0, 0.8)], False),  # nothing robust was ever learnt
+        ([(0.12, 0.2), (0.0, 0.8)], True),  # nothing robust was ever learnt
+        ([(0.0, 0.6), (0.0, 0.8)], True),
+        ([(0.0, 0.2), (0.0, 0.6), (0.0, 0.8)], False),  # said before
+        ([(0.0, 0.2), (0.0, 0.45)], False),  # nor were training images
+        ([(0.1, 0.5), (0.12, 0.8)], False),  # more than a tenth as many
         ([(0.0, 0.8)], False),
         ([], False),
     ],
@@ -75,6 +80,27 @@ def test_catastrophic_overfitting(pairs, alarmed):
     if alarm:
         assert alarm.kind == "overfitting"
         assert f"in epoch {len(pairs)}" in alarm.message
+
+
+def test_what_never_stood_is_said_to_never_have_stood():
+    alarm = catastrophic_overfitting(judged((0.01, 0.2), (0.03, 0.6)), num_classes=10)
+    assert "never left 3.0%" in alarm.message
+
+
+def test_standard_training_is_not_said_to_overfit_an_attack(tmp_path):
+    run = override(recipes.get("digits-standard"), [("optimisation.epochs", "6")])
+    history = train(run, run_dir=tmp_path / "run").history
+    assert history[-1]["train_correct"] > 0.5
+    assert history[-1]["robust"] < 0.05
+    assert not any(row["alarms"] for row in history)
+
+
+def test_single_step_training_at_a_large_radius_is_caught(tmp_path):
+    settings = [("objective.attack.threat.epsilon", "0.4"), ("objective.attack.step_size", "0.4")]
+    settings += [("evaluation.threat.epsilon", "0.4"), ("optimisation.epochs", "25"), ("guards.overfitting", "stop")]
+    history = train(override(recipes.get("digits-fgsm"), settings), run_dir=tmp_path / "run").history
+    assert len(history) < 25
+    assert "catastrophic overfitting" in history[-1]["alarms"][0]
 
 
 def test_an_epoch_that_was_not_validated_repeats_no_alarm():

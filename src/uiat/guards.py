@@ -88,8 +88,10 @@ def at_chance(history: Sequence[Mapping[str, Any]], *, num_classes: int, epochs:
 def catastrophic_overfitting(history: Sequence[Mapping[str, Any]], *, num_classes: int) -> Alarm | None:
     """Training robust accuracy above where it was at the best epoch, held-out PGD accuracy under half of its best.
 
-    Looks at epochs that were validated, and needs the objective's "correct" measurement on training batches.
-    Single-step training falls into this (Wong et al. 2020): the model learns to defeat the one-step attack alone.
+    Or, where it never had a best: half of the training batches stand, and not a tenth as many held-out images; said
+    once. Looks at epochs that were validated, and needs the objective's "correct" measurement on training batches,
+    which has to be under attack. Single-step training falls into this (Wong et al. 2020): the model learns to defeat
+    the one-step attack alone.
 
     Example:
         >>> rows = [
@@ -105,11 +107,19 @@ def catastrophic_overfitting(history: Sequence[Mapping[str, Any]], *, num_classe
     now, best = judged[-1], max(judged[:-1], key=lambda row: float(row["robust"]))
     learnt = best["robust"] > 1.5 / num_classes
     jumped = now["train_correct"] > best["train_correct"] + 0.02
-    if not (learnt and jumped and now["robust"] < 0.5 * best["robust"]):
+    if learnt and jumped and now["robust"] < 0.5 * best["robust"]:
+        held_out = f"fell from {best['robust']:.1%} to {now['robust']:.1%}"
+    elif not learnt and _apart(now) and (len(judged) == 2 or not _apart(judged[-2])):
+        held_out = f"never left {max(best['robust'], now['robust']):.1%}"
+    else:
         return None
     return Alarm(
         "overfitting",
         f"catastrophic overfitting in epoch {now['epoch'] + 1}: robust accuracy on training batches rose to "
-        f"{now['train_correct']:.1%} while PGD accuracy on held-out images fell from {best['robust']:.1%} to "
-        f"{now['robust']:.1%}: use more attack steps, a random start or a smaller step",
+        f"{now['train_correct']:.1%} while PGD accuracy on held-out images {held_out}: use more attack steps, a random "
+        "start or a smaller step",
     )
+
+
+def _apart(row: Mapping[str, Any]) -> bool:
+    return bool(row["train_correct"] > 0.5 and row["robust"] < 0.1 * row["train_correct"])

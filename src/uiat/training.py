@@ -201,10 +201,9 @@ class Training:
 
     def _alarms(self) -> Iterator[Alarm]:
         classes, guards = self.loader.num_classes, self.run.guards
-        found = (
-            at_chance(self.history, num_classes=classes, epochs=guards.chance_epochs),
-            catastrophic_overfitting(self.history, num_classes=classes),
-        )
+        found = [at_chance(self.history, num_classes=classes, epochs=guards.chance_epochs)]
+        if self.run.objective.threat is not None:  # trained under attack
+            found.append(catastrophic_overfitting(self.history, num_classes=classes))
         for alarm in found:
             if alarm is not None:
                 logger.warning(alarm.message)
