@@ -24,15 +24,8 @@ from uiat.text import override
 RESULTS = Path(__file__).resolve().parent / "results" / "overfitting"
 EPSILON = 0.4
 METHODS = (
-    "fgsm",
-    "fgsm-uiat",
-    "fgsm-uiat-one-off",
-    "fgsm-rs",
-    "fgsm-rs-uiat",
-    "n-fgsm",
-    "grad-align",
-    "free",
-    "pgd-at",
+    *("fgsm", "fgsm-uiat", "fgsm-uiat-one-off", "fgsm-rs", "fgsm-rs-uiat"),
+    *("n-fgsm", "grad-align", "free", "pgd-at"),
 )
 
 
