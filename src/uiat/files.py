@@ -21,6 +21,23 @@ except ImportError:  # Windows has no such locks: nothing is locked there
 PARTIAL = ".partial"
 
 
+def settings_of(folder: Path) -> Path:
+    """The file in a run folder that holds the settings of the run.
+
+    Raises:
+        UserError: there is none.
+
+    Example:
+        >>> settings_of(Path("missing-run"))
+        Traceback (most recent call last):
+        uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a run folder: it has no config.yaml")
+    return path
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write the whole file or none of it: to a neighbour first, flushed to disk, then renamed over `path`.
 

@@ -25,6 +25,7 @@ from uiat.data import (
     stratified_subset,
 )
 from uiat.errors import UserError
+from uiat.files import settings_of
 from uiat.objectives import AnyObjective, Objective
 from uiat.processes import local_device, share
 
@@ -230,9 +231,7 @@ def read_run(folder: Path, *, objective: Objective | None = None) -> Run:
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{folder} is not a run folder: it has no config.yaml")
+    path = settings_of(folder)
     tree = text.parse(_content(path), source=str(path))
     if isinstance(tree, dict) and objective is not None:
         tree.pop("objective", None)

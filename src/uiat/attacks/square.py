@@ -137,13 +137,13 @@ class Square:
         budget = self.iterations if self.stretched else SCHEDULE
         pixels = side(i, budget, self.p_init, (x.shape[2], x.shape[3]), odd=self.threat.norm != "Linf")
         key, maps = rekey(points["key"], i + 1), list[Tensor]()
-        near: Near | None = getattr(model, "incremental", None)
         changes: Sequence[Change] = ()
         if self.threat.norm != "Linf":
             x_new = _transfer(x, x_adv, key, pixels, self.threat)
             logits = model(x_new)
         else:
             x_new, corner = _repaint(x, x_adv, key, pixels, self.threat)
+            near: Near | None = getattr(model, "incremental", None)
             maps = _maps(near, points, pixels)
             logits, changes = near(x_new, corner, pixels, maps) if near and maps else (model(x_new), ())
         loss, wrong = self._judged(logits, points["y"])

@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor
 
 from uiat.errors import UserError
-from uiat.files import read_tensors
+from uiat.files import read_tensors, settings_of
 
 # Fields of a run that decide nothing about its weights or its result; two runs may differ in them and be one method.
 INDIFFERENT = ("seed", "name", "data.root", "data.workers", "compute.device", "compute.checkpoint")
@@ -68,9 +68,7 @@ def read_files(folder: Path) -> RunFiles:
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{folder} is not a run folder: it has no config.yaml")
+    path = settings_of(folder)
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
