@@ -45,10 +45,17 @@ def _pairs(settings: list[str]) -> list[tuple[str, str]]:
 
 STUDIES: dict[str, Study] = {
     "digits": _methods("digits", "standard pgd-at trades mart iat uiat uiat-one-off"),
-    "mnist": _methods("mnist", "uiat pgd-at trades"),
-    "cifar10-small": _methods("cifar10-small", "pgd-at uiat trades uiat-one-off iat", ["compute.compile=true"]),
+    "mnist": _methods("mnist", "uiat pgd-at trades", ["compute.precision=fp32", "compute.compile=false"]),
+    "cifar10-small": _methods(
+        "cifar10-small", "pgd-at uiat trades uiat-one-off iat", ["compute.precision=fp32", "compute.compile=true"]
+    ),
+    "cifar10-small-bf16": _methods(
+        "cifar10-small", "pgd-at uiat trades", ["compute.precision=bf16", "compute.compile=false"]
+    ),
     "digits-ablation": _ablation("digits", []),
-    "cifar10-ablation": _ablation("cifar10-small", ["data.validation=2000", "compute.compile=true"]),
+    "cifar10-ablation": _ablation(
+        "cifar10-small", ["data.validation=2000", "compute.precision=fp32", "compute.compile=true"]
+    ),
 }
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import cycle
 from multiprocessing import get_context
+from typing import Literal
 
 import numpy as np
 import torch
@@ -133,8 +134,10 @@ def one_by_one(name: str, root: str | None) -> Iterator[tuple[torch.Tensor, torc
     return iter(cycle(DataLoader(OneByOne(root), CASES[name], shuffle=True, num_workers=2, drop_last=True)))
 
 
-def ours(objective: str, *, compiled: bool) -> Callable[[str, str | None], Step]:
-    """Our step, channels-last; compiled or not."""
+def ours(
+    objective: str, *, compiled: bool = False, precision: Literal["fp32", "bf16"] = "fp32"
+) -> Callable[[str, str | None], Step]:
+    """Our step, channels-last; compiled or not, in either precision."""
 
     def make(name: str, root: str | None) -> Step:
         model = network(name).to(memory_format=torch.channels_last)
@@ -149,7 +152,8 @@ def ours(objective: str, *, compiled: bool) -> Callable[[str, str | None], Step]
             "uiat": uiat.UIAT(attack=attack),
         }
         shape = {"num_classes": 10, "image_shape": (3, 32, 32), "num_examples": len(data)}
-        step = uiat.make_step(model, objectives[objective], optimizer, compile=compiled, **shape)
+        levers = {"compile": compiled, "precision": precision}
+        step = uiat.make_step(model, objectives[objective], optimizer, **levers, **shape)
         return lambda: step(next(batches))
 
     return make
@@ -157,13 +161,15 @@ def ours(objective: str, *, compiled: bool) -> Callable[[str, str | None], Step]
 
 WAYS = {
     "baseline": baseline,
-    "ours, PGD-AT": ours("pgd-at", compiled=False),
+    "ours, PGD-AT": ours("pgd-at"),
     "ours, PGD-AT, compiled": ours("pgd-at", compiled=True),
-    "ours, UIAT, compiled": ours("uiat", compiled=True),
+    "ours, PGD-AT, bf16": ours("pgd-at", precision="bf16"),
+    "ours, PGD-AT, bf16, compiled": ours("pgd-at", compiled=True, precision="bf16"),
+    "ours, UIAT, bf16, compiled": ours("uiat", compiled=True, precision="bf16"),
     "trades_loss": trades_loss,
     "ART, TRADES": art,
-    "ours, TRADES": ours("trades", compiled=False),
-    "ours, TRADES, compiled": ours("trades", compiled=True),
+    "ours, TRADES": ours("trades"),
+    "ours, TRADES, bf16, compiled": ours("trades", compiled=True, precision="bf16"),
 }
 
 

@@ -10,12 +10,26 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "uiat"
 
 # From the ground up. A folder counts as one module; every module has to be here.
 ORDER = [
-    *("errors", "checks", "files", "environment", "processes", "threat", "losses", "modes", "memory", "probe"),
+    *("errors", "checks", "files", "environment", "processes", "threat", "losses", "modes", "memory", "probe", "rates"),
     *("data", "models", "attacks", "cuts", "incremental", "prepared", "ensemble"),
     *("inverse", "evaluation", "objectives"),
     *("weights", "checkpoint", "config", "text", "optim", "guards", "recompute", "step"),
-    *("signals", "store", "validation", "training", "folders", "runs", "trainer"),
-    *("passes", "cost", "recipes", "grid", "paper", "analyse", "report", "progress", "trackers", "cli", "__main__"),
+    *("signals", "store", "validation", "training", "folders", "runs"),
+    *(
+        "passes",
+        "levers",
+        "trainer",
+        "cost",
+        "recipes",
+        "grid",
+        "paper",
+        "analyse",
+        "report",
+        "progress",
+        "trackers",
+        "cli",
+        "__main__",
+    ),
 ]
 
 # Where "everything above it" would be too much.

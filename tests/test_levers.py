@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import uiat
-from uiat import Linf, models, recipes, runs
+from uiat import Linf, levers, models, recipes, runs
 from uiat.data import Batch
 from uiat.inverse import UniversalInverse
 from uiat.optim import make_optimizer
@@ -196,3 +196,86 @@ def test_synchronised_batch_norm_needs_gpus(monkeypatch):
     with pytest.raises(uiat.UserError, match="needs GPUs"):
         runs.synchronised(model, cpu)
     assert isinstance(runs.synchronised(model, torch.device("cuda"))[0], nn.SyncBatchNorm)
+
+
+# --- what "auto" comes to ---
+
+
+def asked(**more):
+    run = recipes.get("digits-pgd-at")
+    return replace(run, compute=replace(run.compute, precision="auto", compile="auto", **more))
+
+
+def decided(run, steps=1000):
+    model = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
+    return levers.settled(run, model, image_shape=(1, 8, 8), num_classes=10, steps=steps).compute
+
+
+@pytest.mark.parametrize(("gain", "precision"), [(1.2, "fp32"), (2.0, "bf16")])
+def test_precision_goes_by_what_the_machine_does_faster(monkeypatch, gain, precision):
+    rates = {"bf16": gain, "fp32": 1.0}
+    monkeypatch.setattr(levers, "convolution_rate", lambda device, precision: rates[precision])
+    assert decided(asked()).precision == precision
+    assert decided(asked(plain=True)).precision == "fp32"
+
+
+def test_a_device_without_bf16_computes_in_fp32(monkeypatch):
+    def refuse(device, precision):
+        raise RuntimeError("no such type")
+
+    monkeypatch.setattr(levers, "convolution_rate", refuse)
+    assert decided(asked()).precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "steps", "compile"),
+    [
+        ([0.01], 100, False),  # 10 inner gradients a step: 10 s in all, which no compilation shortens
+        ([0.7, 0.7, 0.5], 100, True),
+        ([0.7, 0.7, 0.69], 100, False),  # no faster compiled
+    ],
+)
+def test_compilation_goes_by_length_and_gain(monkeypatch, seconds, steps, compile):
+    measured = iter(seconds)
+    monkeypatch.setattr(levers, "median_seconds", lambda work, times, device: next(measured))
+    monkeypatch.setattr(levers, "compiled", lambda model: model)
+    assert decided(asked(), steps).compile is compile
+    assert next(measured, None) is None
+
+
+@pytest.mark.parametrize("off", [{"plain": True}, {"recompute": True}])
+def test_compilation_is_not_tried_where_it_cannot_be(monkeypatch, off):
+    monkeypatch.setattr(levers, "compilation_pays", lambda *a, **k: pytest.fail("it was tried"))
+    assert decided(asked(**off)).compile is False
+
+
+def test_without_a_compiler_or_inner_problems_nothing_is_compiled(monkeypatch):
+    assert decided(replace(asked(), objective=uiat.Standard()), 10**9).compile is False
+    monkeypatch.setattr(levers, "can_compile", lambda device: False)
+    assert decided(asked(), 10**9).compile is False
+
+
+def test_the_folder_says_what_auto_came_to_and_resume_keeps_it(tmp_path, monkeypatch):
+    run = replace(asked(), optimisation=replace(asked().optimisation, epochs=1), model=uiat.Model(width=4))
+    before = torch.get_rng_state()
+    monkeypatch.setattr(levers, "bf16_pays", lambda device: True)
+    uiat.train(run, run_dir=tmp_path / "run")
+    assert torch.equal(before, torch.get_rng_state())
+    kept = runs.read_run(tmp_path / "run").compute
+    assert (kept.precision, kept.compile) == ("bf16", False)
+    monkeypatch.setattr(levers, "bf16_pays", lambda device: pytest.fail("it was decided again"))
+    uiat.resume(tmp_path / "run")
+
+
+def test_auto_changes_nothing_about_the_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(levers, "bf16_pays", lambda device: False)
+    run = replace(asked(), optimisation=replace(asked().optimisation, epochs=1), model=uiat.Model(width=4))
+    plain = replace(run, compute=uiat.Compute())
+    one, other = (uiat.train(r, run_dir=tmp_path / str(i)).model.state_dict() for i, r in enumerate((run, plain)))
+    assert_equal(one, other, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("value", ["maybe", 3])
+def test_a_wrong_lever_is_refused_by_name(value):
+    with pytest.raises(uiat.UserError, match=r"compute\.compile should be .*auto"):
+        uiat.text.build(uiat.Run, {"compute": {"compile": value}})

@@ -4,7 +4,7 @@ The objective, its attack and its inverse adversary are the algorithm objects th
 for them.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from uiat.checks import check_choices
@@ -196,15 +196,32 @@ class Guards:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Levers:
+    """Levers of speed as a step is made with them; see `Compute`.
+
+    Args:
+        precision: of forward and backward passes.
+        channels_last: memory format.
+        compile: the inner problems' passes.
+    """
+
+    precision: Literal["fp32", "bf16"]
+    channels_last: bool
+    compile: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compute:
     """Where and in which arithmetic a run is computed.
 
     Args:
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
-        precision: "fp32", or "bf16" autocast with weights in fp32.
+        precision: "fp32"; "bf16" autocast with weights in fp32; "auto": bf16 where convolutions are faster in it.
         channels_last: memory format of images and weights; faster for most convolutions.
         compile: compile the model for the inner problems, where most of a step goes: for runs of more than a few
-            minutes; needs a C++ compiler. Weights then differ in the last digits from those of a run without.
+            minutes; needs a C++ compiler. Weights then differ in the last digits from those of a run without. "auto":
+            where the run is long enough, and a compiled pass is faster on this machine. The folder of a run says what
+            "auto" came to.
         recompute: activation checkpointing: keep the outputs of blocks alone, and compute the rest again for the
             backward pass. Less memory, a third more time; not together with compile.
         sync_batchnorm: of several processes on GPUs, BatchNorm by the statistics of the whole batch.
@@ -218,9 +235,9 @@ class Compute:
     """
 
     device: str = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
     channels_last: bool = True
-    compile: bool = False
+    compile: bool | Literal["auto"] = False
     recompute: bool = False
     sync_batchnorm: bool = False
     plain: bool = False
@@ -229,18 +246,21 @@ class Compute:
 
     def __post_init__(self) -> None:
         _at_least(self, checkpoint_minutes=0, checkpoint_steps=1)
-        if self.compile and self.recompute:
+        if self.compile is True and self.recompute:
             raise UserError("compile and recompute do not go together: set one of them to false")
 
     @property
-    def levers(self) -> "Compute":
-        """These settings as they are computed with: `plain` has the last word.
+    def levers(self) -> Levers:
+        """What is computed with: `plain` has the last word, and "auto" that nothing has settled is off.
 
         Example:
             >>> Compute(plain=True, precision="bf16").levers.precision
             'fp32'
         """
-        return replace(self, precision="fp32", channels_last=False, compile=False) if self.plain else self
+        if self.plain:
+            return Levers(precision="fp32", channels_last=False, compile=False)
+        precision: Literal["fp32", "bf16"] = "fp32" if self.precision == "auto" else self.precision
+        return Levers(precision=precision, channels_last=self.channels_last, compile=self.compile is True)
 
 
 @dataclass(frozen=True, kw_only=True)

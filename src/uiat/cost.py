@@ -1,10 +1,6 @@
 """What a training step costs: passes counted as they are made, arithmetic, the floor of the machine, the time."""
 
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from uiat import models
 from uiat.config import Run
 from uiat.data import STATS, Batch, ImageSet
+from uiat.levers import settled
 from uiat.modes import crafting
 from uiat.passes import Passes, own_step, step_passes
+from uiat.rates import convolution_rate, matrix_rate, median_seconds
 from uiat.runs import channels_last, datasets, model_spec, pick_device, seeded
 
 # (image shape, classes, training images) of the sets whose files need not be read to know it.
@@ -25,9 +23,6 @@ KNOWN = {
     "cifar100": ((3, 32, 32), 100, 50_000),
     "svhn": ((3, 32, 32), 10, 73_257),
 }
-# Sizes at which a machine shows its rate: a square matrix product; images in a 3x3 convolution of 64 channels.
-MATRIX = {"cpu": 1_024, "cuda": 8_192}
-IMAGES = {"cpu": 64, "cuda": 512}
 
 
 @dataclass(frozen=True)
@@ -106,11 +101,13 @@ def bill(run: Run, *, steps: int = 3) -> Bill:
         model.to(memory_format=layout)
         x = data.images.to(device).float().div(255).contiguous(memory_format=layout)
         batch = Batch(x, data.labels.to(device), torch.arange(len(x), device=device))
+        whole = images // len(x) * run.optimisation.epochs
+        run = settled(run, model, image_shape=data.image_shape, num_classes=data.num_classes, steps=whole)
         forward = flops(model, x[:1])
         step = own_step(run, model, batch, num_classes=data.num_classes, compile=run.compute.levers.compile)
         costs = []
         for (count, epoch), each in step_passes(run, model, batch, num_classes=data.num_classes).items():
-            seconds = _median(lambda epoch=epoch: step(batch, epoch=epoch), steps, device)  # type: ignore[misc]
+            seconds = median_seconds(lambda epoch=epoch: step(batch, epoch=epoch), steps, device)  # type: ignore[misc]
             costs.append(Cost((count, epoch), each, seconds, each.units * forward * len(x)))
         rates = {
             "matrix": matrix_rate(device, run.compute.levers.precision),
@@ -124,7 +121,7 @@ def _noise(run: Run) -> tuple[ImageSet, int]:
     name, size = run.data.name, run.data.batch_size
     if name in KNOWN:
         shape, classes, images = KNOWN[name]
-        images = (run.data.subset or images) - (run.data.validation or min(1_000, images // 20))
+        images = min(run.data.subset or images, images - (run.data.validation or min(1_000, images // 20)))
     else:
         data, _ = datasets(run.data, run.seed)
         shape, classes, images = data.image_shape, data.num_classes, len(data)
@@ -145,50 +142,6 @@ def flops(model: nn.Module, example: Tensor) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad(), crafting(model):
         model(example[:1])
     return float(counter.get_total_flops())
-
-
-def matrix_rate(device: torch.device, precision: str) -> float:
-    """Operations a second in a product of two square matrices.
-
-    Example:
-        >>> matrix_rate(torch.device("cpu"), "fp32") > 0
-        True
-    """
-    n = MATRIX.get(device.type, 1_024)
-    a = torch.rand(n, n, device=device, dtype=_dtype(precision))
-    return 2.0 * n**3 / _median(lambda: a @ a, 7, device)
-
-
-def convolution_rate(device: torch.device, precision: str) -> float:
-    """Operations a second in a 3x3 convolution from 64 to 64 channels of 32x32 images, channels-last.
-
-    Example:
-        >>> convolution_rate(torch.device("cpu"), "fp32") > 0
-        True
-    """
-    images = IMAGES.get(device.type, 64)
-    options: dict[str, Any] = {"device": device, "dtype": _dtype(precision)}
-    x = torch.rand(images, 64, 32, 32, **options).contiguous(memory_format=torch.channels_last)
-    w = torch.rand(64, 64, 3, 3, **options).contiguous(memory_format=torch.channels_last)
-    with torch.no_grad():
-        seconds = _median(lambda: nn.functional.conv2d(x, w, padding=1), 7, device)
-    return 2.0 * images * 32 * 32 * 64 * 64 * 9 / seconds
-
-
-def _dtype(precision: str) -> torch.dtype:
-    return torch.bfloat16 if precision == "bf16" else torch.float32
-
-
-def _median(work: Callable[[], object], times: int, device: torch.device) -> float:
-    """Seconds, after one time that warms up."""
-    seconds = []
-    for _ in range(times + 1):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
 
 
 def _peak(device: torch.device) -> int:

@@ -19,12 +19,14 @@ from torch.optim.optimizer import Optimizer
 from uiat.attacks import PGD
 from uiat.checks import check_shapes, check_values
 from uiat.data import Batch
-from uiat.errors import UserError
+from uiat.errors import UserError, nearest
 from uiat.memory import keep_memory
 from uiat.objectives import Examples, Objective, total
 from uiat.processes import share
 from uiat.recompute import blocks, recomputed
 from uiat.weights import adversarial_weights, average_statistics
+
+PRECISIONS = ("fp32", "bf16")
 
 
 class Step:
@@ -51,7 +53,7 @@ class Step:
         recompute: bool,
     ) -> None:
         # Inner problems run the same parameters through one fixed graph many times a step; training passes do not.
-        self.crafted = _compiled(model) if compile else model
+        self.crafted = compiled(model) if compile else model
         self.trained = _parallel(model)
         self.model, self.objective, self.optimizer, self.state = model, objective, optimizer, state
         self.num_classes, self.autocast = num_classes, autocast
@@ -161,14 +163,48 @@ def _parallel(model: nn.Module) -> nn.Module:
         return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def _compiled(model: nn.Module) -> nn.Module:
-    """The same module, its forward pass compiled for each shape of images that it meets."""
-    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    if on_cpu and shutil.which(compiler) is None:
-        raise UserError(f"compile needs a C++ compiler, but there is no {compiler}: install one, or train without")
-    compiled: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
-    return compiled
+def compiled(model: nn.Module) -> nn.Module:
+    """The same module, its forward pass compiled for each shape of images that it meets.
+
+    Raises:
+        UserError: there is no compiler.
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> not can_compile(torch.device("cpu")) or compiled(model).weight is model.weight
+        True
+    """
+    if not can_compile(next(model.parameters()).device):
+        raise UserError(f"compile needs a C++ compiler, but there is no {_compiler()}: install one, or train without")
+    result: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
+    return result
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether this machine has what torch.compile needs for the device: on a CPU, a C++ compiler.
+
+    Example:
+        >>> can_compile(torch.device("cuda"))
+        True
+    """
+    return device.type != "cpu" or shutil.which(_compiler()) is not None
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Where passes are computed in bf16, or, with "fp32", as they are.
+
+    Example:
+        >>> with autocast(torch.device("cpu"), "bf16"):
+        ...     nn.Linear(2, 2)(torch.zeros(1, 2)).dtype
+        torch.bfloat16
+    """
+    if precision not in PRECISIONS:
+        raise nearest("precision", precision, PRECISIONS)
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def make_step(
@@ -223,17 +259,13 @@ def make_step(
     device = next(model.parameters()).device
     keep_memory(device)
     state = objective.init(num_classes=num_classes, image_shape=image_shape, num_examples=num_examples).to(device)
-
-    def autocast() -> AbstractContextManager[object]:
-        return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-
     return Step(
         model,
         objective,
         optimizer,
         state=state,
         num_classes=num_classes,
-        autocast=autocast,
+        autocast=partial(autocast, device, precision),
         clip_norm=clip_norm,
         awp=awp,
         awp_from_epoch=awp_from_epoch,

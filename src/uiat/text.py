@@ -91,7 +91,8 @@ def _leaf(hint: Any, value: Any, path: str) -> Any:
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Input should be ")
+        # Of a union, each member has its own.
+        reason = " or ".join(e["msg"].removeprefix("Input should be ") for e in error.errors())
         if get_origin(hint) is Literal:
             raise nearest(path, str(value), map(str, get_args(hint))) from None
         raise UserError(f"{path} should be {reason}, not {value!r}") from None

@@ -15,6 +15,7 @@ from uiat.data import Folder, ImageSet, loader_for
 from uiat.errors import UserError
 from uiat.folders import check_new, held, new_folder
 from uiat.inverse import UniversalPerturbation
+from uiat.levers import settled
 from uiat.objectives import UIAT, AnyObjective, Objective
 from uiat.runs import (
     CUSTOM,
@@ -105,9 +106,9 @@ def prepared(run: Run, *, run_dir: str | Path | None = None, listener: Listener 
         spec = model_spec(run, training_set)
         model = models.build(**spec).to(device)
         training = _training(run, model, training_set, held_out, listener=listener)
-        folder = new_folder(run, run_dir)
+        folder = new_folder(training.run, run_dir)
         with held(folder):
-            training.store = Store(folder, run, spec, identity(training_set))
+            training.store = Store(folder, training.run, spec, identity(training_set))
             yield training
 
 
@@ -264,9 +265,9 @@ def fit(
         inside.enter_context(seeded(seed, training_device(model)))
         training = _training(run, model, data, held_out, listener=listener)
         if run_dir is not None:
-            folder = new_folder(run, run_dir)
+            folder = new_folder(training.run, run_dir)
             inside.enter_context(held(folder))
-            training.store = Store(folder, run, _own_spec(data), identity(data))
+            training.store = Store(folder, training.run, _own_spec(data), identity(data))
         training.fit()
     return _trained(training)
 
@@ -312,6 +313,8 @@ def _training(
         channels_last=last,
         num_workers=run.data.workers,
     )
+    steps = len(loader) * run.optimisation.epochs
+    run = settled(run, model, image_shape=loader.image_shape, num_classes=loader.num_classes, steps=steps)
     return Training(run, model, loader, held_out, listener=listener)
 
 
