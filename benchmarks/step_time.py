@@ -2,6 +2,7 @@
 
     python benchmarks/step_time.py --root DATA --rounds 7 --threads 2
     python benchmarks/step_time.py --root DATA --only small-cnn --threads 1
+    python benchmarks/step_time.py --root DATA --levers
 
 A case is a network and a batch of CIFAR-10; a round takes one step of every way. Each way has a process of its own,
 because ours tells the allocator to keep memory. "Baseline" is the loop of much research code: single precision, NCHW,
@@ -38,13 +39,12 @@ Step = Callable[[], object]
 
 
 class OneByOne(Dataset):
-    """CIFAR-10 as a DataLoader's worker serves it: cropped, mirrored and converted image by image."""
+    """Images as a DataLoader's worker serves them: cropped, mirrored and converted one by one."""
 
-    def __init__(self, root: str | None) -> None:
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         from torchvision import transforms
 
-        data = open_data("cifar10", "train", root=root)
-        self.images, self.labels = data.images.permute(0, 2, 3, 1).numpy(), data.labels
+        self.images, self.labels = images.permute(0, 2, 3, 1).numpy(), labels
         steps = [transforms.ToPILImage(), transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
         self.change = transforms.Compose([*steps, transforms.ToTensor()])
 
@@ -131,18 +131,20 @@ def art(name: str, root: str | None) -> Step:
 
 def one_by_one(name: str, root: str | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of a DataLoader with two workers."""
-    return iter(cycle(DataLoader(OneByOne(root), CASES[name], shuffle=True, num_workers=2, drop_last=True)))
+    data = open_data("cifar10", "train", root=root)
+    images = OneByOne(data.images, data.labels)
+    return iter(cycle(DataLoader(images, CASES[name], shuffle=True, num_workers=2, drop_last=True)))
 
 
 def ours(
-    objective: str, *, compiled: bool = False, precision: Literal["fp32", "bf16"] = "fp32"
+    objective: str, *, compiled: bool = False, precision: Literal["fp32", "bf16"] = "fp32", last: bool = True
 ) -> Callable[[str, str | None], Step]:
-    """Our step, channels-last; compiled or not, in either precision."""
+    """Our step, channels-last or not, compiled or not, in either precision."""
 
     def make(name: str, root: str | None) -> Step:
-        model = network(name).to(memory_format=torch.channels_last)
+        model = network(name).to(memory_format=torch.channels_last if last else torch.contiguous_format)
         data = open_data("cifar10", "train", root=root)
-        batches = cycle(Loader(data, batch_size=CASES[name], augment="crop-flip", channels_last=True).epoch(0))
+        batches = cycle(Loader(data, batch_size=CASES[name], augment="crop-flip", channels_last=last).epoch(0))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
         attack = uiat.PGD(threat=uiat.Linf(EPSILON), step_size=STEP, steps=STEPS)
         natural = uiat.PGD(threat=uiat.Linf(EPSILON), step_size=STEP, steps=STEPS, loss="kl", start="gaussian")
@@ -171,6 +173,17 @@ WAYS = {
     "ours, TRADES": ours("trades"),
     "ours, TRADES, bf16, compiled": ours("trades", compiled=True, precision="bf16"),
 }
+# Each lever of speed alone, and together.
+LEVERS = {
+    "baseline": baseline,
+    "no gradients of weights while crafting, eval mode": ours("pgd-at", last=False),
+    "and channels-last": ours("pgd-at"),
+    "and bf16": ours("pgd-at", last=False, precision="bf16"),
+    "and compiled": ours("pgd-at", last=False, compiled=True),
+    "and channels-last, compiled": ours("pgd-at", compiled=True),
+    "and channels-last, bf16": ours("pgd-at", precision="bf16"),
+    "all of them": ours("pgd-at", compiled=True, precision="bf16"),
+}
 
 
 def begin(way: str, name: str, root: str | None, threads: int) -> None:
@@ -178,7 +191,7 @@ def begin(way: str, name: str, root: str | None, threads: int) -> None:
     global mine
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
-    mine = WAYS[way](name, root)
+    mine = (WAYS | LEVERS)[way](name, root)
 
 
 def go() -> tuple[float, float]:
@@ -216,11 +229,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", help="folder of the data sets")
     parser.add_argument("--only", help="networks, comma-separated; all by default")
+    parser.add_argument("--levers", action="store_true", help="each lever alone and together, in place of the ways")
     parser.add_argument("--ways", help="ways of writing a step, separated by semicolons; all by default")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each process")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    ways = arguments.ways.split(";") if arguments.ways else list(WAYS)
+    ways = arguments.ways.split(";") if arguments.ways else list(LEVERS if arguments.levers else WAYS)
     for name in arguments.only.split(",") if arguments.only else CASES:
         case(name, arguments.root, rounds=arguments.rounds, threads=arguments.threads, ways=ways)
     facts = {k: environment()[k] for k in ("torch", "processor", "cores")}

@@ -60,3 +60,13 @@ def test_a_killed_process_ends_the_run_and_it_goes_on_in_another_number(tmp_path
     assert on.returncode == 0, on.stderr
     assert "began in 2 processes and goes on in 1" in on.stdout + on.stderr
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_large_model_of_timm_trains_in_two_processes_with_recomputation(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    model = ("model.name=timm:test_resnet", "compute.recompute=true", "optimisation.accumulate=2")
+    less = ("data.subset=64", "data.batch_size=32", "optimisation.epochs=1", "objective.attack.steps=2")
+    run = torchrun(2, "-m", "uiat", "train", "digits-uiat", *model, *less, "--run-dir", folder)
+    output, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, output
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
