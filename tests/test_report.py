@@ -13,6 +13,7 @@ import yaml
 
 import tiny
 import uiat
+from uiat import recipes
 from uiat.cli import main
 from uiat.files import write_json, write_tensors
 from uiat.report import Sample, Samples, check_out, read_all, read_files, write_report
@@ -21,6 +22,7 @@ from uiat.report.content import threat_text
 from uiat.report.groups import cautions, grouped, spread
 from uiat.report.pictures import magnified, png
 from uiat.report.references import PUBLISHED, compared, method
+from uiat.text import to_dict
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -203,7 +205,9 @@ def test_the_published_numbers_are_possible():
         assert 20 < one.low <= one.high < 95
     keys = [(model, one.method, one.attack, one.data) for one in PUBLISHED for model in one.models]
     assert len(keys) == len(set(keys))
-    assert method({"objective": {"name": "pgd-at", "attack": {"steps": 1, "start": "uniform"}}}) == "fgsm-rs"
+    for name in ("fgsm", "fgsm-rs", "n-fgsm", "grad-align"):
+        assert method(to_dict(recipes.get(f"cifar10-small-{name}"))) == name
+    assert method(to_dict(recipes.get("cifar10-small-pgd-at"))) == "pgd-at"
 
 
 def test_runs_of_other_data_and_threats_are_compared_only_after_saying_so(tmp_path):

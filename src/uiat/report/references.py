@@ -68,6 +68,9 @@ PUBLISHED: tuple[Reference, ...] = (
     *_of(RESNET18, "trades-awp", pgd_10=(55.9, 55.9, MAIR), autoattack=(51.6, 51.6, MAIR)),
     *_of(RESNET18, "mart-awp", pgd_10=(57.6, 57.6, MAIR), autoattack=(50.0, 50.0, MAIR)),
     *_of(RESNET18, "fgsm-rs", clean=(83.3, 83.3, BENCH), pgd_50_10=(46.1, 46.1, BENCH), autoattack=(43.2, 43.2, BENCH)),
+    *_of(RESNET18, "n-fgsm", clean=(81.2, 81.2, QUB), pgd_50_10=(47.4, 47.4, QUB), autoattack=(45.2, 45.2, QUB)),
+    *_of(RESNET18, "grad-align", clean=(79.8, 79.8, BENCH), pgd_50_10=(44.5, 44.5, BENCH)),
+    *_of(RESNET18, "grad-align", autoattack=(43.9, 43.9, BENCH)),
     *_of(_WRN28, "pgd-at", pgd_10=(56.0, 56.0, MAIR), autoattack=(52.0, 52.1, MAIR)),
     *_of(_WRN28, "trades", pgd_10=(56.8, 56.8, MAIR), autoattack=(52.8, 52.8, MAIR)),
     *_of(_WRN28, "mart", clean=(83.0, 83.0, DHAT), pgd_10=(56.2, 57.7, MAIR), autoattack=(50.7, 51.3, MAIR)),
@@ -95,7 +98,11 @@ def method(config: Mapping[str, Any]) -> str:
     objective = config.get("objective") or {}
     name, attack = str(objective.get("name")), objective.get("attack") or {}
     if name == "pgd-at" and attack.get("steps") == 1:
-        name = "fgsm-rs" if attack.get("start") == "uniform" else "fgsm"
+        name = "fgsm"
+        if objective.get("alignment"):
+            name = "grad-align"
+        elif attack.get("start", "uniform") == "uniform":
+            name = "fgsm-rs" if attack.get("bounded", True) else "n-fgsm"
     return f"{name}-awp" if (config.get("optimisation") or {}).get("awp") else name
 
 
