@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 import uiat
-from uiat import Linf, override, recipes
+from uiat import Batch, Linf, models, override, recipes
+from uiat.objectives import baselines
+from uiat.objectives import uiat as uiat_module
 from uiat.objectives.alignment import misalignment
+from uiat.processes import Share
 from uiat.recipes import ENDINGS, SINGLE_STEP
 
 
@@ -48,6 +51,43 @@ def test_a_start_outside_of_a_ball_that_binds_is_refused() -> None:
         uiat.PGD(threat=Linf(0.1), step_size=0.1, start_radius=2.0)
     with pytest.raises(uiat.UserError, match="start_radius must be positive"):
         uiat.PGD(threat=Linf(0.1), step_size=0.1, start_radius=0.0)
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_misalignment_is_of_the_model_as_it_is_attacked(monkeypatch, mode: str) -> None:
+    """In eval mode an image's gradient is its own affair; in train mode the rest of its batch has a part in it."""
+    model = models.build("preact-resnet8", num_classes=2, image_shape=(3, 16, 16), width=8)
+    x, y = torch.rand(8, 3, 16, 16), torch.arange(8) % 2
+    model(x)  # so that there are statistics
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    noise = 0.2 * torch.rand_like(x) - 0.1
+    monkeypatch.setattr(Share, "drawn", lambda self, like, fill: noise[: len(like)])
+    whole = misalignment(model, x, y, Linf(0.1), batchnorm=mode)
+    alone = misalignment(model, x[:4], y[:4], Linf(0.1), batchnorm=mode)
+    assert torch.allclose(whole[:4], alone, atol=1e-4) is (mode == "eval")
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    whole.mean().backward()
+    assert all(p.grad is not None for p in model.parameters() if p.ndim > 1)
+
+
+@pytest.mark.parametrize("batchnorm", ["eval", "train"])
+@pytest.mark.parametrize("method", ["grad-align", "grad-align-uiat"])
+def test_the_attack_says_in_which_mode_gradients_are_aligned(monkeypatch, method: str, batchnorm: str) -> None:
+    seen = []
+
+    def note(*given: object, batchnorm: str) -> torch.Tensor:
+        seen.append(batchnorm)
+        return torch.zeros(4)
+
+    for module in (baselines, uiat_module):
+        monkeypatch.setattr(module, "misalignment", note)
+    objective = override(recipes.get(f"digits-{method}"), [("objective.attack.batchnorm", batchnorm)]).objective
+    model = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step = uiat.make_step(model, objective, optimizer, num_classes=10, image_shape=(1, 8, 8))
+    step(Batch(torch.rand(4, 1, 8, 8), torch.arange(4), torch.arange(4)), epoch=0)
+    assert seen == [batchnorm]
 
 
 def test_misalignment_is_of_directions_and_trains_weights() -> None:

@@ -69,12 +69,9 @@ def repeated_pass(model: nn.Module) -> Iterator[None]:
 def crafting(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
     """The model as an inner problem sees it: parameters frozen, nothing about it changed afterwards, errors included.
 
-    The BatchNorm policy of crafting (UIAT and most of its peers craft in eval mode; which one is a choice, PAPER.md).
-
     Args:
-        model: any module; each submodule's mode and each parameter's requires_grad are restored one by one.
-        batchnorm: "eval" puts the whole model in eval mode (dropout off, running statistics). "train" puts only the
-            BatchNorm layers in train mode (statistics of the batch, running statistics untouched).
+        model: any module; each parameter's requires_grad is restored one by one.
+        batchnorm: as in `attacked`.
 
     Example:
         >>> model = nn.Linear(2, 2).train()
@@ -84,16 +81,41 @@ def crafting(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator
         >>> print(model.training, model.weight.requires_grad)
         True True
     """
-    training = [m for m in model.modules() if m.training]
     trainable = [p for p in model.parameters() if p.requires_grad]
+    for p in trainable:
+        p.requires_grad_(False)
+    try:
+        with attacked(model, batchnorm=batchnorm):
+            yield
+    finally:
+        for p in trainable:
+            p.requires_grad_(True)
+
+
+@contextmanager
+def attacked(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
+    """The model in the mode in which it is attacked, its statistics untouched; parameters keep their gradients.
+
+    The BatchNorm policy of crafting (UIAT and most of its peers craft in eval mode; which one is a choice, PAPER.md).
+
+    Args:
+        model: any module; each submodule's mode is restored one by one.
+        batchnorm: "eval" puts the whole model in eval mode (dropout off, running statistics). "train" puts only the
+            BatchNorm layers in train mode (statistics of the batch, running statistics untouched).
+
+    Example:
+        >>> model = nn.Linear(2, 2).train()
+        >>> with attacked(model):
+        ...     print(model.training, model.weight.requires_grad)
+        False True
+    """
+    training = [m for m in model.modules() if m.training]
     for m in training:
         m.training = False
     norms = [m for m in _batch_norms(model) if batchnorm == "train"]
     asleep = [m for m in norms if m not in training]
     for m in norms:
         m.training = True
-    for p in trainable:
-        p.requires_grad_(False)
     try:
         with frozen_statistics(model):
             yield
@@ -102,5 +124,3 @@ def crafting(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator
             m.training = False
         for m in training:
             m.training = True
-        for p in trainable:
-            p.requires_grad_(True)

@@ -117,7 +117,9 @@ class PGDAT:
         ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
         terms = {"adv_ce": ce, "correct": correct(logits, examples.y)}
         if self.alignment:
-            terms["alignment"] = self.alignment * misalignment(model, examples.x, examples.y, self.attack.threat)
+            threat, mode = self.attack.threat, self.attack.batchnorm
+            found = misalignment(model, examples.x, examples.y, threat, batchnorm=mode)
+            terms["alignment"] = self.alignment * found
         return terms
 
 

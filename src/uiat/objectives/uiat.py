@@ -146,7 +146,9 @@ class UIAT:
             pair = (log_inv, log_adv) if self.kl == "inverse-adversarial" else (log_adv, log_inv)
             terms["inverse_kl"] = examples.weight * losses.kl(*pair)
         if self.alignment:
-            terms["alignment"] = self.alignment * misalignment(model, examples.x, examples.y, self.attack.threat)
+            threat, mode = self.attack.threat, self.attack.batchnorm
+            found = misalignment(model, examples.x, examples.y, threat, batchnorm=mode)
+            terms["alignment"] = self.alignment * found
         return terms
 
     def _log_target(self, model: nn.Module, examples: Examples) -> Tensor:
