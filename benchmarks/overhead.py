@@ -71,6 +71,7 @@ def main() -> None:
         ),
         model=uiat.Model(name="small-cnn"),
         optimisation=uiat.Optimisation(epochs=arguments.epochs, learning_rate=0.05),
+        compute=uiat.Compute(precision="auto"),  # the faster the step, the more the rest of it counts
     )
     print("| epoch | steps, s | beside them, % | memory, MiB |\n|---|---|---|---|")
     # The display of a terminal, drawn to nowhere.
@@ -82,7 +83,7 @@ def main() -> None:
             training.fit()
     print("\n".join(told.lines))
     facts = environment()
-    print(f"\n{facts['processor']}, {arguments.threads} of {facts['cores']} cores, torch {facts['torch']}")
+    print(f"\n{training.run.compute.precision}, {facts['processor']}, {arguments.threads} of {facts['cores']} cores, torch {facts['torch']}")
 
 
 if __name__ == "__main__":

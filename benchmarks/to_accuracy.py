@@ -93,11 +93,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", help="folder of the data sets")
     parser.add_argument("--recipe", default="cifar10-small-pgd-at")
+    parser.add_argument("--images", type=int, help="of the training set; the recipe's by default")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     settings = [("seed", str(arguments.seed)), *([("data.root", arguments.root)] if arguments.root else [])]
+    settings += [("data.subset", str(arguments.images))] if arguments.images else []
     run = uiat.override(uiat.recipes.get(arguments.recipe), settings)
     print("| loop | epochs | PGD-20, % | minutes | of the processor | times faster |\n|---|---|---|---|---|---|")
     mark, wall, spent = research(run)
@@ -109,7 +111,7 @@ def main() -> None:
         if reached >= mark:
             break
     facts = {k: environment()[k] for k in ("torch", "processor", "cores", "threads")}
-    print(f"\n1,000 held-out images, seed {arguments.seed}, {facts}")
+    print(f"\n{run.data.subset} training and 1,000 held-out images, seed {arguments.seed}, {facts}")
 
 
 if __name__ == "__main__":
