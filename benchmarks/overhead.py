@@ -83,7 +83,8 @@ def main() -> None:
             training.fit()
     print("\n".join(told.lines))
     facts = environment()
-    print(f"\n{training.run.compute.precision}, {facts['processor']}, {arguments.threads} of {facts['cores']} cores, torch {facts['torch']}")
+    threads = f"{arguments.threads} of {facts['cores']} cores"
+    print(f"\n{training.run.compute.precision}, {facts['processor']}, {threads}, torch {facts['torch']}")
 
 
 if __name__ == "__main__":
