@@ -1,5 +1,6 @@
 """Auto-PGD: closed forms, the schedule by hand, what always holds, what a batch has no say in, the reference."""
 
+import logging
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from helpers import Binary, Blocks, Passes, assert_untouched, batch, cnn, interior, mlp, snapshot
+from helpers import Binary, Blocks, Passes, assert_as_strong, assert_untouched, batch, cnn, interior, mlp, snapshot
 from test_threat import length, slack
 from uiat import L1, L2, PGD, Linf, data, losses, models
 from uiat.attacks.apgd import APGD, checkpoints
@@ -496,6 +497,7 @@ def test_verdicts_are_those_of_the_reference(digits, threat, loss):
     targets = {"targets": 2} if loss == "targeted-dlr" else {}
     stands = survivors(APGD(threat=threat, loss=loss, iterations=20, **targets), model, x, y)
     settings = {"n_iter": 20, "norm": threat.norm, "eps": float(threat.epsilon), "device": torch.device("cpu")}
+    settings["logger"] = logging.getLogger("reference")  # told of zero gradients, which would be warnings without it
     if loss == "targeted-dlr":
         theirs = reference.APGDAttack_targeted(model, n_target_classes=2, **settings)
     else:
@@ -503,5 +505,4 @@ def test_verdicts_are_those_of_the_reference(digits, threat, loss):
     with crafting(model):
         expected = model(theirs.perturb(x, y)).argmax(1) == y
     assert 0.2 < expected.float().mean() < 0.9
-    assert abs(stands.float().mean() - expected.float().mean()) < 0.035
-    assert (stands == expected).float().mean() > 0.93
+    assert_as_strong(stands, expected, weaker=0.035, agree=0.93)

@@ -78,7 +78,8 @@ def test_several_classes_are_reached_by_the_nearest_way():
     distance = gaps / torch.linalg.vector_norm(u[None] - u[y][:, None], dim=2)
     expected = distance.scatter(1, y[:, None], float("inf")).amin(1)
     found = minimum_norm(model, x, y, norm="L2", steps=100)
-    assert (found >= expected * (1 - 1e-4)).all()
+    # Gaps between logits are known to a rounding of the logits, which is all that there is next to a boundary.
+    assert (found >= expected * (1 - 1e-4) - 1e-6).all()
     assert (found <= 1.1 * expected).float().mean() > 0.8
 
 

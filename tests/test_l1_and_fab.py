@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from helpers import Binary, Blocks, Passes, batch, cnn, interior, mlp
+from helpers import Binary, Blocks, Passes, assert_as_strong, batch, cnn, interior, mlp
 from uiat import L2, PGD, Linf, data, models
 from uiat.attacks import FAB, SparseAPGD, Square, square
 from uiat.attacks.boundary import nearest_boundary
@@ -243,8 +243,7 @@ def digits():
 
 def close(stands, expected, *, agree):
     assert 0.1 < expected.float().mean() < 0.9
-    assert abs(stands.float().mean() - expected.float().mean()) < 0.05
-    assert (stands == expected).float().mean() > agree
+    assert_as_strong(stands, expected, weaker=0.05, agree=agree)
 
 
 @pytest.mark.parametrize("loss", ["ce", "dlr", "targeted-dlr"])
@@ -253,14 +252,18 @@ def test_apgd_breaks_what_the_reference_breaks(digits, loss):
     model, x, y = digits
     options = {"n_iter": 40, "norm": "L1", "eps": 1.3, "device": torch.device("cpu"), "use_largereps": True}
     options["logger"] = logging.getLogger("reference")  # told of zero gradients, which would be warnings without it
-    targeted = loss == "targeted-dlr"
-    if targeted:
-        theirs = module.APGDAttack_targeted(model, n_target_classes=2, **options)
-    else:
-        theirs = module.APGDAttack(model, loss=loss, **options)
-    expected = model(theirs.perturb(x, y)).argmax(1) == y
+
+    def reference(seed):
+        if loss == "targeted-dlr":
+            theirs = module.APGDAttack_targeted(model, n_target_classes=2, seed=seed, **options)
+        else:
+            theirs = module.APGDAttack(model, loss=loss, seed=seed, **options)
+        return model(theirs.perturb(x, y)).argmax(1) == y
+
+    expected, again = reference(0), reference(1)
     attack = SparseAPGD(threat=L1(1.3), loss=loss, iterations=40, targets=2)
-    close(survivors(attack, model, x, y), expected, agree=0.88)
+    within = (expected == again).float().mean()  # random starts decide about a tenth of the points
+    close(survivors(attack, model, x, y), expected, agree=within - 0.04)
 
 
 @pytest.mark.parametrize(

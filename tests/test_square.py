@@ -487,7 +487,7 @@ def test_it_breaks_what_the_reference_breaks(digits, threat):
     ours = stands.double().mean().item()
     assert 0.1 < ours < 0.9  # neither all nor nothing
     assert abs(ours - theirs.double().mean().item()) < 0.03
-    assert ours < narrower.double().mean().item() + 0.01
+    assert ours < narrower.double().mean().item() + 0.02  # the one is weaker; a standard error is 0.015
     between = (stands[:, None] == theirs[None]).double().mean().item()
     within = (theirs[0] == theirs[1]).double().mean().item()
     assert between > within - 0.04

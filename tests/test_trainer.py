@@ -51,7 +51,11 @@ def test_what_training_gives(trained):
 def test_the_folder_gives_back_what_training_gave(trained):
     model, inverse = uiat.load(trained.folder), uiat.load_inverse(trained.folder)
     x = torch.rand(5, 1, 8, 8)
-    assert torch.equal(model(x), trained.model(x))
+    for name, value in trained.model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    torch.testing.assert_close(
+        model(x), trained.model(x)
+    )  # in another memory format, for which there are other kernels
     assert model.threat == trained.model.threat
     assert torch.equal(inverse.z, trained.inverse.z)
     assert inverse.threat == trained.inverse.threat

@@ -69,6 +69,8 @@ def repeated_pass(model: nn.Module) -> Iterator[None]:
 def crafting(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
     """The model as an inner problem sees it: parameters frozen, nothing about it changed afterwards, errors included.
 
+    The BatchNorm policy of crafting (UIAT and most of its peers craft in eval mode; which one is a choice, PAPER.md).
+
     Args:
         model: any module; each parameter's requires_grad is restored one by one.
         batchnorm: as in `attacked`.
@@ -95,8 +97,6 @@ def crafting(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator
 @contextmanager
 def attacked(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
     """The model in the mode in which it is attacked, its statistics untouched; parameters keep their gradients.
-
-    The BatchNorm policy of crafting (UIAT and most of its peers craft in eval mode; which one is a choice, PAPER.md).
 
     Args:
         model: any module; each submodule's mode is restored one by one.
