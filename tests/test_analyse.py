@@ -12,6 +12,7 @@ import uiat
 from uiat import UIAT, Linf, UniversalInverse, UserError, analyse
 from uiat.analyse.result import compact
 from uiat.analyse.study import subjects
+from uiat.analyse.style import look
 from uiat.cli import main
 
 ATTACK = tiny.attack()
@@ -217,3 +218,8 @@ def test_numbers_in_a_list_stay_on_one_line():
     value = {"a": [0.5, None, "x, y"], "b": [[1, 2], [3, 4]], "c": {"d": []}}
     assert json.loads(compact(value)) == value
     assert '"a": [0.5, null, "x, y"]' in compact(value)
+
+
+def test_many_runs_are_told_apart_in_a_figure():
+    marks = [(one["color"], one["marker"]) for one in map(look, range(40))]
+    assert len(set(marks)) == 40

@@ -7,7 +7,8 @@ from typing import Any
 WIDTH = 5.2  # inches: at 390 pixels, a phone's width, text of 11 points is still 11 pixels high
 # Okabe & Ito (2008), which colour-blind readers tell apart, without the yellow that paper swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7F7F7F")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# Of another number than the colours, so that a ninth run has the first's colour with a marker of its own.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
 STYLE = {
