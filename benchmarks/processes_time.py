@@ -3,9 +3,8 @@
     python benchmarks/processes_time.py --root DATA --rounds 5
 
 Each trains `cifar10-small-pgd-at` and `-uiat` for two short epochs with the same batches of 64 images, of which the
-second is counted: the first warms up. "Of it, exchange" is the part of a two-process step that is left when a process
-alone has taken half a batch in the same time, measured as one process with one thread and batches of 32, two of them
-side by side that know nothing of one another.
+second is counted: the first warms up. Beside them, two processes that know nothing of one another, with batches of 32:
+what two would do that had nothing to exchange.
 """
 
 import argparse

@@ -66,20 +66,21 @@ def baseline(name: str, root: str | None) -> Step:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     batches = one_by_one(name, root)
 
-    def step() -> None:
-        x, y = next(batches)
-        model.train()
-        x_adv = (x + torch.empty_like(x).uniform_(-EPSILON, EPSILON)).clamp(0, 1)
-        for _ in range(STEPS):
-            x_adv.requires_grad_()
-            F.cross_entropy(model(x_adv), y).backward()
-            x_adv = x_adv.detach() + STEP * x_adv.grad.sign()
-            x_adv = torch.min(torch.max(x_adv, x - EPSILON), x + EPSILON).clamp(0, 1)
-        optimizer.zero_grad()
-        F.cross_entropy(model(x_adv), y).backward()
-        optimizer.step()
+    return lambda: research_step(model, optimizer, *next(batches), epsilon=EPSILON, step=STEP, steps=STEPS)
 
-    return step
+
+def research_step(model, optimizer, x, y, *, epsilon: float, step: float, steps: int) -> None:
+    """PGD in training mode, whose backward passes fill the gradients of the weights, and an update."""
+    model.train()
+    x_adv = (x + torch.empty_like(x).uniform_(-epsilon, epsilon)).clamp(0, 1)
+    for _ in range(steps):
+        x_adv.requires_grad_()
+        F.cross_entropy(model(x_adv), y).backward()
+        x_adv = x_adv.detach() + step * x_adv.grad.sign()
+        x_adv = torch.min(torch.max(x_adv, x - epsilon), x + epsilon).clamp(0, 1)
+    optimizer.zero_grad()
+    F.cross_entropy(model(x_adv), y).backward()
+    optimizer.step()
 
 
 def trades_loss(name: str, root: str | None) -> Step:

@@ -14,8 +14,7 @@ import time
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
-from step_time import OneByOne
+from step_time import OneByOne, research_step
 from torch.utils.data import DataLoader
 
 import uiat
@@ -50,18 +49,9 @@ def research(run: uiat.Run) -> tuple[float, float, float]:
     batches = DataLoader(images, run.data.batch_size, shuffle=True, num_workers=2, drop_last=True)
     scheduler = make_scheduler(optimizer, config, steps_per_epoch=len(batches))
     start, spent = time.perf_counter(), time.process_time()
-    model.train()
     for _ in range(config.epochs):
         for x, y in batches:
-            x_adv = (x + torch.empty_like(x).uniform_(-epsilon, epsilon)).clamp(0, 1)
-            for _ in range(attack.steps):
-                x_adv.requires_grad_()
-                F.cross_entropy(model(x_adv), y).backward()
-                x_adv = x_adv.detach() + step * x_adv.grad.sign()
-                x_adv = torch.min(torch.max(x_adv, x - epsilon), x + epsilon).clamp(0, 1)
-            optimizer.zero_grad()
-            F.cross_entropy(model(x_adv), y).backward()
-            optimizer.step()
+            research_step(model, optimizer, x, y, epsilon=epsilon, step=step, steps=attack.steps)
             scheduler.step()
     took = time.perf_counter() - start, time.process_time() - spent
     return robust(model, held_out), *took

@@ -15,21 +15,8 @@ ORDER = [
     *("inverse", "evaluation", "objectives"),
     *("weights", "checkpoint", "config", "text", "optim", "guards", "recompute", "step"),
     *("signals", "store", "validation", "training", "folders", "runs"),
-    *(
-        "passes",
-        "levers",
-        "trainer",
-        "cost",
-        "recipes",
-        "grid",
-        "paper",
-        "analyse",
-        "report",
-        "progress",
-        "trackers",
-        "cli",
-        "__main__",
-    ),
+    *("passes", "levers", "trainer", "cost", "recipes", "grid", "paper"),
+    *("analyse", "report", "progress", "trackers", "cli", "__main__"),
 ]
 
 # Where "everything above it" would be too much.

@@ -53,9 +53,8 @@ def test_the_folder_gives_back_what_training_gave(trained):
     x = torch.rand(5, 1, 8, 8)
     for name, value in trained.model.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
-    torch.testing.assert_close(
-        model(x), trained.model(x)
-    )  # in another memory format, for which there are other kernels
+    # The one is in another memory format, for which there are other kernels.
+    torch.testing.assert_close(model(x), trained.model(x))
     assert model.threat == trained.model.threat
     assert torch.equal(inverse.z, trained.inverse.z)
     assert inverse.threat == trained.inverse.threat
