@@ -54,7 +54,7 @@ STUDIES: dict[str, Study] = {
     ),
     "digits-ablation": _ablation("digits", []),
     "cifar10-ablation": _ablation(
-        "cifar10-small", ["data.validation=2000", "compute.precision=fp32", "compute.compile=true"]
+        "cifar10-small", ["data.validation=2000", "compute.precision=bf16", "compute.compile=false"]
     ),
 }
 

@@ -202,12 +202,14 @@ class Levers:
     Args:
         precision: of forward and backward passes.
         channels_last: memory format.
-        compile: the inner problems' passes.
+        compile: the inner problems' passes; on a GPU the training passes too.
+        cuda_graphs: record the step and replay it, on a GPU.
     """
 
     precision: Literal["fp32", "bf16"]
     channels_last: bool
     compile: bool
+    cuda_graphs: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,14 +220,15 @@ class Compute:
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
         precision: "fp32"; "bf16" autocast with weights in fp32; "auto": bf16 where convolutions are faster in it.
         channels_last: memory format of images and weights; faster for most convolutions.
-        compile: compile the model for the inner problems, where most of a step goes: for runs of more than a few
-            minutes; needs a C++ compiler. Weights then differ in the last digits from those of a run without. "auto":
-            where the run is long enough, and a compiled pass is faster on this machine. The folder of a run says what
-            "auto" came to.
+        compile: compile the model for the inner problems, in runs of more than a few minutes; needs a C++ compiler.
+            Weights then differ in the last digits. "auto": where the run is long enough and a compiled pass is faster
+            on this machine; the folder of a run says what "auto" came to.
+        cuda_graphs: on a GPU, record a step once an epoch and launch it at once from then on (see `uiat.graphs`).
         recompute: activation checkpointing: keep the outputs of blocks alone, and compute the rest again for the
             backward pass. Less memory, a third more time; not together with compile.
         sync_batchnorm: of several processes on GPUs, BatchNorm by the statistics of the whole batch.
-        plain: every lever of speed off, for comparison: fp32, channels first, nothing compiled, the optimiser unfused.
+        plain: every lever of speed off, for comparison: fp32, channels first, nothing compiled or
+            recorded, the optimiser unfused.
         checkpoint_minutes: minutes between checkpoints inside an epoch; each epoch ends with one anyway.
         checkpoint_steps: steps between checkpoints inside an epoch; none by default.
 
@@ -238,6 +241,7 @@ class Compute:
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     channels_last: bool = True
     compile: bool | Literal["auto"] = False
+    cuda_graphs: bool = True
     recompute: bool = False
     sync_batchnorm: bool = False
     plain: bool = False
@@ -258,9 +262,10 @@ class Compute:
             'fp32'
         """
         if self.plain:
-            return Levers(precision="fp32", channels_last=False, compile=False)
+            return Levers(precision="fp32", channels_last=False, compile=False, cuda_graphs=False)
         precision: Literal["fp32", "bf16"] = "fp32" if self.precision == "auto" else self.precision
-        return Levers(precision=precision, channels_last=self.channels_last, compile=self.compile is True)
+        more = {"channels_last": self.channels_last, "compile": self.compile is True, "cuda_graphs": self.cuda_graphs}
+        return Levers(precision=precision, **more)
 
 
 @dataclass(frozen=True, kw_only=True)

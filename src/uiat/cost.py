@@ -1,6 +1,7 @@
 """What a training step costs: passes counted as they are made, arithmetic, the floor of the machine, the time."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -104,10 +105,11 @@ def bill(run: Run, *, steps: int = 3) -> Bill:
         whole = images // len(x) * run.optimisation.epochs
         run = settled(run, model, image_shape=data.image_shape, num_classes=data.num_classes, steps=whole)
         forward = flops(model, x[:1])
-        step = own_step(run, model, batch, num_classes=data.num_classes, compile=run.compute.levers.compile)
+        step = own_step(run, model, batch, num_classes=data.num_classes, levers=run.compute.levers)
         costs = []
         for (count, epoch), each in step_passes(run, model, batch, num_classes=data.num_classes).items():
-            seconds = median_seconds(lambda epoch=epoch: step(batch, epoch=epoch), steps, device)  # type: ignore[misc]
+            work = partial(step, batch, epoch=epoch)
+            seconds = median_seconds(work, steps, device, warm=4 if step.graphed else 1)
             costs.append(Cost((count, epoch), each, seconds, each.units * forward * len(x)))
         rates = {
             "matrix": matrix_rate(device, run.compute.levers.precision),

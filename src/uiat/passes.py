@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uiat.config import Run
+from uiat.config import Levers, Run
 from uiat.data import Batch
 from uiat.inverse import UniversalInverse
 from uiat.modes import crafting
@@ -92,8 +92,10 @@ def _first_layer(model: nn.Module, example: Tensor) -> nn.Module:
     return met[0]
 
 
-def own_step(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, compile: bool = False) -> Step:
+def own_step(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, levers: Levers | None = None) -> Step:
     """The run's training step on the examples of one batch, as far as its cost goes: it hardly moves a weight.
+
+    Eager, unless there are levers: layers of compiled or recorded passes are not called one by one.
 
     Example:
         >>> from uiat import models
@@ -120,10 +122,11 @@ def own_step(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, comp
         clip_norm=config.clip_norm,
         awp=config.awp,
         awp_from_epoch=config.awp_from_epoch,
-        compile=compile,
+        compile=levers is not None and levers.compile,
         accumulate=config.accumulate,
         replays=config.replays,
         recompute=run.compute.recompute,
+        cuda_graphs=levers is not None and levers.cuda_graphs,
     )
 
 
@@ -137,7 +140,6 @@ def step_passes(run: Run, model: nn.Module, batch: Batch, *, num_classes: int) -
         >>> {k: v.units for k, v in step_passes(Run(), model, batch, num_classes=2).items()}
         {(30, 0): 28.0}
     """
-    # Not a compiled step: its layers are not called one by one, and could not count.
     step, found = own_step(run, model, batch, num_classes=num_classes), {}
     for count, epoch in phases(run):
         with counted(model, batch.x) as passes:

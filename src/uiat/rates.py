@@ -45,18 +45,18 @@ def _dtype(precision: str) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def median_seconds(work: Callable[[], object], times: int, device: torch.device) -> float:
-    """Seconds that the work takes, the median of so many times after one that warms up.
+def median_seconds(work: Callable[[], object], times: int, device: torch.device, *, warm: int = 1) -> float:
+    """Seconds that the work takes, the median of so many times after `warm` that warm up.
 
     Example:
         >>> median_seconds(lambda: None, 3, torch.device("cpu")) < 1
         True
     """
     seconds = []
-    for _ in range(times + 1):
+    for _ in range(times + warm):
         start = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
+    return statistics.median(seconds[warm:])

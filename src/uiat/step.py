@@ -20,6 +20,7 @@ from uiat.attacks import PGD
 from uiat.checks import check_shapes, check_values
 from uiat.data import Batch
 from uiat.errors import UserError, nearest
+from uiat.graphs import Graphed
 from uiat.memory import keep_memory
 from uiat.objectives import Examples, Objective, total
 from uiat.processes import share
@@ -51,15 +52,18 @@ class Step:
         accumulate: int,
         replays: int,
         recompute: bool,
+        cuda_graphs: bool,
     ) -> None:
-        # Inner problems run the same parameters through one fixed graph many times a step; training passes do not.
+        # Inner problems run the same parameters through one fixed graph many times a step; training passes do not,
+        # and repay compilation on a GPU alone.
         self.crafted = compiled(model) if compile else model
-        self.trained = _parallel(model)
+        self.trained = compiled(model) if compile and _fits(model, objective) else _parallel(model)
         self.model, self.objective, self.optimizer, self.state = model, objective, optimizer, state
         self.num_classes, self.autocast = num_classes, autocast
         self.clip_norm, self.awp, self.awp_from_epoch = clip_norm, awp, awp_from_epoch
         self.accumulate, self.replays = accumulate, replays
         self.recomputing = partial(recomputed, blocks(model)) if recompute else nullcontext
+        self.graphed = Graphed(self._gradients, model.parameters()) if cuda_graphs else None
         self._checked = False
 
     def __call__(self, batch: Batch, *, epoch: int = 0) -> dict[str, Tensor]:
@@ -87,8 +91,23 @@ class Step:
 
     def _update(self, batch: Batch, epoch: int, moved: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
         """One update of the weights; with replays, also where the images of the next one are."""
+        images: list[Tensor] = []
+        if self.graphed is None:
+            means = self._gradients(batch, epoch, moved=moved, images=images)
+        else:
+            means = self.graphed(batch, epoch)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.optimizer.step()
+        average_statistics(self.model)
+        return means, torch.cat(images) if images else None
+
+    def _gradients(
+        self, batch: Batch, epoch: int, *, moved: Tensor | None = None, images: list[Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Leaves the gradients of a batch in the parameters, and with replays the moved images in the list."""
         self.optimizer.zero_grad(set_to_none=True)
-        whole, means, images = len(batch.y), dict[str, Tensor](), list[Tensor]()
+        whole, means = len(batch.y), dict[str, Tensor]()
         for part in _parts(whole, self.accumulate):
             examples = self._examples(batch[part], epoch)
             if self.replays:
@@ -97,13 +116,9 @@ class Step:
                 examples = replace(examples, x_adv=at.detach().requires_grad_())
             for name, value in self._backward(examples, epoch, len(examples.y) / whole).items():
                 means[name] = means[name] + value if name in means else value
-            if self.replays:
+            if self.replays and images is not None:
                 images.append(self._moved(examples))
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        self.optimizer.step()
-        average_statistics(self.model)
-        return means, torch.cat(images) if images else None
+        return means
 
     def _examples(self, batch: Batch, epoch: int) -> Examples:
         with self.autocast(), self.recomputing():
@@ -140,6 +155,11 @@ class Step:
         if not self.awp or epoch < self.awp_from_epoch:
             return nullcontext()
         return adversarial_weights(self.model, lambda: total(self._terms(self.model, examples)).mean(), gamma=self.awp)
+
+
+def _fits(model: nn.Module, objective: Objective) -> bool:
+    """Whether training passes can be compiled, and gain by it: on one GPU, for losses without second derivatives."""
+    return next(model.parameters()).is_cuda and share().size == 1 and not getattr(objective, "alignment", 0.0)
 
 
 def _parts(count: int, parts: int) -> list[slice]:
@@ -223,6 +243,7 @@ def make_step(
     accumulate: int = 1,
     replays: int = 0,
     recompute: bool = False,
+    cuda_graphs: bool = False,
 ) -> Step:
     """The training step of an objective, for one's own loop; the trainer runs the same.
 
@@ -240,12 +261,16 @@ def make_step(
         clip_norm: largest gradient norm; none by default.
         awp: relative size of the adversarial weight perturbation; 0 for none.
         awp_from_epoch: first epoch with it.
-        compile: compile the model for the inner problems; needs a C++ compiler and half a minute at the first step.
+        compile: compile the model for the inner problems, and on a GPU for the training passes; needs a C++ compiler
+            and half a minute at the first step.
         accumulate: parts of a batch that are passed one after the other, for large models. Each part's inner problems
             are its own, and BatchNorm and the universal perturbations see one part at a time.
         replays: Free adversarial training (Shafahi et al. 2019): this many updates on each batch, whose images move a
             step of the attack by the gradient of the loss that each update takes anyway. The attack gives the start.
         recompute: keep the outputs of blocks alone, and compute what is inside them again for the backward pass.
+        cuda_graphs: on a GPU, record the step once an epoch and replay it (`uiat.graphs`); not with recompute, replays
+            or several processes, where it is left as it is. Between two steps of an epoch leave alone which parameters
+            are trained and which modules there are: a replay would not see it.
 
     Example:
         >>> from uiat import UIAT, Batch, models
@@ -273,6 +298,7 @@ def make_step(
         accumulate=accumulate,
         replays=_allowed(replays, objective),
         recompute=recompute,
+        cuda_graphs=cuda_graphs and device.type == "cuda" and not (recompute or replays or share().size > 1),
     )
 
 

@@ -94,6 +94,7 @@ class Training:
             accumulate=config.accumulate,
             replays=config.replays,
             recompute=run.compute.recompute,
+            cuda_graphs=run.compute.levers.cuda_graphs,
         )
         self.average = None if config.average == "none" else averaged(model, config.average, decay=config.average_decay)
         self.epoch, self.position, self.seconds = 0, 0, 0.0

@@ -18,10 +18,9 @@ from uiat.evaluation.collect import collected
 from uiat.evaluation.named import ENSEMBLES
 from uiat.evaluation.plan import Stage, budgets, checked, planned, work
 from uiat.evaluation.records import EvaluationResult as EvaluationResult
-from uiat.evaluation.stage import Subject, Told, attacked, natural
+from uiat.evaluation.stage import Subject, Told, attacked, judging, natural
 from uiat.evaluation.stage import correct_under as correct_under
 from uiat.evaluation.state import Keeper, Tally, fingerprint
-from uiat.modes import crafting
 from uiat.prepared import batch_for, prepare
 from uiat.probe import device_of
 from uiat.processes import Share, share
@@ -104,7 +103,7 @@ def evaluate(
     belongs = fingerprint(model, x, y, transfer=transfer, examples=keep_examples, **facts)
     keeper = Keeper(part.path(state), belongs, save_minutes)
     index = part.index(len(x))
-    with crafting(model):
+    with judging(model):
         example = x[:4].to(device_of(model))
         room = Room(batch_for(model, example, at_most=batch_size))
         subject = Subject(model, x[index], y[index], index, classes, room, seed, prepare(model, example))

@@ -2,7 +2,8 @@
 
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from uiat.attacks import PGD, Search
 from uiat.attacks.points import keys, rekey
 from uiat.ensemble import Room, Saver, State, misclassified, search
-from uiat.modes import crafting
+from uiat.modes import BatchNormMode, crafting
 from uiat.prepared import Counted, batch_for, prepare
 from uiat.probe import classes_of, device_of
 
@@ -21,6 +22,23 @@ from uiat.probe import classes_of, device_of
 Told = Callable[[int, int, int], None]
 # Which images are right afterwards, and for each that is not any more the example that broke it.
 Outcome = tuple[Bool[Tensor, "n"], Float[Tensor, "n ..."]]
+
+
+@contextmanager
+def judging(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
+    """`crafting`, in full precision: torch's convolutions on a GPU multiply in TF32 unless told not to.
+
+    They also choose the same algorithm each time, so that a verdict does not depend on which was the faster.
+
+    Example:
+        >>> with judging(nn.Linear(2, 2)):
+        ...     torch.backends.cudnn.allow_tf32
+        False
+    """
+    cudnn = torch.backends.cudnn
+    exact = cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False)
+    with exact, crafting(model, batchnorm=batchnorm):
+        yield
 
 
 @runtime_checkable
@@ -103,7 +121,7 @@ def natural(subject: Subject, *, told: Told | None = None) -> tuple[Bool[Tensor,
         right[part] = ~wrong
         confidence[part] = logits.double().softmax(dim=1).amax(dim=1).cpu().nan_to_num()
 
-    with crafting(subject.module):
+    with judging(subject.module):
         for done in subject.room.batches(torch.arange(n), work):
             if told is not None:
                 told(done, n, n - done + int(right.sum()))
@@ -161,7 +179,7 @@ def _searched(
 ) -> Outcome:
     left, total = among.nonzero().flatten(), settings.iterations * settings.attempts(subject.classes)
     report = None if told is None else lambda done, standing: told(done, total, standing)
-    with crafting(subject.module):
+    with judging(subject.module):
         broken, examples = search(
             settings,
             subject.model,
@@ -213,9 +231,9 @@ class _Restarts:
         x, y, key = (v[part].to(subject.device) for v in (subject.x, subject.y, rekey(self.key, self.restart)))
         # A prepared copy is in eval mode for good.
         guide = subject.guided if once.batchnorm == "eval" else subject.model
-        with crafting(subject.module, batchnorm=once.batchnorm):
+        with judging(subject.module, batchnorm=once.batchnorm):
             x_adv = once.craft(guide, x, y, key=key)
-        with crafting(subject.module):
+        with judging(subject.module):
             _, wrong = subject.judge(x_adv, part)
         self.right[part] = ~wrong
         self.found[part[wrong]] = x_adv.to(self.found)[wrong.to(self.found.device)]

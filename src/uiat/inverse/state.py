@@ -54,7 +54,7 @@ class InverseState(nn.Module):
             rows, p = share().joined(rows), share().joined(p)
             old, kept = self.recall(rows, gamma)
             self.p_bar[rows] = kept * old + (1 - kept) * p
-            self.visited[rows] = True
+            self.visited.index_fill_(0, rows, True)  # not by assignment, which would move a True to the device
             return
         means, present = class_means(p, rows, len(self.p_bar))
         kept = gamma * self.visited.to(means.dtype)[:, None]

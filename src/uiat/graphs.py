@@ -1,0 +1,141 @@
+"""CUDA graphs: what a step asks of a GPU, recorded once an epoch and then launched by one call."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from uiat.data import Batch
+from uiat.errors import UserError
+
+logger = logging.getLogger("uiat")
+Work = Callable[[Batch, int], dict[str, Tensor]]
+# Steps that are looked at for waits of the host, before recording is given up.
+TRIES = 3
+# Unwatched steps at first: kernels are chosen and compiled in them, which waits.
+SETTLING = 1
+
+
+@dataclass
+class Graphed:
+    """`graphed(batch, epoch)` is `work(batch, epoch)`, the gradients of the parameters included, on a GPU.
+
+    A network of small images is a few thousand kernels of some microseconds each a step; a GPU is done with them before
+    the host has launched them. A CUDA graph launches all of them at once. What an epoch decides (the weight of a term,
+    whether perturbations are refined) is fixed in a graph, so each epoch, and each shape of a batch, has its own.
+
+    The first steps of an epoch are made as ever. In one of them torch is asked to tell of waits for the device, which a
+    graph cannot hold; work that waits in `TRIES` of them, such as a model that reads a value, is never recorded.
+    `make_step` says what else is not.
+
+    Args:
+        work: from a batch and an epoch to tensors on the device; leaves gradients in the parameters and waits for
+            nothing. All that it reads and writes from call to call is at one place: weights, buffers, state.
+        parameters: whose gradients it leaves.
+
+    Raises:
+        UserError: when called, if the work cannot be recorded for another reason than waiting.
+    """
+
+    work: Work
+    parameters: Iterable[nn.Parameter]
+    recorded: "Recorded | None" = field(default=None, init=False)
+    _key: tuple[object, ...] = field(default=(), init=False)
+    _settling: int = field(default=SETTLING, init=False)
+    _watched: int = field(default=0, init=False)
+    _waits: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.parameters = tuple(self.parameters)
+
+    def __call__(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """The tensors, new ones at each call."""
+        key = (epoch, batch.x.shape, batch.x.stride())
+        if key != self._key:
+            self._key, self._watched, self.recorded = key, 0, None
+        if self._waits == TRIES:
+            return self.work(batch, epoch)
+        if self._settling:
+            self._settling -= 1
+            return self.work(batch, epoch)
+        if not self._watched:
+            return self._watch(batch, epoch)
+        if self.recorded is None:
+            self.recorded = Recorded.of(self.work, batch, epoch, tuple(self.parameters))
+        return self.recorded(batch)
+
+    def _watch(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        with waits() as found:
+            result = self.work(batch, epoch)
+        if not found:
+            self._watched, self._waits = 1, 0
+        elif (waited := self._waits + 1) == TRIES:
+            logger.info("steps are not recorded as a CUDA graph, since they wait for the device: %s", found[0])
+            self._waits = waited
+        else:
+            self._waits = waited
+        return result
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded step: where it reads its batch, where it leaves its results and gradients."""
+
+    graph: torch.cuda.CUDAGraph
+    batch: Batch
+    terms: dict[str, Tensor]
+    gradients: list[tuple[nn.Parameter, Tensor | None]]
+
+    @staticmethod
+    def of(work: Work, batch: Batch, epoch: int, parameters: tuple[nn.Parameter, ...]) -> "Recorded":
+        """Record the work; it is not done."""
+        here = Batch(batch.x.clone(), batch.y.clone(), batch.index.clone())
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads, such as one that pins memory for a loader, may go on meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                terms = work(here, epoch)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"the step cannot be recorded as a CUDA graph ({reason}): set compute.cuda_graphs to false"
+            ) from error
+        return Recorded(graph, here, terms, [(p, p.grad) for p in parameters])
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Do the recorded work on another batch of the same shape."""
+        for place, value in ((self.batch.x, batch.x), (self.batch.y, batch.y), (self.batch.index, batch.index)):
+            place.copy_(value, non_blocking=True)
+        self.graph.replay()
+        for parameter, gradient in self.gradients:
+            parameter.grad = gradient
+        return {name: value.clone() for name, value in self.terms.items()}
+
+
+@contextmanager
+def waits() -> Iterator[list[str]]:
+    """What inside waits for the GPU, as far as torch sees it: a list that fills.
+
+    Example:
+        >>> with waits() as found:  # doctest: +SKIP
+        ...     _ = torch.ones(1, device="cuda").item()
+        >>> len(found)  # doctest: +SKIP
+        1
+    """
+    before, found = torch.cuda.get_sync_debug_mode(), list[str]()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    for warning in said:
+        if "synchronizing CUDA operation" in str(warning.message):
+            found.append(f"{warning.filename}, line {warning.lineno}")
+        elif "prototype feature" not in str(warning.message):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
