@@ -2,6 +2,7 @@
 
     python benchmarks/attack_time.py RUN --n 100 --seeds 0,1 --threads 1
     python benchmarks/attack_time.py RUN --attacks square --threat linf:2/255 --n 200
+    python benchmarks/attack_time.py RUN --threads 2 --processes 2   # ours as under torchrun, one thread each
 
 Each side has a process of its own, since ours tells the allocator to keep memory, by which the reference would gain
 too. Ours is without the self-checks, which the reference does not have. A result is written after each pair to
@@ -16,8 +17,10 @@ import zlib
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+import torch.distributed as dist
 from pyautoattack import AutoAttack
 
 import uiat
@@ -111,23 +114,46 @@ def side(who: str, run: Path, threat: str | None, attacks: list[str], n: int, se
     }
 
 
-def result_path(run: Path, threat: str | None, attacks: list[str], n: int, seed: int) -> Path:
+def shared(rank: int, processes: int, meeting: str, *given) -> dict:
+    """Ours, of one of several processes that share the images as under torchrun."""
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes)
+    *rest, threads = given
+    found = side("ours", *rest, (threads or torch.get_num_threads()) // processes)
+    dist.destroy_process_group()
+    return found
+
+
+def one_side(who: str, processes: int, *given) -> dict:
+    """A side in processes of its own; the seconds are the slowest process's, processor time is that of all of them."""
+    count = processes if who == "ours" else 1
+    with TemporaryDirectory() as folder, ProcessPoolExecutor(count, mp_context=get_context("spawn")) as alone:
+        if count == 1:
+            return alone.submit(side, who, *given).result()
+        meeting = str(Path(folder) / "meeting")
+        found = [f.result() for f in [alone.submit(shared, i, count, meeting, *given) for i in range(count)]]
+    whole = {clock: fold(f[clock] for f in found) for clock, fold in (("seconds", max), ("processor_seconds", sum))}
+    return found[0] | whole
+
+
+def result_path(run: Path, threat: str | None, attacks: list[str], n: int, seed: int, processes: int = 1) -> Path:
     """Where the result of a pair is kept; another run of the same name is another model."""
     weights = f"{zlib.crc32((run / 'best.safetensors').read_bytes()):08x}"
     ball = "" if threat is None else "-" + threat.replace(":", "-").replace("/", "_")
-    return RESULTS / f"{read_run(run).name}-{weights}{ball}-{'+'.join(attacks)}-n{n}-seed{seed}.json"
+    shares = f"-processes{processes}" if processes > 1 else ""
+    return RESULTS / f"{read_run(run).name}-{weights}{ball}-{'+'.join(attacks)}-n{n}-seed{seed}{shares}.json"
 
 
-def pair(run: Path, threat: str | None, attacks: list[str], n: int, seed: int, threads: int | None) -> dict:
-    path = result_path(run, threat, attacks, n, seed)
+def pair(
+    run: Path, threat: str | None, attacks: list[str], n: int, seed: int, threads: int | None, processes: int = 1
+) -> dict:
+    path = result_path(run, threat, attacks, n, seed, processes)
     if path.exists():
         return json.loads(path.read_text())
     # In turn, so that neither always has the warmer or the busier machine.
     turns = ["ours", "reference"][:: 1 if seed % 2 == 0 else -1]
     record = {"name": read_run(run).name, "threat": threat, "attacks": attacks, "n": n, "seed": seed}
     for who in turns:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-            record[who] = alone.submit(side, who, run, threat, attacks, n, seed, threads).result()
+        record[who] = one_side(who, processes, run, threat, attacks, n, seed, threads)
     record["environment"] = record["ours"]["environment"]
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_json(path, record)
@@ -141,6 +167,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=100, help="images")
     parser.add_argument("--seeds", default="0", help="comma-separated")
     parser.add_argument("--threads", type=int, help="threads of each side")
+    parser.add_argument("--processes", type=int, default=1, help="of ours, among which the threads are shared")
     parser.add_argument("--threat", help="such as linf:2/255 or l2:0.5; by default the run's own")
     arguments = parser.parse_args()
     print(
@@ -157,6 +184,7 @@ def main() -> None:
                 arguments.n,
                 seed,
                 arguments.threads,
+                arguments.processes,
             )
         )
         one, other = records[-1]["ours"], records[-1]["reference"]

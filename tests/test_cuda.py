@@ -88,7 +88,7 @@ def test_a_model_that_waits_is_left_as_it_is(caplog):
         for batch in batches(8):
             step(batch)
     assert step.graphed.recorded is None
-    assert "wait for the device" in caplog.text
+    assert "waits for the device" in caplog.text
 
 
 def test_waits_are_seen():

@@ -1,7 +1,9 @@
 """When a step is recorded; what a recording does on a GPU is in test_cuda.py."""
 
+import random
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,7 +80,22 @@ def test_a_step_that_always_waits_is_never_recorded(log, caplog):
             step(batch(), epoch)
             step(batch(), epoch)
     assert log == ["step", "watch", "watch", "watch", "step", "step", "step", "step"]
-    assert "wait for the device: here" in caplog.text
+    assert "recorded as a CUDA graph: here" in caplog.text
+
+
+@pytest.mark.parametrize("draw", [lambda: torch.rand(1), random.random, lambda: np.random.rand()])
+def test_a_step_that_draws_on_the_host_is_never_recorded(log, caplog, draw):
+    def work(batch, epoch):
+        log.append("step")
+        draw()
+        return {}
+
+    step = graphs.Graphed(work, [])
+    with caplog.at_level("INFO", logger="uiat"):
+        for _ in range(6):
+            step(batch(), 0)
+    assert "record" not in log
+    assert "it draws from" in caplog.text
 
 
 @pytest.mark.parametrize("more", [{}, {"cuda_graphs": True}])

@@ -1,11 +1,13 @@
 """CUDA graphs: what a step asks of a GPU, recorded once an epoch and then launched by one call."""
 
 import logging
+import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,8 +31,9 @@ class Graphed:
     whether perturbations are refined) is fixed in a graph, so each epoch, and each shape of a batch, has its own.
 
     The first steps of an epoch are made as ever. In one of them torch is asked to tell of waits for the device, which a
-    graph cannot hold; work that waits in `TRIES` of them, such as a model that reads a value, is never recorded.
-    `make_step` says what else is not.
+    graph cannot hold, and the host's random generators are compared, whose draws a graph would repeat. Work that waits
+    or draws in `TRIES` of them, such as a model that reads a value, is never recorded. `make_step` says what else is
+    not.
 
     Args:
         work: from a batch and an epoch to tensors on the device; leaves gradients in the parameters and waits for
@@ -69,12 +72,13 @@ class Graphed:
         return self.recorded(batch)
 
     def _watch(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        with waits() as found:
+        with waits() as found, draws() as drawn:
             result = self.work(batch, epoch)
+        found += drawn
         if not found:
             self._watched, self._waits = 1, 0
         elif (waited := self._waits + 1) == TRIES:
-            logger.info("steps are not recorded as a CUDA graph, since they wait for the device: %s", found[0])
+            logger.info("steps are not recorded as a CUDA graph: %s", found[0])
             self._waits = waited
         else:
             self._waits = waited
@@ -136,6 +140,33 @@ def waits() -> Iterator[list[str]]:
             torch.cuda.set_sync_debug_mode(before)
     for warning in said:
         if "synchronizing CUDA operation" in str(warning.message):
-            found.append(f"{warning.filename}, line {warning.lineno}")
+            found.append(f"{warning.filename}, line {warning.lineno}, waits for the device")
         elif "prototype feature" not in str(warning.message):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+@contextmanager
+def draws() -> Iterator[list[str]]:
+    """Which of the host's random generators are drawn from inside: a list that fills.
+
+    Example:
+        >>> with draws() as found:
+        ...     _ = torch.rand(1)
+        >>> found
+        ["it draws from torch's random generator of the CPU"]
+    """
+    found = list[str]()
+    before = _generators()
+    yield found
+    for name, state in _generators().items():
+        if state != before[name]:
+            found.append(f"it draws from {name}")
+
+
+def _generators() -> dict[str, object]:
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "torch's random generator of the CPU": torch.get_rng_state().numpy().tobytes(),
+        "Python's random": random.getstate(),
+        "NumPy's random generator": (kind, keys.tobytes(), *rest),  # type: ignore[union-attr]
+    }
