@@ -179,6 +179,15 @@ def test_other_norms_and_corruptions(ask, run):
     assert re.search(r"fog( +\d+\.\d\d %){6}", out)
 
 
+@pytest.mark.parametrize(("threat", "pixels"), [("Linf:0.2", True), ("L2:0.5", False)])
+def test_a_sweep_is_in_pixels_where_a_radius_is_one_of_pixels(ask, run, threat, pixels):
+    words = ["--threat", threat, "--epsilons", "0,0.1", "--sweep-attack", "pgd-2"]
+    code, out, err = ask(run, "--attacks", "clean", "--n", 12, *words)
+    assert (code, err) == (0, "")
+    assert ("in pixels" in out) is ("25.5/255" in out) is pixels
+    assert re.search(r"0\.1 +(25\.5/255 +)?\d+\.\d\d %", out)
+
+
 def test_the_verdict_is_kept_and_printed(ask, run):
     code, out, _ = ask(run, "--attacks", "fgsm", "--n", 40)
     assert code == 0

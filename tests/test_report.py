@@ -18,7 +18,7 @@ from uiat.cli import main
 from uiat.files import write_json, write_tensors
 from uiat.report import Sample, Samples, check_out, read_all, read_files, write_report
 from uiat.report.charts import Series, curves, ticks
-from uiat.report.content import threat_text
+from uiat.report.content import threat_text, verdicts
 from uiat.report.groups import cautions, grouped, spread
 from uiat.report.pictures import magnified, png
 from uiat.report.references import PUBLISHED, compared, method
@@ -106,6 +106,16 @@ def runs(tmp_path):
         folder(tmp_path / "b", seed=1, accuracy=ACCURACY | {"autoattack": 0.475, "worst": 0.475}),
         folder(tmp_path / "c", name="uiat", objective=uiat_, accuracy=ACCURACY, inverse=True, sweep=True),
     ]
+
+
+def test_what_several_runs_are_told_is_told_once(tmp_path):
+    said = ["nothing speaks against the number", "do not believe it: gradients are zero"]
+    texts = {"a": said[0], "b": said[1], "c": said[0]}
+    runs = [
+        folder(tmp_path / name, name=name, objective={"name": name}, accuracy=ACCURACY, verdict=text)
+        for name, text in texts.items()
+    ]
+    assert verdicts(grouped([read_files(run) for run in runs])) == [("a, c", said[0]), ("b", said[1])]
 
 
 def pages(runs, out, **options):

@@ -218,7 +218,7 @@ def test_seeds(whole, tmp_path):
 def test_what_an_epoch_says(whole):
     row = tiny.metrics(whole(RESUMED["piecewise"], "piecewise"))[1]
     assert row["epoch"] == 1
-    assert row["learning_rate"] == pytest.approx(0.05 * 0.01)  # that of the step to come, after the second milestone
+    assert row["learning_rate"] == pytest.approx(0.05 * 0.1)  # that of its last step, before the second milestone
     assert {"clean", "robust", "train_adv_ce", "train_inverse_kl", "train_correct", "alarms"} <= row.keys()
     assert 0 <= row["robust"] <= row["clean"] <= 1
 

@@ -97,7 +97,7 @@ class Training:
             cuda_graphs=run.compute.levers.cuda_graphs,
         )
         self.average = None if config.average == "none" else averaged(model, config.average, decay=config.average_decay)
-        self.epoch, self.position, self.seconds = 0, 0, 0.0
+        self.epoch, self.position, self.seconds, self.learning_rate = 0, 0, 0.0, config.learning_rate
         self.sums: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
@@ -145,6 +145,7 @@ class Training:
 
     def _one_step(self, batch: Batch) -> dict[str, Tensor]:
         terms = self.step(batch, epoch=self.epoch)
+        self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         self.scheduler.step()
         if self.average is not None and self.epoch >= self.run.optimisation.average_from_epoch:
             self.average.update_parameters(self.model)
@@ -171,7 +172,7 @@ class Training:
         return means
 
     def _end_epoch(self) -> None:
-        row: dict[str, Any] = {"epoch": self.epoch, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        row: dict[str, Any] = {"epoch": self.epoch, "learning_rate": self.learning_rate}
         row |= {f"train_{name}": value for name, value in self._means().items()}
         row |= {"seconds": self.seconds, "images_per_second": self.position * self.loader.batch_size / self.seconds}
         require_finite_weights(self.model, epoch=self.epoch, step=self.position, kept=self._kept)

@@ -128,11 +128,12 @@ def show(found: Mapping[str, Any], out: Console) -> None:
 
 def _show_sweep(found: Mapping[str, Any], out: Console) -> None:
     out.print(f"\n{found['attack']} at each radius, {found['norm']}; below 0 it helps the model", soft_wrap=True)
-    rows = [
-        (f"{epsilon:.6g}", f"{255 * epsilon:.4g}/255", percent(share), f"{seconds:.1f}")
-        for epsilon, share, seconds in zip(found["epsilons"], found["accuracy"], found["seconds"], strict=True)
-    ]
-    columns = ("epsilon", "in pixels", "accuracy", "seconds")
+    columns = ("epsilon", *(("in pixels",) if found["norm"] == "Linf" else ()), "accuracy", "seconds")
+    rows = []
+    for epsilon, share, seconds in zip(found["epsilons"], found["accuracy"], found["seconds"], strict=True):
+        # A radius of another norm is a length over many pixels.
+        pixels = [f"{255 * epsilon:.4g}/255"] if found["norm"] == "Linf" else []
+        rows.append((f"{epsilon:.6g}", *pixels, percent(share), f"{seconds:.1f}"))
     out.print(table(*columns, rows=rows, numbers=columns))
 
 

@@ -49,6 +49,20 @@ def threat_text(threat: str) -> str:
     return f"{norm} {number}"
 
 
+def verdicts(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """What the self-checks said, each text once, and of which groups.
+
+    Example:
+        >>> verdicts([])
+        []
+    """
+    said: dict[str, list[str]] = {}
+    for group in groups:
+        for text in group.verdicts:
+            said.setdefault(text, []).append(group.label)
+    return [(", ".join(labels), text) for text, labels in said.items()]
+
+
 def summary(groups: Sequence[Group]) -> tuple[list[tuple[str, bool]], list[list[Cell]]]:
     """Headings, each with whether it is of numbers, and the rows of the table of all groups.
 

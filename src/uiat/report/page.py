@@ -140,7 +140,7 @@ def gathered(runs: Sequence[RunFiles], samples: Mapping[Path, Samples]) -> dict[
         "head": head,
         "rows": rows,
         "labels": [group.label for group in groups],
-        "verdicts": [(group.label, text) for group in groups for text in group.verdicts],
+        "verdicts": content.verdicts(groups),
         "published": content.published(groups),
         "marks": [charts.swatch(slot) for slot in range(len(groups))],
         "trained": [(charts.swatch(slot), g.label) for slot, g in enumerate(groups) if any(r.history for r in g.runs)],
