@@ -1,17 +1,31 @@
 #!/usr/bin/env bash
-# Training on a GPU: what a step costs and how near it comes to the card's rate, an epoch of UIAT, and the speedrun.
+# Training on a GPU: an epoch of UIAT and the speedrun, what a step costs, and how near it comes to the card's rate.
 #
-#     benchmarks/gpu.sh            the steps alone, on noise: needs no data and no network
-#     benchmarks/gpu.sh DATA OUT   an epoch and the speedrun too, on CIFAR-10 in DATA, with run folders in OUT
+#     benchmarks/gpu.sh            the steps alone, on noise: needs no data and no network; four minutes
+#     benchmarks/gpu.sh DATA OUT   first two epochs and the speedrun, on CIFAR-10 in DATA, with run folders in OUT
+#
+# N=2000 judges the speedrun on fewer than all 10,000 test images.
 set -euo pipefail
 uiat=(${PYTHON:-python} -m uiat)
-nvidia-smi --query-gpu=name,memory.total,power.limit --format=csv,noheader
 bf16="compute.device=cuda compute.precision=bf16"
+nvidia-smi --query-gpu=name,memory.total,power.limit --format=csv,noheader
 
 cost() { # RECIPE LEVERS
     # shellcheck disable=SC2086 -- the levers are several words
     "${uiat[@]}" cost $1 $2 --steps 20
 }
+
+if [[ $# -ge 2 ]]; then
+    data=$1 out=$2
+    echo "## speedrun"
+    time "${uiat[@]}" train cifar10-speedrun --data.root "$data" --run-dir "$out/speedrun"
+    "${uiat[@]}" evaluate "$out/speedrun" --data.root "$data" ${N:+-n $N}
+    echo "## two epochs of cifar10-resnet18-uiat, the first with its compilation, by the clock of metrics.jsonl"
+    # shellcheck disable=SC2086
+    "${uiat[@]}" train cifar10-resnet18-uiat --data.root "$data" --run-dir "$out/epoch" $bf16 compute.compile=true \
+        optimisation.epochs=2 optimisation.schedule=onecycle
+    cat "$out/epoch/metrics.jsonl"
+fi
 
 echo "## PGD-AT: plain; bf16 channels-last; the same recorded as a CUDA graph"
 cost cifar10-resnet18-pgd-at "compute.device=cuda compute.plain=true"
@@ -21,13 +35,3 @@ echo "## every lever: compiled too"
 for recipe in cifar10-resnet18-{pgd-at,trades,uiat,uiat-one-off} cifar10-speedrun; do
     cost "$recipe" "$bf16 compute.compile=true"
 done
-
-[[ $# -lt 2 ]] && exit 0
-data=$1 out=$2
-echo "## two epochs of cifar10-resnet18-uiat, the first with its compilation, by the clock of metrics.jsonl"
-"${uiat[@]}" train cifar10-resnet18-uiat --data.root "$data" --run-dir "$out/epoch" $bf16 compute.compile=true \
-    optimisation.epochs=2 optimisation.schedule=onecycle
-cat "$out/epoch/metrics.jsonl"
-echo "## speedrun"
-time "${uiat[@]}" train cifar10-speedrun --data.root "$data" --run-dir "$out/speedrun"
-"${uiat[@]}" evaluate "$out/speedrun" --data.root "$data" ${N:+-n $N}
