@@ -34,6 +34,14 @@ def test_each_is_a_run_that_survives_being_written(name):
     uiat.models.build(run.model.name.replace("28-10", "10-1"), num_classes=10, image_shape=(3, 32, 32))
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("cifar10-speedrun", "against a clock"), ("mnist-uiat", "MNIST"), ("cifar10-wrn28-iat", "papers")],
+)
+def test_each_is_described_as_what_it_is(name, words):
+    assert words in recipes.describe(name)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_methods(family):
     get = {method: recipes.get(f"{family}-{method}").objective for method in METHODS}

@@ -252,6 +252,6 @@ def describe(name: str) -> str:
         >>> describe("digits-uiat")[:12]
         'scikit-learn'
     """
-    family = {"digits": digits, "mnist": mnist, "cifar10-small": cifar10_small}
-    source = next((f for prefix, f in family.items() if name.startswith(f"{prefix}-")), paper)
+    family = {"digits-": digits, "mnist-": mnist, "cifar10-small-": cifar10_small, "cifar10-speedrun": speedrun}
+    source = next((f for prefix, f in family.items() if name.startswith(prefix)), paper)
     return (source.__doc__ or "").splitlines()[0]
