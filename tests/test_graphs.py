@@ -50,7 +50,7 @@ def graphed(log):
         log.append("step")
         return {"epoch": torch.tensor(epoch)}
 
-    return graphs.Graphed(work, [])
+    return graphs.Graphed(work, ())
 
 
 def test_a_step_is_made_then_watched_then_recorded_anew_each_epoch(log):
@@ -90,7 +90,7 @@ def test_a_step_that_draws_on_the_host_is_never_recorded(log, caplog, draw):
         draw()
         return {}
 
-    step = graphs.Graphed(work, [])
+    step = graphs.Graphed(work, ())
     with caplog.at_level("INFO", logger="uiat"):
         for _ in range(6):
             step(batch(), 0)

@@ -105,10 +105,11 @@ def bill(run: Run, *, steps: int = 3) -> Bill:
         whole = images // len(x) * run.optimisation.epochs
         run = settled(run, model, image_shape=data.image_shape, num_classes=data.num_classes, steps=whole)
         forward = flops(model, x[:1])
-        step = own_step(run, model, batch, num_classes=data.num_classes, levers=run.compute.levers)
+        step = own_step(run, model, batch, num_classes=data.num_classes, eager=False)
         costs = []
         for (count, epoch), each in step_passes(run, model, batch, num_classes=data.num_classes).items():
             work = partial(step, batch, epoch=epoch)
+            # Compiled, watched, recorded, and replayed once.
             seconds = median_seconds(work, steps, device, warm=4 if step.graphed else 1)
             costs.append(Cost((count, epoch), each, seconds, each.units * forward * len(x)))
         rates = {

@@ -3,7 +3,7 @@
 import logging
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -45,21 +45,18 @@ class Graphed:
     """
 
     work: Work
-    parameters: Iterable[nn.Parameter]
+    parameters: tuple[nn.Parameter, ...]
     recorded: "Recorded | None" = field(default=None, init=False)
     _key: tuple[object, ...] = field(default=(), init=False)
     _settling: int = field(default=SETTLING, init=False)
-    _watched: int = field(default=0, init=False)
+    _watched: bool = field(default=False, init=False)
     _waits: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
-        self.parameters = tuple(self.parameters)
 
     def __call__(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """The tensors, new ones at each call."""
         key = (epoch, batch.x.shape, batch.x.stride())
         if key != self._key:
-            self._key, self._watched, self.recorded = key, 0, None
+            self._key, self._watched, self.recorded = key, False, None
         if self._waits == TRIES:
             return self.work(batch, epoch)
         if self._settling:
@@ -68,20 +65,17 @@ class Graphed:
         if not self._watched:
             return self._watch(batch, epoch)
         if self.recorded is None:
-            self.recorded = Recorded.of(self.work, batch, epoch, tuple(self.parameters))
+            self.recorded = Recorded.of(self.work, batch, epoch, self.parameters)
         return self.recorded(batch)
 
     def _watch(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         with waits() as found, draws() as drawn:
             result = self.work(batch, epoch)
         found += drawn
-        if not found:
-            self._watched, self._waits = 1, 0
-        elif (waited := self._waits + 1) == TRIES:
+        self._watched = not found
+        self._waits = self._waits + 1 if found else 0
+        if self._waits == TRIES:
             logger.info("steps are not recorded as a CUDA graph: %s", found[0])
-            self._waits = waited
-        else:
-            self._waits = waited
         return result
 
 

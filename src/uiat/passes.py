@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uiat.config import Levers, Run
+from uiat.config import Run
 from uiat.data import Batch
 from uiat.inverse import UniversalInverse
 from uiat.modes import crafting
@@ -92,10 +92,10 @@ def _first_layer(model: nn.Module, example: Tensor) -> nn.Module:
     return met[0]
 
 
-def own_step(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, levers: Levers | None = None) -> Step:
+def own_step(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, eager: bool = True) -> Step:
     """The run's training step on the examples of one batch, as far as its cost goes: it hardly moves a weight.
 
-    Eager, unless there are levers: layers of compiled or recorded passes are not called one by one.
+    Eager, so that layers are called one by one and can be counted, or compiled and recorded as the run has it.
 
     Example:
         >>> from uiat import models
@@ -122,11 +122,11 @@ def own_step(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, leve
         clip_norm=config.clip_norm,
         awp=config.awp,
         awp_from_epoch=config.awp_from_epoch,
-        compile=levers is not None and levers.compile,
+        compile=not eager and run.compute.levers.compile,
         accumulate=config.accumulate,
         replays=config.replays,
         recompute=run.compute.recompute,
-        cuda_graphs=levers is not None and levers.cuda_graphs,
+        cuda_graphs=not eager and run.compute.levers.cuda_graphs,
     )
 
 

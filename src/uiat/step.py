@@ -63,7 +63,7 @@ class Step:
         self.clip_norm, self.awp, self.awp_from_epoch = clip_norm, awp, awp_from_epoch
         self.accumulate, self.replays = accumulate, replays
         self.recomputing = partial(recomputed, blocks(model)) if recompute else nullcontext
-        self.graphed = Graphed(self._gradients, model.parameters()) if cuda_graphs else None
+        self.graphed = Graphed(self._means, tuple(model.parameters())) if cuda_graphs else None
         self._checked = False
 
     def __call__(self, batch: Batch, *, epoch: int = 0) -> dict[str, Tensor]:
@@ -91,23 +91,23 @@ class Step:
 
     def _update(self, batch: Batch, epoch: int, moved: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
         """One update of the weights; with replays, also where the images of the next one are."""
-        images: list[Tensor] = []
         if self.graphed is None:
-            means = self._gradients(batch, epoch, moved=moved, images=images)
+            means, images = self._gradients(batch, epoch, moved)
         else:
-            means = self.graphed(batch, epoch)
+            means, images = self.graphed(batch, epoch), []
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
         average_statistics(self.model)
         return means, torch.cat(images) if images else None
 
-    def _gradients(
-        self, batch: Batch, epoch: int, *, moved: Tensor | None = None, images: list[Tensor] | None = None
-    ) -> dict[str, Tensor]:
-        """Leaves the gradients of a batch in the parameters, and with replays the moved images in the list."""
+    def _means(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        return self._gradients(batch, epoch, None)[0]
+
+    def _gradients(self, batch: Batch, epoch: int, moved: Tensor | None) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Leaves the gradients of a batch in the parameters; with replays, also gives the moved images."""
         self.optimizer.zero_grad(set_to_none=True)
-        whole, means = len(batch.y), dict[str, Tensor]()
+        whole, means, images = len(batch.y), dict[str, Tensor](), list[Tensor]()
         for part in _parts(whole, self.accumulate):
             examples = self._examples(batch[part], epoch)
             if self.replays:
@@ -116,9 +116,9 @@ class Step:
                 examples = replace(examples, x_adv=at.detach().requires_grad_())
             for name, value in self._backward(examples, epoch, len(examples.y) / whole).items():
                 means[name] = means[name] + value if name in means else value
-            if self.replays and images is not None:
+            if self.replays:
                 images.append(self._moved(examples))
-        return means
+        return means, images
 
     def _examples(self, batch: Batch, epoch: int) -> Examples:
         with self.autocast(), self.recomputing():

@@ -128,13 +128,13 @@ def show(found: Mapping[str, Any], out: Console) -> None:
 
 def _show_sweep(found: Mapping[str, Any], out: Console) -> None:
     out.print(f"\n{found['attack']} at each radius, {found['norm']}; below 0 it helps the model", soft_wrap=True)
-    columns = ("epsilon", *(("in pixels",) if found["norm"] == "Linf" else ()), "accuracy", "seconds")
-    rows = []
-    for epsilon, share, seconds in zip(found["epsilons"], found["accuracy"], found["seconds"], strict=True):
-        # A radius of another norm is a length over many pixels.
-        pixels = [f"{255 * epsilon:.4g}/255"] if found["norm"] == "Linf" else []
-        rows.append((f"{epsilon:.6g}", *pixels, percent(share), f"{seconds:.1f}"))
-    out.print(table(*columns, rows=rows, numbers=columns))
+    strengths = found["epsilons"]
+    columns = {"epsilon": [f"{epsilon:.6g}" for epsilon in strengths]}
+    if found["norm"] == "Linf":  # a radius of another norm is a length over many pixels
+        columns["in pixels"] = [f"{255 * epsilon:.4g}/255" for epsilon in strengths]
+    columns["accuracy"] = [percent(share) for share in found["accuracy"]]
+    columns["seconds"] = [f"{seconds:.1f}" for seconds in found["seconds"]]
+    out.print(table(*columns, rows=list(zip(*columns.values(), strict=True)), numbers=list(columns)))
 
 
 def _show_corruptions(found: Mapping[str, Any], out: Console) -> None:
