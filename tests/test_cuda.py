@@ -42,7 +42,9 @@ def assert_same_training(objective, **more):
     other, other_state, other_terms = trained(objective, recorded=True, **more)
     for mine, theirs in zip(terms, other_terms, strict=True):
         for name in mine:
-            torch.testing.assert_close(mine[name], theirs[name], rtol=2e-3, atol=2e-3)
+            # One image's prediction may tip over.
+            close = 1.5 / SIZE if name == "correct" else 2e-3
+            torch.testing.assert_close(mine[name], theirs[name], rtol=2e-3, atol=close)
     for one, two in ((model, other), (state, other_state)):
         for name, value in one.state_dict().items():
             if value.is_floating_point():

@@ -13,7 +13,7 @@ ORDER = [
     *("errors", "checks", "files", "environment", "processes", "threat", "losses", "modes", "memory", "probe", "rates"),
     *("data", "models", "attacks", "cuts", "incremental", "prepared", "ensemble"),
     *("inverse", "evaluation", "objectives"),
-    *("weights", "checkpoint", "config", "text", "optim", "guards", "recompute", "graphs", "step"),
+    *("weights", "checkpoint", "config", "text", "optim", "guards", "recompute", "graphs", "kernels", "step"),
     *("signals", "store", "validation", "training", "folders", "runs"),
     *("passes", "levers", "trainer", "cost", "recipes", "grid", "paper"),
     *("analyse", "report", "progress", "trackers", "cli", "__main__"),

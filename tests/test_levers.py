@@ -176,6 +176,7 @@ def test_plain_turns_every_lever_off(tmp_path):
     run = replace(run, compute=uiat.Compute(plain=True, precision="bf16", compile=True))
     with prepared(run, run_dir=tmp_path / "run") as training:
         assert training.step.crafted is training.model
+        assert not training.step.try_kernels
         assert training.optimizer.defaults["fused"] is None
         weight = training.model.body.stage2.conv.weight
         assert weight.is_contiguous()
@@ -279,3 +280,14 @@ def test_auto_changes_nothing_about_the_numbers(tmp_path, monkeypatch):
 def test_a_wrong_lever_is_refused_by_name(value):
     with pytest.raises(uiat.UserError, match=r"compute\.compile should be .*auto"):
         uiat.text.build(uiat.Run, {"compute": {"compile": value}})
+
+
+def test_kernels_are_tried_inside_the_step_alone():
+    model, seen = flat(), []
+    model[0].register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    stepped(model, uiat.PGDAT(attack=PLAIN), count=1, try_kernels=True)
+    assert all(seen)
+    assert not torch.backends.cudnn.benchmark
+    seen.clear()
+    stepped(model, uiat.PGDAT(attack=PLAIN), count=1)
+    assert not any(seen)

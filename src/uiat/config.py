@@ -228,7 +228,7 @@ class Compute:
             backward pass. Less memory, a third more time; not together with compile.
         sync_batchnorm: of several processes on GPUs, BatchNorm by the statistics of the whole batch.
         plain: every lever of speed off, for comparison: fp32, channels first, nothing compiled or recorded, the
-            optimiser unfused.
+            optimiser unfused, kernels of cuDNN guessed instead of tried.
         checkpoint_minutes: minutes between checkpoints inside an epoch; each epoch ends with one anyway.
         checkpoint_steps: steps between checkpoints inside an epoch; none by default.
 

@@ -127,6 +127,7 @@ def own_step(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, eage
         replays=config.replays,
         recompute=run.compute.recompute,
         cuda_graphs=not eager and run.compute.levers.cuda_graphs,
+        try_kernels=not run.compute.plain,
     )
 
 

@@ -21,6 +21,7 @@ from uiat.checks import check_shapes, check_values
 from uiat.data import Batch
 from uiat.errors import UserError, nearest
 from uiat.graphs import Graphed
+from uiat.kernels import tried
 from uiat.memory import keep_memory
 from uiat.objectives import Examples, Objective, total
 from uiat.processes import share
@@ -53,6 +54,7 @@ class Step:
         replays: int,
         recompute: bool,
         cuda_graphs: bool,
+        try_kernels: bool,
     ) -> None:
         # Inner problems run the same parameters through one fixed graph many times a step; training passes do not,
         # and repay compilation on a GPU alone.
@@ -64,7 +66,7 @@ class Step:
         self.accumulate, self.replays = accumulate, replays
         self.recomputing = partial(recomputed, blocks(model)) if recompute else nullcontext
         self.graphed = Graphed(self._means, tuple(model.parameters())) if cuda_graphs else None
-        self._checked = False
+        self.try_kernels, self._checked = try_kernels, False
 
     def __call__(self, batch: Batch, *, epoch: int = 0) -> dict[str, Tensor]:
         """Train on one batch; no host synchronisation after the first call, which checks the values.
@@ -84,9 +86,10 @@ class Step:
             check_values(batch.x, batch.y, num_classes=self.num_classes)
             self._checked = True
         self.model.train()
-        terms, moved = self._update(batch, epoch, None)
-        for _ in range(self.replays - 1):
-            terms, moved = self._update(batch, epoch, moved)
+        with tried(self.try_kernels):
+            terms, moved = self._update(batch, epoch, None)
+            for _ in range(self.replays - 1):
+                terms, moved = self._update(batch, epoch, moved)
         return terms
 
     def _update(self, batch: Batch, epoch: int, moved: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
@@ -244,6 +247,7 @@ def make_step(
     replays: int = 0,
     recompute: bool = False,
     cuda_graphs: bool = False,
+    try_kernels: bool = False,
 ) -> Step:
     """The training step of an objective, for one's own loop; the trainer runs the same.
 
@@ -271,6 +275,7 @@ def make_step(
         cuda_graphs: on a GPU, record the step once an epoch and replay it (`uiat.graphs`); not with recompute, replays
             or several processes, where it is left as it is. Between two steps of an epoch leave alone which parameters
             are trained and which modules there are: a replay would not see it.
+        try_kernels: on a GPU, let cuDNN try its kernels at each new shape and keep to the fastest (`uiat.kernels`).
 
     Example:
         >>> from uiat import UIAT, Batch, models
@@ -298,6 +303,7 @@ def make_step(
         accumulate=accumulate,
         replays=_allowed(replays, objective),
         recompute=recompute,
+        try_kernels=try_kernels,
         cuda_graphs=cuda_graphs and device.type == "cuda" and not (recompute or replays or share().size > 1),
     )
 

@@ -73,8 +73,7 @@ class Training:
         *,
         listener: Listener | None = None,
     ) -> None:
-        self.run, self.model, self.loader, self.held_out = run, model, loader, held_out
-        self.listener = listener
+        self.run, self.model, self.loader, self.held_out, self.listener = run, model, loader, held_out, listener
         self.store: Store | None = None
         config = run.optimisation
         self.optimizer = make_optimizer(model, config, plain=run.compute.plain)
@@ -95,6 +94,7 @@ class Training:
             replays=config.replays,
             recompute=run.compute.recompute,
             cuda_graphs=run.compute.levers.cuda_graphs,
+            try_kernels=not run.compute.plain,
         )
         self.average = None if config.average == "none" else averaged(model, config.average, decay=config.average_decay)
         self.epoch, self.position, self.seconds, self.learning_rate = 0, 0, 0.0, config.learning_rate
