@@ -10,11 +10,6 @@ uiat=(${PYTHON:-python} -m uiat)
 bf16="compute.device=cuda compute.precision=bf16"
 nvidia-smi --query-gpu=name,memory.total,power.limit --format=csv,noheader
 
-cost() { # RECIPE LEVERS
-    # shellcheck disable=SC2086 -- the levers are several words
-    "${uiat[@]}" cost $1 $2 --steps 20
-}
-
 if [[ $# -ge 2 ]]; then
     data=$1 out=$2
     echo "## speedrun"
@@ -27,11 +22,5 @@ if [[ $# -ge 2 ]]; then
     cat "$out/epoch/metrics.jsonl"
 fi
 
-echo "## PGD-AT: plain; bf16 channels-last; the same recorded as a CUDA graph"
-cost cifar10-resnet18-pgd-at "compute.device=cuda compute.plain=true"
-cost cifar10-resnet18-pgd-at "$bf16 compute.compile=false compute.cuda_graphs=false"
-cost cifar10-resnet18-pgd-at "$bf16 compute.compile=false"
-echo "## every lever: compiled too"
-for recipe in cifar10-resnet18-{pgd-at,trades,uiat,uiat-one-off} cifar10-speedrun; do
-    cost "$recipe" "$bf16 compute.compile=true"
-done
+echo "## steps: each lever on PGD-AT, then every method with all of them"
+${PYTHON:-python} "$(dirname "$0")/gpu_steps.py" --steps 20

@@ -68,6 +68,8 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "1-10" in shown
     assert "25 F" in shown
     assert "GFLOP/s" in shown
+    assert "fp32 floor" in shown
+    assert "bf16 floor" in shown
     assert main(["cost"]) == 2
     assert main(["cost", "digits-uait"]) == 2
     assert "digits-uiat" in capsys.readouterr().err

@@ -7,9 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from uiat.files import read_tensors
+from uiat.store import read_history
 from workers import trained
 
 WORKERS = Path(__file__).with_name("workers.py")
@@ -60,6 +62,15 @@ def test_a_killed_process_ends_the_run_and_it_goes_on_in_another_number(tmp_path
     assert on.returncode == 0, on.stderr
     assert "began in 2 processes and goes on in 1" in on.stdout + on.stderr
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_two_processes_that_go_on_within_an_epoch_have_its_means(tmp_path: Path) -> None:
+    run = torchrun(2, WORKERS, tmp_path, "resume")
+    output, _ = run.communicate(timeout=200)
+    assert run.returncode == 0, output
+    (whole,), (stopped,) = (read_history(tmp_path / name) for name in ("whole", "stopped"))
+    for name in ("train_adv_ce", "train_correct", "robust"):
+        assert stopped[name] == pytest.approx(whole[name], rel=1e-5), name
 
 
 def test_a_large_model_of_timm_trains_in_two_processes_with_recomputation(tmp_path: Path) -> None:

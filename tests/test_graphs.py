@@ -59,6 +59,17 @@ def test_a_step_is_made_then_watched_then_recorded_anew_each_epoch(log):
     assert log == ["step", "watch", "record", "watch", "record"]
 
 
+def test_a_forgotten_recording_is_made_anew(log):
+    step = graphed(log)
+    for _ in range(3):
+        step(batch(), 0)
+    step.forget()
+    assert step.recorded is None
+    for _ in range(2):
+        step(batch(), 0)
+    assert log == ["step", "watch", "record", "watch", "record"]
+
+
 def test_another_shape_has_its_own_recording(log):
     step = graphed(log)
     for size in (2, 2, 2, 3, 3, 3):

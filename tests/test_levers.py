@@ -1,6 +1,8 @@
 """Switches of the training step: what they compute is what the plain step computes, at another price."""
 
 import copy
+import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,7 @@ from torch import nn
 
 import uiat
 from uiat import Linf, levers, models, recipes, runs
+from uiat.compilers import can_compile
 from uiat.data import Batch
 from uiat.inverse import UniversalInverse
 from uiat.optim import make_optimizer
@@ -248,6 +251,24 @@ def test_compilation_goes_by_length_and_gain(monkeypatch, seconds, steps, compil
 def test_compilation_is_not_tried_where_it_cannot_be(monkeypatch, off):
     monkeypatch.setattr(levers, "compilation_pays", lambda *a, **k: pytest.fail("it was tried"))
     assert decided(asked(**off)).compile is False
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "able"),
+    [
+        ("cpu", "g++", True),
+        ("cpu", "gcc", False),
+        ("cuda", "gcc", True),
+        ("cuda", "clang", True),
+        ("cuda", "g++", False),
+    ],
+)
+def test_each_device_has_its_compilers(monkeypatch, device, there, able):
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == there else None)
+    assert can_compile(torch.device(device)) is able
 
 
 def test_without_a_compiler_or_inner_problems_nothing_is_compiled(monkeypatch):

@@ -13,7 +13,7 @@ from test_objectives import OBJECTIVES, UNIVERSAL, uiat
 from uiat import PGDAT, UIAT, Batch, Examples, Linf, Standard, make_step, models, total
 from uiat.errors import UserError
 from uiat.objectives.baselines import Stateless
-from uiat.weights import adversarial_weights, averaged, refresh_statistics
+from uiat.weights import adversarial_weights, averaged, follow, refresh_statistics
 
 SHAPE = (1, 8, 8)
 
@@ -57,7 +57,7 @@ def train(objective, *, epochs=8, average=None, **options):
             terms = step(Batch(x[part], y[part], part), epoch=epoch)
             values.append(sum(v.item() for name, v in terms.items() if name != "correct"))
             if mean is not None:
-                mean.update_parameters(model)
+                follow(mean, model)
     if mean is not None:
         model = mean.module
     refresh_statistics(model, x.split(32))  # so few steps leave running statistics far behind

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers import assert_untouched, batch, cnn, mlp, snapshot
-from uiat.weights import adversarial_weights, averaged, refresh_statistics
+from uiat.weights import adversarial_weights, averaged, follow, refresh_statistics
 
 
 def loss_of(model: nn.Module):
@@ -112,7 +112,7 @@ def test_an_exponential_average_by_hand():
     for value in (1.0, 2.0, 4.0):
         with torch.no_grad():
             model.weight.fill_(value)
-        average.update_parameters(model)
+        follow(average, model)
         values.append(average.module.weight.mean().item())
     # The first update copies: there is nothing to average with yet.
     assert values == pytest.approx([1.0, 0.9 + 0.2, 0.9 * 1.1 + 0.4])
@@ -124,15 +124,29 @@ def test_an_equal_average_by_hand():
     for value in (1.0, 2.0, 6.0):
         with torch.no_grad():
             model.weight.fill_(value)
-        average.update_parameters(model)
+        follow(average, model)
     assert average.module.weight.mean().item() == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("kind", ["ema", "swa"])
+def test_an_average_is_that_of_torch(kind):
+    model = cnn()
+    ours, theirs = (averaged(model, kind, decay=0.7) for _ in range(2))
+    for _ in range(4):
+        with torch.no_grad():
+            for value in (*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())):
+                value.add_(torch.rand_like(value))
+        follow(ours, model)
+        theirs.update_parameters(model)
+    for name, value in ours.state_dict().items():
+        torch.testing.assert_close(value, theirs.state_dict()[name])
 
 
 def test_an_average_is_a_copy():
     model = cnn()
     average = averaged(model, "ema", decay=0.5)
     before = snapshot(model)
-    average.update_parameters(model)
+    follow(average, model)
     with torch.no_grad():
         for p in average.module.parameters():
             p.zero_()

@@ -1,7 +1,10 @@
-"""What the processes of tests/test_distributed.py do: `torchrun ... tests/workers.py OUT STARTS`."""
+"""What the processes of tests/test_distributed.py do: `torchrun ... tests/workers.py OUT STARTS`, or `OUT resume`."""
 
+import contextlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,10 +63,35 @@ def trained(start: str) -> dict[str, torch.Tensor]:
     return {**model.state_dict(), **state, "losses": torch.stack(losses)}
 
 
+class Stopping:
+    """A listener that stops in the middle of the first epoch, after a checkpoint and some steps more."""
+
+    def step(self, epoch: int, step: int, steps: int, terms: Mapping[str, torch.Tensor], images: int) -> None:
+        """Stop."""
+        if step == 8:
+            raise RuntimeError("stopped")
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+
+def stopped_and_whole(out: Path) -> None:
+    """One run to its end, and the same one stopped in an epoch and resumed."""
+    changes = [("optimisation.epochs", "1"), ("model.width", "4"), ("compute.checkpoint_steps", "5")]
+    run = uiat.override(uiat.recipes.get("digits-fgsm-rs"), changes)
+    uiat.train(run, run_dir=out / "whole")
+    with contextlib.suppress(RuntimeError):
+        uiat.train(run, run_dir=out / "stopped", listener=Stopping())
+    uiat.resume(out / "stopped")
+
+
 def main() -> None:
     """Each process writes what it holds at the end."""
     torch.set_num_threads(1)
     with processes() as part:
+        if sys.argv[2] == "resume":
+            stopped_and_whole(Path(sys.argv[1]))
+            return
         for start in sys.argv[2].split(","):
             found = {k: v.float().contiguous() for k, v in trained(start).items()}
             write_tensors(Path(sys.argv[1]) / f"{start}-{part.rank}-of-{part.size}.safetensors", found, {})

@@ -145,7 +145,7 @@ def save_state(
     """
     flat = {f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
     flat |= {f"tensors/{key}": value for key, value in tensors.items()}
-    flat |= {f"random/{key}": value for key, value in _random_states().items()}
+    flat |= {f"random/{key}": value for key, value in _random_states(_device(modules)).items()}
     saved = optimizer.state_dict()
     scalars: dict[str, dict[str, Any]] = {}
     for index, entries in saved["state"].items():
@@ -182,7 +182,7 @@ def load_state(
         restore(module, groups.get(name, {}), source=path)
     with _damage(path):
         _restore_optimizer(optimizer, groups.get("optimizer", {}), facts)
-        _set_random_states(groups["random"])
+        _set_random_states(groups["random"], _device(modules))
         return groups.get("tensors", {}), dict(facts["meta"])
 
 
@@ -219,15 +219,19 @@ def _damage(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _random_states() -> dict[str, Tensor]:
+def _device(modules: Mapping[str, nn.Module]) -> torch.device:
+    """Where the first of their tensors is."""
+    tensors = (t for module in modules.values() for t in (*module.parameters(), *module.buffers()))
+    return next((t.device for t in tensors), torch.device("cpu"))
+
+
+def _random_states(device: torch.device) -> dict[str, Tensor]:
+    """Of the CPU's generator and of the device's own, which in all of several processes are in the same state."""
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states |= {f"cuda:{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())}
-    return states
+    return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
 
 
-def _set_random_states(states: Mapping[str, Tensor]) -> None:
+def _set_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(states["cpu"])
-    for name, state in states.items():
-        if name.startswith("cuda:") and int(name[5:]) < torch.cuda.device_count():
-            torch.cuda.set_rng_state(state, name)
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,5 +1,6 @@
 """What a training step costs: passes counted as they are made, arithmetic, the floor of the machine, the time."""
 
+import contextlib
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +16,7 @@ from uiat.modes import crafting
 from uiat.passes import Passes, own_step, step_passes
 from uiat.rates import convolution_rate, matrix_rate, median_seconds
 from uiat.runs import channels_last, datasets, model_spec, pick_device, seeded
+from uiat.step import PRECISIONS
 
 # (image shape, classes, training images) of the sets whose files need not be read to know it.
 KNOWN = {
@@ -50,24 +52,26 @@ class Bill:
     Args:
         costs: of its epochs.
         forward_flops: of one image, forward.
-        rates: operations a second: "matrix" and "convolution", in the run's precision.
+        precision: of the run's passes.
+        rates: operations a second by precision: of "matrix" products and of a "convolution".
         steps: of an epoch.
         batch_size: images a step.
-        peak_bytes: the most memory that was held, of the device or, on a CPU, of this process.
+        peak_bytes: the most memory that was held in steps, of the device or, on a CPU, of this whole process.
         device: the machine's name for it.
     """
 
     costs: tuple[Cost, ...]
     forward_flops: float
-    rates: dict[str, float]
+    precision: str
+    rates: dict[str, dict[str, float]]
     steps: int
     batch_size: int
     peak_bytes: int
     device: str
 
-    def floor(self, cost: Cost) -> float:
-        """Seconds that a step's operations take at the higher of the two rates."""
-        return cost.flops / max(self.rates.values())
+    def floor(self, cost: Cost, precision: str | None = None) -> float:
+        """Seconds that a step's operations take at the higher of the two rates; in the run's precision by default."""
+        return cost.flops / max(self.rates[precision or self.precision].values())
 
     @property
     def seconds(self) -> float:
@@ -93,8 +97,6 @@ def bill(run: Run, *, steps: int = 3) -> Bill:
     """
     device = pick_device(run.compute.device)
     data, images = _noise(run)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     with seeded(run.seed, device):
         model = models.build(**model_spec(run, data)).to(device)
         last = channels_last(model, asked=run.compute.levers.channels_last)
@@ -106,17 +108,26 @@ def bill(run: Run, *, steps: int = 3) -> Bill:
         run = settled(run, model, image_shape=data.image_shape, num_classes=data.num_classes, steps=whole)
         forward = flops(model, x[:1])
         step = own_step(run, model, batch, num_classes=data.num_classes, eager=False)
-        costs = []
-        for (count, epoch), each in step_passes(run, model, batch, num_classes=data.num_classes).items():
+        passes, costs = step_passes(run, model, batch, num_classes=data.num_classes), []
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        for (count, epoch), each in passes.items():
             work = partial(step, batch, epoch=epoch)
             # Compiled, watched, recorded, and replayed once.
             seconds = median_seconds(work, steps, device, warm=4 if step.graphed else 1)
             costs.append(Cost((count, epoch), each, seconds, each.units * forward * len(x)))
-        rates = {
-            "matrix": matrix_rate(device, run.compute.levers.precision),
-            "convolution": convolution_rate(device, run.compute.levers.precision),
-        }
-    return Bill(tuple(costs), forward, rates, images // len(x), len(x), _peak(device), _name(device))
+        peak, precision, rates = _peak(device), run.compute.levers.precision, _rates(device)
+    return Bill(tuple(costs), forward, precision, rates, images // len(x), len(x), peak, _name(device))
+
+
+def _rates(device: torch.device) -> dict[str, dict[str, float]]:
+    """In each precision that the device has."""
+    found = {}
+    for precision in PRECISIONS:
+        with contextlib.suppress(RuntimeError):  # a device without bf16
+            kinds = {"matrix": matrix_rate, "convolution": convolution_rate}
+            found[precision] = {kind: rate(device, precision) for kind, rate in kinds.items()}
+    return found
 
 
 def _noise(run: Run) -> tuple[ImageSet, int]:

@@ -4,7 +4,7 @@ import logging
 import random
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,6 +54,14 @@ class Graphed:
 
     def __call__(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """The tensors, new ones at each call."""
+        with _current(batch.x.device):
+            return self._made(batch, epoch)
+
+    def forget(self) -> None:
+        """Give back the memory of a recording; the next step begins a new one."""
+        self._key, self.recorded = (), None
+
+    def _made(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         key = (epoch, batch.x.shape, batch.x.stride())
         if key != self._key:
             self._key, self._watched, self.recorded = key, False, None
@@ -112,6 +120,11 @@ class Recorded:
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
         return {name: value.clone() for name, value in self.terms.items()}
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """The device that torch works on inside: what other devices are asked for meanwhile, a graph does not hold."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @contextmanager

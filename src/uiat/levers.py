@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from uiat.attacks.gradient import input_gradient
+from uiat.compilers import can_compile, compiled
 from uiat.config import Run
 from uiat.data import Batch
 from uiat.modes import crafting
@@ -16,7 +17,7 @@ from uiat.passes import step_passes
 from uiat.processes import share
 from uiat.rates import convolution_rate, median_seconds
 from uiat.runs import seeded
-from uiat.step import autocast, can_compile, compiled
+from uiat.step import autocast
 
 logger = logging.getLogger("uiat")
 # bf16 is for machines that compute in it: those do convolutions two to eight times as fast, others more slowly.

@@ -1,9 +1,6 @@
 """One training step: inner problems, loss, backward pass, optimiser. The trainer runs this very object."""
 
 import itertools
-import os
-import shutil
-import sys
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +15,7 @@ from torch.optim.optimizer import Optimizer
 
 from uiat.attacks import PGD
 from uiat.checks import check_shapes, check_values
+from uiat.compilers import compiled
 from uiat.data import Batch
 from uiat.errors import UserError, nearest
 from uiat.graphs import Graphed
@@ -91,6 +89,12 @@ class Step:
             for _ in range(self.replays - 1):
                 terms, moved = self._update(batch, epoch, moved)
         return terms
+
+    def rest(self) -> None:
+        """Give back what a step leaves behind for the next one: gradients and, on a GPU, a recording's memory."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.graphed is not None:
+            self.graphed.forget()
 
     def _update(self, batch: Batch, epoch: int, moved: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
         """One update of the weights; with replays, also where the images of the next one are."""
@@ -186,37 +190,6 @@ def _parallel(model: nn.Module) -> nn.Module:
         return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def compiled(model: nn.Module) -> nn.Module:
-    """The same module, its forward pass compiled for each shape of images that it meets.
-
-    Raises:
-        UserError: there is no compiler.
-
-    Example:
-        >>> model = nn.Linear(2, 2)
-        >>> not can_compile(torch.device("cpu")) or compiled(model).weight is model.weight
-        True
-    """
-    if not can_compile(next(model.parameters()).device):
-        raise UserError(f"compile needs a C++ compiler, but there is no {_compiler()}: install one, or train without")
-    result: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
-    return result
-
-
-def can_compile(device: torch.device) -> bool:
-    """Whether this machine has what torch.compile needs for the device: on a CPU, a C++ compiler.
-
-    Example:
-        >>> can_compile(torch.device("cuda"))
-        True
-    """
-    return device.type != "cpu" or shutil.which(_compiler()) is not None
-
-
-def _compiler() -> str:
-    return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-
-
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Where passes are computed in bf16, or, with "fp32", as they are.
 
@@ -265,7 +238,7 @@ def make_step(
         clip_norm: largest gradient norm; none by default.
         awp: relative size of the adversarial weight perturbation; 0 for none.
         awp_from_epoch: first epoch with it.
-        compile: compile the model for the inner problems, and on a GPU for the training passes; needs a C++ compiler
+        compile: compile the model for the inner problems, and on a GPU for the training passes; needs a compiler
             and half a minute at the first step.
         accumulate: parts of a batch that are passed one after the other, for large models. Each part's inner problems
             are its own, and BatchNorm and the universal perturbations see one part at a time.

@@ -21,7 +21,7 @@ from uiat.signals import Stop, stop_on_signal
 from uiat.step import make_step
 from uiat.store import CHECKPOINT, Store
 from uiat.validation import metric, validate
-from uiat.weights import averaged, refresh_statistics
+from uiat.weights import averaged, follow, refresh_statistics
 
 logger = logging.getLogger("uiat")
 # Batches between looks at the running sums: each look waits for the device.
@@ -130,14 +130,15 @@ class Training:
             self.seconds = before + time.perf_counter() - started
             if self.listener is not None:
                 self.listener.step(self.epoch, self.position, len(self.loader), terms, len(batch.y) * share().size)
-            by_step = compute.checkpoint_steps is not None and self.position % compute.checkpoint_steps == 0
-            by_time = time.perf_counter() - saved > 60 * compute.checkpoint_minutes
+            due = compute.checkpoint_steps is not None and self.position % compute.checkpoint_steps == 0
             if look := self.position % LOOK_EVERY == 0 or self.position == len(self.loader):
                 self._means()
             if look or share().size == 1:
-                # A signal to one process stops all of them, at the same step.
-                self._stopping = any(share().gather(self._stop.asked))
-            if self._stopping or ((by_step or by_time) and self.position < len(self.loader)):
+                late = time.perf_counter() - saved > 60 * compute.checkpoint_minutes
+                # A signal to one process stops all of them, at the same step; they save together likewise.
+                told = share().gather((self._stop.asked, late))
+                self._stopping, due = any(asked for asked, _ in told), due or any(late for _, late in told)
+            if self._stopping or (due and self.position < len(self.loader)):
                 self.save()
                 saved = time.perf_counter()
             if self._stopping:
@@ -148,7 +149,7 @@ class Training:
         self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         self.scheduler.step()
         if self.average is not None and self.epoch >= self.run.optimisation.average_from_epoch:
-            self.average.update_parameters(self.model)
+            follow(self.average, self.model)
         for name, value in terms.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.position += 1
@@ -176,6 +177,7 @@ class Training:
         row |= {f"train_{name}": value for name, value in self._means().items()}
         row |= {"seconds": self.seconds, "images_per_second": self.position * self.loader.batch_size / self.seconds}
         require_finite_weights(self.model, epoch=self.epoch, step=self.position, kept=self._kept)
+        self.step.rest()
         last = self.epoch + 1 == self.run.optimisation.epochs
         judge = self.held_out is not None and ((self.epoch + 1) % self.run.validation.every == 0 or last)
         judged = self.judged_model()
@@ -268,11 +270,13 @@ class Training:
         if self.store is None:
             return
         if self.position:
-            self._finite({name: (value / self.position).item() for name, value in self.sums.items()})
+            self._means()
         require_finite_weights(self.model, epoch=self.epoch, step=self.position, kept=self._kept)
         meta = {name: getattr(self, name) for name in _REMEMBERED}
         meta |= {"steps_per_epoch": len(self.loader), "processes": share().size}
-        self.store.save(modules=self._modules(), optimizer=self.optimizer, tensors=self.sums, meta=meta)
+        # Of each process's sums the mean is kept, which all of them go on from.
+        sums = {name: share().mean(self.sums[name].clone()) for name in sorted(self.sums)}
+        self.store.save(modules=self._modules(), optimizer=self.optimizer, tensors=sums, meta=meta)
 
     def resume(self) -> None:
         """Put back what the folder's checkpoint holds; without one, the run starts over.

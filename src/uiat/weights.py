@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
 
 from uiat.modes import frozen_statistics
 from uiat.processes import share
@@ -62,6 +62,33 @@ def averaged(model: nn.Module, kind: Literal["ema", "swa"], *, decay: float) -> 
     if kind == "swa":
         return AveragedModel(model)
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+@torch.no_grad()
+def follow(average: AveragedModel, model: nn.Module) -> None:
+    """Take the model's present weights into the average, and its buffers as they are.
+
+    `AveragedModel.update_parameters` does the same and reads the count of averaged weights on the device, which has a
+    GPU wait for the host each step.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> average = averaged(model, "swa", decay=0.0)
+        >>> for value in (1.0, 2.0, 6.0):
+        ...     _ = model.weight.data.fill_(value)
+        ...     follow(average, model)
+        >>> average.module.weight.item()
+        3.0
+    """
+    own, new = ([p.detach() for p in m.parameters()] for m in (average.module, model))
+    count = int(average.n_averaged)
+    if count:
+        (average.multi_avg_fn or get_swa_multi_avg_fn())(own, new, count)
+    else:
+        torch._foreach_copy_(own, new)
+    for buffer, value in zip(average.module.buffers(), model.buffers(), strict=True):
+        buffer.copy_(value)
+    average.n_averaged += 1
 
 
 def refresh_statistics(model: nn.Module, images: Iterable[Tensor]) -> None:

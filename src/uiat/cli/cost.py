@@ -22,7 +22,8 @@ def cost(context: typer.Context, steps: Steps = 3, threads: Threads = None) -> N
     Example: uiat cost cifar10-small-uiat compute.compile=true --steps 5
 
     F is the price of a forward pass of one image; a backward pass to the image costs one more, one to the weights two.
-    The floor is what the step's arithmetic takes at the machine's rate, measured in a matrix product and a convolution.
+    The floor is what the step's arithmetic takes at the machine's rate, measured in a matrix product and a convolution,
+    in each precision; the share of it is that of the run's own.
     Trains on noise and keeps nothing; no data is read, except for image folders.
     """
     names, assignments = split_words(context.args)
@@ -43,16 +44,23 @@ def _print(found: Bill, name: str, out: Console) -> None:
         rows.append(
             [
                 *(which, f"{p.forward:g}", f"{p.input_backward:g}", f"{p.training_backward:g}", f"{p.units:g} F"),
-                *(f"{item.flops / 1e9:.4g}", f"{1000 * item.seconds:.1f}", f"{1000 * found.floor(item):.1f}"),
+                *(f"{item.flops / 1e9:.4g}", f"{1000 * item.seconds:.1f}"),
+                *(f"{1000 * found.floor(item, precision):.1f}" for precision in found.rates),
                 f"{found.floor(item) / item.seconds:.0%}",
             ]
         )
-    columns = ("epochs", "forward", "backward to images", "to weights", "in all", "GFLOP", "ms", "floor, ms", "of it")
+    floors = (f"{precision} floor, ms" for precision in found.rates)
+    columns = ("epochs", "forward", "backward to images", "to weights", "in all", "GFLOP", "ms", *floors, "of it")
     out.print(f"{name}: a step of {found.batch_size} images on {found.device}; passes are those of one image")
     out.print(table(*columns, rows=rows, numbers=columns[1:]))
-    rates = ", ".join(f"{kind} {rate / 1e9:.4g}" for kind, rate in found.rates.items())
+    rates = ", ".join(
+        f"{precision} {kind} {rate / 1e9:.4g}"
+        for precision, kinds in found.rates.items()
+        for kind, rate in kinds.items()
+    )
     out.print(f"\nforward: {found.forward_flops / 1e6:.4g} MFLOP an image; machine, GFLOP/s: {rates}", soft_wrap=True)
-    out.print(f"most memory held: {found.peak_bytes / 2**20:.0f} MiB", soft_wrap=True)
+    held = f"most memory held in steps: {found.peak_bytes / 2**20:.0f} MiB"
+    out.print(f"{held}{', by the whole process' if 'CPU' in found.device else ''}; {found.precision}", soft_wrap=True)
     epoch = found.seconds / sum(item.epochs[0] for item in found.costs)
     out.print(
         f"an epoch of {found.steps} steps: {epoch:.0f} s; the run without validation: {found.seconds / 60:.1f} min"
