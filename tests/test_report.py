@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import zlib
 from html import escape
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ from uiat.report.charts import Series, curves, ticks
 from uiat.report.content import threat_text, verdicts
 from uiat.report.groups import cautions, grouped, spread
 from uiat.report.pictures import magnified, png
-from uiat.report.references import PUBLISHED, compared, method
+from uiat.report.reading import RunFiles
+from uiat.report.references import PUBLISHED, as_published, compared, method
 from uiat.text import to_dict
 
 BROWSER = next(
@@ -190,6 +192,14 @@ def test_fewer_images_widen_the_tolerance(tmp_path):
     assert one.tolerance == pytest.approx(1 + 3.1, abs=0.1)
 
 
+# UIAT that is not the instance-wise one of which there are published numbers.
+VARIANTS = (
+    {"inverse": {"kind": "universal", "epoch": None}},
+    {"inverse": {"kind": "universal", "epoch": 5}},
+    {"inverse": {"kind": "instance"}, "attack": {"steps": 1, "start": "uniform", "bounded": False}},
+)
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -198,6 +208,18 @@ def test_fewer_images_widen_the_tolerance(tmp_path):
         {"model": {"name": "small-cnn"}},
         {"data_": {"name": "cifar10", "subset": 20_000}},
         {"objective": {"name": "uiat"}},
+        {"model": {"name": "resnet18", "width": 32}},
+        {"model": {"name": "resnet18", "activation": "silu"}},
+        {"objective": {"name": "pgd-at", "attack": {"steps": 0}}, "optimisation": {"replays": 4}},
+        {"objective": {"name": "pgd-at", "attack": {"steps": 10}, "label_smoothing": 0.1}},
+        {"objective": {"name": "pgd-at", "attack": {"steps": 10}, "alignment": 0.2}},
+        {"objective": {"name": "pgd-at", "attack": {"threat": {"norm": "Linf", "epsilon": "4/255"}}}},
+        {"objective": {"name": "pgd-at", "attack": {"threat": {"norm": "L2", "epsilon": 0.5}}}},
+        {"objective": {"name": "trades", "weight": 1.0}},
+        {"objective": {"name": "trades", "attack": {"steps": 1}}},
+        {"optimisation": {"average": "ema"}},
+        {"optimisation": {"average": "swa", "awp": 0.005}},
+        *({"model": {"name": "wrn-28-10"}, "objective": {"name": "uiat", **objective}} for objective in VARIANTS),
     ],
 )
 def test_nothing_is_compared_with_what_it_is_not(tmp_path, changed):
@@ -210,6 +232,12 @@ def test_nothing_is_compared_with_what_it_is_not(tmp_path, changed):
     assert compared(grouped(read_all([run]))[0]) == {}
 
 
+def test_instance_wise_is_compared_with_what_is_instance_wise(tmp_path):
+    objective = {"name": "uiat", "weight": 3.5, "inverse": {"kind": "instance"}, "attack": {"steps": 10}}
+    run = folder(tmp_path / "a", model={"name": "wrn-28-10"}, objective=objective, accuracy=ACCURACY)
+    assert compared(grouped(read_all([run]))[0])["autoattack"].short == "published 52.2: less"
+
+
 def test_the_published_numbers_are_possible():
     for one in PUBLISHED:
         assert 20 < one.low <= one.high < 95
@@ -218,6 +246,14 @@ def test_the_published_numbers_are_possible():
     for name in ("fgsm", "fgsm-rs", "n-fgsm", "grad-align"):
         assert method(to_dict(recipes.get(f"cifar10-small-{name}"))) == name
     assert method(to_dict(recipes.get("cifar10-small-pgd-at"))) == "pgd-at"
+    others = {"free": "free-4", "iat": "iat", "uiat": "uiat", "uiat-one-off": "uiat-one-off", "trades": "trades"}
+    single = {"n-fgsm-uiat": "n-fgsm-uiat", "free-uiat-one-off": "free-4-uiat-one-off", "fgsm-uiat": "fgsm-uiat"}
+    for name, said in (others | single).items():
+        assert method(to_dict(recipes.get(f"cifar10-small-{name}"))) == said
+    for name in ("pgd-at", "trades", "mart", "iat"):
+        for kind in ("resnet18", "wrn28"):
+            config = to_dict(recipes.get(f"cifar10-{kind}-{name}"))
+            assert as_published(RunFiles(Path("a"), config)), name
 
 
 def test_runs_of_other_data_and_threats_are_compared_only_after_saying_so(tmp_path):

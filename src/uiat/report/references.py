@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uiat.report.groups import Group
+from uiat.report.reading import RunFiles
 
 # Independent re-runs of one method agree to about a point, in percent (PGD-AT on ResNet-18: 48.3 to 48.7 under the
 # standard ensemble, 52.6 to 53.6 under PGD-10).
@@ -12,11 +13,12 @@ TOLERANCE = 1.0
 WHOLE = 10_000  # test images on which the published numbers are measured
 ENSEMBLE = "autoattack"
 RESNET18 = ("resnet18", "preact-resnet18")
-MAIR, LOGS, AWP, DHAT, BENCH, QUB = (
+MAIR, LOGS, AWP, DHAT, INSTANCE, BENCH, QUB = (
     "MAIR's benchmark table",
     "logs of robust_overfitting",
     "logs of AWP's authors",
-    "a re-run by DHAT's authors (instance-wise)",
+    "a table in DHAT (ICCV 2025)",
+    "DHAT's re-run of UIAT, with instance-wise inverse adversaries",
     "RobustBench",
     "a table in QUB (ICML 2025)",
 )
@@ -76,16 +78,30 @@ PUBLISHED: tuple[Reference, ...] = (
     *_of(_WRN28, "mart", clean=(83.0, 83.0, DHAT), pgd_10=(56.2, 57.7, MAIR), autoattack=(50.7, 51.3, MAIR)),
     *_of(_WRN28, "pgd-at-awp", clean=(82.7, 82.7, DHAT), pgd_10=(57.8, 58.7, MAIR), autoattack=(51.9, 54.3, MAIR)),
     *_of(_WRN28, "trades-awp", pgd_10=(59.5, 59.5, MAIR), autoattack=(55.8, 55.9, MAIR)),
-    *_of(_WRN28, "uiat", clean=(82.9, 82.9, DHAT), pgd_10=(58.7, 58.7, DHAT), autoattack=(52.2, 52.2, DHAT)),
-    *_of(
-        _WRN28, "uiat", "cifar100", clean=(57.6, 57.7, DHAT), pgd_10=(34.3, 34.3, DHAT), autoattack=(29.0, 29.0, DHAT)
-    ),
+    *_of(_WRN28, "iat", clean=(82.9, 82.9, INSTANCE), pgd_10=(58.7, 58.7, INSTANCE)),
+    *_of(_WRN28, "iat", autoattack=(52.2, 52.2, INSTANCE)),
+    *_of(_WRN28, "iat", "cifar100", clean=(57.6, 57.7, INSTANCE), pgd_10=(34.3, 34.3, INSTANCE)),
+    *_of(_WRN28, "iat", "cifar100", autoattack=(29.0, 29.0, INSTANCE)),
     *_of(_WRN34, "pgd-at", clean=(86.1, 86.1, LOGS), pgd_10=(56.2, 56.8, LOGS), autoattack=(52.7, 52.7, MAIR)),
     *_of(_WRN34, "trades", clean=(84.9, 85.5, BENCH), pgd_10=(56.7, 56.7, MAIR), autoattack=(53.1, 53.8, BENCH)),
     *_of(_WRN34, "mart", pgd_10=(57.6, 57.6, MAIR), autoattack=(51.9, 51.9, MAIR)),
     *_of(_WRN34, "pgd-at-awp", clean=(86.2, 86.2, AWP), autoattack=(54.0, 55.7, f"{AWP}; {MAIR}")),
     *_of(_WRN34, "trades-awp", clean=(85.4, 85.4, BENCH), autoattack=(56.1, 56.2, BENCH)),
+    *_of(_WRN34, "free-8", clean=(86.1, 86.1, BENCH), autoattack=(41.5, 41.5, BENCH)),
 )
+# What the published runs have in common, by field; what a run's settings leave out is as published. A run that has one
+# of these otherwise is another experiment, however like its method's name.
+USUAL: Mapping[str, Any] = {
+    "model.width": None,
+    "model.activation": "relu",
+    "data.subset": None,
+    "data.image_size": None,
+    "objective.label_smoothing": 0.0,
+    "objective.attack.threat.norm": "Linf",
+    "objective.attack.threat.epsilon": "8/255",
+    "optimisation.average": "none",
+}
+WEIGHTS = {"trades": 6.0, "mart": 5.0, "uiat": 3.5}  # of the objectives' second terms in the published runs
 
 
 def method(config: Mapping[str, Any]) -> str:
@@ -95,15 +111,49 @@ def method(config: Mapping[str, Any]) -> str:
         >>> method({"objective": {"name": "trades"}, "optimisation": {"awp": 0.005}})
         'trades-awp'
     """
-    objective = config.get("objective") or {}
-    name, attack = str(objective.get("name")), objective.get("attack") or {}
-    if name == "pgd-at" and attack.get("steps") == 1:
-        name = "fgsm"
-        if objective.get("alignment"):
-            name = "grad-align"
-        elif attack.get("start", "uniform") == "uniform":
-            name = "fgsm-rs" if attack.get("bounded", True) else "n-fgsm"
-    return f"{name}-awp" if (config.get("optimisation") or {}).get("awp") else name
+    objective, optimisation = config.get("objective") or {}, config.get("optimisation") or {}
+    base = name = str(objective.get("name"))
+    if base == "uiat" and (inverse := objective.get("inverse") or {}):
+        base = "iat" if inverse.get("kind") == "instance" else base
+        base += "-one-off" if inverse.get("epoch") is not None else ""
+    inner = _inner(objective, int(optimisation.get("replays") or 0))
+    if inner:  # plain adversarial training is named after its attack alone
+        base = inner if name == "pgd-at" else f"{inner}-{base}"
+    return f"{base}-awp" if optimisation.get("awp") else base
+
+
+def _inner(objective: Mapping[str, Any], replays: int) -> str:
+    """The name of an inner problem that is solved in fewer passes than PGD's; empty for PGD itself."""
+    attack = objective.get("attack") or {}
+    if replays:
+        return f"free-{replays}"
+    if objective.get("alignment"):
+        return "grad-align" if attack.get("steps") == 1 else "grad-align-pgd"
+    if attack.get("steps") != 1:
+        return ""
+    if attack.get("start", "uniform") != "uniform":
+        return "fgsm"
+    return "fgsm-rs" if attack.get("bounded", True) else "n-fgsm"
+
+
+def as_published(run: RunFiles) -> bool:
+    """Whether a run is like the published ones in what its method's name does not say.
+
+    Example:
+        >>> from pathlib import Path
+        >>> as_published(RunFiles(Path("runs/a"), {"optimisation": {"average": "ema"}}))
+        False
+    """
+    weight = WEIGHTS.get(str(run.setting("objective.name")))
+    same = all(_same(run.setting(path, usual), usual) for path, usual in USUAL.items())
+    return same and run.setting("objective.weight", weight) == weight
+
+
+def _same(value: Any, usual: Any) -> bool:
+    """Equal, a radius also where it is written as a decimal."""
+    if usual == "8/255" and isinstance(value, int | float):
+        return abs(255 * value - 8) < 0.01
+    return bool(value == usual)
 
 
 @dataclass(frozen=True)
@@ -162,7 +212,7 @@ def compared(group: Group) -> dict[str, Compared]:
         'published 48.3–48.7: suspicious'
     """
     run, result = group.first, group.evaluation
-    if result is None or not _usual(str(result["threat"])) or run.setting("data.subset") is not None:
+    if result is None or not _usual(str(result["threat"])) or not as_published(run):
         return {}
     found = {}
     for published in PUBLISHED:
