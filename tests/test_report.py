@@ -18,12 +18,16 @@ from uiat import recipes
 from uiat.cli import main
 from uiat.files import write_json, write_tensors
 from uiat.report import Sample, Samples, check_out, read_all, read_files, write_report
-from uiat.report.charts import Series, curves, ticks
-from uiat.report.content import threat_text, verdicts
-from uiat.report.groups import cautions, grouped, spread
+from uiat.report.cautions import cautions
+from uiat.report.charts import Series, curves
+from uiat.report.content import differences, verdicts
+from uiat.report.frames import apart, around, ticks
+from uiat.report.groups import grouped, spread
 from uiat.report.pictures import magnified, png
 from uiat.report.reading import RunFiles
 from uiat.report.references import PUBLISHED, as_published, compared, method
+from uiat.report.training import training
+from uiat.report.words import threat_text
 from uiat.text import to_dict
 
 BROWSER = next(
@@ -142,7 +146,84 @@ def test_runs_judged_differently_are_no_one_row(tmp_path):
     made = [folder(tmp_path / str(n), seed=n, accuracy=ACCURACY, n=n) for n in (1000, 10_000)]
     groups = grouped(read_all(made))
     assert len({group.label for group in groups}) == len(groups) == 2
-    assert "different numbers of test images (1000, 10000)" in cautions(read_all(made))[0]
+    said = "different numbers of test images: 1000 (cifar10-resnet18-pgd-at (1000)); 10000 ("
+    assert said in cautions(groups)[0]
+
+
+def test_namesakes_are_labelled_by_what_is_unusual_about_them(tmp_path):
+    changes = [{}, {"awp": 0.005}, {"average": "ema"}, {"awp": 0.005, "average": "ema", "epochs": 9, "clip": 1, "x": 2}]
+    made = [
+        folder(tmp_path / str(i), name="uiat", optimisation={"awp": 0.0, "average": "none", "epochs": 4} | change)
+        for i, change in enumerate(changes)
+    ]
+    labels = [group.label for group in grouped(read_all(made))]
+    assert labels[0] == "uiat, average=none, awp=0.0"
+    assert labels[-1] == "uiat, average=ema, awp=0.005, epochs=9, clip=1, x=2"
+    assert len(set(labels)) == 4
+
+
+def test_what_all_runs_share_is_said_once(tmp_path):
+    names = ("cifar10-small-pgd-at", "cifar10-small-pgd-at-awp", "cifar10-small-uiat")
+    made = [folder(tmp_path / name, name=name, objective={"name": name}, accuracy=ACCURACY) for name in names]
+    html, text = pages(made, tmp_path / "report.html")
+    table = text[text.index("## Summary") : text.index("All runs:")]
+    assert [line.split(" | ")[0] for line in table.splitlines()[4:7]] == ["| pgd-at", "| pgd-at-awp", "| uiat"]
+    assert "threat model" not in table
+    assert "All runs: n 10,000, seeds 0, data cifar10, threat model Linf 8/255." in text
+    assert "The names of all runs begin with <code>cifar10-small-</code>" in html
+
+
+def test_intervals_are_written_out(tmp_path):
+    html, text = pages([folder(tmp_path / "a", accuracy=ACCURACY)], tmp_path / "report.html")
+    assert "82.00 [81.0–83.0]" in text
+    assert '82.00<small class="range">81.0–83.0</small>' in html
+
+
+def test_a_caution_names_the_run_and_what_it_lacks(tmp_path):
+    full = ACCURACY | {"pgd-20": 0.5}
+    made = [folder(tmp_path / n, name=n, objective={"name": n}, accuracy=full) for n in "abcd"]
+    made += [folder(tmp_path / "e", name="e", threat="L2:0.5", accuracy=ACCURACY)]
+    said = cautions(grouped(read_all(made)))
+    assert said[0].startswith("The runs were judged on different threat models: L2 0.5 (e); Linf 8/255 (all others).")
+    assert said[1].startswith("Not judged under pgd-20: e.")
+
+
+def test_settings_of_one_method_are_no_difference(tmp_path):
+    inverse = {"name": "uiat", "gamma": 0.9, "inverse": {"epoch": None}}
+    objectives = [{"name": "pgd-at"}, inverse, inverse | {"inverse": {"epoch": 2}}]
+    made = [folder(tmp_path / str(i), name=str(i), objective=o) for i, o in enumerate(objectives)]
+    rows, partly = differences(grouped(read_all(made)))
+    assert rows == [["objective.name", "pgd-at", "uiat", "uiat"], ["objective.inverse.epoch", "–", "none", "2"]]
+    assert partly == ["objective.gamma = 0.9"]
+
+
+def test_many_runs_get_a_chart_each(tmp_path):
+    made = [folder(tmp_path / str(i), name=f"r{i}", objective={"name": f"r{i}"}) for i in range(8)]
+    shown = training(grouped(read_all(made)))
+    assert [(part.title, len(part.figures)) for part in shown.panels] == [
+        ("Accuracy by epoch, %", 8),
+        ("Loss by epoch", 8),
+    ]
+    assert shown.panels[0].figures[0].svg.count('class="behind"') == 7
+    few = training(grouped(read_all(made[:3])))
+    assert not few.panels
+    assert all(figure.svg for figure in few.figures)
+
+
+def test_the_twin_has_every_epoch_and_the_confusion(runs, tmp_path):
+    _, text = pages(runs, tmp_path / "report.html", samples=samples(runs[2]))
+    assert "| run | epoch 1 | epoch 2 | epoch 3 | epoch 4 |" in text
+    assert "| uiat | 30 | 32.5 | 35 | 37.5 |" in text
+    assert "| cat | 1 | 1 | 1 | 10 | 1 | 1 | 1 | 1 | 1 | 1 | 19 |" in text
+    long = folder(tmp_path / "long", epochs=110)
+    table = training(grouped(read_all([long]))).tables[0]
+    assert (len(table[1]), table[1][1], table[1][-1]) == (11, "epoch 1", "epoch 110")
+
+
+def test_the_page_says_whether_models_were_run(runs, tmp_path):
+    for known, said in ((None, "no model was run"), (samples(runs[2]), "their models answered on test images")):
+        for text in pages(runs, tmp_path / "report.html", samples=known):
+            assert said in text
 
 
 def test_the_page_has_every_part(runs, tmp_path):
@@ -258,12 +339,15 @@ def test_the_published_numbers_are_possible():
 
 def test_runs_of_other_data_and_threats_are_compared_only_after_saying_so(tmp_path):
     made = [
-        folder(tmp_path / "a", accuracy=ACCURACY),
-        folder(tmp_path / "b", data="svhn", accuracy=ACCURACY),
-        folder(tmp_path / "c", threat="L2:0.5", accuracy=ACCURACY),
+        folder(tmp_path / "a", name="a", accuracy=ACCURACY),
+        folder(tmp_path / "b", name="b", data="svhn", accuracy=ACCURACY),
+        folder(tmp_path / "c", name="c", threat="L2:0.5", accuracy=ACCURACY),
     ]
     html, text = pages(made, tmp_path / "report.html")
-    for said in ("different data sets (cifar10, svhn)", "different threat models"):
+    for said in (
+        "different data sets: cifar10 (a, c); svhn (b)",
+        "different threat models: Linf 8/255 (a, b); L2 0.5 (c)",
+    ):
         assert said in html.replace("&#39;", "'")
         assert said in text
     assert html.index("different data sets") < html.index("<table")
@@ -371,6 +455,10 @@ def test_a_png_holds_the_pixels():
 def test_charts_take_what_measurements_bring():
     assert ticks(0, 0.73) == [0.0, 0.2, 0.4, 0.6]
     assert ticks(3, 3) == [3]
+    assert around(0, 0.271)[-1] > 0.271 > around(0, 0.271)[-2]
+    assert around(1.3, 1.7) == [1.3, 1.4, 1.5, 1.6, 1.7]
+    places = apart([5.0, 5.0, 6.0, 40.0], 10)
+    assert all(b - a >= 10 - 1e-9 for a, b in zip(sorted(places), sorted(places)[1:], strict=False))
     svg = curves("t", [Series("a", ((1, float("nan")), (2, 0.5)))], x="x", y="y")
     assert "nan" not in svg
     assert "<svg" in curves("nothing", [], x="x", y="y", share=True)
@@ -426,3 +514,40 @@ def test_in_a_browser(runs, tmp_path):
         headings = html.count('<th scope="col"', 0, html.index("</thead>"))
         assert (found["buttons"], found["focusable"], found["sort"]) == (headings, True, 1)
         assert found["down"] == sorted(found["up"], reverse=True)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser: needs chromium, chromium-browser or google-chrome on PATH")
+def test_on_paper(tmp_path):
+    settings = [
+        {"name": f"method-{i}", "inverse": {"kind": "universal" + "-" * i, "start_radius": i}} for i in range(12)
+    ]
+    made = [
+        folder(
+            tmp_path / str(i), name=f"a-rather-long-{o['name']}", objective=o, accuracy=ACCURACY | {"pgd-50-10": 0.5}
+        )
+        for i, o in enumerate(settings)
+    ]
+    out = tmp_path / "report.html"
+    write_report(made, out, samples=samples(made[0]))
+    pdf = tmp_path / "report.pdf"
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}"]
+    subprocess.run(
+        [BROWSER, *quiet, f"--print-to-pdf={pdf}", out.as_uri()], capture_output=True, check=True, timeout=200
+    )
+    content = pdf.read_bytes()
+    assert re.search(rb"/MediaBox \[0 0 59[45]\S* 84[12]", content), "A4"
+    # A browser shrinks pages on which something is too wide. A sheet begins with its own scale, 300 dots an inch, and
+    # the first scale after it is that of the page: 3.125 dots for each of the 96 pixels in an inch.
+    sheets = [part for part in inflated(content) if re.match(rb"\.2[34]\d* 0 0 -\.2[34]", part)]
+    scales = {float(re.search(rb"\n(\S+) 0 0 \1 \S+ \S+ cm", sheet)[1]) for sheet in sheets}
+    assert len(sheets) > 2
+    assert scales == {3.125}, "printed smaller than it is: something is wider than the paper"
+
+
+def inflated(content):
+    """The streams of a PDF that can be inflated."""
+    for found in re.finditer(rb"stream\r?\n", content):
+        try:
+            yield zlib.decompressobj().decompress(content[found.end() :])
+        except zlib.error:
+            continue

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from uiat.report.groups import Group, attacks, different, spread
-from uiat.report.reading import RunFiles
+from uiat.report.reading import RunFiles, leaves
 from uiat.report.references import compared
+from uiat.report.words import plain, threat_text
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Cell:
         text: what it says.
         value: what it is sorted by.
         hint: what it says when pointed at.
+        under: what stands small below it: how far the number can be trusted.
         beside: the published number.
         tone: "agrees", "suspicious", "less" or "".
 
@@ -28,25 +29,9 @@ class Cell:
     text: str
     value: float | str
     hint: str = ""
+    under: str = ""
     beside: str = ""
     tone: str = ""
-
-
-def threat_text(threat: str) -> str:
-    """A threat model for people: a radius in Linf as a fraction of 255 where it is one.
-
-    Example:
-        >>> threat_text("Linf:0.03137255"), threat_text("L2:0.5"), threat_text("Linf:0.2")
-        ('Linf 8/255', 'L2 0.5', 'Linf 0.2')
-    """
-    norm, _, radius = threat.partition(":")
-    try:
-        pixels, number = 255 * float(radius), f"{float(radius):.4g}"
-    except ValueError:
-        return threat
-    if norm == "Linf" and round(pixels) > 0 and abs(pixels - round(pixels)) < 1e-3 and len(number) > 4:
-        number = f"{round(pixels)}/255"
-    return f"{norm} {number}"
 
 
 def verdicts(groups: Sequence[Group]) -> list[tuple[str, str]]:
@@ -63,41 +48,74 @@ def verdicts(groups: Sequence[Group]) -> list[tuple[str, str]]:
     return [(", ".join(labels), text) for text, labels in said.items()]
 
 
-def summary(groups: Sequence[Group]) -> tuple[list[tuple[str, bool]], list[list[Cell]]]:
-    """Headings, each with whether it is of numbers, and the rows of the table of all groups.
+@dataclass(frozen=True)
+class Summary:
+    """The table of all groups.
+
+    Args:
+        head: headings, each with whether it is of numbers.
+        rows: a cell for each heading.
+        common: what is the same for all groups and so needs no column: name and value.
 
     Example:
-        >>> summary([])[0][:2]
+        >>> Summary([("run", False)], []).common
+        ()
+    """
+
+    head: Sequence[tuple[str, bool]]
+    rows: Sequence[Sequence[Cell]]
+    common: Sequence[tuple[str, str]] = ()
+
+
+def summary(groups: Sequence[Group]) -> Summary:
+    """The table of all groups; facts that do not differ between them are said once, outside of it.
+
+    Example:
+        >>> summary([]).head[:2]
         [('run', False), ('self-checks', False)]
     """
     names = attacks(groups)
-    numbers = [(name, True) for name in names]
-    facts = [("n", True), ("seeds", False), ("data", False), ("threat model", False)]
-    costs = [("training, s", True), ("evaluation, s", True)]
-    head = [("run", False), *numbers, ("self-checks", False), *costs, *facts]
-    return head, [_row(group, names) for group in groups]
+    head = [("run", False), *((name, True) for name in names), ("self-checks", False)]
+    head += [("training, s", True), ("evaluation, s", True)]
+    rows = [_row(group, names) for group in groups]
+    facts = [_facts(group) for group in groups]
+    common = []
+    for name, number in (("n", True), ("seeds", False), ("data", False), ("threat model", False)):
+        cells = [fact[name] for fact in facts]
+        if cells and all(cell == cells[0] for cell in cells):
+            common.append((name, cells[0].text))
+            continue
+        head.append((name, number))
+        for row, cell in zip(rows, cells, strict=True):
+            row.append(cell)
+    return Summary(head, rows, common)
 
 
 def _row(group: Group, names: Sequence[str]) -> list[Cell]:
-    result = group.evaluation or {}
-    state = group.verdict if result else "not evaluated"
+    state = group.verdict if group.evaluation else "not evaluated"
     tone = {"credible": "agrees", "doubtful": "suspicious"}.get(state, "")
-    threat = threat_text(str(result.get("threat"))) if result else "–"
-    facts = [group.seeds, str(result.get("data") or group.first.setting("data.name", "?")), threat]
     times = [group.training_seconds, group.evaluation_seconds]
     return [
         Cell(group.label, group.label),
         *_accuracies(group, names),
-        Cell(state, state, " ".join(group.verdicts), "", tone),
+        Cell(state, state, hint=" ".join(group.verdicts), tone=tone),
         *(
             Cell(spread(seconds, 0 if max(seconds) >= 100 else 1), sum(seconds) / len(seconds))
             if any(seconds)
             else _DASH
             for seconds in times
         ),
-        Cell(f"{result['n']:,}", result["n"]) if result else _DASH,
-        *(Cell(text, text) for text in facts),
     ]
+
+
+def _facts(group: Group) -> dict[str, Cell]:
+    """What the accuracies are of."""
+    result = group.evaluation or {}
+    data = str(result.get("data") or group.first.setting("data.name", "?"))
+    threat = threat_text(str(result.get("threat"))) if result else "–"
+    texts = {"seeds": group.seeds, "data": data, "threat model": threat}
+    n = Cell(f"{result['n']:,}", result["n"]) if result else _DASH
+    return {"n": n} | {name: Cell(text, text) for name, text in texts.items()}
 
 
 def _accuracies(group: Group, names: Sequence[str]) -> Iterator[Cell]:
@@ -107,19 +125,21 @@ def _accuracies(group: Group, names: Sequence[str]) -> Iterator[Cell]:
         if not values:
             yield _DASH
             continue
-        told = "" if beside is None else beside.short
-        tone = "" if beside is None else beside.tone
-        yield Cell(spread(values), sum(values) / len(values), _interval(group, name), told, tone)
+        told, tone = ("", "") if beside is None else (beside.short, beside.tone)
+        yield Cell(spread(values), sum(values) / len(values), under=_trust(group, name), beside=told, tone=tone)
 
 
 _DASH = Cell("–", -1.0)
 
 
-def _interval(group: Group, name: str) -> str:
+def _trust(group: Group, name: str) -> str:
+    """The ends of the 95 % interval of a single run; the values of several."""
     edges = (group.evaluation or {}).get("intervals", {}).get(name)
-    if len(group.runs) > 1 or not isinstance(edges, list) or len(edges) != 2:
+    if len(group.runs) > 1:
         return ", ".join(f"{value:.2f}" for value in group.values(name))
-    return f"95 % interval {100 * edges[0]:.2f} to {100 * edges[1]:.2f}"
+    if not isinstance(edges, list) or len(edges) != 2:
+        return ""
+    return f"{100 * edges[0]:.1f}–{100 * edges[1]:.1f}"
 
 
 def published(groups: Sequence[Group]) -> list[str]:
@@ -139,25 +159,25 @@ def published(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
-def differences(groups: Sequence[Group]) -> list[list[str]]:
-    """The settings in which the groups differ: the field, then the value in each.
+def differences(groups: Sequence[Group]) -> tuple[list[list[str]], list[str]]:
+    """The settings in which groups differ, and those that only some groups have, equal in all that have them.
+
+    Returns:
+        Rows of the field and its value in each group, a dash where the method has no such field; and sentences.
 
     Example:
         >>> differences([])
-        []
+        ([], [])
     """
-    rows = different([group.first for group in groups]) if groups else []
-    return [[path, *("–" if value is None else _plain(value) for value in values)] for path, values in rows]
-
-
-def _plain(value: Any) -> str:
-    return (
-        ", ".join(map(str, value))
-        if isinstance(value, list)
-        else str(value).lower()
-        if value in (True, False)
-        else str(value)
-    )
+    known = [dict(leaves(group.first.config)) for group in groups]
+    rows, partly = [], []
+    for path, _ in different([group.first for group in groups]):
+        having = [settings[path] for settings in known if path in settings]
+        if all(value == having[0] for value in having):
+            partly.append(f"{path} = {plain(having[0])}")
+        else:
+            rows.append([path, *(plain(settings[path]) if path in settings else "–" for settings in known)])
+    return rows, partly
 
 
 def environments(runs: Sequence[RunFiles]) -> list[tuple[str, str]]:
@@ -174,7 +194,7 @@ def environments(runs: Sequence[RunFiles]) -> list[tuple[str, str]]:
         for run in runs:
             value = run.environment.get(key)
             if value not in (None, []):
-                said.setdefault(_plain(value), []).append(run.folder.name)
+                said.setdefault(plain(value), []).append(run.folder.name)
         told = [value if len(said) == 1 else f"{value} ({', '.join(names)})" for value, names in said.items()]
         rows.append((key.replace("_", " "), "; ".join(told) or "none"))
     return rows

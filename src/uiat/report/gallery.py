@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from uiat.report.content import threat_text
 from uiat.report.groups import Group
 from uiat.report.pictures import data_uri, magnified
 from uiat.report.samples import Sample, Samples, class_names
+from uiat.report.words import threat_text
 
 KINDS = ("natural", "adversarial", "inverse")
 
@@ -32,7 +32,7 @@ def _card(sample: Sample, names: Sequence[str]) -> dict[str, Any]:
     pictures = []
     for kind in (kind for kind in KINDS if kind in sample.images):
         label, confidence = sample.predicted[kind]
-        says = f"{names[label]}, {100 * confidence:.0f} %"
+        says = f"{names[label]}, {100 * confidence:.0f}\u00a0%"  # a number and its unit stay on one line
         picture = {"kind": kind, "src": data_uri(sample.images[kind]), "says": says, "right": label == sample.label}
         if kind != "natural":
             shown, factor = magnified(sample.images[kind] - sample.images["natural"])

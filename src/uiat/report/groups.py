@@ -1,4 +1,4 @@
-"""Runs that differ only in the seed as one row, what tells the rows apart, and what forbids comparing them."""
+"""Runs that differ only in the seed as one row, and what tells the rows apart."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from uiat.report.reading import INDIFFERENT, RunFiles, leaves
+from uiat.report.words import beginning
 
 DOUBT = "do not believe"  # how the verdict of the self-checks begins where they speak against a number
 
@@ -93,7 +94,7 @@ def grouped(runs: Sequence[RunFiles]) -> list[Group]:
     for run in runs:
         parts.setdefault(_key(run), []).append(run)
     members = list(parts.values())
-    labels = [_label(group, members) for group in members]
+    labels = [_label(group[0], members) for group in members]
     for i, label in enumerate(labels):
         if labels.count(label) > 1:  # equal settings, and judged differently
             labels[i] = f"{label} ({members[i][0].folder.name})"
@@ -114,17 +115,36 @@ def _facts(run: RunFiles) -> list[Any]:
     return [run.evaluation.get(name) for name in ("data", "split", "threat", "n", "which")]
 
 
-def _label(group: list[RunFiles], members: list[list[RunFiles]]) -> str:
-    name = str(group[0].setting("name", group[0].folder.name))
-    namesakes = [other[0] for other in members if other[0].setting("name", other[0].folder.name) == name]
-    paths = [path for path, _ in different(namesakes)]
-    ends = [path.rpartition(".")[2] for path in paths]
-    told = [
-        f"{end if ends.count(end) == 1 else path}={group[0].setting(path)}"
-        for path, end in zip(paths, ends, strict=True)
-        if group[0].setting(path) is not None
+def name_of(run: RunFiles) -> str:
+    """The name of a run, or that of its folder.
+
+    Example:
+        >>> from pathlib import Path
+        >>> name_of(RunFiles(Path("runs/a"), {}))
+        'a'
+    """
+    return str(run.setting("name", run.folder.name))
+
+
+def _label(run: RunFiles, members: list[list[RunFiles]]) -> str:
+    """The name without what all have in common, and the settings by which namesakes are told apart.
+
+    Of these, what most namesakes have is left out: in an ablation each label says what is unusual about its run.
+    """
+    name = name_of(run)
+    namesakes = [other[0] for other in members if name_of(other[0]) == name]
+    told = {}
+    for path, values in different(namesakes):
+        value = run.setting(path)
+        if value is not None and 2 * values.count(value) <= len(values):
+            told[path] = value
+    ends = [path.rpartition(".")[2] for path in told]
+    short = name.removeprefix(beginning([name_of(other[0]) for other in members]))
+    settings = [
+        f"{end if ends.count(end) == 1 else path}={value}"
+        for end, (path, value) in zip(ends, told.items(), strict=True)
     ]
-    return ", ".join([name, *told[:3], *(["..."] if len(told) > 3 else [])])
+    return ", ".join([short or name, *settings])
 
 
 def different(runs: Sequence[RunFiles]) -> list[tuple[str, list[Any]]]:
@@ -165,28 +185,3 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
         return "–"
     centre = f"{mean(values):,.{digits}f}"
     return centre if len(values) == 1 else f"{centre} ± {stdev(values):,.{digits}f}"
-
-
-def cautions(runs: Sequence[RunFiles]) -> list[str]:
-    """Why numbers of different rows may not be set beside each other.
-
-    Example:
-        >>> cautions([])
-        []
-    """
-    judged = [run.evaluation for run in runs if run.evaluation is not None]
-    found = []
-    for key, what in (("data", "data sets"), ("threat", "threat models"), ("n", "numbers of test images")):
-        values = list(dict.fromkeys(str(result.get(key)) for result in judged))
-        if len(values) > 1:
-            found.append(f"The runs were judged on different {what} ({', '.join(values)}): such rows do not compare.")
-    named = {str(run.setting("data.name")) for run in runs}
-    if len(named) > 1 and not any("data sets" in text for text in found):
-        found.append(f"The runs were trained on different data sets ({', '.join(sorted(named))}).")
-    without = [str(run.folder) for run in runs if run.evaluation is None]
-    if without:
-        found.append(f"Not evaluated, and so without accuracy on test images: {', '.join(without)}.")
-    kinds = {tuple(result["accuracy"]) for result in judged}
-    if len(kinds) > 1:
-        found.append("The runs were judged under different attacks: their worst cases are over different sets.")
-    return found

@@ -1,22 +1,27 @@
 """The report as one HTML file that needs nothing else, and its twin in Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from uiat.errors import UserError
 from uiat.files import write_text
 from uiat.report import charts, content, gallery, plots
-from uiat.report.groups import cautions, grouped
+from uiat.report.cautions import cautions
+from uiat.report.groups import Group, grouped, name_of
 from uiat.report.reading import RunFiles, read_files
 from uiat.report.samples import Samples
+from uiat.report.training import training
+from uiat.report.words import beginning, dotted
 
 # What a file begins with that a report may take the place of: written by the templates, looked for before a write.
 MARK = "written by uiat report"
 HEAD = 400  # bytes in which the mark stands
+PRINTED = 5  # groups side by side that a sheet of A4 has room for
 
 
 def twin(out: Path) -> Path:
@@ -130,35 +135,44 @@ def gathered(runs: Sequence[RunFiles], samples: Mapping[Path, Samples]) -> dict[
         []
     """
     groups = grouped(runs)
-    head, rows = content.summary(groups)
+    labels = [group.label for group in groups]
+    differences, partly = content.differences(groups)
     return {
         "mark": MARK,
         "version": _version(),
-        "title": "Robustness report: " + (", ".join(group.label for group in groups[:3]) or "no runs"),
-        "more": max(0, len(groups) - 3),
-        "cautions": cautions(runs),
-        "head": head,
-        "rows": rows,
-        "labels": [group.label for group in groups],
+        "title": "Robustness report: " + (", ".join(labels[:3]) or "no runs"),
+        "cautions": cautions(groups),
+        "summary": content.summary(groups),
+        "labels": labels,
+        "beginning": beginning([name_of(group.first) for group in groups]),
+        "several": any(len(group.runs) > 1 for group in groups),
         "verdicts": content.verdicts(groups),
         "published": content.published(groups),
         "marks": [charts.swatch(slot) for slot in range(len(groups))],
-        "trained": [(charts.swatch(slot), g.label) for slot, g in enumerate(groups) if any(r.history for r in g.runs)],
-        "swept": [
-            (charts.swatch(slot), g.label)
-            for slot, g in enumerate(groups)
-            if any((r.evaluation or {}).get("sweep") for r in g.runs)
-        ],
-        "training": plots.training(groups),
+        **_figures(groups, samples),
+        "differences": differences,
+        "partly": partly,
+        "parts": [range(first, min(first + PRINTED, len(groups))) for first in range(0, len(groups), PRINTED)],
+        "environments": content.environments(runs),
+        "notes": [(str(run.folder), note) for run in runs for note in run.notes],
+        "folders": [str(run.folder) for run in runs],
+    }
+
+
+def _figures(groups: Sequence[Group], samples: Mapping[Path, Samples]) -> dict[str, Any]:
+    def legend(has: Callable[[RunFiles], Any]) -> list[tuple[Markup, str]]:
+        return [(charts.swatch(slot), g.label) for slot, g in enumerate(groups) if any(has(run) for run in g.runs)]
+
+    return {
+        "trained": legend(lambda run: run.history),
+        "swept": legend(lambda run: (run.evaluation or {}).get("sweep")),
+        "training": training(groups),
         "strength": plots.strength(groups),
         "classes": plots.classes(groups, samples),
         "confusions": plots.confusions(groups, samples),
         "galleries": gallery.galleries(groups, samples),
         "universals": gallery.universals(groups, samples),
-        "differences": content.differences(groups),
-        "environments": content.environments(runs),
-        "notes": [(str(run.folder), note) for run in runs for note in run.notes],
-        "folders": [str(run.folder) for run in runs],
+        "answered": any(group.first.folder in samples for group in groups),
     }
 
 
@@ -186,6 +200,7 @@ def rendered(template: str, facts: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["cell"] = _cell
+    environment.filters["dotted"] = dotted
     return environment.get_template(template).render(**facts)
 
 

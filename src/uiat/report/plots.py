@@ -12,13 +12,6 @@ from uiat.report.groups import Group
 from uiat.report.reading import RunFiles
 from uiat.report.samples import Samples, class_names
 
-# By epoch: the name in metrics.jsonl, what it is, and whether it is a share of images.
-MEASURED = (
-    ("robust", "Robust accuracy, held-out images", True),
-    ("clean", "Clean accuracy, held-out images", True),
-    ("train_correct", "Accuracy on the training batches", True),
-)
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -41,47 +34,23 @@ class Figure:
     rows: Sequence[Sequence[str]] = field(default_factory=list)
 
 
-def training(groups: Sequence[Group]) -> list[Figure]:
-    """Curves by epoch: of accuracy on held-out images, of accuracy and loss on the training batches.
+def ends(series: Sequence[charts.Series]) -> str:
+    """The last values in words.
 
     Example:
-        >>> training([])
-        []
+        >>> ends([charts.Series("uiat", ((1, 0.2), (2, 0.4)))])
+        'uiat ends at 0.4'
     """
-    figures = []
-    for name, title, share in (*MEASURED, ("loss", "Training loss, all terms", False)):
-        series = _by_epoch(groups, name)
-        if any(one.points for one in series):
-            svg = charts.curves(
-                title, series, x="epoch", y="%" if share else "loss", share=share, described=_ends(series)
-            )
-            figures.append(Figure(title, svg, *_values(series, "epoch", 100 if share else 1)))
-    return figures
-
-
-def _by_epoch(groups: Sequence[Group], name: str) -> list[charts.Series]:
-    series = []
-    for slot, group in enumerate(groups):
-        for run in group.runs:
-            pairs = [(float(row["epoch"] + 1), _measure(row, name)) for row in run.history]
-            points = tuple((x, y) for x, y in pairs if y is not None)
-            series.append(charts.Series(_named(group, run), points, slot))
-    return series
-
-
-def _measure(row: Mapping[str, Any], name: str) -> float | None:
-    if name != "loss":
-        return row.get(name)
-    terms = [v for k, v in row.items() if k.startswith("train_") and k != "train_correct" and v is not None]
-    return sum(terms) if terms else None
-
-
-def _ends(series: Sequence[charts.Series]) -> str:
     return "; ".join(f"{s.label} ends at {s.points[-1][1]:.3g}" for s in series if s.points)
 
 
-def _values(series: Sequence[charts.Series], x: str, factor: float) -> tuple[list[str], list[list[str]]]:
-    """The points as a table: a row for each x."""
+def values(series: Sequence[charts.Series], x: str, factor: float) -> tuple[list[str], list[list[str]]]:
+    """The points as a table: headings, and a row for each x.
+
+    Example:
+        >>> values([charts.Series("uiat", ((1, 0.2), (2, 0.4)))], "epoch", 100)
+        (['epoch', 'uiat'], [['1', '20'], ['2', '40']])
+    """
     places = sorted({point[0] for s in series for point in s.points})
     known = [dict(s.points) for s in series]
     rows = [[f"{p:.6g}", *("–" if p not in k else f"{factor * k[p]:.4g}" for k in known)] for p in places]
@@ -104,12 +73,12 @@ def strength(groups: Sequence[Group]) -> list[Figure]:
                 pairs = zip(record["epsilons"], record["accuracy"], strict=False)
                 points = tuple((scale * float(e), float(a)) for e, a in pairs)
                 kind = (str(record.get("norm")), str(record.get("attack")), unit)
-                by_kind.setdefault(kind, []).append(charts.Series(_named(group, run), points, slot))
+                by_kind.setdefault(kind, []).append(charts.Series(named(group, run), points, slot))
     figures = []
     for (norm, attack, unit), series in by_kind.items():
         title = f"Accuracy under {attack} at each {norm} radius"
-        svg = charts.curves(title, series, x=unit, y="%", share=True, described=_ends(series))
-        figures.append(Figure(f"{title}; below 0 it helps the model", svg, *_values(series, unit, 100)))
+        svg = charts.curves(title, series, x=unit, y="%", share=True, described=ends(series))
+        figures.append(Figure(f"{title}; below 0 it helps the model", svg, *values(series, unit, 100)))
     return figures
 
 
@@ -120,7 +89,13 @@ def _unit(record: Mapping[str, Any]) -> tuple[int, str]:
     return (255, "radius / 255") if whole else (1, "radius")
 
 
-def _named(group: Group, run: RunFiles) -> str:
+def named(group: Group, run: RunFiles) -> str:
+    """The label of a run's curve: that of its group, with the seed where the group has several.
+
+    Example:
+        >>> named(Group((RunFiles(Path("a"), {}),), "uiat"), RunFiles(Path("a"), {}))
+        'uiat'
+    """
     return group.label if len(group.runs) == 1 else f"{group.label}, seed {run.setting('seed')}"
 
 
@@ -159,7 +134,11 @@ def confusions(groups: Sequence[Group], samples: Mapping[Path, Samples]) -> list
     for group in groups:
         found = samples.get(group.first.folder)
         if found is not None and found.n:
-            title = f"{group.label}: {found.attack}, {found.n:,} images"
+            sizes = [sum(row) for row in found.confusion]
+            each = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+            title = f"{group.label}: {found.attack}, {found.n:,} images, {each} of a class"
             svg = charts.matrix(f"Confusion under attack, {title}", found.classes, found.confusion)
-            figures.append(Figure(title, svg))
+            counts = zip(found.classes, sizes, found.confusion, strict=True)
+            rows = [[name, *(str(count) for count in row), str(size)] for name, size, row in counts]
+            figures.append(Figure(title, svg, ["true ↓, predicted →", *found.classes, "images"], rows))
     return figures

@@ -1,0 +1,150 @@
+"""The plane of a chart: round ticks around the data, and where on the drawing a value lies."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+
+def ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers inside a range, at most `most`.
+
+    Example:
+        >>> ticks(0, 1)
+        [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
+    span = high - low
+    if not math.isfinite(span) or span <= 0:
+        return [low]
+    base = 10.0 ** math.floor(math.log10(span))
+    step = next(s for k in (0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10) if span / (s := k * base) <= most - 1 + 1e-9)
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def around(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers that hold a range between them: no value lies outside of the labelled part of an axis.
+
+    Example:
+        >>> around(0, 0.27)
+        [0.0, 0.1, 0.2, 0.3]
+    """
+    inside = ticks(low, high, most)
+    if len(inside) < 2:
+        return [low, high] if high > low else [low, low + 1]
+    step = inside[1] - inside[0]
+    below = [round(inside[0] - step, 10)] if inside[0] > low + 1e-9 * step else []
+    above = [round(inside[-1] + step, 10)] if inside[-1] < high - 1e-9 * step else []
+    return below + inside + above
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The plane of a chart.
+
+    Args:
+        xs: the labelled values of the axis that lies; the data may begin before and end after them.
+        ys: the labelled values of the axis that stands, around the data.
+        x0: the first value of the axis that lies.
+        x1: its last.
+        share: whether y is a share, shown in percent.
+        width: of the drawing.
+        height: of the drawing.
+        left: of the plane, room for the ticks.
+        right: room beside the plane.
+        top: room above it.
+        bottom: room below it.
+
+    Example:
+        >>> frame = Frame(xs=[0, 1], ys=[0, 1], x0=0, x1=1)
+        >>> frame.x(0), frame.y(1), frame.text(0.5)
+        (46.0, 12.0, '0.5')
+    """
+
+    xs: Sequence[float]
+    ys: Sequence[float]
+    x0: float
+    x1: float
+    share: bool = False
+    width: float = 360
+    height: float = 230
+    left: float = 46
+    right: float = 10
+    top: float = 12
+    bottom: float = 38
+
+    def x(self, value: float) -> float:
+        """Across the drawing."""
+        return self.left + (value - self.x0) / ((self.x1 - self.x0) or 1) * (self.width - self.left - self.right)
+
+    def y(self, value: float) -> float:
+        """Down the drawing."""
+        part = (value - self.ys[0]) / ((self.ys[-1] - self.ys[0]) or 1)
+        return self.height - self.bottom - part * (self.height - self.top - self.bottom)
+
+    def text(self, value: float) -> str:
+        """A value for people."""
+        return f"{100 * value:.1f} %" if self.share else f"{value:.4g}"
+
+    def grid(self) -> Markup:
+        """Lines at the ticks, and their values."""
+        parts = []
+        for value in self.ys:
+            at = self.y(value)
+            line = Markup('<path class="grid" d="M{:.1f} {:.1f}H{:.1f}"/>')
+            parts.append(line.format(self.left, at, self.width - self.right))
+            parts.append(text(self.left - 5, at + 4, f"{100 * value:.4g}" if self.share else f"{value:.4g}", "end"))
+        for value in self.xs:
+            parts.append(text(self.x(value), self.height - self.bottom + 15, f"{value:g}", "middle"))
+        return Markup("").join(parts)
+
+    def axes(self, x: str, y: str) -> Markup:
+        """The names of both axes."""
+        across = text((self.left + self.width - self.right) / 2, self.height - 5, x, "middle")
+        middle = (self.top + self.height - self.bottom) / 2
+        turned = Markup('<text transform="rotate(-90 11 {0:.0f})" x="11" y="{0:.0f}" text-anchor="middle">{1}</text>')
+        return across + turned.format(middle, y)
+
+
+def text(x: float, y: float, says: str, anchor: str) -> Markup:
+    """A piece of text in a drawing.
+
+    Example:
+        >>> text(1, 2, "a < b", "end")
+        Markup('<text x="1.0" y="2.0" text-anchor="end">a &lt; b</text>')
+    """
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, says)
+
+
+def drawing(title: str, parts: Sequence[Markup], *, width: float, height: float, kind: str = "chart") -> Markup:
+    """An SVG that says what it shows.
+
+    Example:
+        >>> drawing("accuracy", [], width=10, height=5)
+        Markup('<svg class="chart" viewBox="0 0 10 5" role="img" aria-label="accuracy"></svg>')
+    """
+    head = Markup('<svg class="{}" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">')
+    return head.format(kind, width, height, title) + Markup("").join(parts) + Markup("</svg>")
+
+
+def apart(wanted: Sequence[float], least: float) -> list[float]:
+    """Places near the wanted ones, in their order, of which no two are closer than `least`: labels that can be read.
+
+    Example:
+        >>> apart([10.0, 11.0, 30.0], 8)
+        [6.5, 14.5, 30.0]
+    """
+    blocks: list[tuple[float, list[int]]] = []  # the middle of labels that touch, and which they are
+    for i in sorted(range(len(wanted)), key=lambda i: wanted[i]):
+        middle, members = wanted[i], [i]
+        while blocks and middle - least * len(members) / 2 < blocks[-1][0] + least * len(blocks[-1][1]) / 2:
+            before, others = blocks.pop()
+            middle = (before * len(others) + middle * len(members)) / (len(others) + len(members))
+            members = others + members
+        blocks.append((middle, members))
+    places = list(wanted)
+    for middle, members in blocks:
+        for k, i in enumerate(members):
+            places[i] = middle + least * (k - (len(members) - 1) / 2)
+    return places
