@@ -9,6 +9,7 @@ from uiat.report.charts import Series, style
 from uiat.report.frames import Frame, apart, around, drawing, text, ticks
 
 WIDTH, HEIGHT, LEFT, RIGHT = 220, 150, 34, 34
+MOST_POINTS = 25  # of a curve that answer to the pointer: a panel is small
 LETTER = 12  # least distance of two labels
 
 
@@ -63,5 +64,6 @@ def _line(one: Series, plane: Frame, look: Markup) -> Markup:
 def _points(one: Series, plane: Frame) -> Markup:
     shape = Markup('<g class="p s{}"><title>{}</title><circle class="hit" cx="{:.1f}" cy="{:.1f}" r="6"/></g>')
     known = [(a, b) for a, b in one.points if math.isfinite(b)]
+    known = known[:: max(1, math.ceil(len(known) / MOST_POINTS))]
     said = [(a, b, f"{one.label}, epoch {a:g}: {plane.text(b)}") for a, b in known]
     return Markup("").join(shape.format(one.slot % 8, says, plane.x(a), plane.y(b)) for a, b, says in said)
