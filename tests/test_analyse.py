@@ -14,6 +14,7 @@ from uiat.analyse.result import compact
 from uiat.analyse.study import subjects
 from uiat.analyse.style import look
 from uiat.cli import main
+from uiat.report.reading import read_files
 
 ATTACK = tiny.attack()
 METHODS = {
@@ -165,13 +166,22 @@ def test_runs_that_lack_what_a_study_needs(ask, runs, tmp_path):
     (run / "evaluation.json").write_text('{"accuracy": {"clean": "many"}}')
     assert "is damaged: evaluate the run again" in says("cost")
     metrics = (run / "metrics.jsonl").read_text()
-    (run / "metrics.jsonl").write_text(metrics[: len(metrics) // 2 + 20])
+    (run / "metrics.jsonl").write_text(metrics[20:])
     for study in ("overfitting", "ablation"):
-        assert "metrics.jsonl is damaged" in says(study)
+        assert "metrics.jsonl is damaged in line 1" in says(study)
     (run / "metrics.jsonl").unlink()
     assert "has no metrics.jsonl: no epoch of it has ended yet" in says("overfitting")
     (run / "best.safetensors").write_bytes(b"no weights")
     assert "is not a readable safetensors file" in says("strength")
+
+
+def test_a_last_epoch_that_a_kill_has_cut_is_left_out_as_the_report_leaves_it_out(runs, tmp_path):
+    run = shutil.copytree(runs / "uiat", tmp_path / "run")
+    metrics = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(metrics[:-20])
+    data = analyse.run("overfitting", [run], n=10, attack="pgd-2").data
+    assert data["runs"]["run"]["epochs"] == [1]
+    assert len(read_files(run).history) == 1
 
 
 def test_other_threat_models_are_compared_only_after_saying_so(runs, tmp_path):

@@ -133,6 +133,53 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int | None]:
+    r"""The rows of a metrics.jsonl, one an epoch; none where there is no file.
+
+    A last line that a kill has cut is left out, and its number is the second value.
+
+    Raises:
+        UserError: it cannot be read, or a whole line of it is no row of measurements.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_text(Path(folder) / "metrics.jsonl", '{"epoch": 0, "clean": 0.5}\n{"epoch": 1, "cl')
+        ...     read_metrics(Path(folder) / "metrics.jsonl")
+        ([{'epoch': 0, 'clean': 0.5}], 2)
+    """
+    if not path.is_file():
+        return [], None
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    lines, rows = text.splitlines(), list[dict[str, Any]]()
+    for number, line in enumerate(lines, start=1):
+        row = _measurements(line)
+        if row is not None:
+            rows.append(row)
+        elif number == len(lines) and line.startswith("{") and not text.endswith("\n"):
+            return rows, number
+        else:
+            raise UserError(f"{path} is damaged in line {number}: it is no row of measurements")
+    return rows, None
+
+
+def _measurements(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+        return None
+    return row if all(_number(value) for name, value in row.items() if name != "alarms") else None
+
+
+def _number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write named tensors with a JSON value for each name in `meta`, as one safetensors file.
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from uiat import recipes, text
 from uiat.config import Run
 from uiat.errors import UserError
-from uiat.files import write_json
+from uiat.files import read_metrics, write_json
 from uiat.runs import read_run
 from uiat.store import FREE
 
@@ -193,11 +193,9 @@ def history(folder: Path) -> list[dict[str, Any]]:
         []
     """
     try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
-    except (OSError, ValueError):
+        return read_metrics(folder / "metrics.jsonl")[0]
+    except UserError:
         return []
-    return [row for row in rows if isinstance(row, dict)]
 
 
 def judged(cell: Cell) -> Mapping[str, Any] | None:

@@ -1,6 +1,7 @@
 """The files of a run folder while it is trained, each of them whole at any moment, and what a checkpoint belongs to."""
 
 import json
+import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from uiat import checkpoint, text
 from uiat.config import Run
 from uiat.data import Folder, ImageSet
 from uiat.errors import UserError
-from uiat.files import clear_partial, read_tensors, write_text
+from uiat.files import clear_partial, read_metrics, read_tensors, write_text
 from uiat.inverse import UniversalInverse, UniversalPerturbation
 from uiat.inverse.universal import FILE as INVERSE_FILE
 from uiat.processes import share
 
+logger = logging.getLogger("uiat")
 CHECKPOINT = "checkpoint.safetensors"
 # What may be edited in config.yaml between a kill and the resumption: it does not decide the weights.
 FREE = (
@@ -151,27 +153,20 @@ def read_object(path: Path) -> dict[str, Any] | None:
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl, one an epoch; none before the first epoch has ended.
 
+    A last line that a kill has cut is left out, with a warning.
+
     Raises:
-        UserError: the file is damaged or half written.
+        UserError: the file is damaged.
 
     Example:
         >>> read_history(Path("missing-run"))
         []
     """
     path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
-        rows = [None]
-    if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) and _measured(row) for row in rows):
-        raise UserError(f"{path} is damaged: each line should be a JSON object with an epoch and its measurements")
+    rows, cut = read_metrics(path)
+    if cut is not None:
+        logger.warning("the last line of %s is cut off and was left out (line %d)", path, cut)
     return rows
-
-
-def _measured(row: dict[str, Any]) -> bool:
-    return all(isinstance(value, int | float | None) for name, value in row.items() if name != "alarms")
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:

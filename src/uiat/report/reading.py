@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor
 
 from uiat.errors import UserError
-from uiat.files import read_tensors, settings_of
+from uiat.files import read_metrics, read_tensors, settings_of
 
 # Fields of a run that decide nothing about its weights or its result; two runs may differ in them and be one method.
 INDIFFERENT = ("seed", "name", "data.root", "data.workers", "compute.device", "compute.checkpoint")
@@ -117,32 +117,11 @@ def _history(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The epochs; a last line that a kill has cut is left out, and that is said."""
     if not path.is_file():
         return [], ["no epoch was finished: there is no metrics.jsonl"]
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    lines = text.splitlines()
-    rows = [_row(line) for line in lines]
-    notes = []
-    if rows and rows[-1] is None:
-        rows.pop()
-        notes.append(f"the last line of metrics.jsonl is cut off and was left out (line {len(lines)})")
-    whole = [row for row in rows if row is not None]
-    if len(whole) < len(rows):
-        raise UserError(f"{path} is damaged in line {rows.index(None) + 1}: it is no row of measurements")
-    for row in whole:
+    rows, cut = read_metrics(path)
+    notes = [] if cut is None else [f"the last line of metrics.jsonl is cut off and was left out (line {cut})"]
+    for row in rows:
         notes += [f"alarm in epoch {row['epoch'] + 1}: {alarm}" for alarm in row.get("alarms") or ()]
-    return whole, notes
-
-
-def _row(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
-        return None
-    return row if all(value is None or _number(value) for key, value in row.items() if key != "alarms") else None
+    return rows, notes
 
 
 def _inverse(path: Path) -> tuple[Tensor | None, str]:
