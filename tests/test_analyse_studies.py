@@ -22,7 +22,8 @@ from uiat.analyse.gallery import cosines, moved
 from uiat.analyse.misaligned import measure as measure_misaligned
 from uiat.analyse.misaligned import sentences as say_misaligned
 from uiat.analyse.study import Asked, Context, Subject
-from uiat.analyse.surfaces import alignment, measure_landscape
+from uiat.analyse.surfaces import cosines as gradient_cosines
+from uiat.analyse.surfaces import draw_alignment, measure_landscape, say_alignment
 
 
 @dataclass
@@ -245,7 +246,7 @@ def test_the_loss_rises_along_the_adversarial_direction_more_than_along_a_random
 
 def test_gradients_of_a_linear_model_agree_and_those_of_a_folded_one_do_not():
     model, x, y = helpers.at_distances()
-    assert alignment(model, x, y, Linf(0.2), seed=0).tolist() == pytest.approx([1.0] * 5, abs=1e-5)
+    assert gradient_cosines(model, x, y, Linf(0.2), seed=0).tolist() == pytest.approx([1.0] * 5, abs=1e-5)
 
     class Folded(nn.Module):
         """Its gradient changes its sign at every 0.5."""
@@ -259,9 +260,29 @@ def test_gradients_of_a_linear_model_agree_and_those_of_a_folded_one_do_not():
             return torch.stack([-score, score], dim=1)
 
     grey = torch.full((20, 1, 8, 8), 0.501)
-    cosine = alignment(Folded(), grey, torch.zeros(20, dtype=torch.int64), Linf(0.2), seed=0)
+    cosine = gradient_cosines(Folded(), grey, torch.zeros(20, dtype=torch.int64), Linf(0.2), seed=0)
     assert cosine.mean().abs() < 0.1  # half of the pixels land on either side
-    assert torch.equal(cosine, alignment(Folded(), grey, torch.zeros(20, dtype=torch.int64), Linf(0.2), seed=0))
+    assert torch.equal(cosine, gradient_cosines(Folded(), grey, torch.zeros(20, dtype=torch.int64), Linf(0.2), seed=0))
+
+
+def test_a_collapse_between_the_weights_that_were_kept_is_said_and_drawn():
+    rows = [
+        {"epoch": e, "weights": [w], "mean": m, "deviation": 0.1} for e, w, m in ((4, "best", 0.8), (10, "last", 0.7))
+    ]
+    recorded = [[1, 0.9], [4, 0.8], [6, 0.75], [7, 0.1], [10, 0.7]]
+    run = {"n": 100, "weights": rows, "ended": 10}
+    data = {"runs": {"a": run | {"recorded": recorded}, "b": run | {"recorded": []}}}
+    said = " ".join(say_alignment(data))
+    assert "between 0.900 (epoch 1) and 0.100 (epoch 7), with a fall from 0.750 to 0.100 from epoch 6 to 7" in said
+    assert "Of b no other epoch is known" in said
+    (axes,) = draw_alignment(data).axes
+    drawn = [(list(line.get_xdata()), line.get_linestyle()) for line in axes.lines]
+    assert ([1, 4, 6, 7, 10], "-") in drawn
+    assert drawn.count(([4, 10], "None")) == 2  # at their own epochs, and nothing claimed of those between
+    data["runs"]["a"]["recorded"] = []
+    (axes,) = draw_alignment(data).axes  # a row a run: at the same epochs they would hide each other
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in axes.texts] == ["epoch 4", "epoch 10"] * 2
 
 
 # attention

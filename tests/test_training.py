@@ -41,6 +41,7 @@ RESUMED = {
         objective=UIAT(attack=tiny.attack(), inverse=InstanceInverse(steps=2), ramp_epochs=2)
     ),
     "one-off": tiny.run(epochs=3, objective=UIAT(attack=tiny.attack(), inverse=UniversalInverse(epoch=1))),
+    "single-step": tiny.run(objective=UIAT(attack=tiny.attack(1)), epochs=3),
     "bf16, contiguous, no momentum": tiny.run(
         compute={"precision": "bf16", "channels_last": False}, momentum=0.0, objective=Standard()
     ),
@@ -109,6 +110,15 @@ def test_a_finished_run_resumes_to_itself(whole):
     resumed = uiat.resume(folder)
     assert len(resumed.history) == 3
     assert {file: file.read_bytes() for file in folder.glob("*.safetensors")} == before
+
+
+def test_recording_the_gradient_alignment_changes_no_weight(whole, tmp_path, monkeypatch):
+    folder = whole(RESUMED["single-step"], "single-step")
+    assert all(-1 <= row["alignment"] <= 1 for row in tiny.metrics(folder))
+    monkeypatch.setattr("uiat.validation.single_step", lambda run: False)
+    uiat.train(RESUMED["single-step"], run_dir=tmp_path / "run")
+    different = tiny.differences(folder, tmp_path / "run")
+    assert all(name == "metrics.jsonl" or name.startswith("checkpoint") for name in different)
 
 
 def test_how_often_a_checkpoint_is_written_changes_nothing(whole, tmp_path):

@@ -152,7 +152,7 @@ class Optimisation:
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """How a run is judged while it trains, on the held-out part of the training set.
+    """How a run is judged while it trains, on the held-out part of the training set; see `uiat.validation`.
 
     Args:
         every: epochs between validations.

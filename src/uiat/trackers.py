@@ -47,7 +47,7 @@ def tag(name: str) -> str:
     """
     if name.startswith("train_"):
         return f"train/{name.removeprefix('train_')}"
-    return f"validation/{name}" if name in ("clean", "robust") else f"run/{name}"
+    return f"validation/{name}" if name in ("clean", "robust", "alignment") else f"run/{name}"
 
 
 class Several:

@@ -4,19 +4,32 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from uiat.attacks import PGD
+from uiat.attacks.points import keys
 from uiat.config import Run
 from uiat.data import ImageSet, as_float
 from uiat.errors import UserError
 from uiat.evaluation import attack, correct_under, stages
+from uiat.evaluation.stage import judging
 from uiat.inverse import UniversalInverse
+from uiat.objectives.alignment import alignment
 from uiat.processes import share
-from uiat.threat import Linf
+from uiat.threat import Linf, Threat
+
+# Held-out images whose gradient alignment is looked at: a standard error of 0.07 at most, for 800 forward passes, where
+# the rest of a validation takes 1,000 and, of the images that are right as they are, 21 each: about a tenth more.
+ALIGNED = 200
 
 
 def validate(model: nn.Module, held_out: ImageSet, *, run: Run) -> dict[str, float]:
     """Accuracy on held-out images: "clean", "robust" under PGD where the run has a threat model, and the seconds taken.
+
+    Of single-step runs also "alignment", the mean cosine of `uiat.objectives.alignment` on the first 200 of them: it
+    falls when such a run overfits catastrophically, which weights of two epochs do not show. It takes about a tenth of
+    the seconds.
 
     Of several processes each judges its part. The random starts come from the run's seed alone, so the same images
     meet the same attack in every epoch.
@@ -43,7 +56,31 @@ def validate(model: nn.Module, held_out: ImageSet, *, run: Run) -> dict[str, flo
         classes = held_out.num_classes
         right = correct_under(model, x, y, pgd, among=clean, seed=run.seed, index=index, classes=classes)
         row["robust"] = accuracy(right)
+        if single_step(run):
+            few = index < ALIGNED
+            cosines = _alignment(model, x[few], y[few], threat, seed=run.seed, index=index[few])
+            row["alignment"] = share().total(cosines).item() / min(ALIGNED, len(held_out))
     return row | {"validation_seconds": time.perf_counter() - start}
+
+
+def single_step(run: Run) -> bool:
+    """Whether a run is trained on attacks of one step, or of none but those that replays take (Free-AT).
+
+    Example:
+        >>> from uiat import recipes
+        >>> single_step(recipes.get("cifar10-small-fgsm-rs")), single_step(recipes.get("cifar10-small-pgd-at"))
+        (True, False)
+    """
+    trained_under = getattr(run.objective, "attack", None)
+    return isinstance(trained_under, PGD) and trained_under.steps <= 1
+
+
+def _alignment(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, seed: int, index: Tensor) -> Tensor:
+    """The sum over this process's images, of which there may be none."""
+    if len(x) == 0:
+        return torch.zeros((), dtype=torch.float64)
+    with judging(model):
+        return alignment(model, x, y, threat, key=keys(seed, index).to(x.device)).double().sum()
 
 
 def metric(row: Mapping[str, Any], name: str) -> float | None:

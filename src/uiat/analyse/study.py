@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from uiat.attacks.points import keys
 from uiat.config import Run
 from uiat.data import as_float, open_data
 from uiat.errors import UserError
+from uiat.files import read_tensors
 from uiat.modes import crafting
 from uiat.probe import device_of
 from uiat.runs import datasets, pick_device, read_run
@@ -188,6 +189,24 @@ class Context:
         if not rows:
             raise UserError(f"{subject.folder} has no metrics.jsonl: no epoch of it has ended yet")
         return rows
+
+
+def kept_weights(subject: Subject) -> dict[int, list[checkpoint.Which]]:
+    """The weights that a run has kept, "best" and "last", by the epoch, from 0, that they say they are of.
+
+    Raises:
+        UserError: there are none.
+    """
+    found: dict[int, list[checkpoint.Which]] = {}
+    for name in get_args(checkpoint.Which):
+        path = subject.folder / f"{name}.safetensors"
+        if path.is_file():
+            meta = read_tensors(path)[1]
+            if meta.get("kind") == checkpoint.WEIGHTS and isinstance(meta.get("epoch"), int):
+                found.setdefault(meta["epoch"], []).append(name)
+    if not found:
+        raise UserError(f"{subject.folder} has no weights that say their epoch (best.safetensors, last.safetensors)")
+    return found
 
 
 def named(threat: Threat | None) -> str:

@@ -107,6 +107,13 @@ def in_percent(axes: Any, *, along: str = "y") -> None:
     axis.set_major_formatter(lambda share, _: f"{round(100 * share, 1):g}%")
 
 
+def whole_numbers(axes: Any) -> None:
+    """Ticks at whole numbers alone along the x axis: there is no epoch 1.5."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
 def matrix(axes: Any, values: Sequence[Sequence[float]], *, low: float, high: float, colours: str, digits: int) -> Any:
     """A table of numbers as coloured squares, written out where they are few enough to be read."""
     drawn = axes.imshow(values, vmin=low, vmax=high, cmap=colours, aspect="auto")

@@ -1,27 +1,28 @@
 """The loss around images: its landscape, and how well gradients nearby agree."""
 
+import itertools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from uiat import losses
-from uiat.analyse.study import BATCH, Context, Data, Study, Subject, crafted, logits
-from uiat.analyse.style import SEQUENTIAL, key, look, panels, stacked
+from uiat.analyse.study import BATCH, Context, Data, Study, crafted, kept_weights, logits
+from uiat.analyse.style import SEQUENTIAL, key, look, panels, rows_of, stacked, whole_numbers
 from uiat.analyse.words import joined
 from uiat.attacks.gradient import input_gradient
 from uiat.attacks.points import Keyed, keys, rekey
-from uiat.checkpoint import WEIGHTS
-from uiat.errors import UserError
-from uiat.files import read_tensors
 from uiat.modes import crafting
+from uiat.objectives.alignment import alignment
 from uiat.probe import device_of
 from uiat.threat import Threat, to_range
+from uiat.validation import ALIGNED
 
 STEPS = [i / 4 for i in range(-4, 9)]  # along a direction, 1 being the whole perturbation
 GRID = [i / 5 for i in range(-5, 6)]
 ON_GRID = 64  # images of the surface
-DIRECTION, POINT = 1, 2  # which random numbers
+DIRECTION = 1  # which random numbers
+LOW, FALL = 0.3, 0.2  # a cosine that says little of the ball; a fall from one epoch to the next that is worth a word
 
 
 # --- landscape
@@ -120,34 +121,23 @@ def draw_landscape(data: Data) -> Any:
 def measure_alignment(context: Context) -> Data:
     """Cosine of the gradients at x and at a random point of the ball (GradAlign: Andriushchenko & Flammarion 2020).
 
-    For every weights file of a run that says its epoch, such as best and last.
+    By epoch, on held-out images, where training has recorded it (single-step runs, see `uiat.validation`); and of the
+    weights that say their epoch, best and last, on test images.
     """
     found = {}
     for subject in context.subjects:
         rows = []
-        for epoch, names in sorted(_weights(subject).items()):
+        for epoch, names in sorted(kept_weights(subject).items()):
             model = context.model(subject, names[0])
             x, y = context.images(subject)
-            cosine = alignment(model, x, y, context.ball, seed=context.asked.seed)
+            cosine = cosines(model, x, y, context.ball, seed=context.asked.seed)
             deviation = cosine.std(unbiased=True).item() if len(cosine) > 1 else 0.0
             rows.append({"epoch": epoch + 1, "weights": names, "mean": cosine.mean().item(), "deviation": deviation})
-        found[subject.label] = {"n": len(x), "weights": rows}
+        history = context.history(subject)
+        recorded = [[row["epoch"] + 1, row["alignment"]] for row in history if row.get("alignment") is not None]
+        found[subject.label] = {"n": len(x), "weights": rows, "recorded": recorded, "ended": history[-1]["epoch"] + 1}
         context.told(f"{subject.label}: cosine {rows[-1]['mean']:.3f}")
-    return {"runs": found}
-
-
-def _weights(subject: Subject) -> dict[int, list[str]]:
-    """The weights of a run, "best" and "last", by the epoch that they say they are of."""
-    found: dict[int, list[str]] = {}
-    for name in ("best", "last"):
-        path = subject.folder / f"{name}.safetensors"
-        if path.is_file():
-            meta = read_tensors(path)[1]
-            if meta.get("kind") == WEIGHTS and isinstance(meta.get("epoch"), int):
-                found.setdefault(meta["epoch"], []).append(name)
-    if not found:
-        raise UserError(f"{subject.folder} has no weights that say their epoch (best.safetensors, last.safetensors)")
-    return found
+    return {"runs": found, "recorded_on": ALIGNED}
 
 
 def gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -171,33 +161,41 @@ def gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def alignment(model: nn.Module, x: Tensor, y: Tensor, ball: Threat, *, seed: int) -> Tensor:
-    """cos(grad at x, grad at x + eta), eta uniform in the ball, of each image; the point is clipped to [0, 1].
+def cosines(model: nn.Module, x: Tensor, y: Tensor, ball: Threat, *, seed: int) -> Tensor:
+    """`uiat.objectives.alignment` of any number of images, each with random numbers of its own.
 
     Example:
         >>> from uiat import Linf
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))  # its gradient has the same direction everywhere
         >>> x, y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
-        >>> alignment(model, x, y, Linf(0.1), seed=0)
+        >>> cosines(model, x, y, Linf(0.1), seed=0)
         tensor([1.0000, 1.0000])
     """
-    eta = ball.noise_from(x, Keyed(rekey(keys(seed, torch.arange(len(x))), POINT)))
-    here, there = (gradients(model, at, y).flatten(1).double() for at in (x, to_range(x + eta)))
-    return torch.nn.functional.cosine_similarity(here, there, dim=1, eps=1e-30).float()
+    device, found = device_of(model), []
+    for part in torch.arange(len(x)).split(BATCH):
+        images, labels, key = (value.to(device) for value in (x[part], y[part], keys(seed, part)))
+        found.append(alignment(model, images, labels, ball, key=key))
+    return torch.cat(found)
 
 
 def say_alignment(data: Data) -> list[str]:
-    """The mean cosine of each run, the best aligned first, and how it moves between its weights."""
+    """The mean cosine of each run, the best aligned first, and how it moves between epochs."""
     found = []
     order = sorted(data["runs"].items(), key=lambda item: -item[1]["weights"][-1]["mean"])
     for name, run in order:
         parts = [_say_weights(row, run["n"]) for row in run["weights"]]
-        found.append(f"{name}: mean cosine {joined(parts)} over {run['n']} images.")
-    low = [name for name, run in order if run["weights"][-1]["mean"] < 0.3]
+        found.append(f"{name}: mean cosine {joined(parts)} over {run['n']} test images{_say_recorded(run)}.")
+    low = [name for name, run in order if run["weights"][-1]["mean"] < LOW]
     if low:
         found.append(
-            f"Below 0.3, as {joined(low)} {'is' if len(low) == 1 else 'are'}, one gradient step says little about the "
-            "ball: catastrophic overfitting of single-step training shows so."
+            f"Below {LOW} at the end, as {joined(low)} {'is' if len(low) == 1 else 'are'}, one gradient step says "
+            "little about the ball: catastrophic overfitting of single-step training shows so."
+        )
+    unknown = [name for name, run in order if not run["recorded"]]
+    if unknown:
+        found.append(
+            f"Of {joined(unknown)} no other epoch is known: metrics.jsonl has the cosine by epoch where a single-step "
+            "run was trained with this version."
         )
     return found
 
@@ -207,18 +205,69 @@ def _say_weights(row: Data, n: int) -> str:
     return f"{row['mean']:.3f} ± {error:.3f} at epoch {row['epoch']} ({joined(row['weights'])})"
 
 
+def _say_recorded(run: Data) -> str:
+    """The extremes, and the largest step down: a collapse is one, whatever the weights that were kept."""
+    rows = run["recorded"]
+    if not rows:
+        return ""
+    highest, lowest = max(rows, key=lambda row: row[1]), min(rows, key=lambda row: row[1])
+    text = f"; by epoch, on held-out images, between {highest[1]:.3f} (epoch {highest[0]}) and {lowest[1]:.3f} "
+    text += f"(epoch {lowest[0]})"
+    falls = [(before[1] - after[1], before, after) for before, after in itertools.pairwise(rows)]
+    fall, before, after = max(falls, default=(0.0, rows[0], rows[0]), key=lambda one: one[0])
+    if fall > FALL:
+        text += f", with a fall from {before[1]:.3f} to {after[1]:.3f} from epoch {before[0]} to {after[0]}"
+    return text
+
+
 def draw_alignment(data: Data) -> Any:
-    """A point a weights file, with the standard error over images."""
-    figure, (axes,) = panels(3.6)
+    """Lines through the epochs that were recorded, and marks for the weights; without any of the former, rows of marks.
+
+    A mark stands at its own epoch and is joined to no other: what happened between them is not known.
+    """
+    if not any(run["recorded"] for run in data["runs"].values()):
+        return _rows_of_weights(data)
+    figure, (axes,) = panels(3.9)
     for i, (name, run) in enumerate(data["runs"].items()):
-        rows = run["weights"]
-        shift = 0.12 * (i - (len(data["runs"]) - 1) / 2)  # so that bars at the same epoch do not hide each other
-        bars = [row["deviation"] / run["n"] ** 0.5 for row in rows]
-        axes.errorbar([r["epoch"] + shift for r in rows], [r["mean"] for r in rows], yerr=bars, label=name, **look(i))
-    axes.set_xlabel("epoch of the weights (best, last)")
+        rows, style = run["weights"], look(i)
+        if run["recorded"]:
+            axes.plot(*zip(*run["recorded"], strict=True), **(style | {"marker": "none"}))
+        marks = style | {"linestyle": "none", "markerfacecolor": "none", "markersize": 7}
+        bars = _bars(run)
+        axes.errorbar([r["epoch"] for r in rows], [r["mean"] for r in rows], yerr=bars, label=name, **marks)
+    about = "lines: by epoch, on held-out images\nmarks: best and last weights, on test images"
+    axes.set_title(about, color="#444444", fontsize=10)
+    axes.set_xlabel("epoch")
+    axes.set_xlim(0.5, max(run["ended"] for run in data["runs"].values()) + 0.5)
+    whole_numbers(axes)
     axes.set_ylabel("cosine of gradients")
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=2)
+    key(figure, axes)
+    return figure
+
+
+def _bars(run: Data) -> list[float]:
+    return [row["deviation"] / run["n"] ** 0.5 for row in run["weights"]]
+
+
+def _rows_of_weights(data: Data) -> Any:
+    """A row a run: runs that have only weights of the same epoch would hide each other on an axis of epochs."""
+    figure, (axes,) = panels(1.3 + 0.45 * len(data["runs"]))
+    for i, run in enumerate(data["runs"].values()):
+        for row, bar in zip(run["weights"], _bars(run), strict=True):
+            axes.errorbar(row["mean"], i, xerr=bar, **(look(i) | {"linestyle": "none", "markersize": 7}))
+            axes.annotate(
+                f"epoch {row['epoch']}",
+                (row["mean"], i),
+                xytext=(0, 6),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+                color="#444444",
+            )
+    rows_of(axes, list(data["runs"]))
+    axes.margins(x=0.12)
+    axes.set_xlabel("cosine of gradients")
+    axes.set_title("best and last weights; bars: standard error", color="#444444", fontsize=10)
     return figure
 
 
@@ -231,7 +280,7 @@ LANDSCAPE = Study(
 )
 ALIGNMENT = Study(
     name="alignment",
-    about="cosine of input gradients at an image and nearby",
+    about="cosine of input gradients at an image and nearby, by epoch",
     measure=measure_alignment,
     sentences=say_alignment,
     draw=draw_alignment,
