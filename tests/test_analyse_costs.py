@@ -14,6 +14,7 @@ from uiat.analyse import ablation, changes, costs, history
 from uiat.analyse.passes import step_cost
 from uiat.analyse.rows import difference
 from uiat.analyse.study import Asked, Context, subjects
+from uiat.evaluation import attack, correct_under
 
 SHAPE = (1, 8, 8)
 PGD = uiat.PGD()  # ten steps
@@ -72,18 +73,53 @@ def write_run(folder, rows, **settings):
     return folder
 
 
-def test_overfitting_is_the_fall_from_the_best_epoch_to_the_last(tmp_path):
+def test_overfitting_is_measured_under_one_attack_whatever_a_run_was_trained_under(tmp_path, monkeypatch):
+    """Best and last weights on images of both kinds; what training says of its own batches concludes nothing."""
     robust = [0.2, 0.5, None, 0.35]
     rows = [{"epoch": i, "train_correct": 0.2 * (i + 1), "robust": value} for i, value in enumerate(robust)]
-    folder = write_run(tmp_path / "run", rows)
-    data = history.measure(Context(subjects([folder]), Asked()))
-    run = data["runs"]["run"]
-    assert (run["best_epoch"], run["best"], run["last"], run["n"]) == (2, 0.5, 0.35, 40)
-    assert run["best_to_last"] == pytest.approx(0.15)
-    assert run["train_to_held_out"] == pytest.approx(0.45)
-    said = history.sentences(data)
-    assert "50.0 % at best (epoch 2 of 4) and 35.0 % at the end, -15.0 points" in said[0]
-    assert "7.9 points" in said[-1]  # sqrt(0.25 / 40)
+    steps = (("a", 2), ("b", 3))
+    folders = [write_run(tmp_path / name, rows, validation={"steps": count}) for name, count in steps]
+    first = torch.arange(40)
+    right = {
+        "best": {"train": first < 20, "held-out": first < 20},
+        "last": {"train": first < 36, "held-out": first < 8},
+    }
+    asked_for = []
+
+    def standing(context, subject, settings, splits, *, which):
+        asked_for.append((subject.label, settings.steps, splits))
+        return right[which]
+
+    monkeypatch.setattr(history, "standing", standing)
+    kept = {"a": {1: ["best"], 3: ["last"]}, "b": {3: ["best", "last"]}}
+    monkeypatch.setattr(history, "kept_weights", lambda subject: kept[subject.label])
+    data = history.measure(Context(subjects(folders), Asked()))
+    assert set(asked_for) == {(name, 3, ("train", "held-out")) for name in "ab"}
+    assert data["attack"] == "pgd-3"
+    run = data["runs"]["a"]
+    assert [(row["epoch"], row["train"], row["held-out"]) for row in run["weights"]] == [(2, 0.5, 0.5), (4, 0.9, 0.2)]
+    assert run["changes"]["held-out"] == {"mean": pytest.approx(-0.3), "error": pytest.approx((0.21 / 40) ** 0.5)}
+    assert run["best_by_epoch"] == [2, 0.5]
+    said = " ".join(history.sentences(data))
+    assert "a: best weights (epoch 2) 50.0 % on training and 50.0 % on held-out images, a gap of +0.0 ± 11.2" in said
+    assert "which may be chance; last weights (epoch 4) 90.0 % on training and 20.0 %" in said
+    assert "from best to last, held-out -30.0 ± 7.2 points." in said
+    assert "b: best and last weights (epoch 4)" in said
+    assert "80.0" not in said  # accuracy of training batches, each method under its own attack
+
+
+def test_as_many_training_images_as_held_out_ones_are_judged(tmp_path):
+    run = tiny.run(objective=PGDAT(attack=tiny.attack()), epochs=1, data={"subset": 64, "validation": 100})
+    uiat.train(run, run_dir=tmp_path / "run")
+    context = Context(subjects([tmp_path / "run"]), Asked())
+    data = history.measure(context)["runs"]["run"]
+    assert context.sizes == {"train": 64, "held-out": 64}
+    assert data["n"] == 64
+    assert data["weights"][0]["weights"] == ["best", "last"]
+    # The same as judging the images by hand.
+    x, y = (part[:64] for part in context.images(context.subjects[0], "held-out"))
+    right = correct_under(uiat.load(tmp_path / "run"), x, y, attack("pgd-2", threat=Linf(0.2)))
+    assert data["weights"][0]["held-out"] == pytest.approx(right.double().mean().item())
 
 
 def test_without_robust_validation_there_is_no_overfitting_to_see(tmp_path):

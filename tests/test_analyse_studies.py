@@ -10,7 +10,9 @@ from torch import nn
 import helpers
 from uiat import Linf, Run
 from uiat.analyse.attention import centre_share
+from uiat.analyse.attention import draw as draw_attention
 from uiat.analyse.attention import measure as measure_attention
+from uiat.analyse.attention import sentences as say_attention
 from uiat.analyse.curves import (
     by_loss,
     crossings,
@@ -302,3 +304,19 @@ def test_saliency_is_where_the_model_looks():
         assert data["runs"]["centre"][kind]["centre"] == pytest.approx(1.0)
         assert data["runs"]["everywhere"][kind]["centre"] == pytest.approx(0.25)
     assert data["runs"]["centre"]["robust_train"] == data["runs"]["centre"]["robust_test"]  # the same images here
+
+
+def test_what_attention_says_is_no_more_than_its_images_allow():
+    kind = {"centre": 0.3, "error": 0.01, "moved": 0.0, "moved_error": 0.005}
+    run = {"n": 200, "n_robust": 200, "robust_train": 0.45, "robust_test": 0.40}
+    run |= {name: dict(kind) for name in ("natural", "adversarial", "inverse")}
+    wide = run | {"robust_test": 0.20, "inverse": kind | {"moved": -0.02, "moved_error": 0.002}}
+    data = {"area": 0.25, "runs": {"narrow": run, "wide": wide}}
+    said = say_attention(data)
+    assert said[0].endswith("on inverse images against natural ones +0.0 ± 0.5 points, which may be chance.")
+    assert "on inverse images against natural ones -2.0 ± 0.2 points (to the background)." in said[1]
+    assert "narrow +5.0 ± 4.9 points, which may be chance; wide +25.0 ± 4.5 points." in said[2]
+    above, below = draw_attention(data).axes
+    assert -0.02 < below.get_xlim()[0] <= 0
+    assert len(above.containers) == 3
+    assert len(below.containers) == 2  # error bars

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uiat.analyse.study import Context, Data, Split, Study, Subject, crafted
+from uiat.analyse.history import gap, standing
+from uiat.analyse.study import Context, Data, Study, Subject, crafted
 from uiat.analyse.style import in_percent, look, panels, rows_of
 from uiat.analyse.surfaces import gradients
-from uiat.analyse.words import percent, points
-from uiat.evaluation.stage import correct_under
+from uiat.analyse.words import CHANCE, against_chance, percent, share_error
 
 KINDS = ("natural", "adversarial", "inverse")
 
@@ -35,8 +35,9 @@ def measure(context: Context) -> Data:
         shares = {kind: centre_share(gradients(model, at, y)) for kind, at in images.items()}
         for kind, share in shares.items():
             moved = share - shares["natural"]  # of the same image, so that images of other kinds do not blur it
-            error = moved.std(unbiased=False).item() / len(x) ** 0.5
-            run[kind] = {"centre": share.mean().item(), "moved": moved.mean().item(), "moved_error": error}
+            of_mean, of_move = (value.std(unbiased=False).item() / len(x) ** 0.5 for value in (share, moved))
+            run[kind] = {"centre": share.mean().item(), "error": of_mean}
+            run[kind] |= {"moved": moved.mean().item(), "moved_error": of_move}
         run |= _gap(context, subject)
         found[subject.label] = run
         context.told(f"{subject.label}: {percent(run['natural']['centre'])} of the saliency in the centre")
@@ -61,14 +62,9 @@ def centre_share(gradient: Tensor) -> Tensor:
 
 def _gap(context: Context, subject: Subject) -> Data:
     """Robust accuracy on as many training images as test images, and on the latter."""
-    model, found = context.model(subject), {}
-    splits: tuple[Split, Split] = ("train", "test")
-    for split in splits:
-        x, y = context.images(subject, split)
-        right = correct_under(model, x, y, context.settings(), seed=context.asked.seed)
-        found[f"robust_{split}"] = right.double().mean().item()
-        found[f"n_{split}"] = len(x)
-    return found
+    right = standing(context, subject, context.settings(), ("train", "test"))
+    shares = {f"robust_{split}": verdict.double().mean().item() for split, verdict in right.items()}
+    return {"n_robust": len(right["test"]), **shares}
 
 
 def sentences(data: Data) -> list[str]:
@@ -77,35 +73,44 @@ def sentences(data: Data) -> list[str]:
     for name, run in data["runs"].items():
         parts = ", ".join(f"{kind} {percent(run[kind]['centre'])}" for kind in KINDS)
         change, error = run["inverse"]["moved"], run["inverse"]["moved_error"]
-        way = "to the background" if change < 0 else "to the centre"
-        moves = f"moves {way}, {points(change)}" if abs(change) > 2 * error else "does not move beyond chance"
-        found.append(f"{name}: saliency in the centre is {parts}; on inverse images it {moves} against natural ones.")
-    gaps = {name: run["robust_train"] - run["robust_test"] for name, run in data["runs"].items()}
-    listed = [f"{name} {points(gap)}" for name, gap in sorted(gaps.items(), key=lambda item: item[1])]
-    found.append(f"Robust accuracy on training images less that on test images: {', '.join(listed)}.")
-    found.append(f"The centre is {percent(data['area'])} of the image.")
+        way = f" (to the {'background' if change < 0 else 'centre'})" if abs(change) > CHANCE * error else ""
+        moves = against_chance(change, error)
+        found.append(f"{name}: saliency in the centre is {parts}; on inverse images against natural ones {moves}{way}.")
+    order = sorted(data["runs"].items(), key=lambda item: item[1]["robust_train"] - item[1]["robust_test"])
+    listed = [f"{name} {gap(run['robust_train'], run['robust_test'], run['n_robust'])}" for name, run in order]
+    found.append(f"Robust accuracy on training images less that on test images: {'; '.join(listed)}.")
+    found.append(f"± is one standard error, of the images. The centre is {percent(data['area'])} of the image.")
     return found
 
 
 def draw(data: Data) -> Any:
     """Saliency in the centre above, robust accuracy on training and test images below; a line a run."""
-    names = list(data["runs"])
-    height = 0.9 + 0.34 * len(names)
-    figure, (above, below) = panels(height + 0.3, height + 0.3)
-    for axes, groups in (
-        (above, [(kind, [data["runs"][name][kind]["centre"] for name in names]) for kind in KINDS]),
-        (below, [(split, [data["runs"][name][f"robust_{split}"] for name in names]) for split in ("train", "test")]),
-    ):
-        rows_of(axes, names)
-        for i, (label, values) in enumerate(groups):
-            style = look(i) | {"linestyle": "none", "markersize": 7}
-            axes.plot(values, range(len(names)), label=label, **style)
-        in_percent(axes, along="x")
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, handletextpad=0.2, columnspacing=1.0)
+    runs = data["runs"]
+    height = 1.2 + 0.38 * len(runs)
+    figure, (above, below) = panels(height, height)
+    _marks(above, runs, [(kind, lambda run, k=kind: (run[k]["centre"], run[k]["error"])) for kind in KINDS])
+    accuracy = [
+        (split, lambda run, s=split: (run[f"robust_{s}"], share_error(run[f"robust_{s}"], run["n_robust"])))
+        for split in ("train", "test")
+    ]
+    _marks(below, runs, accuracy)
     above.axvline(data["area"], color="#999999", linewidth=1.0)
     above.set_xlabel("saliency in the centre; line: its share of the area")
-    below.set_xlabel("robust accuracy")
+    below.set_xlabel("robust accuracy; bars: standard error")
+    below.set_xlim(left=-0.01)
     return figure
+
+
+def _marks(axes: Any, runs: Data, groups: list[tuple[str, Any]]) -> None:
+    """A row a run, in it a mark with its standard error of each group: its name, and how to read it from a run."""
+    rows_of(axes, list(runs))
+    for i, (label, read) in enumerate(groups):
+        values, errors = zip(*map(read, runs.values()), strict=True)
+        style = look(i) | {"linestyle": "none", "markersize": 6}
+        apart = 0.2 * (i - (len(groups) - 1) / 2)  # so that bars of a row do not hide each other
+        axes.errorbar(values, [row + apart for row in range(len(runs))], xerr=errors, label=label, **style)
+    in_percent(axes, along="x")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, handletextpad=0.2, columnspacing=1.0)
 
 
 ATTENTION = Study(

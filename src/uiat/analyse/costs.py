@@ -7,7 +7,7 @@ from uiat.analyse.ablation import held_out_accuracy
 from uiat.analyse.passes import kept_bytes, step_cost
 from uiat.analyse.study import Context, Data, Study, Subject
 from uiat.analyse.style import in_percent, look, panels
-from uiat.analyse.words import joined, mean_and_deviation, percent, points, spread
+from uiat.analyse.words import joined, mean_and_deviation, percent, points, share_error, spread
 from uiat.errors import UserError
 from uiat.inverse import UniversalInverse
 from uiat.objectives import PGDAT, UIAT
@@ -71,7 +71,7 @@ def say_one_off(data: Data) -> list[str]:
     single = {e: mean for e, mean in means.items() if isinstance(e, int)}
     best, worst = max(single, key=single.__getitem__), min(single, key=single.__getitem__)
     n = data["rows"][0]["n"]
-    error = (single[best] * (1 - single[best]) / n) ** 0.5
+    error = share_error(single[best], n)
     found = [f"Refined in epoch {best} alone (counted from 0), {percent(single[best])} of {n} held-out images stand."]
     if best != worst:
         found.append(

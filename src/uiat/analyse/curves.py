@@ -10,11 +10,10 @@ from torch import Tensor
 from uiat import losses
 from uiat.analyse.study import Context, Data, Study, Subject, logits
 from uiat.analyse.style import in_percent, key, look, panels
-from uiat.analyse.words import joined, percent, points, strength
+from uiat.analyse.words import CHANCE, joined, percent, points, strength
 from uiat.evaluation.records import wilson
 from uiat.evaluation.sweep import SweepResult, epsilons, sweep
 
-CHANCE = 1.96  # standard errors; a difference beyond them is one time in twenty without a cause
 MOST = 6  # pairs of runs that a paragraph speaks of
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+CHANCE = 1.96  # standard errors; a difference beyond them is one time in twenty without a cause
+
 
 def percent(share: float) -> str:
     """A share with one decimal.
@@ -55,6 +57,27 @@ def spread(values: Sequence[float], *, scale: float = 100.0, digits: int = 1) ->
     mean, deviation = mean_and_deviation(values)
     text = f"{scale * mean:.{digits}f}"
     return text if deviation is None else f"{text} ± {scale * deviation:.{digits}f}"
+
+
+def share_error(share: float, n: int) -> float:
+    """The standard error of a share of n images.
+
+    Example:
+        >>> share_error(0.5, 100)
+        0.05
+    """
+    return (share * (1 - share) / max(n, 1)) ** 0.5
+
+
+def against_chance(difference: float, error: float) -> str:
+    """A difference of two shares with its standard error, and whether that allows for no difference at all.
+
+    Example:
+        >>> against_chance(0.05, 0.01), against_chance(0.01, 0.01)
+        ('+5.0 ± 1.0 points', '+1.0 ± 1.0 points, which may be chance')
+    """
+    text = f"{points(difference).removesuffix(' points')} ± {100 * error:.1f} points"
+    return f"{text}, which may be chance" if abs(difference) <= CHANCE * error and error > 0 else text
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
