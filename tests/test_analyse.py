@@ -112,6 +112,23 @@ def test_the_command_prints_what_it_writes(ask, runs, tmp_path):
     assert " MB kept" in out
 
 
+def test_cost_reads_no_data_set(runs, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("asked for data")
+
+    monkeypatch.setattr("uiat.analyse.study.open_data", never)
+    monkeypatch.setattr("uiat.runs.open_data", never)
+    (row, _) = analyse.run("cost", [runs / "uiat", runs / "pgd-at"]).data["rows"]
+    assert row["passes"] == 12.0  # two steps, two training passes, and one that refines z
+
+
+def test_one_off_has_rows_for_never_and_for_every_epoch(runs):
+    result = analyse.run("one-off", [runs / "uiat", runs / "one-off", runs / "pgd-at"], n=10, attack="pgd-2")
+    assert [row[0] for row in result.table[1:]] == ["never", "1", "every epoch"]
+    assert "Against refining in every epoch" in result.paragraph
+    assert "Against PGD-AT" in result.paragraph
+
+
 MISTAKES = {
     "study": (["strenght", "uiat"], "unknown study 'strenght'; did you mean 'strength'?"),
     "no run": (["strength"], "the study strength needs one or more RUN folders"),

@@ -134,7 +134,7 @@ def test_without_robust_validation_there_is_no_overfitting_to_see(tmp_path):
 def test_one_off_is_held_against_its_base_and_uiat():
     row = {"epochs": 10, "n": 400, "clean": 0.9, "seconds": 60.0}
     rows = [
-        {"run": "base", "epoch": "none", "robust": 0.50, "passes": 20.0, **row},
+        {"run": "base", "epoch": "never", "robust": 0.50, "passes": 20.0, **row},
         {"run": "a", "epoch": 1, "robust": 0.52, "passes": 22.0, **row},
         {"run": "b", "epoch": 1, "robust": 0.56, "passes": 22.0, **row},
         {"run": "c", "epoch": 5, "robust": 0.50, "passes": 21.0, **row},
@@ -145,6 +145,9 @@ def test_one_off_is_held_against_its_base_and_uiat():
     assert "epoch 5, is -4.0 points from it" in said
     assert "Against refining in every epoch (55.0 %), that is -1.0 points for -12.0 % of the passes" in said
     assert "Against PGD-AT (50.0 %), that is +4.0 points for +10.0 % of the passes" in said
+    assert [row[0] for row in costs.table_one_off({"rows": rows})[1:]] == ["never", "1", "5", "every epoch"]
+    for axes in costs.draw_one_off({"rows": rows}).axes:
+        assert all(tick == round(tick) for tick in axes.get_xticks())
     assert costs.table_one_off({"rows": rows})[2][:4] == ["1", "2", "90.0 ± 0.0", "54.0 ± 2.8"]
 
 

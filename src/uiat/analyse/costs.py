@@ -6,22 +6,23 @@ from typing import Any
 from uiat.analyse.ablation import held_out_accuracy
 from uiat.analyse.passes import kept_bytes, step_cost
 from uiat.analyse.study import Context, Data, Study, Subject
-from uiat.analyse.style import in_percent, look, panels
+from uiat.analyse.style import in_percent, look, panels, whole_numbers
 from uiat.analyse.words import joined, mean_and_deviation, percent, points, share_error, spread
 from uiat.errors import UserError
+from uiat.files import read_tensors
 from uiat.inverse import UniversalInverse
 from uiat.objectives import PGDAT, UIAT
 from uiat.store import read_object
 
-EVERY, NONE = "every epoch", "none"
+EVERY, NEVER = "every epoch", "never"
 
 
 def _passes(context: Context, subject: Subject) -> Data:
-    """Passes of a step, and bytes kept, of a run's method."""
-    x, _ = context.images(subject, n=1)
+    """Passes of a step, and bytes kept, of a run's method: counted on noise, for which no data set has to be there."""
     model = context.model(subject)
-    c, h, w = x.shape[1:]
-    shape, classes = (c, h, w), int(model(x.to(next(model.parameters()).device)).shape[1])
+    spec = read_tensors(subject.folder / f"{context.asked.which}.safetensors")[1]["model"]
+    c, h, w = spec["image_shape"]
+    shape, classes = (c, h, w), int(spec["num_classes"])
     cost = step_cost(subject.run, model, image_shape=shape, classes=classes)
     kept = kept_bytes(subject.run, model, image_shape=shape, classes=classes)
     return {**vars(cost), "passes": cost.units, "kept_bytes": kept}
@@ -33,7 +34,8 @@ def _passes(context: Context, subject: Subject) -> Data:
 def measure_one_off(context: Context) -> Data:
     """Accuracy on held-out images and cost of one-off runs, by the epoch e0 in which z is refined (UIAT, CVPR 2023).
 
-    UIAT that refines in every epoch, and PGD-AT, may be given beside them. Held-out images, since e0 is to be chosen.
+    UIAT that refines in every epoch, and PGD-AT, which never does, have rows of their own where such runs are given
+    beside them. Held-out images, since e0 is to be chosen.
     """
     kinds = {subject.label: _epoch(subject) for subject in context.subjects}
     if not any(isinstance(kind, int) for kind in kinds.values()):
@@ -44,14 +46,14 @@ def measure_one_off(context: Context) -> Data:
         row |= held_out_accuracy(context, subject) | _passes(context, subject)
         rows.append(row)
         context.told(f"{subject.label}: robust {percent(row['robust'])}")
-    rows.sort(key=lambda row: {NONE: -1.0, EVERY: math.inf}.get(str(row["epoch"])) or float(row["epoch"]))
+    rows.sort(key=lambda row: {NEVER: -1.0, EVERY: math.inf}.get(str(row["epoch"])) or float(row["epoch"]))
     return {"split": "held-out", "rows": rows}
 
 
 def _epoch(subject: Subject) -> int | str:
     objective = subject.run.objective
     if isinstance(objective, PGDAT):
-        return NONE
+        return NEVER
     if isinstance(objective, UIAT) and isinstance(objective.inverse, UniversalInverse):
         return EVERY if objective.inverse.epoch is None else objective.inverse.epoch
     raise UserError(f"{subject.label} is neither a one-off run nor UIAT or PGD-AT to hold it against")
@@ -78,7 +80,7 @@ def say_one_off(data: Data) -> list[str]:
             f"The worst choice, epoch {worst}, is {points(single[worst] - single[best])} from it, with a standard "
             f"error of {100 * error:.1f} points for each figure."
         )
-    for kind, what in ((EVERY, "refining in every epoch"), (NONE, "PGD-AT")):
+    for kind, what in ((EVERY, "refining in every epoch"), (NEVER, "PGD-AT")):
         if kind in groups:
             passes = groups[best][0]["passes"] / groups[kind][0]["passes"] - 1
             found.append(
@@ -117,12 +119,14 @@ def draw_one_off(data: Data) -> Any:
             style = look(i)
             bars = [values[e][1] or 0.0 for e in single]
             axes.errorbar(single, [values[e][0] for e in single], yerr=bars, label=f"one-off, {name}", **style)
-            for kind, dashes, what in ((EVERY, (0, (1, 1)), "UIAT"), (NONE, (0, (6, 2)), "PGD-AT")):
+            for kind, dashes, what in ((EVERY, (0, (1, 1)), "UIAT"), (NEVER, (0, (6, 2)), "PGD-AT")):
                 if kind in values:
                     label = f"{what}, {name}"
                     axes.axhline(values[kind][0], color=style["color"], linestyle=dashes, linewidth=1.2, label=label)
     panes[0].set_ylabel("held-out accuracy")
     in_percent(panes[0])
+    for axes in panes:
+        whole_numbers(axes)
     panes[1].set_ylabel("passes a step")
     panes[1].set_xlabel("epoch e0 in which z is refined, counted from 0")
     found = zip(*panes[0].get_legend_handles_labels(), strict=True)
@@ -135,7 +139,10 @@ def draw_one_off(data: Data) -> Any:
 
 
 def measure_cost(context: Context) -> Data:
-    """Seconds from metrics.jsonl, passes and bytes of a step, accuracy from evaluation.json (UIAT, CVPR 2023)."""
+    """Seconds from metrics.jsonl, passes and bytes of a step, accuracy from evaluation.json (UIAT, CVPR 2023).
+
+    No data set is read.
+    """
     rows: list[Data] = []
     for subject in context.subjects:
         judged: Data
