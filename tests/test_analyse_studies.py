@@ -16,16 +16,19 @@ from uiat.analyse.attention import sentences as say_attention
 from uiat.analyse.curves import (
     by_loss,
     crossings,
+    draw_strength,
     measure_gap,
     measure_strength,
     say_strength,
 )
 from uiat.analyse.gallery import cosines, moved
+from uiat.analyse.gallery import draw as draw_gallery
+from uiat.analyse.gallery import sentences as say_gallery
 from uiat.analyse.misaligned import measure as measure_misaligned
 from uiat.analyse.misaligned import sentences as say_misaligned
 from uiat.analyse.study import Asked, Context, Subject
 from uiat.analyse.surfaces import cosines as gradient_cosines
-from uiat.analyse.surfaces import draw_alignment, measure_landscape, say_alignment
+from uiat.analyse.surfaces import draw_alignment, draw_landscape, measure_landscape, say_alignment
 
 
 @dataclass
@@ -132,6 +135,22 @@ def test_crossings(a, b, where):
     assert crossings(list(map(float, range(len(a)))), b, a) == pytest.approx(where)
 
 
+def test_radii_are_written_as_people_write_them_and_the_axis_fits_the_curves():
+    accuracy = {"a": [0.40, 0.30, 0.10], "b": [0.35, 0.32, 0.20]}
+    runs = {name: {"n": 100, "accuracy": values} for name, values in accuracy.items()}
+    strengths = [0.0, 8 / 255, 16 / 255]
+    pairs = [{"runs": ["a", "b"], "crossings": crossings(strengths, *accuracy.values()), "ahead": [1, 0, -1]}]
+    data = {"strengths": strengths, "norm": "Linf", "epsilon": 8 / 255, "runs": runs, "pairs": pairs}
+    said = " ".join(say_strength(data))
+    assert "Accuracy at 8/255: b 32.0 %" in said
+    assert "cross at 5.7/255: a is ahead beyond chance at 0; b is ahead beyond chance at 16/255" in said
+    (axes,) = draw_strength(data).axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "4/255", "8/255", "12/255", "16/255"]
+    assert 0.4 < axes.get_ylim()[1] < 0.5
+    (axes,) = draw_strength(data | {"norm": "L2"}).axes
+    assert "cross at 0.022:" in " ".join(say_strength(data | {"norm": "L2"}))
+
+
 # confidence-gap
 
 
@@ -193,6 +212,22 @@ def test_a_strong_perturbation_draws_every_image_to_its_class_and_none_draws_non
         assert row == pytest.approx([(natural == k).double().mean().item() for k in range(4)], abs=1e-6)
 
 
+def test_classes_have_their_names_and_pictures_their_scale():
+    table = [[0.1, 0.0, 0.0], [0.0, 0.2, 0.0], [0.0, 0.0, 0.1]]
+    run = {"shift": table, "clean": 0.5, "own": 0.6, "loss": 1.0, "own_loss": 0.9, "drawn": 0.2, "drawn_before": 0.1}
+    data = {"classes": ["cat", "dog", "ship"], "from": "a", "norm": "Linf", "radius": 4 / 255, "shape": [3, 3, 8, 8]}
+    data |= {"cosine": [[1.0, 0.5, 0.0], [0.5, 1.0, -0.5], [0.0, -0.5, 1.0]], "runs": {"a": run}}
+    data["pictures"] = [[[0.0] * 8] * 24] * 3
+    said = " ".join(say_gallery(data))
+    assert "most for class dog" in said
+    assert "classes cat and dog (+0.50), least those of dog and ship (-0.50)" in said
+    figure = draw_gallery(data)
+    assert "magnified 31.9 times" in figure.subfigs[0].get_suptitle()
+    assert "4/255" in figure.subfigs[0].get_suptitle()
+    for part in figure.subfigs[1:]:
+        assert [tick.get_text() for tick in part.axes[0].get_xticklabels()] == data["classes"]
+
+
 # misaligned
 
 
@@ -244,6 +279,20 @@ def test_the_loss_rises_along_the_adversarial_direction_more_than_along_a_random
     assert run["adversarial"][one] == pytest.approx(worst, rel=1e-4)
     assert run["surface"][5][5] == pytest.approx(loss, abs=1e-6)
     assert run["surface"][5][10] == pytest.approx(worst, rel=1e-4)
+
+
+def test_one_model_does_not_flatten_the_others():
+    """A standard model's loss is many times that of robust ones."""
+    grid = [[float(i + j) for i in range(11)] for j in range(11)]
+    runs = {
+        name: {"adversarial": [top * (i + 1) for i in range(13)], "random": [1.0] * 13, "surface": grid}
+        for name, top in (("robust", 0.2), ("standard", 20.0), ("other", 0.3))
+    }
+    data = {"steps": [i / 4 for i in range(-4, 9)], "grid": [i / 5 for i in range(-5, 6)], "runs": runs}
+    first, second, third, none = draw_landscape(data).axes[:4]
+    assert first.get_ylim()[1] < 3 < 200 < second.get_ylim()[1]
+    assert third.get_title() == "other"
+    assert not none.axison
 
 
 def test_gradients_of_a_linear_model_agree_and_those_of_a_folded_one_do_not():

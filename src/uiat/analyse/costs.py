@@ -5,7 +5,7 @@ from typing import Any
 
 from uiat.analyse.ablation import held_out_accuracy
 from uiat.analyse.passes import kept_bytes, step_cost
-from uiat.analyse.study import Context, Data, Study, Subject
+from uiat.analyse.study import Context, Data, Study, Subject, named
 from uiat.analyse.style import in_percent, look, panels, whole_numbers
 from uiat.analyse.words import joined, mean_and_deviation, percent, points, share_error, spread
 from uiat.errors import UserError
@@ -13,6 +13,7 @@ from uiat.files import read_tensors
 from uiat.inverse import UniversalInverse
 from uiat.objectives import PGDAT, UIAT
 from uiat.store import read_object
+from uiat.threat import parse
 
 EVERY, NEVER = "every epoch", "never"
 
@@ -152,9 +153,9 @@ def measure_cost(context: Context) -> Data:
         history, seen = context.history(subject), read_object(subject.folder / "environment.json") or {}
         try:
             judged = {"clean": float(result["accuracy"]["clean"]), "worst": float(result["accuracy"]["worst"])}
-            judged |= {"n": int(result["n"]), "threat": str(result["threat"])}
+            judged |= {"n": int(result["n"]), "threat": named(parse(str(result["threat"])))}
             judged["attacks"] = [name for name in result["accuracy"] if name not in ("clean", "worst")]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, UserError):
             raise UserError(f"{subject.folder}/evaluation.json is damaged: evaluate the run again") from None
         seconds = sum(row.get("seconds", 0.0) for row in history)
         row = {"run": subject.label, "method": subject.run.objective.name, "seconds": seconds, "epochs": len(history)}

@@ -1,7 +1,8 @@
 """Accuracy against the strength of the attack: of several runs, and of easy and hard images."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor
 
 from uiat import losses
 from uiat.analyse.study import Context, Data, Study, Subject, logits
-from uiat.analyse.style import in_percent, key, look, panels
-from uiat.analyse.words import CHANCE, joined, percent, points, strength
+from uiat.analyse.style import in_percent, key, look, panels, radii
+from uiat.analyse.words import CHANCE, in_255ths, joined, percent, points, strength
 from uiat.evaluation.records import wilson
 from uiat.evaluation.sweep import SweepResult, epsilons, sweep
 
@@ -21,6 +22,15 @@ def _strengths(context: Context, shares: Sequence[float]) -> list[float]:
     if context.asked.epsilons is not None:
         return epsilons(context.asked.epsilons)
     return [share * float(context.ball.epsilon) for share in shares]
+
+
+def _ball(context: Context) -> Data:
+    return {"norm": context.ball.norm, "epsilon": float(context.ball.epsilon)}
+
+
+def _writer(data: Data) -> Callable[..., str]:
+    """How radii are written beside the threat model's."""
+    return partial(strength, pixels=in_255ths(data["norm"], data["epsilon"]))
 
 
 def _swept(context: Context, subject: Subject, x: Tensor, y: Tensor, strengths: list[float]) -> SweepResult:
@@ -51,16 +61,14 @@ def measure_strength(context: Context) -> Data:
         accuracy = [round(share, 6) for share in result.accuracy]
         found[subject.label] = {"n": len(x), "accuracy": accuracy, "intervals": _intervals(accuracy, len(x))}
         broken[subject.label], sets[subject.label] = result.broken_at, subject.run.data.name
-        context.told(
-            f"{subject.label}: {percent(accuracy[0])} at {strength(strengths[0])}, {percent(accuracy[-1])} last"
-        )
+        context.told(f"{subject.label}: {percent(accuracy[0])} at first, {percent(accuracy[-1])} last")
     pairs = []
     for a, b in itertools.combinations(found, 2):
         where = crossings(strengths, found[a]["accuracy"], found[b]["accuracy"])
         paired = sets[a] == sets[b] and found[a]["n"] == found[b]["n"]
         ahead = _ahead(strengths, broken[a], broken[b]) if paired else None
         pairs.append({"runs": [a, b], "crossings": where, "ahead": ahead})
-    return {"strengths": strengths, "epsilon": float(context.ball.epsilon), "runs": found, "pairs": pairs}
+    return {"strengths": strengths, **_ball(context), "runs": found, "pairs": pairs}
 
 
 def crossings(strengths: Sequence[float], a: Sequence[float], b: Sequence[float]) -> list[float]:
@@ -103,26 +111,26 @@ def say_strength(data: Data) -> list[str]:
     at = min(range(len(data["strengths"])), key=lambda i: abs(data["strengths"][i] - data["epsilon"]))
     order = sorted(data["runs"], key=lambda name: -data["runs"][name]["accuracy"][at])
     parts = [f"{name} {percent(data['runs'][name]['accuracy'][at])}" for name in order]
-    found = [f"Accuracy at {strength(data['strengths'][at])}: {', '.join(parts)}."]
+    found = [f"Accuracy at {_writer(data)(data['strengths'][at])}: {', '.join(parts)}."]
     crossing = [pair for pair in data["pairs"] if pair["crossings"]]
     if len(data["runs"]) > 1 and not crossing:
         found.append("No two curves cross.")
     crossing.sort(key=lambda pair: -len(set(pair["ahead"] or []) - {0}))
-    found += [_say_crossing(pair, data["strengths"]) for pair in crossing[:MOST]]
+    found += [_say_crossing(pair, data["strengths"], _writer(data)) for pair in crossing[:MOST]]
     if len(crossing) > MOST:
         found.append(f"{len(crossing) - MOST} more pairs cross; the data file has them.")
     return found
 
 
-def _say_crossing(pair: Data, strengths: list[float]) -> str:
+def _say_crossing(pair: Data, strengths: list[float], write: Callable[..., str]) -> str:
     a, b = pair["runs"]
-    where = joined([strength(e) for e in pair["crossings"]])
+    where = joined([write(e, digits=2) for e in pair["crossings"]])
     text = f"The curves of {a} and {b} cross at {where}"
     if pair["ahead"] is None:
         return f"{text}, on different images."
     parts = []
     for name, sign in ((a, 1), (b, -1)):
-        held = [strength(e) for e, ahead in zip(strengths, pair["ahead"], strict=True) if ahead == sign]
+        held = [write(e) for e, ahead in zip(strengths, pair["ahead"], strict=True) if ahead == sign]
         if held:
             parts.append(f"{name} is ahead beyond chance at {joined(held)}")
     return f"{text}: {'; '.join(parts)}." if parts else f"{text}, but nowhere are they apart beyond chance."
@@ -134,16 +142,20 @@ def draw_strength(data: Data) -> Any:
     axes.axvline(data["epsilon"], color="#999999", linewidth=1.0)
     for i, (name, run) in enumerate(data["runs"].items()):
         axes.plot(data["strengths"], run["accuracy"], label=name, **look(i))
-    _labelled(axes, "radius of the attack (line: threat model)")
+    _labelled(axes, data, "radius of the attack (line: threat model)")
     key(figure, axes)
     return figure
 
 
-def _labelled(axes: Any, below: str) -> None:
+def _labelled(axes: Any, data: Data, below: str) -> None:
+    """The accuracy axis from 0 to as high as the curves reach."""
     axes.set_xlabel(below)
     axes.set_ylabel("accuracy")
-    axes.set_ylim(-0.02, 1.02)
+    high = max(value for line in axes.lines[1:] for value in line.get_ydata())  # the first marks a strength
+    axes.set_ylim(-0.02 * high, min(1.02, 1.06 * high) if high else 1.0)
     in_percent(axes)
+    if in_255ths(data["norm"], data["epsilon"]):
+        radii(axes, data["strengths"])
 
 
 # --- confidence-gap
@@ -165,7 +177,7 @@ def measure_gap(context: Context) -> Data:
             run[name] = {"n": len(index), "mean_loss": mean, "accuracy": [round(share, 6) for share in accuracy]}
         found[subject.label] = run
         context.told(f"{subject.label}: both halves measured")
-    return {"strengths": strengths, "epsilon": float(context.ball.epsilon), "runs": found}
+    return {"strengths": strengths, **_ball(context), "runs": found}
 
 
 def by_loss(loss: Tensor) -> dict[str, tuple[Tensor, float]]:
@@ -184,16 +196,17 @@ def say_gap(data: Data) -> list[str]:
     """The gap between the halves, natural and under attack, and what an inverse attack does to the high half."""
     found = []
     zero, last = (min(range(len(data["strengths"])), key=lambda i: abs(data["strengths"][i] - e)) for e in (0.0, 1e9))
+    write = _writer(data)
     for name, run in data["runs"].items():
         low, high = run["low"]["accuracy"], run["high"]["accuracy"]
         gaps = [p - q for p, q in zip(low, high, strict=True)]
         widest = max(range(len(gaps)), key=gaps.__getitem__)
-        peak = strength(data["strengths"][widest])
+        peak = write(data["strengths"][widest])
         found.append(
             f"{name}: of the half with the lower loss {percent(low[zero])} are right as they are and "
-            f"{percent(low[last])} at {strength(data['strengths'][last])}; of the other half {percent(high[zero])} and "
+            f"{percent(low[last])} at {write(data['strengths'][last])}; of the other half {percent(high[zero])} and "
             f"{percent(high[last])}. The gap is widest at {peak}, {points(gaps[widest])}; "
-            f"an inverse attack of {strength(-data['strengths'][0])} brings the harder half to {percent(high[0])}."
+            f"an inverse attack of {write(-data['strengths'][0])} brings the harder half to {percent(high[0])}."
         )
     return found
 
@@ -207,7 +220,7 @@ def draw_gap(data: Data) -> Any:
         axes.plot(data["strengths"], run["low"]["accuracy"], label=name, **style)
         hollow = style | {"markerfacecolor": "white"}
         axes.plot(data["strengths"], run["high"]["accuracy"], **hollow)
-    _labelled(axes, "strength of the attack; below 0 it helps (inverse)")
+    _labelled(axes, data, "strength of the attack; below 0 it helps (inverse)")
     axes.set_title("filled: the half of low loss; hollow: of high loss", color="#444444", fontsize=10)
     key(figure, axes)
     return figure

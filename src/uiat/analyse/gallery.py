@@ -7,8 +7,8 @@ from torch import Tensor
 
 from uiat import losses
 from uiat.analyse.study import Context, Data, Study, Subject, logits
-from uiat.analyse.style import DIVERGING, matrix, stacked
-from uiat.analyse.words import percent, points
+from uiat.analyse.style import matrix, stacked
+from uiat.analyse.words import in_255ths, percent, points, strength
 from uiat.errors import UserError
 from uiat.inverse import load_inverse
 from uiat.threat import to_range
@@ -30,6 +30,8 @@ def measure(context: Context) -> Data:
         context.told(f"{subject.label}: {percent(found[subject.label]['drawn'])} drawn to the class of z")
     return {
         "from": first.label,
+        "classes": context.classes(first),
+        "norm": universal.threat.norm,
         "radius": float(universal.threat.epsilon),
         "pictures": [[[round(v, 4) for v in row] for row in channel] for channel in _pictures(z[:SHOWN])],
         "shape": list(z.shape),
@@ -90,7 +92,7 @@ def moved(context: Context, subject: Subject, z: Tensor) -> Data:
 
 def sentences(data: Data) -> list[str]:
     """What z does to its own class and to others, which two are most alike, and how far that holds on other models."""
-    cosine, classes = data["cosine"], len(data["cosine"])
+    cosine, classes, names = data["cosine"], len(data["cosine"]), data["classes"]
     pairs = [(cosine[a][b], a, b) for a in range(classes) for b in range(a + 1, classes)]
     found = []
     for name, run in data["runs"].items():
@@ -101,14 +103,15 @@ def sentences(data: Data) -> list[str]:
             f"{role} z_y brings accuracy from {percent(run['clean'])} to {percent(run['own'])} and the mean loss from "
             f"{run['loss']:.3f} to {run['own_loss']:.3f}; z_c makes {percent(run['drawn'])} of other classes' images "
             f"class c ({percent(run['drawn_before'])} without it) and adds {points(towards)} to "
-            f"the mean probability of c, most for class {best} ({points(run['shift'][best][best])})."
+            f"the mean probability of c, most for class {names[best]} ({points(run['shift'][best][best])})."
         )
     if pairs:
         most, least = max(pairs), min(pairs)
         mean = sum(value for value, _, _ in pairs) / len(pairs)
+        alike, unlike = (f"{names[a]} and {names[b]} ({value:+.2f})" for value, a, b in (most, least))
         found.append(
-            f"The mean cosine of two perturbations is {mean:+.2f}; most alike are those of classes {most[1]} and "
-            f"{most[2]} ({most[0]:+.2f}), least those of {least[1]} and {least[2]} ({least[0]:+.2f})."
+            f"The mean cosine of two perturbations is {mean:+.2f}; most alike are those of classes {alike}, least "
+            f"those of {unlike}."
         )
     return found
 
@@ -118,18 +121,18 @@ def draw(data: Data) -> Any:
     count = len(data["pictures"])
     rows = -(-count // 5)
     tables = list(data["runs"].items())
-    heights = [1.15 * rows + 0.3, 4.0, *(4.3 for _ in tables)]
+    heights = [1.15 * rows + 0.5, 4.2, *(4.6 for _ in tables)]
     figure, parts = stacked(*heights)
     _draw_pictures(parts[0], data, rows)
     axes = parts[1].subplots()
-    drawn = matrix(axes, data["cosine"], low=-1.0, high=1.0, colours=DIVERGING, digits=1)
+    drawn = matrix(axes, data["cosine"], low=-1.0, high=1.0, digits=1, names=data["classes"])
     parts[1].colorbar(drawn, ax=axes, shrink=0.8)
     axes.set_title("cosine of the perturbations of two classes")
     for part, (name, run) in zip(parts[2:], tables, strict=True):
         axes = part.subplots()
         shift = [[100 * value for value in row] for row in run["shift"]]
         largest = max(abs(value) for row in shift for value in row) or 1.0
-        matrix(axes, shift, low=-largest, high=largest, colours=DIVERGING, digits=1)
+        matrix(axes, shift, low=-largest, high=largest, digits=1, names=data["classes"])
         axes.set_title(f"{name}: what z_c adds to the probability of k,\nin points, on images of other classes than c")
         axes.set_xlabel("class k")
         axes.set_ylabel("class c of z")
@@ -149,9 +152,13 @@ def _draw_pictures(part: Any, data: Data, rows: int) -> None:
         else:
             z = torch.tensor(picture).view(channels, height, -1)[:3]
             panes[c].imshow((0.5 + z / (2 * largest)).clamp(0, 1).permute(1, 2, 0).numpy())
-        panes[c].set_title(f"class {c}", fontsize=10, loc="center")
-    colours = "blue: darker, red: brighter" if channels == 1 else "grey: no change"
-    part.suptitle(f"universal inverse perturbations ({colours})", fontsize=11, x=0.02, ha="left")
+        panes[c].set_title(data["classes"][c], fontsize=10, loc="center")
+    radius = strength(largest, pixels=in_255ths(data["norm"], largest))
+    if channels == 1:
+        colours = f"full blue: {radius} darker, full red: {radius} brighter"
+    else:
+        colours = f"magnified {1 / (2 * largest):.3g} times, grey: no change, black and white: {radius}"
+    part.suptitle(f"universal inverse perturbations\n({colours})", fontsize=10, x=0.02, ha="left")
 
 
 GALLERY = Study(

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from uiat import checkpoint, evaluation
-from uiat.analyse.words import joined
+from uiat.analyse.words import in_255ths, joined, strength
 from uiat.attacks import PGD
 from uiat.attacks.points import keys
 from uiat.config import Run
-from uiat.data import as_float, open_data
+from uiat.data import Folder, ImageSet, as_float, open_data
 from uiat.errors import UserError
 from uiat.files import read_tensors
 from uiat.modes import crafting
@@ -164,12 +164,7 @@ class Context:
         Raises:
             UserError: there are fewer images than were asked for.
         """
-        data = replace(subject.run.data, root=self.asked.root or subject.run.data.root)
-        if split == "test":
-            whole = open_data(data.name, "test", root=data.root, image_size=data.image_size)
-        else:
-            training_set, held_out = datasets(data, subject.run.seed)
-            whole = training_set if split == "train" else held_out
+        whole = self._whole(subject, split)
         wanted = n or self.asked.n
         if wanted is not None and wanted > len(whole):
             raise UserError(f"n {wanted} is more than the {len(whole)} {split} images of {subject.label}: leave it out")
@@ -178,6 +173,17 @@ class Context:
             self.sizes[split] = count
         part = whole.subset(range(count)).decode()
         return as_float(part.images), part.labels
+
+    def _whole(self, subject: Subject, split: Split) -> ImageSet | Folder:
+        data = replace(subject.run.data, root=self.asked.root or subject.run.data.root)
+        if split == "test":
+            return open_data(data.name, "test", root=data.root, image_size=data.image_size)
+        training_set, held_out = datasets(data, subject.run.seed)
+        return training_set if split == "train" else held_out
+
+    def classes(self, subject: Subject) -> list[str]:
+        """The names of the classes of a run's data."""
+        return list(self._whole(subject, "test").classes)
 
     def history(self, subject: Subject) -> list[dict[str, Any]]:
         """The rows of a run's metrics.
@@ -210,14 +216,17 @@ def kept_weights(subject: Subject) -> dict[int, list[checkpoint.Which]]:
 
 
 def named(threat: Threat | None) -> str:
-    """A threat model as records have it.
+    """A threat model as people write it, and as --threat takes it.
 
     Example:
         >>> from uiat import Linf
-        >>> named(Linf(0.1))
-        'Linf:0.1'
+        >>> named(Linf(0.1)), named(Linf(8 / 255))
+        ('Linf:0.1', 'Linf:8/255')
     """
-    return "none" if threat is None else f"{threat.norm}:{float(threat.epsilon):.7g}"
+    if threat is None:
+        return "none"
+    epsilon = float(threat.epsilon)
+    return f"{threat.norm}:{strength(epsilon, pixels=in_255ths(threat.norm, epsilon), digits=7)}"
 
 
 def subjects(folders: Sequence[str | Path]) -> list[Subject]:

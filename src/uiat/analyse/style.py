@@ -1,5 +1,6 @@
 """One look for all figures: readable in print and on a phone, told apart without colours too."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -107,6 +108,14 @@ def in_percent(axes: Any, *, along: str = "y") -> None:
     axis.set_major_formatter(lambda share, _: f"{round(100 * share, 1):g}%")
 
 
+def radii(axes: Any, strengths: Sequence[float]) -> None:
+    """Ticks at whole 255ths along the x axis, written so."""
+    low, high = 255 * min(strengths), 255 * max(strengths)
+    step = next((s for s in (1, 2, 4, 8, 16) if high - low <= 6 * s), 32)
+    ticks = range(math.ceil(low / step - 1e-6) * step, round(high) + 1, step)
+    axes.set_xticks([tick / 255 for tick in ticks], [f"{tick}/255" if tick else "0" for tick in ticks])
+
+
 def whole_numbers(axes: Any) -> None:
     """Ticks at whole numbers alone along the x axis: there is no epoch 1.5."""
     from matplotlib.ticker import MaxNLocator
@@ -114,14 +123,16 @@ def whole_numbers(axes: Any) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def matrix(axes: Any, values: Sequence[Sequence[float]], *, low: float, high: float, colours: str, digits: int) -> Any:
-    """A table of numbers as coloured squares, written out where they are few enough to be read."""
-    drawn = axes.imshow(values, vmin=low, vmax=high, cmap=colours, aspect="auto")
+def matrix(
+    axes: Any, values: Sequence[Sequence[float]], *, low: float, high: float, digits: int, names: Sequence[str]
+) -> Any:
+    """A table of numbers as coloured squares; where they are few enough to be read, written out and with names."""
+    drawn = axes.imshow(values, vmin=low, vmax=high, cmap=DIVERGING, aspect="auto")
     axes.grid(visible=False)
     size = len(values)
     if size <= 12:
-        axes.set_xticks(range(len(values[0])))
-        axes.set_yticks(range(size))
+        axes.set_xticks(range(size), names, rotation=90 if max(map(len, names)) > 3 else 0)
+        axes.set_yticks(range(size), names)
         for i, row in enumerate(values):
             for j, value in enumerate(row):
                 red, green, blue, _ = drawn.cmap(drawn.norm(value))

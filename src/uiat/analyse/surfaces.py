@@ -87,29 +87,32 @@ def say_landscape(data: Data) -> list[str]:
 
 
 def draw_landscape(data: Data) -> Any:
-    """Lines along both directions, and a surface for each of the first four runs."""
-    shown = list(data["runs"].items())[:4]
-    columns = min(2, len(shown))
-    rows = -(-len(shown) // columns)
-    high = 2.3 if columns == 2 else 3.2
-    figure, (above, below) = stacked(3.9, high * rows)
-    axes = above.subplots()
-    for i, (name, run) in enumerate(data["runs"].items()):
-        style = look(i) | {"linestyle": "-"}
-        axes.plot(data["steps"], run["adversarial"], label=name, **style)
-        axes.plot(data["steps"], run["random"], **(style | {"linestyle": ":", "markerfacecolor": "white"}))
-    axes.set_title("solid: adversarial direction; dotted: random", fontsize=10, color="#444444")
-    axes.set_xlabel("way along the direction (1: the radius)")
-    axes.set_ylabel("mean loss")
-    key(above, axes)
-    panes = below.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
-    for pane, (name, run) in zip(panes, shown, strict=False):
+    """Lines along both directions, each run with a scale of its own, and a surface for each of the first four."""
+    runs = list(data["runs"].items())
+    shown, columns = runs[:4], min(2, len(runs))
+    rows, below_rows = -(-len(runs) // columns), -(-len(shown) // columns)
+    figure, (above, below) = stacked(1.7 * rows + 0.7, (2.3 if columns == 2 else 3.2) * below_rows)
+    panes = above.subplots(rows, columns, squeeze=False, sharex=True).flatten()
+    for i, (pane, (name, run)) in enumerate(zip(panes, runs, strict=False)):
+        style = look(i) | {"linestyle": "-", "markersize": 4}
+        pane.plot(data["steps"], run["adversarial"], **style)
+        pane.plot(data["steps"], run["random"], **(style | {"linestyle": ":", "markerfacecolor": "white"}))
+        pane.set_title(name, fontsize=10)
+    about = "solid: adversarial direction; dotted: random; each its own scale"
+    above.suptitle(about, fontsize=10, color="#444444", x=0.02, ha="left")
+    above.supxlabel("way along the direction (1: the radius)", fontsize=10)
+    above.supylabel("mean loss", fontsize=10)
+    surfaces = below.subplots(below_rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    for pane, (name, run) in zip(surfaces, shown, strict=False):
         values = [value for row in run["surface"] for value in row]
         pane.contourf(data["grid"], data["grid"], run["surface"], levels=12, cmap=SEQUENTIAL)
         pane.set_title(f"{name}\n{min(values):.2f} to {max(values):.2f}", fontsize=10)
         pane.grid(visible=False)
-    for pane in panes[len(shown) :]:
-        pane.axis("off")
+    for part, count in ((panes, len(runs)), (surfaces, len(shown))):
+        for pane in part[max(0, count - columns) : count]:  # the last of each column, where the next pane is empty
+            pane.tick_params(labelbottom=True)
+        for pane in part[count:]:
+            pane.axis("off")
     below.supxlabel("adversarial direction; mean loss from dark (low) to light (high)", fontsize=10)
     below.supylabel("random direction", fontsize=10)
     return figure

@@ -25,16 +25,25 @@ def points(difference: float) -> str:
     return f"{round(100 * difference, 1) + 0.0:+.1f} points"
 
 
-def strength(epsilon: float) -> str:
-    """A radius, in 255ths where it is a whole number of them.
+def in_255ths(norm: str, epsilon: float) -> bool:
+    """Whether people write such a radius in 255ths: a whole number of them, and few, in Linf.
 
     Example:
-        >>> strength(8 / 255), strength(-0.125)
-        ('8/255', '-0.125')
+        >>> in_255ths("Linf", 8 / 255), in_255ths("Linf", 0.2), in_255ths("L2", 8 / 255)
+        (True, False, False)
     """
-    pixels = epsilon * 255
-    whole = abs(pixels - round(pixels)) < 1e-4 and 0 < abs(round(pixels)) <= 16
-    return f"{round(pixels)}/255" if whole else f"{epsilon:.3g}"
+    pixels = 255 * epsilon
+    return norm == "Linf" and abs(pixels - round(pixels)) < 1e-4 and 1 <= round(pixels) <= 16
+
+
+def strength(epsilon: float, *, pixels: bool, digits: int = 3) -> str:
+    """A radius as it is, or in 255ths.
+
+    Example:
+        >>> strength(8 / 255, pixels=True), strength(0.0265, pixels=True, digits=2), strength(-0.125, pixels=False)
+        ('8/255', '6.8/255', '-0.125')
+    """
+    return f"{255 * epsilon:.{digits}g}/255" if pixels and epsilon else f"{epsilon:.{digits}g}"
 
 
 def joined(words: Sequence[str]) -> str:
