@@ -126,7 +126,8 @@ def draw_one_off(data: Data) -> Any:
                     axes.axhline(values[kind][0], color=style["color"], linestyle=dashes, linewidth=1.2, label=label)
     panes[0].set_ylabel("held-out accuracy")
     in_percent(panes[0])
-    for axes in panes:
+    for axes in panes:  # all the epochs that z could have been refined in
+        axes.set_xlim(-0.5, max(row["epochs"] for row in data["rows"]) - 0.5)
         whole_numbers(axes)
     panes[1].set_ylabel("passes a step")
     panes[1].set_xlabel("epoch e0 in which z is refined, counted from 0")

@@ -120,7 +120,7 @@ def whole_numbers(axes: Any) -> None:
     """Ticks at whole numbers alone along the x axis: there is no epoch 1.5."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def matrix(
