@@ -13,8 +13,10 @@ import torch
 
 import tiny
 import uiat
+from uiat.attacks import Square
 from uiat.cli import main
 from uiat.data import STATS
+from uiat.evaluation import named
 from uiat.files import read_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -241,6 +243,37 @@ def test_processes_of_torchrun_come_to_the_result_of_one(run, tmp_path):
     for name in ("accuracy", "broken_by", "stages", "intervals", "per_class"):
         assert one[name] == two[name]
     assert [path.name for path in (tmp_path / "two").iterdir()] == ["evaluation.json"]
+
+
+DETACHED = """
+from torch import nn
+
+class Rounded(nn.Module):
+    def forward(self, x):
+        return (7 * x.detach()).round() / 7
+
+def net(*, num_classes, image_shape):
+    c, h, w = image_shape
+    return nn.Sequential(Rounded(), nn.Flatten(), nn.Linear(c * h * w, num_classes))
+"""
+
+
+def test_a_model_that_detaches_its_input_gets_a_verdict_and_a_record(ask, own, monkeypatch):
+    monkeypatch.setitem(named._SEARCHES, "square", lambda threat: Square(threat=threat, iterations=50))
+    Path("mine.py").write_text(DETACHED)
+    state = {name.replace("1", "2"): value for name, value in fitted().state_dict().items()}
+    torch.save(state, "w.pth")
+    words = ["--attacks", "fgsm,square", "--epsilons", "0,0.1", "--n", 30, "--out", "result"]
+    code, out, err = ask(*own, *words)
+    assert (code, err) == (0, "")
+    assert "warning: not run: fgsm, which need a gradient" in out
+    assert "warning: sweep: not measured" in out
+    assert "verdict: do not believe this number: the output has no gradient" in out
+    found = result(Path("result"))
+    assert list(found["accuracy"]) == ["clean", "square", "worst"]
+    assert found["not_measured"] == ["sweep"]
+    assert found["verdict"].startswith("do not believe")
+    assert ask(*own, *words)[0] == 0  # no state is in the way
 
 
 # What is refused: exit code 2 and one line.

@@ -39,3 +39,20 @@ def classes_of(model: nn.Module, x: Float[Tensor, "n ..."]) -> int:
     if logits.ndim != 2:
         raise UserError(f"the model returns shape {tuple(logits.shape)} for one image; logits must be (1, classes)")
     return int(logits.shape[1])
+
+
+def differentiable(model: nn.Module, x: Float[Tensor, "n ..."]) -> bool:
+    """Whether autograd sees how the logits of an image depend on it; not, where the model detaches it or leaves torch.
+
+    Example:
+        >>> differentiable(nn.Flatten(), torch.rand(3, 1, 2, 2))
+        True
+    """
+    with torch.enable_grad(), crafting(model):
+        try:
+            logits = model(x[:1].to(device_of(model)).detach().requires_grad_(True))
+        except RuntimeError as error:
+            if "numpy()" in str(error):  # torch refuses to hand over what has a gradient
+                return False
+            raise
+    return bool(logits.requires_grad)

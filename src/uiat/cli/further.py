@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from uiat.cli.output import table
 from uiat.evaluation.corruptions import KINDS, corruption_accuracy
 from uiat.evaluation.corruptions.kinds import check_kinds
-from uiat.evaluation.named import stages
+from uiat.evaluation.named import ENSEMBLES, GRADIENT_FREE, stages
 from uiat.evaluation.sweep import sweep, sweep_plan
 from uiat.evaluation.unseen import unseen, usual
+from uiat.probe import differentiable
 from uiat.progress import percent
 from uiat.threat import Threat, parse
 
@@ -99,7 +100,9 @@ def measured(
         ['fog']
     """
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
-    found: dict[str, Any] = {}
+    able = feasible(asked, model, x)
+    found: dict[str, Any] = {"not_measured": unable} if (unable := [name for name in asked if name not in able]) else {}
+    asked = able
     if "unseen" in asked:  # splits the images over the processes
         found["unseen"] = unseen(model, x, y, **asked["unseen"], **options).to_json()
     if first and "sweep" in asked:
@@ -109,12 +112,30 @@ def measured(
     return found
 
 
+def feasible(asked: Mapping[str, dict[str, Any]], model: nn.Module, x: Tensor) -> dict[str, dict[str, Any]]:
+    """What is asked for, without what needs a gradient where the model has none.
+
+    Example:
+        >>> import torch
+        >>> asked = {"sweep": {"attack": "pgd-20"}, "corruptions": {"kinds": ["fog"]}}
+        >>> list(feasible(asked, nn.Flatten(), torch.rand(1, 4)))
+        ['sweep', 'corruptions']
+    """
+    if differentiable(model, x):
+        return dict(asked)
+    attacks = {name: how.get("attack", "clean") for name, how in asked.items()}
+    stages = {name: ENSEMBLES.get(attack, (attack,)) for name, attack in attacks.items()}
+    return {n: how for n, how in asked.items() if all(stage.startswith(GRADIENT_FREE) for stage in stages[n])}
+
+
 def show(found: Mapping[str, Any], out: Console) -> None:
     """A table of each.
 
     Example:
         >>> show({}, Console())
     """
+    for name in found.get("not_measured", ()):
+        out.print(f"warning: {name}: not measured, its attack needs a gradient, and the model has none", soft_wrap=True)
     if "sweep" in found:
         _show_sweep(found["sweep"], out)
     if "unseen" in found:

@@ -101,7 +101,7 @@ def _measured(
 def _show(what: Subject, result: EvaluationResult, more: Mapping[str, Any], out: Console) -> None:
     out.print(results_table(result.to_json()))
     further.show(more, out)
-    if "autoattack-quick" in what.attacks:
+    if "autoattack-quick" in result.accuracy:
         out.print("autoattack-quick is the first two attacks of the standard ensemble: no substitute for autoattack")
     for warning in result.warnings:
         out.print(f"warning: {warning}", soft_wrap=True)

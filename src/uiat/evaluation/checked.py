@@ -36,8 +36,9 @@ def evaluate(
     """Accuracy of a model on images under each attack by name, in the worst case over them, and whether to believe it.
 
     An image misclassified as it is counts as broken under every attack. Otherwise it counts as broken by an attack when
-    the model, in eval mode, misclassifies the attack's example (in the ball, in [0, 1]). Under `torchrun` each process
-    takes its share of the images, and all return the same result.
+    the model, in eval mode, misclassifies the attack's example (in the ball, in [0, 1]). Of a model without a gradient,
+    the accuracy under attacks that need one is not in the result: a warning names them, and the verdict says why. Under
+    `torchrun` each process takes its share of the images, and all return the same result.
 
     Args:
         model: maps images in [0, 1] to logits (n, k).
@@ -86,7 +87,7 @@ def evaluate(
         keep_examples=keep_examples,
         transfer=transfer,
     )
-    if selfchecks and not set(result.accuracy) <= {"clean", "worst"}:
+    if selfchecks and (transfer is not None or set(attacks) - {"clean"}):
         return replace(result, verdict=_verdict(model, x, y, threat, result, transfer, progress))
     return result
 

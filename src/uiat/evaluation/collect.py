@@ -14,9 +14,27 @@ from uiat.threat import Threat
 
 
 def collected(
-    tally: Tally, share: Share, y: Tensor, *, threat: Threat, seed: int, plan: Plan, classes: int
+    tally: Tally,
+    share: Share,
+    y: Tensor,
+    *,
+    threat: Threat,
+    seed: int,
+    plan: Plan,
+    classes: int,
+    unable: Sequence[str] = (),
 ) -> EvaluationResult:
     """The result of an evaluation of which each process holds its tally; the same in all of them.
+
+    Args:
+        tally: this process's.
+        share: this process among all.
+        y: labels of all images.
+        threat: the threat model.
+        seed: of the random numbers.
+        plan: what was run.
+        classes: K.
+        unable: attacks that could not be run, because the model has no gradient.
 
     Example:
         >>> import torch
@@ -47,7 +65,7 @@ def collected(
         per_class={name: by_class(those, y, classes=classes) for name, those in right.items()},
         calibration={"ece": calibration_error(confidence, right["clean"]), "bins": BINS},
         budgets=budgets(plan),
-        warnings=_warnings(tallies),
+        warnings=_warnings(tallies, unable),
         examples=_whole(kept, tallies, n) if kept else None,
     )
 
@@ -92,6 +110,11 @@ def _costs(tallies: Sequence[Tally]) -> dict[str, Any]:
     }
 
 
-def _warnings(tallies: Sequence[Tally]) -> list[str]:
-    limits = [tally.limit for tally in tallies if tally.limit is not None]
-    return [f"memory ran out: no more than {min(limits)} images went through the model at once"] if limits else []
+def _warnings(tallies: Sequence[Tally], unable: Sequence[str]) -> list[str]:
+    found, limits = [], [tally.limit for tally in tallies if tally.limit is not None]
+    if limits:
+        found.append(f"memory ran out: no more than {min(limits)} images went through the model at once")
+    if unable:
+        words = "the model has none with respect to its input, so that nothing is claimed of them"
+        found.append(f"not run: {', '.join(unable)}, which need a gradient; {words}")
+    return found

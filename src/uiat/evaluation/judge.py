@@ -16,7 +16,7 @@ from uiat.attacks import PGD, Search
 from uiat.ensemble import Room, State
 from uiat.evaluation.collect import collected
 from uiat.evaluation.named import ENSEMBLES
-from uiat.evaluation.plan import Stage, budgets, checked, planned, work
+from uiat.evaluation.plan import Stage, budgets, checked, feasible, planned, work
 from uiat.evaluation.records import EvaluationResult as EvaluationResult
 from uiat.evaluation.stage import Subject, Told, attacked, judging, natural
 from uiat.evaluation.stage import correct_under as correct_under
@@ -55,6 +55,7 @@ def evaluate(
 
     An image misclassified as it is counts as broken under every attack and is not attacked. Otherwise an image counts
     as broken by an attack when the model, in eval mode, misclassifies the attack's example (in the ball, in [0, 1]).
+    Of a model without a gradient, the accuracy under attacks that need one is not in the result, and a warning says so.
 
     Where `torch.distributed` is initialised, as under `torchrun`, each process takes every world_size-th image, and
     all return the same result, which is that of one process.
@@ -91,10 +92,10 @@ def evaluate(
     """
     plan = planned(attacks, threat, transfer)
     classes = checked(model, x, y, batch_size=batch_size, transfer=transfer)
+    plan, unable = feasible(plan, model, x)
     part = share()
-    text = f"{threat.norm}:{float(threat.epsilon)!r}"
     facts = {
-        "threat": text,
+        "threat": f"{threat.norm}:{float(threat.epsilon)!r}",
         "attacks": budgets(plan),
         "order": list(plan),
         "seed": seed,
@@ -111,7 +112,7 @@ def evaluate(
         part.agree(lambda: judge.open(resume=resume, keep_examples=keep_examples))
         for name, parts in plan.items():
             judge.measure(name, parts)
-    return collected(judge.tally, part, y, threat=threat, seed=seed, plan=plan, classes=classes)
+    return collected(judge.tally, part, y, threat=threat, seed=seed, plan=plan, classes=classes, unable=unable)
 
 
 @dataclass

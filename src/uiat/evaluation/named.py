@@ -33,6 +33,9 @@ _OTHERWISE: dict[tuple[str, str], dict[str, int]] = {
     ("autoattack-rand", "apgd-dlr"): {"restarts": 1, "draws": 20},
 }
 
+# Attacks that need no gradient of the model, by the beginning of their names.
+GRADIENT_FREE = ("clean", "square", "noise", "transfer")
+
 
 def _climb(threat: Threat, **settings: Any) -> Search:
     """Auto-PGD: 100 iterations and 9 targets, for L1 five restarts or five targets (Croce & Hein 2020, 2021)."""

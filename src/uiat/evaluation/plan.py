@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from uiat.attacks import PGD, Search
 from uiat.checks import check_batch
 from uiat.errors import UserError
-from uiat.evaluation.named import stages
+from uiat.evaluation.named import GRADIENT_FREE, stages
 from uiat.models import check_model
-from uiat.probe import classes_of, device_of
+from uiat.probe import classes_of, device_of, differentiable
 from uiat.threat import Threat
 
 # Name of an attack, and its settings; None for the images as they are.
@@ -35,6 +35,30 @@ def planned(attacks: Sequence[str], threat: Threat, transfer: nn.Module | None =
         raise UserError(f"attacks must be a list of names, such as {attacks.split(',')}, not the text {attacks!r}")
     names = dict.fromkeys(["clean", *attacks, *([] if transfer is None else [TRANSFER])])
     return {name: stages(name, threat=threat, source=transfer) for name in names}
+
+
+def feasible(plan: Plan, model: nn.Module, x: Tensor) -> tuple[Plan, list[str]]:
+    """What of a plan can be done to a model, and the names of what cannot: to one without a gradient, all that need it.
+
+    An ensemble that cannot be run whole is not claimed: the stages that are left of it become attacks of their own.
+
+    Example:
+        >>> from uiat import Linf
+        >>> import torch
+        >>> class Detached(nn.Flatten):
+        ...     def forward(self, x):
+        ...         return super().forward(x.detach())
+        >>> able, unable = feasible(planned(["fgsm", "autoattack"], Linf(0.1)), Detached(), torch.rand(1, 1, 2, 2))
+        >>> list(able), unable
+        (['clean', 'square'], ['fgsm', 'autoattack'])
+    """
+    if differentiable(model, x):
+        return plan, []
+    able: dict[str, Sequence[Stage]] = {}
+    for parts in plan.values():
+        able |= {stage: [(stage, settings)] for stage, settings in parts if stage.startswith(GRADIENT_FREE)}
+    whole = {name for name, parts in plan.items() if all(stage in able for stage, _ in parts)}
+    return able, [name for name in plan if name not in whole]
 
 
 def budgets(plan: Plan) -> dict[str, dict[str, Any]]:
@@ -97,4 +121,6 @@ def checked(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, transfer
         raise UserError(f"the model tells {classes} classes apart, but labels run up to {int(y.max())}")
     if transfer is not None and (others := classes_of(transfer, x)) != classes:
         raise UserError(f"the model to transfer from tells {others} classes apart, and the model judged {classes}")
+    if transfer is not None and not differentiable(transfer, x):
+        raise UserError("the model to transfer from has no gradient with respect to its input: no examples can be made")
     return classes

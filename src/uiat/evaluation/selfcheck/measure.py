@@ -20,7 +20,7 @@ from uiat.evaluation.selfcheck import contests, symptoms
 from uiat.evaluation.selfcheck.finding import Finding
 from uiat.evaluation.selfcheck.past import averaged, scale_free, told
 from uiat.modes import crafting
-from uiat.probe import classes_of, device_of
+from uiat.probe import classes_of, device_of, differentiable
 from uiat.threat import Linf, Threat, require
 
 IMAGES = 128  # enough to see 6 points of a hundred with certainty, see `finding.lower`
@@ -151,15 +151,14 @@ def _found(case: Case, transfer: nn.Module | None) -> Iterator[Finding]:
     if fatal:
         return
     yield from _present([symptoms.chance(int(right.sum()), len(right), case.classes), *_of_scale(case, right)])
+    if not differentiable(case.model, case.x):
+        yield symptoms.detached()
+        return
     if right.sum() < FEWEST:
         return
     chosen = right.to(case.x.device)
     case = replace(case, x=case.x[chosen], y=case.y[chosen])
-    try:
-        margin = case.each(lambda a, b: _gradient(case, losses.margin, a, b), case.x)
-    except UserError:
-        yield symptoms.detached()
-        return
+    margin = case.each(lambda a, b: _gradient(case, losses.margin, a, b), case.x)
     yield from _present([symptoms.dead(margin), _difference(case)])
     yield from _present(_of_attacks(case, margin, -losses.margin(logits[right], case.y.cpu()), transfer))
 

@@ -3,13 +3,11 @@
 import re
 from collections.abc import Iterator
 
-from uiat.evaluation.named import ENSEMBLES
+from uiat.evaluation.named import ENSEMBLES, GRADIENT_FREE
 from uiat.evaluation.records import EvaluationResult
 from uiat.evaluation.selfcheck.contests import beaten, few, more_steps
 from uiat.evaluation.selfcheck.finding import Finding
 
-# Attacks that need no gradient of the model, by the beginning of their names.
-BLACK = ("square", "noise", "transfer")
 # Attacks whose loss does not change with the scale of the logits, so that saturated logits do not stop them.
 SCALE_FREE = ("apgd-dlr", "apgd-t", "fab", "fmn", "cw")
 
@@ -63,8 +61,8 @@ def _beaten(result: EvaluationResult) -> Iterator[Finding | None]:
     attacked = result.n - result.broken_by.count("clean")
     climbs = [place for place, stage in enumerate(stages) if stage.startswith("apgd")]
     for place, stage in enumerate(stages):
-        if stage.startswith(BLACK) and climbs and max(climbs) < place:
-            kind = next(name for name in BLACK if stage.startswith(name))
+        if stage.startswith(GRADIENT_FREE) and climbs and max(climbs) < place:
+            kind = next(name for name in GRADIENT_FREE if stage.startswith(name))
             yield beaten(kind, result.broken_by.count(stage), attacked)
 
 
