@@ -5,8 +5,10 @@
     python benchmarks/selfcheck.py RUN... --n 64 --data.root DIR --only-runs
 
 The defences are those of tests/broken_defences.py around the standard model of each seed, at half its recipe's radius,
-where that model is not yet lost altogether. Each RUN is a folder of an honestly trained model. The result goes to
-benchmarks/results/selfcheck/, one file for each seed, and runs by their names.
+where that model is not yet lost altogether. Each RUN is a folder of an honestly trained model. Each model goes through
+`uiat.evaluate` with the command's default attacks and with autoattack-quick, as users have it: a model is flagged where
+the verdict says so each time, or where it is refused (probabilities), and an honest one where any does. The result goes
+to benchmarks/results/selfcheck/, one file for each seed, and runs by their names.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from uiat import Linf, override, recipes
 from uiat.cli.evaluate import judged_images
 from uiat.data import as_float, tensors
 from uiat.environment import environment
+from uiat.errors import UserError
 from uiat.evaluation.selfcheck import Finding, examine
 from uiat.files import write_json
 from uiat.runs import read_run
@@ -33,6 +36,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "selfcheck"
 HONEST = ("standard", "pgd-at", "trades", "mart", "iat", "uiat", "uiat-one-off")
 RADIUS = 0.2  # of the digits recipes
+WAYS = {"default": ("clean", "pgd-20", "cw-20"), "quick": ("autoattack-quick",)}
 
 sys.path.insert(0, str(HERE.parent / "tests"))
 import broken_defences  # noqa: E402 - the tests are no package
@@ -82,9 +86,21 @@ def look(subject: Subject, *, n: int, seed: int) -> dict:
     start = time.process_time()
     findings = [f for f in examine(model, x, y, threat=threat, n=n, seed=seed) if f.check != "images"]
     seconds = time.process_time() - start
-    print(f"| {name} | {'honest' if is_honest else 'broken'} | {flags(findings) or '-'} | {seconds:.1f} |", flush=True)
-    row = {"name": name, "honest": is_honest, "flagged": any(f.severity != "note" for f in findings)}
-    return row | {"seed": seed, "threat": str(threat), "n": n, "findings": [vars(f) for f in findings], "cpu": seconds}
+    said = {way: judged(model, x[:n], y[:n], threat, attacks, seed) for way, attacks in WAYS.items()}
+    told = [any(f.severity != "note" for f in findings), *(not words.startswith("nothing") for words in said.values())]
+    flagged = any(told) if is_honest else all(told)
+    kind, each = "honest" if is_honest else "broken", " | ".join("flagged" if t else "-" for t in told[1:])
+    print(f"| {name} | {kind} | {flags(findings) or '-'} | {each} | {seconds:.1f} |", flush=True)
+    row = {"name": name, "honest": is_honest, "flagged": flagged, "verdicts": said, "seed": seed, "threat": str(threat)}
+    return row | {"n": n, "findings": [vars(f) for f in findings], "cpu": seconds}
+
+
+def judged(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, attacks: tuple[str, ...], seed: int) -> str:
+    """The verdict of an evaluation, or why there is none."""
+    try:
+        return uiat.evaluate(model, x, y, threat=threat, attacks=attacks, seed=seed).verdict
+    except UserError as error:
+        return f"refused: {error}"
 
 
 def flags(findings: list[Finding]) -> str:
@@ -102,7 +118,8 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=128, help="images to look at")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print("| model | what it is | found (notes in brackets) | CPU seconds |\n|---|---|---|---|")
+    print("| model | what it is | found (notes in brackets) | default attacks | autoattack-quick | CPU seconds |")
+    print("|---|---|---|---|---|---|")
     rows: list[dict] = []
     for seed in [] if arguments.only_runs else [int(s) for s in arguments.seeds.split(",")]:
         found = subjects(seed, arguments.methods.split(","), arguments.epochs)

@@ -135,11 +135,11 @@ def examine(
 
 
 def _softened(finding: Finding, result: EvaluationResult | None) -> Finding:
-    """A note, where an attack of the evaluation is made for just this."""
+    """A note, where all attacks of the evaluation are made for just this: each of its numbers is claimed."""
     made_for = {"saturation": scale_free, "randomness": averaged}
     if result is None or finding.check not in made_for or not made_for[finding.check](result):
         return finding
-    return replace(finding, severity="note", reason=f"{finding.reason}, but others of these attacks see through that")
+    return replace(finding, severity="note", reason=f"{finding.reason}, but these attacks see through that")
 
 
 def _found(case: Case, transfer: nn.Module | None) -> Iterator[Finding]:

@@ -36,23 +36,27 @@ def order(result: EvaluationResult) -> list[str]:
 
 
 def scale_free(result: EvaluationResult) -> bool:
-    """Whether an attack among those of a result sees through saturated logits.
+    """Whether no number of a result is one of an attack that saturated logits stop; a stage's number counts too.
 
     Example:
         >>> scale_free(EvaluationResult("Linf:0.1", 1, {"clean": 1.0, "cw-20": 1.0, "worst": 1.0}, {}, [""], 0))
         True
+        >>> scale_free(EvaluationResult("Linf:0.1", 1, {"clean": 1.0, "pgd-20": 1.0, "cw-20": 1.0}, {}, [""], 0))
+        False
     """
-    return any(stage.startswith(SCALE_FREE) for stage in order(result))
+    immune = [stage.startswith(SCALE_FREE) for stage in order(result)]
+    return any(immune) and all(stage.startswith(SCALE_FREE + GRADIENT_FREE) for stage in order(result))
 
 
 def averaged(result: EvaluationResult) -> bool:
-    """Whether the attacks of a result average over the answers of a randomised model.
+    """Whether all attacks of a result average over the answers of a randomised model.
 
     Example:
         >>> averaged(EvaluationResult("Linf:0.1", 1, {"clean": 1.0, "autoattack-rand": 1.0}, {}, [""], 0))
         True
     """
-    return any(name == "autoattack-rand" or "-eot-" in name for name in result.accuracy)
+    names = [name for name in result.accuracy if name not in ("clean", "worst")]
+    return bool(names) and all(name == "autoattack-rand" or "-eot-" in name for name in names)
 
 
 def _beaten(result: EvaluationResult) -> Iterator[Finding | None]:
