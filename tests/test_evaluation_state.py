@@ -213,8 +213,11 @@ def test_a_tally_comes_back_as_it_was():
     tally.note("a", "a", torch.tensor([False, True, False]), torch.full((3, 2), 2.0))
     tally.spend("b", "b", {"seconds": 0.5})
     tally.spend("b", "b", {"seconds": 0.25})
+    tally.learn("a", torch.tensor([True, False, True]), torch.tensor([True, False, False]))
     again = Tally.unpack(tally.pack())
     assert list(again.right) == ["clean", "b", "a"]
+    assert again.verdicts("a").tolist() == [1, -1, 0]
+    assert again.verdicts("b").tolist() == [-1, -1, -1]
     for field in dataclasses.fields(Tally):
         one, other = getattr(tally, field.name), getattr(again, field.name)
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else str(one) == str(other)
@@ -292,3 +295,35 @@ def test_a_process_without_images_does_nothing(monkeypatch):
     monkeypatch.setattr(Share, "gather", lambda self, value: [value])
     result = evaluate(net(), x, y, threat=Linf(0.05), attacks=ATTACKS)
     assert set(result.accuracy.values()) == {0}  # of one image, none is known to be right
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("attacks", [("apgd-t", "autoattack"), ("autoattack-quick", "autoattack", "apgd-t")])
+def test_what_two_attacks_share_is_run_once(attacks, tmp_path):
+    alone = {name: judged(attacks=[name]) for name in attacks}
+    bound, calls = stopping(0)
+    both = judged(attacks=attacks, bound=bound)
+    for name, one in alone.items():
+        assert both.accuracy[name] == one.accuracy[name]
+        assert both.stages.get(name) == one.stages.get(name)
+    most, clean = max(alone.values(), key=lambda r: len(r.passes)), alone[attacks[0]].passes["clean"]["forward"]
+    assert both.passes["apgd-ce"] == most.passes["apgd-ce"]
+    # APGD-T alone looks at what APGD-CE has broken, too; nothing is looked at twice.
+    assert both.passes["apgd-t"] == alone["apgd-t"].passes["apgd-t"]
+    assert both.passes["clean"]["forward"] == clean
+    path = tmp_path / "state"
+    with pytest.raises(tiny.Killed):
+        judged(path, attacks=attacks, bound=stopping(2 * len(calls) // 3)[0])
+    same(judged(path, attacks=attacks, resume=True), both)
+
+
+def test_stages_of_one_name_and_other_settings_are_told_apart():
+    x, y = images(5)
+    attacks = ["autoattack-quick", "autoattack-rand", "apgd-ce"]
+    result = evaluate(net(), x, y, threat=Linf(0.05), attacks=attacks)
+    assert result.budgets["apgd-ce"]["draws"] == 1
+    assert result.budgets["apgd-ce (autoattack-rand)"]["draws"] == 20
+    assert list(result.stages["autoattack-rand"]) == ["apgd-ce (autoattack-rand)", "apgd-dlr"]
+    assert result.accuracy["apgd-ce"] == result.stages["autoattack-quick"]["apgd-ce"]
+    alone = evaluate(net(), x, y, threat=Linf(0.05), attacks=["apgd-ce"])
+    assert result.passes["apgd-ce"] == alone.passes["apgd-ce"]

@@ -141,7 +141,10 @@ class _Judge:
             self.subject.room.size = min(self.subject.room.size, limit)
 
     def measure(self, name: str, parts: Sequence[Stage]) -> None:
-        """All stages of a named attack that are still to do, and what there is to say after each."""
+        """All stages of a named attack that are still to do, and what there is to say after each.
+
+        What an image's verdict under a stage is, is known from another named attack with the same one.
+        """
         for at, (stage, settings) in enumerate(parts):
             if stage not in self.tally.after.get(name, {}):
                 self._run(name, stage, settings, told=self._told(name, parts, at))
@@ -156,15 +159,18 @@ class _Judge:
             right, tally.confidence = natural(subject, told=told)
         else:
             among, (saved, self.inside) = tally.right.get(name, tally.right["clean"]), (self.inside, None)
+            fresh, held = among & (tally.verdicts(stage) < 0), among & (tally.verdicts(stage) > 0)
             right, found = attacked(
                 subject,
                 stage,
                 settings,
-                among,
-                told=told,
+                fresh,
+                told=lambda done, total, right: told(done, total, right + int(held.sum())),
                 saver=partial(self._save, name, stage),
                 saved=saved,
             )
+            tally.learn(stage, fresh, right)
+            right = right | held
         self._count(name, stage)
         tally.note(name, stage, right, found)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from uiat.attacks import PGD, Search
 from uiat.checks import check_batch
 from uiat.errors import UserError
-from uiat.evaluation.named import GRADIENT_FREE, stages
+from uiat.evaluation.named import GRADIENT_FREE, attack, stages
 from uiat.models import check_model
 from uiat.probe import classes_of, device_of, differentiable
 from uiat.threat import Threat
@@ -23,6 +23,9 @@ TRANSFER = "transfer"
 def planned(attacks: Sequence[str], threat: Threat, transfer: nn.Module | None = None) -> Plan:
     """Each attack once, "clean" first, as the stages it consists of; with a second model, "transfer" too.
 
+    A stage of a name is one and the same wherever it stands: where an ensemble's has other settings than what stands
+    elsewhere under that name, it is named after the ensemble as well.
+
     Raises:
         UserError: an unknown attack, a text instead of a list, or "transfer" without a second model.
 
@@ -30,11 +33,20 @@ def planned(attacks: Sequence[str], threat: Threat, transfer: nn.Module | None =
         >>> from uiat import Linf
         >>> [stage for stage, _ in planned(["autoattack-quick"], Linf(0.1))["autoattack-quick"]]
         ['apgd-ce', 'apgd-t']
+        >>> [stage for stage, _ in planned(["apgd-ce", "autoattack-rand"], Linf(0.1))["autoattack-rand"]]
+        ['apgd-ce (autoattack-rand)', 'apgd-dlr']
     """
     if isinstance(attacks, str):
         raise UserError(f"attacks must be a list of names, such as {attacks.split(',')}, not the text {attacks!r}")
     names = dict.fromkeys(["clean", *attacks, *([] if transfer is None else [TRANSFER])])
-    return {name: stages(name, threat=threat, source=transfer) for name in names}
+    plan = {name: stages(name, threat=threat, source=transfer) for name in names}
+    settings: dict[str, PGD | Search | None] = {}
+    double = {n for parts in plan.values() for n, how in parts if settings.setdefault(n, how) != how}
+    usual = {stage: attack(stage, threat=threat) for stage in double}
+    return {
+        name: [(f"{n} ({name})" if n in double and how != usual[n] else n, how) for n, how in parts]
+        for name, parts in plan.items()
+    }
 
 
 def feasible(plan: Plan, model: nn.Module, x: Tensor) -> tuple[Plan, list[str]]:

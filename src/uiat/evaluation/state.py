@@ -34,6 +34,7 @@ class Tally:
         after: by attack and stage: images right under the attack, and under everything, when the stage had ended.
         spent: by attack and stage: seconds, and images forward and backward.
         limit: images that fit into memory at once, where it ran out.
+        known: by stage: 1 for an image that is right under it, 0 for one that is not, -1 for one not attacked with it.
 
     Example:
         >>> Tally(torch.arange(3)).standing.tolist()
@@ -49,6 +50,7 @@ class Tally:
     after: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     spent: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     limit: int | None = None
+    known: dict[str, Int[Tensor, "n"]] = field(default_factory=dict)
 
     @property
     def breaker(self) -> Int[Tensor, "n"]:
@@ -59,6 +61,14 @@ class Tally:
     def standing(self) -> Bool[Tensor, "n"]:
         """Which images nothing has broken so far."""
         return self.breaker < 0
+
+    def verdicts(self, stage: str) -> Int[Tensor, "n"]:
+        """`known` of a stage, from the start on."""
+        return self.known.get(stage, torch.full_like(self.index, -1))
+
+    def learn(self, stage: str, among: Bool[Tensor, "n"], right: Bool[Tensor, "n"]) -> None:
+        """Which of the images in `among` are right under a stage, in whichever named attack it was run."""
+        self.known[stage] = torch.where(among, right.to(self.index), self.verdicts(stage))
 
     def note(self, name: str, stage: str, right: Bool[Tensor, "n"], found: Tensor) -> None:
         """A stage of a named attack has ended: which images are right under that attack, and what broke the others."""
@@ -81,6 +91,7 @@ class Tally:
         """As tensors and plain values."""
         tensors = {"index": self.index, "broken_by": self.breaker}
         tensors |= {f"right/{name}": value for name, value in self.right.items()}
+        tensors |= {f"known/{stage}": value for stage, value in self.known.items()}
         tensors |= {name: value for name in ("examples", "confidence") if (value := getattr(self, name)) is not None}
         names = ("names", "after", "spent", "limit")
         # Attacks in the order in which they were run, which sorted tensors would not tell.
@@ -91,6 +102,7 @@ class Tally:
         """Back from what `pack` made."""
         tensors, meta = dict[str, Any](state[0]), dict(state[1])
         values: dict[str, Any] = {"right": {name: tensors.pop(f"right/{name}") for name in meta.pop("order")}}
+        values["known"] = {n.removeprefix("known/"): tensors.pop(n) for n in list(tensors) if n.startswith("known/")}
         return cls(**values, **tensors, **meta)
 
 

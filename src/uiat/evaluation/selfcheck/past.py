@@ -32,7 +32,7 @@ def order(result: EvaluationResult) -> list[str]:
         ['apgd-ce', 'apgd-t']
     """
     names = [name for name in result.accuracy if name not in ("clean", "worst")]
-    return [stage for name in names for stage in ENSEMBLES.get(name, (name,))]
+    return [stage for name in names for stage in result.stages.get(name, ENSEMBLES.get(name, (name,)))]
 
 
 def scale_free(result: EvaluationResult) -> bool:
