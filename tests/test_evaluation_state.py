@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from uiat import L2, Linf, UserError
 from uiat.attacks import APGD, FAB, Square
 from uiat.evaluation import named
 from uiat.evaluation.judge import evaluate
-from uiat.evaluation.state import Keeper, Tally, checksum
+from uiat.evaluation.state import Keeper, checksum
+from uiat.evaluation.tally import Tally, merged
 from uiat.files import read_tensors, write_tensors
 from uiat.processes import Share
 
@@ -268,7 +270,8 @@ def test_two_processes_come_to_the_verdicts_of_one(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     commands = ([sys.executable, "-c", PROCESS, str(rank), str(tmp_path)] for rank in range(2))
     started = [subprocess.Popen(command, env=environment) for command in commands]
-    alone = split_evaluation(tmp_path)
+    (tmp_path / "alone").mkdir()
+    alone = split_evaluation(tmp_path / "alone")
     assert [process.wait(timeout=200) for process in started] == [0, 0]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first["result"] == second["result"] == json.loads(json.dumps(alone))
@@ -277,6 +280,78 @@ def test_two_processes_come_to_the_verdicts_of_one(tmp_path):
     # Each is told of its own file, and neither waits for the other.
     for rank, facts in enumerate((first, second)):
         assert f"state.rank{rank}-of-2 holds the state of an evaluation" in facts["refused"]
+    with pytest.raises(UserError, match=r"state\.rank0-of-2 holds the state of an evaluation"):
+        split_evaluation(tmp_path)
+    on = split_evaluation(tmp_path, resume=True)
+    assert {**on, "passes": None} == {**alone, "passes": None}
+    for kind in ("forward", "backward"):  # no attack was run again: the first of them had counted it all
+        assert on["passes"]["apgd-t"][kind] == alone["passes"]["apgd-t"][kind]
+    assert [path.name for path in tmp_path.glob("state*")] == ["state"]
+
+
+def as_process(monkeypatch, path, share, *, at):
+    """One of several processes, alone: it is killed as it writes for the at-th time, or ends before that."""
+    save, calls = Keeper.save, []
+
+    def stopping(self, *words):
+        calls.append(1)
+        if len(calls) > at:
+            raise tiny.Killed
+        save(self, *words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("uiat.evaluation.judge.share", lambda: share)
+        patch.setattr(Share, "gather", lambda self, value: [value])
+        patch.setattr(Keeper, "save", stopping)
+        with suppress(tiny.Killed):
+            judged(path, resume=True)
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("stops", [(1, 1), (4, 3), (30, 9), (9, 30, 18)])
+def test_it_goes_on_in_another_number_of_processes(monkeypatch, tmp_path, stops, caplog):
+    whole = judged()
+    for rank, at in enumerate(stops):
+        as_process(monkeypatch, tmp_path / "state", Share(rank, len(stops)), at=at)
+    with caplog.at_level("INFO", logger="uiat"):
+        same(judged(tmp_path / "state", resume=True), whole)
+    assert f"begun in {len(stops)} processes and goes on in 1" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+@pytest.mark.usefixtures("short")
+def test_where_a_process_had_not_begun_nothing_is_known(monkeypatch, tmp_path):
+    as_process(monkeypatch, tmp_path / "state", Share(1, 2), at=12)
+    with pytest.raises(UserError, match=r"state\.rank1-of-2 holds the state"):
+        judged(tmp_path / "state")
+    same(judged(tmp_path / "state", resume=True), judged())
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+@pytest.mark.usefixtures("short")
+def test_the_state_of_another_evaluation_is_refused_from_any_number_of_processes(monkeypatch, tmp_path):
+    for rank in range(2):
+        as_process(monkeypatch, tmp_path / "state", Share(rank, 2), at=4)
+    with pytest.raises(UserError, match=r"rank0-of-2 is the state of another evaluation: not the same seed"):
+        judged(tmp_path / "state", resume=True, seed=1)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.usefixtures("short")
+def test_what_one_process_knows_is_divided_and_put_together_again(tmp_path):
+    judged(tmp_path / "state")
+    (tally, _) = Keeper(tmp_path / "state", read_tensors(tmp_path / "state")[1]["belongs"]).open(resume=True)
+    parts = [merged([tally], Share(rank, 3)) for rank in range(3)]
+    assert [len(part.index) for part in parts] == [8, 8, 8]
+    again = merged(parts, Share())
+    assert (again.names, again.after, again.spent) == (tally.names, tally.after, tally.spent)
+    assert torch.equal(again.breaker, tally.breaker)
+    assert torch.equal(again.examples, tally.examples)
+    assert torch.equal(again.confidence, tally.confidence)
+    for known in ("right", "known"):
+        one, other = getattr(tally, known), getattr(again, known)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_the_share_of_a_process():

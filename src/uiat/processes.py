@@ -1,6 +1,7 @@
 """Work split over the processes of `torch.distributed`, as `torchrun` starts them: parts, and what all know."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,20 @@ class Share:
         if path is None or self.size == 1:
             return path
         return path.with_name(f"{path.name}.rank{self.rank}-of-{self.size}")
+
+    @classmethod
+    def paths(cls, path: Path) -> dict["Share", Path]:
+        """The files that there are of processes of whatever number, see `path`, by their shares.
+
+        Example:
+            >>> Share.paths(Path("missing"))
+            {}
+        """
+        found = {cls(): path} if path.exists() else {}
+        for other in sorted(path.parent.glob("*-of-*")):
+            if match := re.fullmatch(re.escape(path.name) + r"\.rank(\d+)-of-(\d+)", other.name):
+                found[cls(int(match[1]), int(match[2]))] = other
+        return found
 
     def gather(self, value: T) -> list[T]:
         """What each process gives, in the order of the ranks, for all of them; waits for the slowest."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from uiat.evaluation.named import ENSEMBLES
 from uiat.evaluation.plan import Plan, budgets
 from uiat.evaluation.records import BINS, EvaluationResult, added, by_class, calibration_error, wilson
-from uiat.evaluation.state import Tally
+from uiat.evaluation.tally import Tally
 from uiat.processes import Share
 from uiat.threat import Threat
 

@@ -20,7 +20,8 @@ from uiat.evaluation.plan import Stage, budgets, checked, feasible, planned, wor
 from uiat.evaluation.records import EvaluationResult as EvaluationResult
 from uiat.evaluation.stage import Subject, Told, attacked, judging, natural
 from uiat.evaluation.stage import correct_under as correct_under
-from uiat.evaluation.state import Keeper, Tally, fingerprint
+from uiat.evaluation.state import Keeper, fingerprint
+from uiat.evaluation.tally import Tally
 from uiat.prepared import batch_for, prepare
 from uiat.probe import device_of
 from uiat.processes import Share, share
@@ -73,7 +74,7 @@ def evaluate(
         bound: told of the accuracy in the worst case so far.
         state: a file that is written after each attack and every few minutes inside one (with several processes, one
             of each). It stays when the evaluation ends: delete it once the result is kept.
-        resume: go on from that file, to the result that the evaluation would have had.
+        resume: go on from that file, to the result that the evaluation would have had, in any number of processes.
         save_minutes: between two writes inside an attack.
         keep_examples: keep the adversarial examples, in the result and in the file.
         transfer: a second model, on the same device; adds the attack "transfer", whose examples are made on it.
@@ -99,17 +100,18 @@ def evaluate(
         "attacks": budgets(plan),
         "order": list(plan),
         "seed": seed,
-        "share": [part.rank, part.size],
     }
     belongs = fingerprint(model, x, y, transfer=transfer, examples=keep_examples, **facts)
-    keeper = Keeper(part.path(state), belongs, save_minutes)
+    keeper = Keeper(state, belongs, save_minutes, share=part)
     index = part.index(len(x))
     with judging(model):
         example = x[:4].to(device_of(model))
         room = Room(batch_for(model, example, at_most=batch_size))
         subject = Subject(model, x[index], y[index], index, classes, room, seed, prepare(model, example))
         judge = _Judge(subject, part, keeper, len(x), progress, bound)
-        part.agree(lambda: judge.open(resume=resume, keep_examples=keep_examples))
+        held = part.agree(lambda: keeper.open(resume=resume))
+        part.agree(lambda: judge.begin(held, keep_examples=keep_examples))
+        keeper.clear()
         for name, parts in plan.items():
             judge.measure(name, parts)
     return collected(judge.tally, part, y, threat=threat, seed=seed, plan=plan, classes=classes, unable=unable)
@@ -128,15 +130,14 @@ class _Judge:
     tally: Tally = field(init=False)
     inside: State | None = field(default=None, init=False)
 
-    def open(self, *, resume: bool, keep_examples: bool) -> None:
-        """From the state file, or from the start; a file that cannot be written is refused before the work."""
-        held = self.keeper.open(resume=resume)
+    def begin(self, held: tuple[Tally, State | None] | None, *, keep_examples: bool) -> None:
+        """From a state, or from the start; a file that cannot be written is refused before the work."""
         if held is not None:
             self.tally, self.inside = held
         else:
             examples = self.subject.x.detach().to("cpu", copy=True) if keep_examples else None
             self.tally = Tally(self.subject.index, examples=examples)
-            self.keeper.save(self.tally)
+        self.keeper.save(self.tally, self.inside)
         if (limit := self.tally.limit) is not None:
             self.subject.room.size = min(self.subject.room.size, limit)
 
