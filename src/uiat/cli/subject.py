@@ -22,7 +22,8 @@ from uiat.processes import local_device
 from uiat.runs import pick_device, read_run
 from uiat.threat import Threat, parse
 
-TRIED = 500  # images on which a model is asked whether it expects them normalised
+TRIED = 500  # images on which a model is asked on which scale it expects them
+FITS = 0.5  # of them right: then the scale is the one that it expects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +271,8 @@ def _check_fit(model: nn.Module, images: ImageSet, *, what: str = "the model") -
     """Refuse images that the model cannot take, and labels that are not its classes."""
     try:
         classes = classes_of(model, as_float(images.images[:1]))
+    except UserError as error:  # it says so itself, and not which of two models it is
+        raise UserError(str(error).replace("the model", what, 1)) from None
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{what} cannot take images of shape {images.image_shape}: {reason}") from None
@@ -280,18 +283,23 @@ def _check_fit(model: nn.Module, images: ImageSet, *, what: str = "the model") -
 
 
 def _check_scale(model: nn.Module, images: ImageSet) -> None:
-    """Refuse a model that gives itself away: it is right more often once its images are normalised."""
-    if images.name not in STATS:
-        return
+    """Refuse a model that gives itself away: of images on another scale it has more right, and most of them."""
     x, y = as_float(images.images[:TRIED]), images.labels[:TRIED]
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in STATS[images.name])
-    as_is, normalised = (correct_under(model, way, y, None) for way in (x, (x - mean) / std))
-    gained, lost = int((normalised & ~as_is).sum()), int((as_is & ~normalised).sum())
-    if scale("normalised", gained, lost, len(x)) is not None:
+    # What it expects, how the images come to that, what to do; and those images.
+    ways = {("pixel values from 0 to 255", "multiplied by 255", "multiply in the model's first layer"): 255 * x}
+    if images.name in STATS:
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in STATS[images.name])
+        how, what = f"normalised by mean and deviation of {images.name}", "normalise in the model's first layer"
+        ways["normalised images", how, f"add --normalize, or {what}"] = (x - mean) / std
+    as_is = correct_under(model, x, y, None)
+    right = {way: correct_under(model, images, y, None) for way, images in ways.items()}
+    best = max(right, key=lambda way: int(right[way].sum()))
+    gained, lost, count = ((right[best] & ~as_is).sum(), (as_is & ~right[best]).sum(), int(right[best].sum()))
+    # Where it has few right on any scale, something else is wrong: that is for the self-checks to say, and no refusal.
+    if scale(best[1], int(gained), int(lost), len(x)) is not None and count > FITS * len(x):
         raise UserError(
-            f"the model expects normalised images: of {len(x)} it has {int(as_is.sum())} right as they are and "
-            f"{int(normalised.sum())} normalised by mean and deviation of {images.name}; add --normalize, or normalise "
-            "in the model's first layer"
+            f"the model expects {best[0]}: of {len(x)} it has {int(as_is.sum())} right as they are and {count} "
+            f"{best[1]}; {best[2]}"
         )
 
 

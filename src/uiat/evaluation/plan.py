@@ -131,8 +131,18 @@ def checked(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, transfer
     check_model(model, x[:4].to(device_of(model)), classes)
     if int(y.max()) >= classes:
         raise UserError(f"the model tells {classes} classes apart, but labels run up to {int(y.max())}")
-    if transfer is not None and (others := classes_of(transfer, x)) != classes:
-        raise UserError(f"the model to transfer from tells {others} classes apart, and the model judged {classes}")
-    if transfer is not None and not differentiable(transfer, x):
-        raise UserError("the model to transfer from has no gradient with respect to its input: no examples can be made")
+    if transfer is not None:
+        _check_source(transfer, x, classes)
     return classes
+
+
+def _check_source(transfer: nn.Module, x: Tensor, classes: int) -> None:
+    """Refuse a model that no examples can be made on."""
+    try:
+        others = classes_of(transfer, x)
+    except UserError as error:
+        raise UserError(str(error).replace("the model", "the model to transfer from", 1)) from None
+    if others != classes:
+        raise UserError(f"the model to transfer from tells {others} classes apart, and the model judged {classes}")
+    if not differentiable(transfer, x):
+        raise UserError("the model to transfer from has no gradient with respect to its input: no examples can be made")
