@@ -243,6 +243,7 @@ def test_processes_of_torchrun_come_to_the_result_of_one(run, tmp_path):
     for name in ("accuracy", "broken_by", "stages", "intervals", "per_class"):
         assert one[name] == two[name]
     assert [path.name for path in (tmp_path / "two").iterdir()] == ["evaluation.json"]
+    assert (one["processes"], two["processes"]) == (1, 2)
 
 
 DETACHED = """
@@ -347,6 +348,18 @@ def test_images_that_do_not_fit(ask, trained, tmp_path):
     assert err.count("\n") == 1
 
 
+def test_a_transfer_model_for_other_images_is_named(ask, trained, tmp_path):
+    spec = {"name": "small-cnn", "num_classes": 10, "image_shape": [3, 8, 8], "width": 4}
+    (tmp_path / "other").mkdir()
+    uiat.checkpoint.save_weights(
+        tmp_path / "other" / "best.safetensors", uiat.models.build(**spec), spec=spec, threat=None
+    )
+    code, out, err = ask(trained, "--transfer", tmp_path / "other", "--attacks", "clean")
+    assert (code, out) == (2, "")
+    assert f"the model of --transfer {tmp_path / 'other'} takes images of shape (batch, 3, height, width)" in err
+    assert err.count("\n") == 1
+
+
 def test_a_transfer_model_with_other_classes(ask, trained, tmp_path):
     data = uiat.data.from_tensors(*tiny.tensors())
     spec = {"name": "small-cnn", "num_classes": data.num_classes, "image_shape": [1, 8, 8], "width": 4}
@@ -386,7 +399,7 @@ def test_the_state_of_another_evaluation_is_refused(ask, run, monkeypatch):
 
 def test_a_model_that_expects_normalised_images_gives_itself_away(ask, own):
     model = fitted(normalized=True)
-    model[1].bias.data += torch.linspace(-4, 4, 10)  # more than digits as they are, with their smaller logits, stand
+    model[1].bias.data += torch.linspace(-2, 2, 10)  # more than digits as they are, with their smaller logits, stand
     torch.save(model.state_dict(), "w.pth")
     code, out, err = ask(*own, "--attacks", "fgsm")
     assert (code, out) == (2, "")
@@ -394,6 +407,56 @@ def test_a_model_that_expects_normalised_images_gives_itself_away(ask, own):
     assert "add --normalize" in err
     assert err.count("\n") == 1
     assert ask(*own, "--attacks", "fgsm", "--normalize")[0] == 0
+
+
+def test_a_model_that_expects_pixel_values_is_told_so(ask, own):
+    Path("mine.py").write_text(OWN.replace("nn.Flatten()", "nn.Flatten(), nn.BatchNorm1d(c * h * w)"))
+    model, norm = fitted(), torch.nn.BatchNorm1d(64)
+    norm.running_var.fill_(255.0**2)  # a scale of its own, which no bias on the scale of [0, 1] stands beside
+    model[1].bias.data += torch.linspace(-4, 4, 10)
+    state = {f"1.{k}": v for k, v in norm.state_dict().items()} | {
+        f"2.{k}": v for k, v in model[1].state_dict().items()
+    }
+    torch.save(state, "w.pth")
+    code, out, err = ask(*own, "--attacks", "fgsm")
+    assert (code, out) == (2, "")
+    assert "the model expects pixel values from 0 to 255: of 500 it has " in err
+    assert "multiplied by 255; multiply in the model's first layer" in err
+    assert "normal" not in err
+
+
+def test_a_model_that_no_scale_fits_is_judged(ask, own, monkeypatch):
+    model = fitted(normalized=True)
+    model[1].bias.data += torch.linspace(-4, 4, 10)
+    model[1].weight.data[:7], model[1].bias.data[:7] = 0, -100  # three classes are left, which normalised images fit
+    torch.save(model.state_dict(), "w.pth")
+    code, _, err = ask(*own, "--attacks", "clean", "--n", 100)
+    assert (code, err) == (0, "")
+
+
+def test_an_earlier_result_is_kept(ask, run):
+    for number, attack in enumerate(("clean", "fgsm", "pgd-2")):
+        code, out, _ = ask(run, "--attacks", attack, "--n", 10)
+        assert code == 0
+        assert (f"kept: {run / 'evaluation-'}{number}.json" in out) is (number > 0)
+    kept = [json.loads((run / name).read_text()) for name in ("evaluation-1.json", "evaluation-2.json")]
+    assert [list(record["accuracy"]) for record in kept] == [["clean", "worst"], ["clean", "fgsm", "worst"]]
+    assert "pgd-2" in result(run)["accuracy"]
+
+
+def test_the_log_has_a_line_after_each_attack_and_one_in_the_end(ask, run):
+    _, out, _ = ask(run, "--attacks", "fgsm,pgd-2", "--n", 10, "-v")
+    lines = [line for line in out.splitlines() if "robust accuracy" in line]
+    accuracy = {name: f"{100 * share:.2f}%" for name, share in result(run)["accuracy"].items()}
+    assert lines[0].startswith(f"robust accuracy after FGSM: {accuracy['fgsm']} (total time ")
+    assert lines[1].startswith(f"robust accuracy after PGD-2: {accuracy['pgd-2']} (total time ")
+    assert lines[2:] == [f"robust accuracy: {accuracy['worst']}"]
+
+
+def test_the_batch_size_in_the_record_is_the_one_that_was_used(ask, run, monkeypatch):
+    monkeypatch.setattr("uiat.prepared.CPU_BYTES", 100)  # as a large network has it
+    assert ask(run, "--attacks", "clean", "--n", 30, "--batch-size", 25)[0] == 0
+    assert (result(run)["batch_size"], result(run)["processes"]) == (16, 1)
 
 
 def test_normalisation_put_before_the_model(ask, own):

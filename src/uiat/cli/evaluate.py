@@ -49,10 +49,10 @@ def evaluate(
 
     Example: uiat evaluate --model net.py:make --weights net.pth --data cifar10 --threat linf:8/255 --attacks autoattack
 
-    The result goes to evaluation.json in RUN or --out, in place of an earlier one, with each image's verdict, the
-    threat model, seed, versions, hardware, seconds and passes. "worst" counts an image as right only if it stands under
-    every attack. An evaluation that is stopped or killed goes on with --resume. Under torchrun the processes share the
-    images and come to the same result.
+    The result goes to evaluation.json in RUN or --out, with each image's verdict, the threat model, seed, versions,
+    hardware, seconds and passes; an earlier one is kept as evaluation-1.json, -2 and so on. "worst" counts an image as
+    right only if it stands under every attack. An evaluation that is stopped or killed goes on with --resume. Under
+    torchrun the processes share the images and come to the same result.
     """
     _evaluate(Asked(**locals()))
 

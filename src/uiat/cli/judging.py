@@ -1,5 +1,6 @@
 """What `uiat evaluate` does with what it judges: measures, shows, and writes down."""
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from uiat.data import as_float
 from uiat.errors import UserError
 from uiat.evaluation import EvaluationResult, checked
 from uiat.evaluation.robustbench import entry
-from uiat.files import write_json, write_tensors
+from uiat.files import write_bytes, write_json, write_tensors
 from uiat.processes import Share
 from uiat.progress import Judging, JudgingBars, evaluation_progress
 
@@ -93,7 +94,7 @@ def _measured(
             transfer=what.transfer,
         )
     except KeyboardInterrupt:
-        if state is None or not state.exists():
+        if state is None or not Share.paths(state):
             raise
         raise Stopped(f"stopped; the same command with --resume goes on from {state}") from None
 
@@ -111,9 +112,11 @@ def _show(what: Subject, result: EvaluationResult, more: Mapping[str, Any], out:
 
 def _write(asked: Asked, what: Subject, result: EvaluationResult, more: Mapping[str, Any], out: Console) -> None:
     """To each of the files, also where another one of them cannot be written."""
-    record = what.record | {"batch_size": what.batch_size} | result.to_json() | dict(more)
+    record = what.record | result.to_json() | dict(more)
     files: list[tuple[Path, Any]] = []
     if what.folder is not None:
+        if (earlier := _keep(what.folder / FILE)) is not None:
+            out.print(f"kept: {earlier}, the result that was there", soft_wrap=True)
         files.append((what.folder / FILE, record))
     if asked.json is not None:
         files.append((asked.json, record))
@@ -133,6 +136,16 @@ def _write(asked: Asked, what: Subject, result: EvaluationResult, more: Mapping[
             failures.append(error)
     if failures:
         raise failures[0]
+
+
+def _keep(path: Path) -> Path | None:
+    """Give a result that is in the way of a new one the next free number, as evaluation-1.json."""
+    if not path.is_file():
+        return None
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
+    kept = next(other for other in numbered if not other.exists())
+    write_bytes(kept, path.read_bytes())  # and not renamed: a kill leaves a result under the usual name, too
+    return kept
 
 
 def _entry(what: Subject, result: EvaluationResult) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def evaluate(
         y: labels, int64.
         threat: the threat model.
         attacks: names, see `uiat.evaluation.attack`, such as "autoattack"; "clean" is always measured.
-        batch_size: images at a time; half as many where memory runs out.
+        batch_size: images at a time, at most: on a CPU fewer where that is faster, and half as many where memory runs
+            out; the result says how many.
         seed: of the random numbers; each image has its own, whatever the batch size and the number of processes.
         progress: called after every batch or round with (attack, images or iterations done, of how many).
         bound: likewise with (stage, accuracy in the worst case at most).

@@ -5,7 +5,7 @@ It knows models, images and attacks, and nothing of how a model was trained, so 
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from uiat.attacks import PGD, Search
 from uiat.ensemble import Room, State
 from uiat.evaluation.collect import collected
-from uiat.evaluation.named import ENSEMBLES
-from uiat.evaluation.plan import Stage, budgets, checked, feasible, planned, work
+from uiat.evaluation.plan import Plan, Stage, budgets, checked, feasible, planned, work
 from uiat.evaluation.records import EvaluationResult as EvaluationResult
 from uiat.evaluation.stage import Subject, Told, attacked, judging, natural
 from uiat.evaluation.stage import correct_under as correct_under
@@ -67,7 +66,8 @@ def evaluate(
         y: labels, int64.
         threat: the threat model.
         attacks: names, see `attack`; "clean" is always measured.
-        batch_size: images at a time; half as many where memory runs out.
+        batch_size: images at a time, at most: on a CPU fewer where that is faster, and half as many where memory runs
+            out; the result says how many.
         seed: of the random numbers; each image has its own, so that neither the batch size nor the other attacks asked
             for play a part in its verdict.
         progress: called after every batch or round.
@@ -109,12 +109,11 @@ def evaluate(
         room = Room(batch_for(model, example, at_most=batch_size))
         subject = Subject(model, x[index], y[index], index, classes, room, seed, prepare(model, example))
         judge = _Judge(subject, part, keeper, len(x), progress, bound)
-        held = part.agree(lambda: keeper.open(resume=resume))
-        part.agree(lambda: judge.begin(held, keep_examples=keep_examples))
-        keeper.clear()
-        for name, parts in plan.items():
-            judge.measure(name, parts)
-    return collected(judge.tally, part, y, threat=threat, seed=seed, plan=plan, classes=classes, unable=unable)
+        judge.run(plan, resume=resume, keep_examples=keep_examples)
+    found = collected(judge.tally, part, y, threat=threat, seed=seed, plan=plan, classes=classes, unable=unable)
+    if part.first and len(found.accuracy) > 2:  # in the words of the reference, as after each stage
+        logger.info("robust accuracy: %.2f%%", 100 * found.accuracy["worst"])
+    return replace(found, batch_size=min(part.gather(room.size)), processes=part.size)
 
 
 @dataclass
@@ -129,6 +128,14 @@ class _Judge:
     bound: Bound | None
     tally: Tally = field(init=False)
     inside: State | None = field(default=None, init=False)
+
+    def run(self, plan: Plan, *, resume: bool, keep_examples: bool) -> None:
+        """All of a plan. No process writes before all have read, and nothing is removed before all have written."""
+        held = self.share.agree(lambda: self.keeper.open(resume=resume))
+        self.share.agree(lambda: self.begin(held, keep_examples=keep_examples))
+        self.keeper.clear()
+        for name, parts in plan.items():
+            self.measure(name, parts)
 
     def begin(self, held: tuple[Tally, State | None] | None, *, keep_examples: bool) -> None:
         """From a state, or from the start; a file that cannot be written is refused before the work."""
@@ -210,7 +217,7 @@ class _Judge:
         right, standing = (sum(counts[i] for counts, _ in everyone) / self.n for i in range(2))
         if name == "clean":
             logger.info("initial accuracy: %.2f%%", 100 * right)
-        elif name in ENSEMBLES:
+        else:
             # In the words of the reference implementation, which people's scripts look for.
             seconds = max(seconds for _, seconds in everyone)
             logger.info("robust accuracy after %s: %.2f%% (total time %.1f s)", stage.upper(), 100 * right, seconds)

@@ -35,6 +35,8 @@ class EvaluationResult:
         budgets: settings of each stage.
         warnings: what a reader should know, such as memory that ran out.
         verdict: of the self-checks, where they were run.
+        batch_size: images that went through the model at once, in the end: at most as many as were asked for.
+        processes: how many shared the images.
         examples: for each image the adversarial example that broke it, or itself; where they were asked for.
 
     Example:
@@ -60,6 +62,8 @@ class EvaluationResult:
     budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     verdict: str = ""
+    batch_size: int | None = None
+    processes: int = 1
     examples: Tensor | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
