@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -224,6 +226,28 @@ def test_a_stopped_evaluation_goes_on_to_the_same_result(ask, run, monkeypatch):
     for name in ("accuracy", "broken_by", "stages", "intervals"):
         assert again[name] == whole[name]
     assert not (run / "evaluation-state.safetensors").exists()
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_result(ask, run, tmp_path):
+    words = [str(run), "--attacks", "pgd-20,apgd-ce,apgd-dlr,apgd-t", "--n", "60", "--out"]
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "uiat", "evaluate", *words, str(tmp_path / "killed")]
+    state = tmp_path / "killed" / "evaluation-state.safetensors"
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 200
+    # It is written at the start and after each stage: once the first attack has ended, three are left.
+    while not (state.exists() and "pgd-20" in read_tensors(state)[1]["tally"]["after"]) and time.monotonic() < until:
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert state.exists()
+    assert not (tmp_path / "killed" / "evaluation.json").exists()
+    assert ask(*words, tmp_path / "killed", "--resume")[0] == 0
+    assert ask(*words, tmp_path / "whole")[0] == 0
+    killed, whole = result(tmp_path / "killed"), result(tmp_path / "whole")
+    for name in ("accuracy", "broken_by", "stages", "intervals", "per_class", "verdict"):
+        assert killed[name] == whole[name]
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == ["evaluation.json"]
 
 
 def test_resuming_what_has_not_begun_begins(ask, run):

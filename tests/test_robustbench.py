@@ -100,6 +100,25 @@ def test_one_of_them_is_evaluated(weights):
     assert again.accuracy["clean"] == found.accuracy["clean"]
 
 
+def test_the_last_class_may_be_missing_among_the_labels(weights, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def make(*, num_classes, image_shape):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))\n"
+    )
+    x, y = uiat.data.tensors("digits", "test")
+    x, y = x[y < 9][:20], y[y < 9][:20]
+    options = {"data": (x, y), "threat": Linf(0.05), "attacks": ["clean"], "weights": weights}
+    models = {"A": {"model": f"{tmp_path / 'mine.py'}:make"}}
+    with pytest.raises(uiat.UserError, match="A: images and labels do not say how many classes there are"):
+        evaluate_zoo(models, "A", **options)
+    given = evaluate_zoo(models, "A", **options, num_classes=10)
+    in_the_entry = evaluate_zoo({"A": models["A"] | {"num_classes": 10}}, "A", **options)
+    own = evaluate_zoo({"A": {"model": net}}, "A", **options)
+    assert given.broken_by == in_the_entry.broken_by == own.broken_by
+    assert len(given.per_class["clean"]) == 10
+
+
 MISTAKES = {
     "name": ({"Aa": {"model": net}}, {}, "unknown model 'A'; did you mean 'Aa'"),
     "no model": ({"A": {"gdrive_id": "1"}}, {}, 'A: the entry must be a dictionary with a "model"'),

@@ -157,6 +157,7 @@ def evaluate_zoo(
     threat: Threat | None = None,
     n: int | None = None,
     root: str | None = None,
+    num_classes: int | None = None,
     **options: Any,
 ) -> EvaluationResult:
     """`evaluate` for a model of such a dictionary; its data set and threat model may stand in the entry.
@@ -169,10 +170,11 @@ def evaluate_zoo(
         threat: the threat model; by default the entry's "threat", such as "Linf:8/255".
         n: images, the first of the test set; by default all.
         root: folder of the data sets.
+        num_classes: for a model by name on images and labels, which do not say; by default the entry's "num_classes".
         options: of `evaluate`.
 
     Raises:
-        UserError: as `zoo_model` and `evaluate`, or no data, or no threat model.
+        UserError: as `zoo_model` and `evaluate`, or no data, or no threat model, or no number of classes.
 
     Example:
         >>> from uiat.threat import Linf
@@ -183,7 +185,11 @@ def evaluate_zoo(
     about = models.get(name, {})
     x, y, classes = _images(about.get("data") if data is None else data, name, root=root)
     shape = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
-    model = zoo_model(models, name, weights=weights, num_classes=classes, image_shape=shape)
+    # A module or a function brings its own; labels do not tell, of which the last may be missing.
+    count = num_classes or about.get("num_classes") or classes
+    if count is None and isinstance(about.get("model"), str):
+        raise UserError(f"{name}: images and labels do not say how many classes there are: give num_classes")
+    model = zoo_model(models, name, weights=weights, num_classes=count or 10, image_shape=shape)
     given = about.get("threat") if threat is None else threat
     if given is None:
         raise UserError(f'{name}: give a threat model, such as threat=Linf("8/255")')
@@ -192,7 +198,7 @@ def evaluate_zoo(
     return evaluate(model, x[:n], y[:n], threat=parse(given) if isinstance(given, str) else given, **options)
 
 
-def _images(data: Data | None, name: str, *, root: str | None) -> tuple[Tensor, Tensor, int]:
+def _images(data: Data | None, name: str, *, root: str | None) -> tuple[Tensor, Tensor, int | None]:
     if data is None:
         raise UserError(f'{name}: give the data, such as data="cifar10"')
     if isinstance(data, str):
@@ -200,4 +206,4 @@ def _images(data: Data | None, name: str, *, root: str | None) -> tuple[Tensor, 
     if isinstance(data, ImageSet):
         return as_float(data.images), data.labels, data.num_classes
     x, y = data
-    return x, y, int(y.max()) + 1
+    return x, y, None
