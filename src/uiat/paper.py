@@ -171,7 +171,7 @@ ROWS = (
         "robust overfitting is milder",
         "P",
         "uiat.analyse.history.measure",
-        "tests/test_analyse_costs.py::test_overfitting_is_the_fall_from_the_best_epoch_to_the_last",
+        "tests/test_analyse_costs.py::test_overfitting_is_measured_under_one_attack_whatever_a_run_was_trained_under",
         "digits-uiat",
     ),
     Row(

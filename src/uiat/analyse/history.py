@@ -17,7 +17,8 @@ from uiat.evaluation.stage import correct_under
 def measure(context: Context) -> Data:
     """Best and last weights under one attack, on equally many training and held-out images; and training's own curves.
 
-    The attack is the PGD of validation, with the most steps that a run has, whatever the run was trained under, and
+    Robust overfitting, which UIAT (CVPR 2023) says is milder under it, is the fall from the best to the last. The
+    attack is the PGD of validation, with the most steps that a run has, whatever the run was trained under, and
     training images are not augmented. Held-out images are those that chose the best epoch, so the best is a little
     flattered; test images are not used. By epoch, as metrics.jsonl has it: training batches as the method attacked
     them, which compares with nothing else, and held-out images under PGD.

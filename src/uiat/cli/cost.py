@@ -43,15 +43,18 @@ def _print(found: Bill, name: str, out: Console) -> None:
         p = item.passes
         rows.append(
             [
-                *(which, f"{p.forward:g}", f"{p.input_backward:g}", f"{p.training_backward:g}", f"{p.units:g} F"),
+                *(which, f"{p.forward:g}+{p.input_backward:g}+{p.training_backward:g}", f"{p.units:g} F"),
                 *(f"{item.flops / 1e9:.4g}", f"{1000 * item.seconds:.1f}"),
                 *(f"{1000 * found.floor(item, precision):.1f}" for precision in found.rates),
                 f"{found.floor(item) / item.seconds:.0%}",
             ]
         )
-    floors = (f"{precision} floor, ms" for precision in found.rates)
-    columns = ("epochs", "forward", "backward to images", "to weights", "in all", "GFLOP", "ms", *floors, "of it")
-    out.print(f"{name}: a step of {found.batch_size} images on {found.device}; passes are those of one image")
+    floors = (f"{precision} floor" for precision in found.rates)
+    columns = ("epochs", "passes", "in all", "GFLOP", "ms", *floors, "of it")
+    out.print(f"{name}: a step of {found.batch_size} images on {found.device}", soft_wrap=True)
+    out.print(
+        "passes of an image: forward + backward to images alone + backward to weights; floors in ms", soft_wrap=True
+    )
     out.print(table(*columns, rows=rows, numbers=columns[1:]))
     rates = ", ".join(
         f"{precision} {kind} {rate / 1e9:.4g}"
