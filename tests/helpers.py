@@ -67,6 +67,18 @@ class Passes(nn.Module):
         return logits
 
 
+class Folded(nn.Module):
+    """Its gradient changes its sign at every 0.5: what looks straight from one image is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = ((x - 0.5).abs() * self.w).flatten(1).sum(1)
+        return torch.stack([-score, score], dim=1)
+
+
 class Failing(nn.Module):
     """A model whose forward pass raises at a given call."""
 

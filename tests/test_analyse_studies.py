@@ -299,21 +299,12 @@ def test_gradients_of_a_linear_model_agree_and_those_of_a_folded_one_do_not():
     model, x, y = helpers.at_distances()
     assert gradient_cosines(model, x, y, Linf(0.2), seed=0).tolist() == pytest.approx([1.0] * 5, abs=1e-5)
 
-    class Folded(nn.Module):
-        """Its gradient changes its sign at every 0.5."""
-
-        def __init__(self):
-            super().__init__()
-            self.w = nn.Parameter(torch.ones(1))
-
-        def forward(self, x):
-            score = ((x - 0.5).abs() * self.w).flatten(1).sum(1)
-            return torch.stack([-score, score], dim=1)
-
     grey = torch.full((20, 1, 8, 8), 0.501)
-    cosine = gradient_cosines(Folded(), grey, torch.zeros(20, dtype=torch.int64), Linf(0.2), seed=0)
+    cosine = gradient_cosines(helpers.Folded(), grey, torch.zeros(20, dtype=torch.int64), Linf(0.2), seed=0)
     assert cosine.mean().abs() < 0.1  # half of the pixels land on either side
-    assert torch.equal(cosine, gradient_cosines(Folded(), grey, torch.zeros(20, dtype=torch.int64), Linf(0.2), seed=0))
+    assert torch.equal(
+        cosine, gradient_cosines(helpers.Folded(), grey, torch.zeros(20, dtype=torch.int64), Linf(0.2), seed=0)
+    )
 
 
 def test_a_collapse_between_the_weights_that_were_kept_is_said_and_drawn():

@@ -372,27 +372,24 @@ def test_images_that_do_not_fit(ask, trained, tmp_path):
     assert err.count("\n") == 1
 
 
-def test_a_transfer_model_for_other_images_is_named(ask, trained, tmp_path):
-    spec = {"name": "small-cnn", "num_classes": 10, "image_shape": [3, 8, 8], "width": 4}
-    (tmp_path / "other").mkdir()
-    uiat.checkpoint.save_weights(
-        tmp_path / "other" / "best.safetensors", uiat.models.build(**spec), spec=spec, threat=None
-    )
-    code, out, err = ask(trained, "--transfer", tmp_path / "other", "--attacks", "clean")
+def refused_transfer(ask, trained, folder, *, num_classes, channels):
+    """What is said of a second model that does not fit."""
+    spec = {"name": "small-cnn", "num_classes": num_classes, "image_shape": [channels, 8, 8], "width": 4}
+    folder.mkdir()
+    uiat.checkpoint.save_weights(folder / "best.safetensors", uiat.models.build(**spec), spec=spec, threat=None)
+    code, out, err = ask(trained, "--transfer", folder, "--attacks", "clean")
     assert (code, out) == (2, "")
+    return err
+
+
+def test_a_transfer_model_for_other_images_is_named(ask, trained, tmp_path):
+    err = refused_transfer(ask, trained, tmp_path / "other", num_classes=10, channels=3)
     assert f"the model of --transfer {tmp_path / 'other'} takes images of shape (batch, 3, height, width)" in err
     assert err.count("\n") == 1
 
 
 def test_a_transfer_model_with_other_classes(ask, trained, tmp_path):
-    data = uiat.data.from_tensors(*tiny.tensors())
-    spec = {"name": "small-cnn", "num_classes": data.num_classes, "image_shape": [1, 8, 8], "width": 4}
-    (tmp_path / "other").mkdir()
-    uiat.checkpoint.save_weights(
-        tmp_path / "other" / "best.safetensors", uiat.models.build(**spec), spec=spec, threat=None
-    )
-    code, out, err = ask(trained, "--transfer", tmp_path / "other", "--attacks", "clean")
-    assert (code, out) == (2, "")
+    err = refused_transfer(ask, trained, tmp_path / "other", num_classes=4, channels=1)
     assert f"the model of --transfer {tmp_path / 'other'} tells 4 classes apart and digits has 10" in err
     assert err.count("\n") == 1
 

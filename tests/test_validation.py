@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+import helpers
 import tiny
 import uiat
 from uiat import UIAT, Standard
@@ -54,25 +55,13 @@ def single(steps=1):
     return tiny.run(objective=UIAT(attack=tiny.attack(steps)))
 
 
-class Folded(nn.Module):
-    """Its gradient changes its sign at every 0.5: what looks straight from one image is not."""
-
-    def __init__(self):
-        super().__init__()
-        self.w = nn.Parameter(torch.ones(1))
-
-    def forward(self, x):
-        score = ((x - 0.5).abs() * self.w).flatten(1).sum(1)
-        return torch.stack([-score, score], dim=1)
-
-
 def test_the_gradient_alignment_of_single_step_runs_is_recorded():
     held_out = from_tensors(torch.full((300, 1, 8, 8), 0.501), torch.arange(300) % 2)
     straight = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     row = validate(straight, held_out, run=single())
     assert list(row) == ["clean", "robust", "alignment", "validation_seconds"]
     assert row["alignment"] == pytest.approx(1.0, abs=1e-6)
-    assert abs(validate(Folded(), held_out, run=single())["alignment"]) < 0.1
+    assert abs(validate(helpers.Folded(), held_out, run=single())["alignment"]) < 0.1
     assert "alignment" not in validate(straight, held_out, run=single(steps=2))
     free = tiny.run(objective=uiat.PGDAT(attack=tiny.attack(0)), replays=2)
     assert "alignment" in validate(straight, held_out, run=free)

@@ -145,7 +145,7 @@ def save_state(
     """
     flat = {f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
     flat |= {f"tensors/{key}": value for key, value in tensors.items()}
-    flat |= {f"random/{key}": value for key, value in _random_states(_device(modules)).items()}
+    flat |= {f"random/{key}": value for key, value in _random_states(_device(optimizer)).items()}
     saved = optimizer.state_dict()
     scalars: dict[str, dict[str, Any]] = {}
     for index, entries in saved["state"].items():
@@ -182,7 +182,7 @@ def load_state(
         restore(module, groups.get(name, {}), source=path)
     with _damage(path):
         _restore_optimizer(optimizer, groups.get("optimizer", {}), facts)
-        _set_random_states(groups["random"], _device(modules))
+        _set_random_states(groups["random"], _device(optimizer))
         return groups.get("tensors", {}), dict(facts["meta"])
 
 
@@ -219,10 +219,10 @@ def _damage(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _device(modules: Mapping[str, nn.Module]) -> torch.device:
-    """Where the first of their tensors is."""
-    tensors = (t for module in modules.values() for t in (*module.parameters(), *module.buffers()))
-    return next((t.device for t in tensors), torch.device("cpu"))
+def _device(optimizer: Optimizer) -> torch.device:
+    """Where the weights are."""
+    device: torch.device = optimizer.param_groups[0]["params"][0].device
+    return device
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:
