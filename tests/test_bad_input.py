@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils.data import IterableDataset, TensorDataset
 
-import tiny
 import uiat
+from support import tiny
 from uiat import PGD, PGDAT, UIAT, Linf, Optimisation, UniversalInverse, UserError
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -7,7 +7,7 @@ import torch
 from uiat import UIAT, InstanceInverse, Optimisation, UniversalInverse
 from uiat.attacks import PGD
 from uiat.checks import check_batch, check_shapes, check_values
-from uiat.config import Compute, Data, Guards, Model, Validation
+from uiat.config.schema import Compute, Data, Guards, Model, Validation
 from uiat.errors import UserError
 
 X, Y = torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 2])

@@ -10,37 +10,27 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "uiat"
 
 # From the ground up. A folder counts as one module; every module has to be here.
 ORDER = [
-    *("errors", "checks", "files", "environment", "processes", "threat", "losses", "modes", "memory", "probe", "rates"),
-    *("data", "models", "attacks", "cuts", "incremental", "prepared", "ensemble"),
-    *("inverse", "evaluation", "objectives"),
-    *("weights", "checkpoint", "config", "text", "optim", "guards"),
-    *("recompute", "graphs", "kernels", "compilers", "step"),
-    *("signals", "store", "validation", "training", "folders", "runs"),
-    *("passes", "levers", "trainer", "cost", "recipes", "grid", "paper"),
-    *("analyse", "report", "progress", "trackers", "cli", "__main__"),
+    *("errors", "checks", "system", "threat", "losses", "formatting", "models", "modes", "data"),
+    *("speed", "attacks", "inverse", "evaluation", "objectives", "config", "runs"),
+    *("report", "recipes", "training", "experiments", "analyse", "cli", "__main__"),
 ]
 
 # Where "everything above it" would be too much.
-GROUND = {"errors", "checks", "processes", "threat", "losses", "modes", "probe"}
+GROUND = {"errors", "checks", "system", "threat", "losses", "models"}
 ONLY = {
     "errors": set(),
     "checks": {"errors"},
-    "files": {"errors"},
-    "processes": {"errors"},
+    "system": {"errors"},
     "threat": {"errors", "checks"},
     "losses": {"errors", "checks"},
-    "modes": {"errors", "checks"},
-    "probe": {"errors", "modes"},
-    "data": {"errors", "checks", "processes"},
-    "models": {"errors", "checks", "files", "modes"},
+    "models": {"errors", "checks", "system"},
+    "modes": {"models"},
+    "data": {"errors", "checks", "system"},
+    "speed": {"errors", "checks", "models", "data"},
     "attacks": GROUND,
-    "cuts": set(),
-    "incremental": {"cuts"},
-    "prepared": {"errors", "checks", "modes", "memory", "models", "incremental"},
-    # never objectives: a defence cannot influence its judge
-    "evaluation": GROUND | {"files", "environment", "attacks", "prepared", "ensemble", "data", "models"},
-    "checkpoint": {"errors", "files", "threat", "models"},
-    "report": {"errors", "files"},  # reads files only
+    # never objectives: a defence cannot influence its evaluation
+    "evaluation": GROUND | {"formatting", "data", "speed", "attacks"},
+    "report": {"errors", "system", "formatting", "runs"},  # reads files only
 }
 
 # Used by single readers or optional: only ever imported inside the function that needs it.

@@ -2,11 +2,11 @@
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-SRC = Path(__file__).resolve().parents[1] / "src"
+from support.paths import SRC
+
 FILES = sorted(SRC.rglob("*.py"))
 LONGEST_FUNCTION = 40  # lines, the docstring not counted
 LONGEST_FILE = 330

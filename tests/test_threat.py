@@ -1,6 +1,5 @@
 """Threat models: radii as they are written, projections, directions, random starts."""
 
-import math
 from fractions import Fraction
 
 import pytest
@@ -8,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.balls import length, slack
 from uiat.errors import UserError
 from uiat.threat import L1, L1_SHARE, L2, NORMS, Linf, number, parse, to_range
 
@@ -21,26 +21,6 @@ threats = st.one_of(
 )
 shapes = st.sampled_from([(1, 1, 1, 1), (3, 1, 8, 8), (2, 3, 5, 7), (4, 10)])
 dtypes = st.sampled_from(DTYPES)
-
-
-def slack(threat, x):
-    """How far rounding alone can take a projected image out of the ball, in the norm of the threat model.
-
-    Linf: x - epsilon and x + epsilon are rounded once, by at most half a unit in the last place of a number below 2.
-    L2: the length, its reciprocal times epsilon and the product are each rounded, a relative error of a few units of
-    epsilon; adding x rounds every pixel once more, and n such errors are at most sqrt(n) times one of them long.
-    L1: likewise, but n such errors add up.
-    """
-    unit = torch.finfo(x.dtype).eps
-    if isinstance(threat, Linf):
-        return unit
-    if isinstance(threat, L1):
-        return 4 * unit * float(threat.epsilon) + unit * x[0].numel()
-    return 4 * unit * float(threat.epsilon) + unit * math.sqrt(x[0].numel())
-
-
-def length(threat, delta):
-    return threat.length(delta.double())
 
 
 # --- how radii are written

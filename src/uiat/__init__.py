@@ -4,21 +4,21 @@ from importlib.metadata import PackageNotFoundError, version
 
 from uiat import analyse, data, models, recipes
 from uiat.attacks import FGSM, FGSMRS, NFGSM, PGD, minimum_norm
-from uiat.checkpoint import load
-from uiat.config import Compute, Data, Evaluation, Guards, Model, Optimisation, Run, Validation
+from uiat.config.schema import Compute, Data, Evaluation, Guards, Model, Optimisation, Run, Validation
+from uiat.config.yaml_io import dump, override
+from uiat.config.yaml_io import load as load_config
 from uiat.data import Batch
 from uiat.errors import NotFinite, UserError
 from uiat.evaluation import EvaluationResult
-from uiat.evaluation.checked import evaluate
-from uiat.evaluation.sweep import SweepResult, sweep
+from uiat.evaluation.evaluator import evaluate
+from uiat.evaluation.radius_sweep import SweepResult, sweep
 from uiat.inverse import InstanceInverse, UniversalInverse, UniversalPerturbation, load_inverse
 from uiat.objectives import PGDAT, UIAT, Examples, Mart, Objective, Standard, Trades, total
-from uiat.step import Step, make_step
-from uiat.text import dump, override
-from uiat.text import load as load_config
+from uiat.runs.checkpoint import load
 from uiat.threat import L1, L2, Linf
-from uiat.trainer import Trained, fit, resume, train
-from uiat.training import Interrupted
+from uiat.training.api import Trained, fit, resume, train
+from uiat.training.loop import Interrupted
+from uiat.training.step import Step, make_step
 
 try:
     __version__ = version("uiat")

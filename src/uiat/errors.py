@@ -27,6 +27,10 @@ class Lost(UserError):
     """Another process of the same work has ended, and with it this one's part; what was saved is kept."""
 
 
+class Stopped(Exception):
+    """The user stopped a command; the message says how to resume it."""
+
+
 def nearest(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that does not exist, naming the closest ones that do.
 

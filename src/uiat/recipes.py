@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from uiat.attacks import FGSM, FGSMRS, NFGSM, PGD
-from uiat.config import Compute, Data, Evaluation, Model, Optimisation, Run, Validation
+from uiat.config.schema import Compute, Data, Evaluation, Model, Optimisation, Run, Validation
 from uiat.errors import nearest
 from uiat.inverse import InstanceInverse, UniversalInverse
 from uiat.objectives import PGDAT, UIAT, AnyObjective, Mart, Standard, Trades

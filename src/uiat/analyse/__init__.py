@@ -1,8 +1,8 @@
 """The paper's studies: each gives its numbers as plain data, a figure of them, and what they say (UIAT, CVPR 2023)."""
 
 from uiat.analyse.result import Result
-from uiat.analyse.rows import changes
-from uiat.analyse.studies import STUDIES, run
+from uiat.analyse.runner import STUDIES, run
+from uiat.analyse.studies.ablation_rows import changes
 from uiat.analyse.study import Asked, Study
 
 __all__ = ["STUDIES", "Asked", "Result", "Study", "changes", "run"]

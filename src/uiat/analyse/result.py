@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from uiat.analyse.figures import styled
 from uiat.analyse.study import Data, Study
-from uiat.analyse.style import styled
 from uiat.errors import UserError
-from uiat.files import write_bytes, write_text
-from uiat.store import read_object
+from uiat.runs.reader import read_object
+from uiat.system.atomic_files import write_bytes, write_text
 
 ENDINGS = ("json", "svg", "png", "md")
 

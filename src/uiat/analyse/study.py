@@ -9,19 +9,22 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from uiat import checkpoint, evaluation
-from uiat.analyse.words import in_255ths, joined, strength
+from uiat import evaluation
+from uiat.analyse.prose import joined
 from uiat.attacks import PGD
-from uiat.attacks.points import keys
-from uiat.config import Run
+from uiat.attacks.random_numbers import keys
+from uiat.config.schema import Run
 from uiat.data import Folder, ImageSet, as_float, open_data
 from uiat.errors import UserError
-from uiat.files import read_tensors
-from uiat.modes import crafting
-from uiat.probe import device_of
-from uiat.runs import datasets, pick_device, read_run
-from uiat.store import read_history
+from uiat.formatting import in_255ths, strength
+from uiat.models.inspect import device_of
+from uiat.models.modes import crafting
+from uiat.runs import checkpoint
+from uiat.runs.reader import read_history
+from uiat.runs.settings import read_run
+from uiat.system.atomic_files import read_tensors
 from uiat.threat import Threat, parse
+from uiat.training.setup import datasets, pick_device
 
 USUAL_N = 1000  # images, where --n is left out and there are more
 Split = Literal["test", "held-out", "train"]

@@ -1,13 +1,13 @@
 """Attacks: first-order ones as settings of one projected-gradient loop, and searches that follow each point."""
 
 from uiat.attacks.apgd import APGD
+from uiat.attacks.apgd_l1 import SparseAPGD
 from uiat.attacks.fab import FAB
 from uiat.attacks.fmn import FMN, minimum_norm
 from uiat.attacks.gradient import Gradient, InnerLoss, input_gradient, projected_gradient
 from uiat.attacks.noise import Noise
 from uiat.attacks.pgd import FGSM, FGSMRS, NFGSM, PGD
-from uiat.attacks.points import Search
-from uiat.attacks.sparse_apgd import SparseAPGD
+from uiat.attacks.search import Search
 from uiat.attacks.square import Square
 from uiat.attacks.transfer import Transfer
 

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uiat.attacks.climbing import NAMES, Climbed, attempts, choose, look, ranked, shaped
-from uiat.attacks.points import Classifier, Points, normal, rekey, uniform
+from uiat.attacks.apgd_loss import NAMES, Climbed, attempts, look
+from uiat.attacks.random_numbers import normal, rekey, uniform
+from uiat.attacks.search import Classifier, Points, choose, ranked, shaped
 from uiat.checks import check_choices, check_counts
 from uiat.errors import UserError
 from uiat.threat import Threat, require

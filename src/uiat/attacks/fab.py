@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from uiat.attacks.boundary import nearest_boundary
-from uiat.attacks.climbing import attempts, choose, ranked, shaped
+from uiat.attacks.apgd_loss import attempts
+from uiat.attacks.boundary import nearest_boundary, onto_hyperplane
 from uiat.attacks.gradient import Gradient, InnerLoss, input_gradient
-from uiat.attacks.hyperplane import onto_hyperplane
-from uiat.attacks.points import Classifier, Points, normal, rekey, uniform
+from uiat.attacks.random_numbers import normal, rekey, uniform
+from uiat.attacks.search import Classifier, Points, choose, ranked, shaped
 from uiat.checks import check_counts
 from uiat.errors import UserError
 from uiat.threat import Threat, require, to_range

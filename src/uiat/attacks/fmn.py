@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks.boundary import DUAL
-from uiat.attacks.climbing import choose, shaped
 from uiat.attacks.fab import FAB
 from uiat.attacks.gradient import input_gradient
-from uiat.attacks.points import Classifier, Keyed, Points, Search, keys, rekey
+from uiat.attacks.random_numbers import Keyed, keys, rekey
+from uiat.attacks.search import Classifier, Points, Search, choose, shaped
 from uiat.checks import check_batch, check_counts
 from uiat.errors import UserError, nearest
-from uiat.modes import crafting
+from uiat.models.modes import crafting
 from uiat.threat import NORMS, Threat, require, to_range
 
 # Shares of their first values that the step and the change of the radius fall to, along a cosine.

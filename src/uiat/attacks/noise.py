@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uiat.attacks.climbing import choose
-from uiat.attacks.points import Classifier, Keyed, Points, rekey
+from uiat.attacks.random_numbers import Keyed, rekey
+from uiat.attacks.search import Classifier, Points, choose
 from uiat.checks import check_counts
 from uiat.threat import Threat, require
 

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks.gradient import InnerLoss, projected_gradient
-from uiat.attacks.points import Classifier, Keyed, rekey
+from uiat.attacks.random_numbers import Keyed, rekey
+from uiat.attacks.search import Classifier
 from uiat.checks import check_choices, check_counts, check_shapes, check_step, check_values
 from uiat.errors import UserError
-from uiat.modes import BatchNormMode, crafting
-from uiat.probe import classes_of
-from uiat.processes import share
+from uiat.models.inspect import classes_of
+from uiat.models.modes import BatchNormMode, crafting
+from uiat.system.distributed import share
 from uiat.threat import Linf, Threat, number, require, to_range
 
 # TRADES starts from N(0, 0.001^2) noise: at the natural image itself its KL has no gradient.
@@ -93,7 +94,7 @@ class PGD:
             y: true labels, int64.
             generator: source of the random starts, on the device of `x`; torch's own by default.
             key: instead of a generator: each example's own random starts, whatever it shares a batch with; see
-                `uiat.attacks.points.keys`.
+                `uiat.attacks.random_numbers.keys`.
 
         Raises:
             UserError: images or labels that cannot be what was meant, or a model that does not return logits.

@@ -2,7 +2,7 @@
 
 One query an iteration: a square window of the perturbation is redrawn, and the point keeps the change if its loss falls
 or if it breaks. The windows shrink as the search goes on. Each point draws where its window lies from its own key.
-A guide that can answer for a changed window alone (`uiat.incremental`) is asked in that way, for Linf.
+A guide that can answer for a changed window alone (`uiat.speed.incremental`) is asked in that way, for Linf.
 """
 
 import math
@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uiat import losses
-from uiat.attacks.points import Classifier, Points, rekey, uniform
+from uiat.attacks.random_numbers import rekey, uniform
+from uiat.attacks.search import Classifier, Points
 from uiat.checks import check_choices, check_counts
 from uiat.errors import UserError
 from uiat.threat import Threat, require
@@ -193,9 +194,6 @@ def side(i: int, iterations: int, p_init: float, size: tuple[int, int], *, odd: 
     return min(pixels, *size)
 
 
-# --- Linf
-
-
 def _stripes(x: Tensor, key: Tensor, threat: Threat) -> Tensor:
     """Each column of each channel at plus or minus epsilon (section 4.2)."""
     c, _, w = x.shape[1:]
@@ -224,9 +222,6 @@ def _maps(near: Near | None, points: Points, pixels: int) -> list[Tensor]:
     if near is None or all(name in points for name in names):
         return [points[name] for name in names]
     return near.maps(points["x_adv"], count)
-
-
-# --- L2 and L1
 
 
 def _bumps(x: Tensor, key: Tensor, threat: Threat) -> Tensor:
@@ -303,9 +298,6 @@ def _unit(v: Tensor, power: int) -> Tensor:
     """Vectors along the last dimension at length one; zero where they are zero."""
     length = torch.linalg.vector_norm(v, ord=power, dim=-1, keepdim=True)
     return v / length.clamp_min(torch.finfo(v.dtype).tiny)
-
-
-# --- both
 
 
 def _signs(u: Tensor, like: Tensor) -> Tensor:

@@ -8,12 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat import losses
-from uiat.attacks.climbing import choose, shaped
 from uiat.attacks.gradient import input_gradient
-from uiat.attacks.points import Classifier, Keyed, Points, rekey
+from uiat.attacks.random_numbers import Keyed, rekey
+from uiat.attacks.search import Classifier, Points, choose, shaped
 from uiat.checks import check_choices, check_counts
 from uiat.errors import UserError
-from uiat.modes import crafting
+from uiat.models.modes import crafting
 from uiat.threat import Threat, require
 
 

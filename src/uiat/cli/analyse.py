@@ -8,9 +8,9 @@ import typer
 from uiat.analyse import STUDIES, Result
 from uiat.analyse import run as run_study
 from uiat.cli import options
-from uiat.cli.output import Stopped, console, table
-from uiat.cli.train import split_words
-from uiat.errors import UserError, nearest
+from uiat.cli.options import split_words
+from uiat.cli.output import console, table
+from uiat.errors import Stopped, UserError, nearest
 
 StudyName = Annotated[
     str,

@@ -12,12 +12,12 @@ import typer
 from uiat.cli.analyse import analyse
 from uiat.cli.cost import cost
 from uiat.cli.evaluate import evaluate
-from uiat.cli.output import Stopped, warnings_shown
+from uiat.cli.output import warnings_shown
 from uiat.cli.report import report
 from uiat.cli.show import paper, recipes, show
 from uiat.cli.sweep import sweep
 from uiat.cli.train import train
-from uiat.errors import Lost, NotFinite, UserError, nearest
+from uiat.errors import Lost, NotFinite, Stopped, UserError, nearest
 
 OK, FAULT, MISTAKE, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
 # Words that a command reads itself, because they name fields of a run and not options.

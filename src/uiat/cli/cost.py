@@ -6,11 +6,12 @@ import torch
 import typer
 from rich.console import Console
 
-from uiat import recipes, text
+from uiat import recipes
+from uiat.cli.options import split_words
 from uiat.cli.output import console, table
-from uiat.cli.train import split_words
-from uiat.cost import Bill, bill
+from uiat.config import yaml_io
 from uiat.errors import UserError
+from uiat.training.cost import Bill, bill
 
 Steps = Annotated[int, typer.Option(metavar="N", min=1, help="Steps to measure, after one that warms up.")]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads on a CPU.", show_default="torch's")]
@@ -31,7 +32,7 @@ def cost(context: typer.Context, steps: Steps = 3, threads: Threads = None) -> N
         raise UserError("name one recipe (`uiat recipes` lists them): uiat cost RECIPE [FIELD=VALUE]...")
     if threads is not None:
         torch.set_num_threads(threads)
-    run = text.override(recipes.get(names[0]), assignments)
+    run = yaml_io.override(recipes.get(names[0]), assignments)
     _print(bill(run, steps=steps), run.name, console())
 
 

@@ -1,15 +1,22 @@
-"""`uiat evaluate`: a model on test images, under named attacks."""
+"""The command `uiat evaluate`."""
 
-from uiat.cli import options
-from uiat.cli.judging import FILE, check_writable, judge, logged
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from uiat.cli import options, tables
+from uiat.cli.evaluation_progress import evaluation_progress
 from uiat.cli.output import console
-from uiat.cli.parallel import processes
-from uiat.cli.subject import Asked, first_images, subject
 from uiat.cli.tables import results_table
-from uiat.config import Run
-from uiat.data import ImageSet, open_data
-
-__all__ = ["FILE", "evaluate", "judged_images", "results_table"]
+from uiat.errors import UserError
+from uiat.evaluation import EvaluationResult
+from uiat.experiments.evaluate import check_writable, measure, remove_state, write
+from uiat.experiments.target import Asked, Subject, subject
+from uiat.system.distributed import Share, processes
 
 
 def evaluate(
@@ -63,15 +70,76 @@ def _evaluate(asked: Asked) -> None:
         out = console(quiet=part.rank > 0)
         what = subject(asked)
         with logged(out, verbose=asked.verbose, file=asked.log if part.rank == 0 else None):
-            judge(asked, what, part, out)
+            _run(asked, what, part, out)
 
 
-def judged_images(run: Run, *, n: int | None = None, root: str | None = None) -> ImageSet:
-    """The first n test images of a run's data set; all of them by default, or where there are fewer.
+BOUND = "in the worst case so far"
+
+
+def _run(asked: Asked, what: Subject, rank: Share, out: Console) -> None:
+    """Measure all that is asked for, print it, and write it down; only the first of several processes prints."""
+    for note in what.notes:
+        out.print(f"{asked.weights}: {note}", soft_wrap=True)
+    out.print(what.title, soft_wrap=True)
+    names = (*what.attacks, *(["transfer"] if what.transfer is not None else []))
+    with evaluation_progress(names, out) as listener:
+        measured = measure(asked, what, rank, listener)
+    if rank.rank == 0:
+        _show(what, measured.result, measured.extras, out)
+        for line in write(asked, what, measured):
+            out.print(line, soft_wrap=True)
+    remove_state(what.folder, rank)
+
+
+def _show(what: Subject, result: EvaluationResult, more: Mapping[str, Any], out: Console) -> None:
+    out.print(results_table(result.to_json()))
+    tables.show(more, out)
+    if "autoattack-quick" in result.accuracy:
+        out.print("autoattack-quick is the first two attacks of the standard ensemble: no substitute for autoattack")
+    for warning in result.warnings:
+        out.print(f"warning: {warning}", soft_wrap=True)
+    if result.verdict:
+        out.print(f"verdict: {result.verdict}", soft_wrap=True)
+
+
+class _Printed(logging.Handler):
+    """Log lines to a console, above its live bars; without those that the progress says in other words."""
+
+    def __init__(self, out: Console) -> None:
+        super().__init__(logging.INFO)
+        self.out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # Warnings are shown anyway.
+        if record.levelno < logging.WARNING and not record.getMessage().startswith(BOUND):
+            self.out.print(record.getMessage(), soft_wrap=True)
+
+
+@contextmanager
+def logged(out: Console, *, verbose: bool, file: Path | None) -> Iterator[None]:
+    """Show what the package logs ("robust accuracy after APGD-CE: ...") on a console, or add it to a file, or both.
 
     Example:
-        >>> len(judged_images(Run(), n=5))
-        5
+        >>> with logged(Console(), verbose=True, file=None):
+        ...     logging.getLogger("uiat").info("initial accuracy: 90.00%")
+        initial accuracy: 90.00%
     """
-    data = open_data(run.data.name, "test", root=root or run.data.root, image_size=run.data.image_size)
-    return first_images(data, n)
+    logger = logging.getLogger("uiat")
+    handlers: list[logging.Handler] = [_Printed(out)] if verbose else []
+    if file is not None:
+        try:
+            handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"cannot write {file}: {error.strerror}") from None
+    level = logger.level
+    for handler in handlers:
+        logger.addHandler(handler)
+    if handlers:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()

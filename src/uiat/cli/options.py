@@ -1,9 +1,14 @@
 """The options of `uiat evaluate`, with their units."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from uiat.config.schema import Run
+from uiat.errors import UserError, nearest
 
 RunFolder = Annotated[Path | None, typer.Argument(metavar="RUN", help="A run folder; or --model.", show_default=False)]
 ModelName = Annotated[
@@ -138,3 +143,30 @@ Verbose = Annotated[
     ),
 ]
 Log = Annotated[Path | None, typer.Option("--log-file", metavar="FILE", help="Add the log to a file.")]
+
+OPTIONS = ("--config", "--resume", "--run-dir", "--own-code", "--tensorboard", "--help")
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Names, and (field, value) pairs from FIELD=VALUE, --FIELD=VALUE and --FIELD VALUE.
+
+    Example:
+        >>> split_words(["digits-uiat", "seed=1", "--objective.weight", "2"])
+        (['digits-uiat'], [('seed', '1'), ('objective.weight', '2')])
+    """
+    names, assignments, rest = [], [], iter(words)
+    for word in rest:
+        path, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("-"):
+            if equals:
+                assignments.append((path, value))
+            else:
+                names.append(word)
+            continue
+        if "." not in path and path not in {field.name for field in dataclasses.fields(Run)}:
+            raise nearest("option", f"--{path}" if word.startswith("--") else word, OPTIONS)
+        following = value if equals else next(rest, None)
+        if following is None or (not equals and following.startswith("--")):
+            raise UserError(f"{word} needs a value: {word} VALUE")
+        assignments.append((path, following))
+    return names, assignments

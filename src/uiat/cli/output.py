@@ -18,10 +18,6 @@ from rich.table import Table
 PIPE_WIDTH = 240
 
 
-class Stopped(Exception):
-    """The user stopped a command; the message says how to go on."""
-
-
 def console(*, quiet: bool = False) -> Console:
     """Standard output, with nothing in the text taken for markup; or nothing at all, where another process prints.
 

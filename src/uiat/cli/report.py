@@ -9,8 +9,8 @@ from rich.console import Console
 
 from uiat.cli import options
 from uiat.cli.output import console
-from uiat.cli.samples import samples
 from uiat.errors import UserError
+from uiat.experiments.predictions import samples
 from uiat.report import RunFiles, Samples, check_out, pictured, read_all, write_report
 
 Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN", help="Run folders.", show_default=False)]

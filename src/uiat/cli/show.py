@@ -9,17 +9,17 @@ from rich.console import Console
 from rich.table import Table
 
 from uiat import recipes as recipe_list
-from uiat import text
-from uiat.cli.judging import FILE, STATE
 from uiat.cli.output import as_yaml, console, fields, table
 from uiat.cli.tables import results_table
-from uiat.config import Run
+from uiat.config import yaml_io
+from uiat.config.schema import Run
 from uiat.errors import UserError
-from uiat.progress import percent
-from uiat.runs import read_run
-from uiat.store import read_history, read_object
+from uiat.experiments.evaluate import FILE, STATE
+from uiat.formatting import percent
+from uiat.runs.reader import read_history, read_object
+from uiat.runs.settings import read_run
 from uiat.threat import Threat
-from uiat.validation import metric
+from uiat.training.validation import metric
 
 FILES = {
     "config.yaml": "every setting of the run",
@@ -72,7 +72,9 @@ def threat_name(threat: Threat | None) -> str:
         >>> threat_name(Linf("8/255"))
         'Linf, epsilon 8/255 of the image range'
     """
-    return "none" if threat is None else f"{threat.norm}, epsilon {text.to_dict(threat)['epsilon']} of the image range"
+    return (
+        "none" if threat is None else f"{threat.norm}, epsilon {yaml_io.to_dict(threat)['epsilon']} of the image range"
+    )
 
 
 def _settings(
@@ -102,8 +104,8 @@ def _differences(run: Run) -> str:
     """What was overridden, where the run is named after a recipe."""
     if run.name not in recipe_list.names():
         return ""
-    usual = {path: value for path, value, _ in text.describe(recipe_list.get(run.name))}
-    changed = [f"{p}={as_yaml(v)}" for p, v, _ in text.describe(run) if p not in usual or usual[p] != v]
+    usual = {path: value for path, value, _ in yaml_io.describe(recipe_list.get(run.name))}
+    changed = [f"{p}={as_yaml(v)}" for p, v, _ in yaml_io.describe(run) if p not in usual or usual[p] != v]
     return ", ".join(changed) or "nothing"
 
 
@@ -178,7 +180,7 @@ def recipes(
         return
     run = recipe_list.get(name)
     out.print(recipe_list.describe(name) + "\n", soft_wrap=True)
-    out.print(fields(text.describe(run)))
+    out.print(fields(yaml_io.describe(run)))
     out.print("\nany field can be replaced: uiat train " + f"{name} FIELD=VALUE", soft_wrap=True)
 
 
@@ -187,7 +189,7 @@ def paper() -> None:
 
     Which symbol of the code implements it, which test holds it, which recipe uses it, and how sure it is (mark).
     """
-    from uiat.paper import ROWS  # the map is only read here
+    from uiat.cli.paper import ROWS
 
     rows = ((row.statement, row.mark, row.symbol, row.test, row.recipe) for row in ROWS)
     shown = table("statement", "mark", "symbol", "test", "recipe", rows=rows)

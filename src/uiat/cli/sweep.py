@@ -1,31 +1,23 @@
 """`uiat sweep`: many runs of a recipe, over settings and seeds, trained, judged, and gone on with."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from torch import Tensor
 
-from uiat import grid
-from uiat.cli.judging import STATE, judge
-from uiat.cli.output import Stopped, command, console, table
-from uiat.cli.subject import Asked, subject
-from uiat.cli.train import is_code
-from uiat.errors import UserError
-from uiat.files import PARTIAL
-from uiat.grid import Cell
-from uiat.processes import Share
-from uiat.progress import percent
-from uiat.trainer import prepared, reopened
+from uiat.cli.output import command, console, table
+from uiat.errors import Stopped, UserError
+from uiat.experiments import grid
+from uiat.experiments.grid import Cell
+from uiat.experiments.sweep import _attempt
+from uiat.formatting import percent
 
 FAULT = 1  # exit code where runs failed
-SECONDS_BETWEEN_LOOKS = 0.5  # at the board, in a terminal
 
 Recipe = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe; `uiat recipes` lists them.", show_default=False)
@@ -87,86 +79,6 @@ def sweep(recipe: Recipe, set_: Sets = None, seeds: Seeds = "0", out: Out = None
         done = sum(cell.status == "done" for cell in cells)
         raise Stopped(f"stopped with {done} of {len(cells)} runs done; the same command goes on") from None
     return _ending(cells, record, screen)
-
-
-def _attempt(cell: Cell, told: Callable[[Cell], None]) -> None:
-    """Bring one run to its end, or note why it has none."""
-    cell.reason, cell.note = "", ""
-    try:
-        if not grid.trained(cell):
-            _state(cell, "training", told)
-            _train(cell, told)
-        cell.seconds = sum(
-            row.get("seconds", 0.0) + row.get("validation_seconds", 0.0) for row in grid.history(cell.folder)
-        )
-        cell.result = grid.judged(cell)
-        if cell.result is None:
-            _state(cell, "judging", told)
-            _judge(cell)
-            cell.result = grid.judged(cell)
-        if cell.result is None:
-            raise UserError("its evaluation.json is not of the attacks, images and threat model asked for")
-        _state(cell, "done", told)
-    except Exception as error:  # whatever it is, the other runs go on
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        cell.reason = kind + " ".join(str(error).split())
-        _state(cell, "failed", told)
-
-
-def _state(cell: Cell, status: grid.Status, told: Callable[[Cell], None]) -> None:
-    cell.status, cell.note = status, ""
-    told(cell)
-
-
-def _train(cell: Cell, told: Callable[[Cell], None]) -> None:
-    """From the beginning, or from the last checkpoint; nothing happens where the run has stopped early."""
-    listener = _Listener(cell, told)
-    _clear_unborn(cell.folder)
-    if cell.folder.exists():
-        with reopened(cell.folder, listener=listener, own_code=is_code(cell.run)) as training:
-            training.fit()
-    else:
-        with prepared(cell.run, run_dir=cell.folder, listener=listener) as training:
-            training.fit()
-
-
-def _clear_unborn(folder: Path) -> None:
-    """Remove a folder that a kill left before its settings were in it: it is empty but for half-written files."""
-    if folder.is_dir() and all(path.name.startswith(".") and path.name.endswith(PARTIAL) for path in folder.iterdir()):
-        for path in folder.iterdir():
-            path.unlink()
-        with suppress(OSError):
-            folder.rmdir()
-
-
-def _judge(cell: Cell) -> None:
-    run, state = cell.run, cell.folder / STATE
-    asked = Asked(
-        run=cell.folder,
-        attacks=",".join(run.evaluation.attacks),
-        root=run.data.root,
-        own_code=is_code(run),
-        resume=state.exists(),
-    )
-    # Not a terminal, whatever standard output is: bars of its own would take the board's place.
-    judge(asked, subject(asked), Share(), Console(quiet=True, force_terminal=False))
-
-
-class _Listener:
-    """Tells the board of each epoch, and in a terminal of the steps between."""
-
-    def __init__(self, cell: Cell, told: Callable[[Cell], None]) -> None:
-        self.cell, self.told, self.looked = cell, told, float("-inf")
-
-    def step(self, epoch: int, step: int, steps: int, terms: Mapping[str, Tensor], images: int) -> None:
-        """How far it is."""
-        self.cell.note = f"epoch {epoch + 1}/{self.cell.run.optimisation.epochs}, step {step}/{steps}"
-        if (now := time.monotonic()) - self.looked > SECONDS_BETWEEN_LOOKS:
-            self.looked = now
-            self.told(self.cell)
-
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """Nothing more than the next step says."""
 
 
 @contextmanager

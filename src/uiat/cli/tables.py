@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from uiat.cli.output import table
-from uiat.progress import percent
+from uiat.formatting import percent
 
 
 def results_table(result: Mapping[str, Any]) -> Table:
@@ -33,3 +34,44 @@ def _interval(edges: list[float] | None) -> str:
 
 def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
+
+
+def show(found: Mapping[str, Any], out: Console) -> None:
+    """A table of each.
+
+    Example:
+        >>> show({}, Console())
+    """
+    for name in found.get("not_measured", ()):
+        out.print(f"warning: {name}: not measured, its attack needs a gradient, and the model has none", soft_wrap=True)
+    if "sweep" in found:
+        _show_sweep(found["sweep"], out)
+    if "unseen" in found:
+        accuracy = found["unseen"]["accuracy"]
+        out.print(f"\nunder each threat, {found['unseen']['attack']}")
+        rows = [(name, percent(share)) for name, share in accuracy.items()]
+        out.print(table("threat", "accuracy", rows=rows, numbers=["accuracy"]))
+    if "corruptions" in found:
+        _show_corruptions(found["corruptions"], out)
+
+
+def _show_sweep(found: Mapping[str, Any], out: Console) -> None:
+    out.print(f"\n{found['attack']} at each radius, {found['norm']}; below 0 it helps the model", soft_wrap=True)
+    strengths = found["epsilons"]
+    columns = {"epsilon": [f"{epsilon:.6g}" for epsilon in strengths]}
+    if found["norm"] == "Linf":  # a radius of another norm is a length over many pixels
+        columns["in pixels"] = [f"{255 * epsilon:.4g}/255" for epsilon in strengths]
+    columns["accuracy"] = [percent(share) for share in found["accuracy"]]
+    columns["seconds"] = [f"{seconds:.1f}" for seconds in found["seconds"]]
+    out.print(table(*columns, rows=list(zip(*columns.values(), strict=True)), numbers=list(columns)))
+
+
+def _show_corruptions(found: Mapping[str, Any], out: Console) -> None:
+    out.print(f"\ncommon corruptions, strengths of {found['strengths']}", soft_wrap=True)
+    severities = [str(severity) for severity in next(iter(found["accuracy"].values()))]
+    rows = [
+        (kind, *(percent(share) for share in shares.values()), percent(found["by_kind"][kind]))
+        for kind, shares in found["accuracy"].items()
+    ]
+    rows.append(("mean", *("" for _ in severities), percent(found["mean"])))
+    out.print(table("corruption", *severities, "mean", rows=rows, numbers=[*severities, "mean"]))

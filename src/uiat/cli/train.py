@@ -1,28 +1,25 @@
 """`uiat train`: a recipe or a file with overrides, or a run to go on with."""
 
-import dataclasses
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from uiat import recipes, text
-from uiat.cli.output import Stopped, command, console, fields, table
-from uiat.cli.parallel import processes
-from uiat.config import Run
-from uiat.errors import UserError, nearest
-from uiat.processes import share
-from uiat.progress import percent, training_progress
-from uiat.runs import read_config
-from uiat.trackers import Several, TensorBoard
-from uiat.trainer import prepared, reopened
-from uiat.training import Interrupted, Training
-
-OPTIONS = ("--config", "--resume", "--run-dir", "--own-code", "--tensorboard", "--help")
-
+from uiat import recipes
+from uiat.cli.options import split_words
+from uiat.cli.output import command, console, fields, table
+from uiat.cli.training_progress import training_progress
+from uiat.config import yaml_io
+from uiat.config.schema import Run, is_code
+from uiat.errors import Stopped, UserError
+from uiat.formatting import percent
+from uiat.runs.settings import read_config
+from uiat.system.distributed import processes, share
+from uiat.training.api import prepared, reopened
+from uiat.training.loop import Interrupted, Training
+from uiat.training.trackers import Several, TensorBoard
 
 Config = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Train what a YAML file describes instead of a recipe.")
@@ -90,31 +87,6 @@ def _restarted(run_dir: Path | None) -> bool:
     return (run_dir / "config.yaml").exists()
 
 
-def split_words(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Names, and (field, value) pairs from FIELD=VALUE, --FIELD=VALUE and --FIELD VALUE.
-
-    Example:
-        >>> split_words(["digits-uiat", "seed=1", "--objective.weight", "2"])
-        (['digits-uiat'], [('seed', '1'), ('objective.weight', '2')])
-    """
-    names, assignments, rest = [], [], iter(words)
-    for word in rest:
-        path, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("-"):
-            if equals:
-                assignments.append((path, value))
-            else:
-                names.append(word)
-            continue
-        if "." not in path and path not in {field.name for field in dataclasses.fields(Run)}:
-            raise nearest("option", f"--{path}" if word.startswith("--") else word, OPTIONS)
-        following = value if equals else next(rest, None)
-        if following is None or (not equals and following.startswith("--")):
-            raise UserError(f"{word} needs a value: {word} VALUE")
-        assignments.append((path, following))
-    return names, assignments
-
-
 def _chosen(names: list[str], config: Path | None, assignments: list[tuple[str, str]], *, own_code: bool) -> Run:
     """The run that the words describe."""
     if len(names) > 1:
@@ -124,29 +96,19 @@ def _chosen(names: list[str], config: Path | None, assignments: list[tuple[str, 
     if not names and config is None:
         raise UserError("name a recipe (`uiat recipes` lists them), or give --config FILE or --resume RUN")
     if config is None:
-        return text.override(recipes.get(names[0]), assignments)
-    run = text.override(read_config(config), assignments)
+        return yaml_io.override(recipes.get(names[0]), assignments)
+    run = yaml_io.override(read_config(config), assignments)
     if is_code(run) and not own_code and "model.name" not in dict(assignments):
         raise UserError(f"{config} names code to build the model with, {run.model.name!r}: allow it with --own-code")
     return run
 
 
-def is_code(run: Run) -> bool:
-    """Whether the run's model is built by the user's own Python code.
-
-    Example:
-        >>> is_code(Run())
-        False
-    """
-    return ":" in run.model.name and not run.model.name.startswith("timm:")
-
-
 def _help(context: typer.Context, out: Console, names: list[str], assignments: list[tuple[str, str]]) -> None:
     typer.echo(context.get_help())
     if names:
-        run = text.override(recipes.get(names[0]), assignments)
+        run = yaml_io.override(recipes.get(names[0]), assignments)
         out.print(f"\nFields of {names[0]}, each with its default:\n{recipes.describe(names[0])}\n", soft_wrap=True)
-        out.print(fields(text.describe(run)))
+        out.print(fields(yaml_io.describe(run)))
 
 
 def _train(run: Run, run_dir: Path | None, out: Console, *, tensorboard: bool) -> None:

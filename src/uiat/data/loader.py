@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from uiat.data.imageset import Batch, ImageSet, as_float
+from uiat.data.image_set import Batch, ImageSet, as_float
 from uiat.data.sampling import batch_count, check_sampling, check_shared, check_start, crop_flip, draw, permutation
-from uiat.processes import Share, share
+from uiat.system.distributed import Share, share
 
 
 class Loader:

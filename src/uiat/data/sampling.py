@@ -7,7 +7,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from uiat.errors import UserError, nearest
-from uiat.processes import Share
+from uiat.system.distributed import Share
 
 AUGMENTATIONS = ("none", "crop", "crop-flip")
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from uiat.data.folder import Folder
-from uiat.data.imageset import ImageSet
+from uiat.data.image_folder import Folder
+from uiat.data.image_set import ImageSet
 from uiat.data.sampling import generator
 from uiat.errors import UserError
 

@@ -9,12 +9,12 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from uiat.data.folder import Folder
-from uiat.data.imageset import Batch, ImageSet
+from uiat.data.image_folder import Folder
+from uiat.data.image_set import Batch, ImageSet
 from uiat.data.loader import Loader, prepare
 from uiat.data.sampling import batch_count, check_sampling, check_shared, check_start, permutation
 from uiat.errors import UserError
-from uiat.processes import Share, share
+from uiat.system.distributed import Share, share
 
 GIBIBYTE = 1 << 30
 

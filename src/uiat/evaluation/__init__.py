@@ -1,12 +1,12 @@
 """The judge: accuracy under named attacks and in the worst case over them; it knows nothing of how a model was made."""
 
-from uiat.evaluation.judge import evaluate
-from uiat.evaluation.named import ATTACKS, ENSEMBLES, attack, stages
-from uiat.evaluation.records import EvaluationResult
+from uiat.evaluation.engine.stage import correct_under
+from uiat.evaluation.evaluator import evaluate
+from uiat.evaluation.radius_sweep import SweepResult, epsilons, sweep
+from uiat.evaluation.registry import ATTACKS, ENSEMBLES, attack, stages
+from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.robustbench import entry, evaluate_zoo, zoo_model
 from uiat.evaluation.selfcheck import Finding, examine, verdict
-from uiat.evaluation.stage import correct_under
-from uiat.evaluation.sweep import SweepResult, epsilons, sweep
 
 __all__ = [
     "ATTACKS",

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from uiat.data import ImageSet, as_float, load
 from uiat.errors import UserError, nearest
-from uiat.evaluation.checked import evaluate
-from uiat.evaluation.records import EvaluationResult
+from uiat.evaluation.evaluator import evaluate
+from uiat.evaluation.result import EvaluationResult
+from uiat.formatting import radius_text
 from uiat.models import build
-from uiat.models.foreign import load_weights
+from uiat.models.weights_file import load_weights
 from uiat.threat import Threat, parse
 
 STANDARD = "autoattack"  # the only name whose accuracy may stand as "autoattack_acc"
@@ -77,20 +78,6 @@ def entry(
         record["autoattack_acc"] = f"{100 * accuracy[STANDARD]:.2f}"
     doubtful = str(facts.get("verdict", "")).startswith(DOUBT)
     return record | {"unreliable": unreliable or doubtful, "footnote": footnote}
-
-
-def radius_text(threat: Threat) -> str:
-    """A radius as RobustBench writes it: Linf in fractions of 255, the others as a number.
-
-    Example:
-        >>> from uiat.threat import L2, Linf
-        >>> radius_text(Linf(8 / 255)), radius_text(L2(0.5))
-        ('8/255', '0.5')
-    """
-    epsilon = float(threat.epsilon)
-    pixels = round(255 * epsilon)
-    whole = threat.norm == "Linf" and pixels > 0 and abs(255 * epsilon - pixels) < 1e-3
-    return f"{pixels}/255" if whole else f"{epsilon:.7g}"
 
 
 def zoo_model(

@@ -7,22 +7,11 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from uiat.data.catalog import USUAL
 from uiat.errors import UserError, nearest
-from uiat.evaluation.judge import Progress, evaluate
-from uiat.evaluation.records import EvaluationResult
+from uiat.evaluation.evaluator import Progress, run_attacks
+from uiat.evaluation.result import EvaluationResult
 from uiat.threat import Threat, parse, require
-
-# MNIST: Tramer & Boneh (2019), Maini et al. (2020). CIFAR-10: Croce & Hein (2022), the L1 and L2 radii since Maini et
-# al. (2020). ImageNet: Croce & Hein (2022). CIFAR-100 and SVHN have CIFAR-10's, as is usual for Linf and L2, and by
-# likeness for L1: images of the same size.
-_CIFAR = ("Linf:8/255", "L2:0.5", "L1:12")
-USUAL: dict[str, tuple[str, ...]] = {
-    "mnist": ("Linf:0.3", "L2:2", "L1:10"),
-    "cifar10": _CIFAR,
-    "cifar100": _CIFAR,
-    "svhn": _CIFAR,
-    "imagenet": ("Linf:4/255", "L2:2", "L1:255"),
-}
 
 
 @dataclass(frozen=True)
@@ -137,7 +126,7 @@ def unseen(
     """
     named = _threats(trained, data, threats)
     results = {
-        name: evaluate(
+        name: run_attacks(
             model,
             x,
             y,

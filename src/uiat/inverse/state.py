@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.inverse.universal import class_means
-from uiat.processes import share
+from uiat.system.distributed import share
 
 Momentum = Literal["none", "example", "class"]
 

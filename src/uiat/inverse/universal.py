@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uiat.errors import UserError
-from uiat.files import read_tensors, write_tensors
-from uiat.processes import share
+from uiat.system.atomic_files import read_tensors, write_tensors
+from uiat.system.distributed import share
 from uiat.threat import Threat, parse, to_range
 
 FILE = "inverse.safetensors"

@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from uiat.errors import UserError, nearest
-from uiat.models import architectures, external
+from uiat.models import architectures, custom
 from uiat.models.classifier import Classifier, Normalize
 
 _Body = Callable[..., tuple[nn.Module, int]]
@@ -75,9 +75,9 @@ def build(
         if width is not None or activation != "relu":
             raise UserError(f"width and activation cannot be set for {name!r}; set them in the model's own definition")
         if not name.startswith("timm:"):
-            return external.own_model(name, num_classes=num_classes, image_shape=shape)
+            return custom.own_model(name, num_classes=num_classes, image_shape=shape)
         normalize = _normalize(shape[0], mean=mean, std=std)
-        return external.timm_model(
+        return custom.timm_model(
             name.removeprefix("timm:"), num_classes=num_classes, image_shape=shape, normalize=normalize
         )
     make, base = _lookup(name)

@@ -34,7 +34,7 @@ class Objective(Protocol):
     """A training method as a frozen value. `loss` neither attacks nor touches the state, so AWP fits each of them.
 
     What it does in a step is decided by the epoch alone, and what it remembers is in the state's buffers: on a GPU the
-    steps of an epoch replay one of them (`uiat.graphs`).
+    steps of an epoch replay one of them (`uiat.speed.cuda_graphs`).
     """
 
     @property

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from uiat import losses
 from uiat.attacks import PGD
 from uiat.data import Batch
-from uiat.objectives.alignment import misalignment
 from uiat.objectives.base import Examples, check_fields, correct
+from uiat.objectives.grad_align import misalignment
 from uiat.threat import Linf, Threat
 
 
@@ -92,7 +92,7 @@ class PGDAT:
     Args:
         attack: the inner maximisation.
         label_smoothing: share of the label spread over all classes, in [0, 1).
-        alignment: weight of GradAlign's term, for single-step attacks; see `uiat.objectives.alignment`.
+        alignment: weight of GradAlign's term, for single-step attacks; see `uiat.objectives.grad_align`.
 
     Example:
         >>> PGDAT(attack=PGD(threat=Linf("4/255"), step_size="1/255", steps=5)).attack.steps

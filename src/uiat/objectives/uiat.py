@@ -12,9 +12,9 @@ from uiat.attacks import PGD
 from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.inverse import InverseAdversary, InverseState, Momentum, UniversalInverse
-from uiat.modes import crafting, frozen_statistics
-from uiat.objectives.alignment import misalignment
+from uiat.models.modes import crafting, frozen_statistics
 from uiat.objectives.base import Examples, check_fields, correct
+from uiat.objectives.grad_align import misalignment
 from uiat.threat import Threat
 
 
@@ -39,7 +39,7 @@ class UIAT:
         gamma: share that is remembered, in [0, 1).
         batchnorm: which training passes move the running statistics: "both", or the "adversarial" one alone.
         label_smoothing: share of the label spread over all classes, in [0, 1).
-        alignment: weight of GradAlign's term, for single-step attacks; see `uiat.objectives.alignment`.
+        alignment: weight of GradAlign's term, for single-step attacks; see `uiat.objectives.grad_align`.
 
     Raises:
         UserError: a field out of its range.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from uiat.report.reading import INDIFFERENT, RunFiles, leaves
-from uiat.report.words import beginning
+from uiat.report.labels import beginning
+from uiat.runs.reader import INDIFFERENT, RunFiles, leaves
 
 DOUBT = "do not believe"  # how the verdict of the self-checks begins where they speak against a number
 

@@ -9,14 +9,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from uiat.errors import UserError
-from uiat.files import write_text
-from uiat.report import charts, content, gallery, plots
-from uiat.report.cautions import cautions
+from uiat.report import content, figures, images
+from uiat.report.content import cautions
 from uiat.report.groups import Group, grouped, name_of
-from uiat.report.reading import RunFiles, read_files
-from uiat.report.samples import Samples
-from uiat.report.training import training
-from uiat.report.words import beginning, dotted
+from uiat.report.images import Samples
+from uiat.report.labels import beginning, dotted
+from uiat.report.svg import charts
+from uiat.report.training_curves import training
+from uiat.runs.reader import RunFiles, read_files
+from uiat.system.atomic_files import write_text
 
 # What a file begins with that a report may take the place of: written by the templates, looked for before a write.
 MARK = "written by uiat report"
@@ -167,11 +168,11 @@ def _figures(groups: Sequence[Group], samples: Mapping[Path, Samples]) -> dict[s
         "trained": legend(lambda run: run.history),
         "swept": legend(lambda run: (run.evaluation or {}).get("sweep")),
         "training": training(groups),
-        "strength": plots.strength(groups),
-        "classes": plots.classes(groups, samples),
-        "confusions": plots.confusions(groups, samples),
-        "galleries": gallery.galleries(groups, samples),
-        "universals": gallery.universals(groups, samples),
+        "strength": figures.strength(groups),
+        "classes": figures.classes(groups, samples),
+        "confusions": figures.confusions(groups, samples),
+        "galleries": images.galleries(groups, samples),
+        "universals": images.universals(groups, samples),
         "answered": any(group.first.folder in samples for group in groups),
     }
 

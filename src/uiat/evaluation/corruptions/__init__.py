@@ -8,7 +8,7 @@ differs: the random numbers are an example's own; the pictures are not rounded t
 as JPEG); the ice of frost is drawn by a procedure in place of crops of five photographs, in their colours and contrast.
 """
 
+from uiat.evaluation.corruptions.accuracy import CorruptionResult, corruption_accuracy
 from uiat.evaluation.corruptions.kinds import KINDS, SEVERITIES, corrupt, strengths
-from uiat.evaluation.corruptions.measure import CorruptionResult, corruption_accuracy
 
 __all__ = ["KINDS", "SEVERITIES", "CorruptionResult", "corrupt", "corruption_accuracy", "strengths"]

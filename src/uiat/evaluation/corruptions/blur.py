@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uiat.attacks.points import rekey, uniform
+from uiat.attacks.random_numbers import rekey, uniform
 
 
 def defocus_blur(

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uiat.attacks.points import keys, rekey
+from uiat.attacks.random_numbers import keys, rekey
 from uiat.checks import check_batch
 from uiat.errors import UserError, nearest
 from uiat.evaluation.corruptions import blur, digital, noise, weather

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from uiat.attacks.points import normal, uniform
+from uiat.attacks.random_numbers import normal, uniform
 
 # Half of the distance between two numbers that `uniform` can draw: none is then 0, whose quantile is infinite.
 _HALF = 2.0**-25

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uiat.attacks.points import normal, rekey, uniform
+from uiat.attacks.random_numbers import normal, rekey, uniform
 from uiat.evaluation.corruptions.blur import magnify, streak
 from uiat.threat import to_range
 

@@ -1,6 +1,6 @@
 """When not to believe a number: checks that run beside an evaluation and end in one verdict with its reasons."""
 
+from uiat.evaluation.selfcheck.examine import examine
 from uiat.evaluation.selfcheck.finding import Finding, verdict
-from uiat.evaluation.selfcheck.measure import examine
 
 __all__ = ["Finding", "examine", "verdict"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from uiat.evaluation.records import wilson
+from uiat.evaluation.result import wilson
 
 Severity = Literal["do not believe", "note"]
 CHANCE = 0.01  # of a sign test

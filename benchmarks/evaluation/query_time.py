@@ -1,0 +1,72 @@
+"""A query of the Square Attack with whole passes, and with passes of what its window reaches alone, in turn.
+
+    python benchmarks/evaluation/query_time.py RUN --data.root DATA --threads 1
+
+64 images that are classified correctly; processor time, medians. Iterations of the standard ensemble's 5,000 stand for
+the sizes that its windows have.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+import uiat
+from uiat.attacks import Square
+from uiat.attacks.random_numbers import keys
+from uiat.attacks.square import SCHEDULE, side
+from uiat.runs.settings import read_run
+from uiat.speed.fast_copy import Counted, prepare
+from uiat.system.environment import environment
+
+IMAGES, ITERATIONS = 64, (30, 150, 300, 700, 1_500, 2_500, 3_500, 4_500)
+
+
+class Whole(Counted):
+    """The guide without its short cut."""
+
+    incremental = None
+
+
+def median_of(attack, guide, start, first: int, rounds: int) -> tuple[float, dict]:
+    """Milliseconds of an iteration, and the points after the last one."""
+    points = attack.iterate(guide, dict(start), first)  # makes the maps
+    times = []
+    for i in range(first + 1, first + 1 + rounds):
+        before = time.process_time()
+        points = attack.iterate(guide, points, i)
+        times.append(1e3 * (time.process_time() - before))
+    return statistics.median(times), points
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("--data.root", dest="root", help="folder of the data sets")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    model, data = uiat.load(arguments.run), read_run(arguments.run).data
+    x, y = uiat.data.tensors(data.name, "test", arguments.root)
+    with torch.no_grad():
+        right = (model(x[:1_000]).argmax(dim=1) == y[:1_000]).nonzero().flatten()[:IMAGES]
+    x, y = x[right], y[right]
+    guide = prepare(model, x[:4])
+    whole = Whole(guide.model)
+    attack = Square(threat=model.threat, iterations=5_000, stretched=False)
+    start = attack.start(whole, x, y, keys(0, torch.arange(len(x))), attempt=0)
+    print("| iteration | window | whole pass, ms | what it reaches, ms | times | same points |\n" + "|---" * 6 + "|")
+    for first in ITERATIONS:
+        (slow, one), (fast, other) = (median_of(attack, g, start, first, arguments.rounds) for g in (whole, guide))
+        pixels = side(first, SCHEDULE, attack.p_init, (x.shape[2], x.shape[3]), odd=False)
+        same = one["x_adv"].equal(other["x_adv"])
+        print(f"| {first} | {pixels} | {slow:.1f} | {fast:.1f} | {slow / fast:.2f} | {same} |", flush=True)
+    facts = environment()
+    print(f"\n{facts['processor']}, {arguments.threads} of {facts['cores']} cores, torch {facts['torch']}")
+
+
+if __name__ == "__main__":
+    main()

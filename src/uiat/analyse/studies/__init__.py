@@ -1,0 +1,1 @@
+"""The studies, a file each, named as `uiat analyse` names them."""

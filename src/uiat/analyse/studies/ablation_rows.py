@@ -1,0 +1,84 @@
+"""UIAT with one thing changed at a time: the rows of the ablation."""
+
+from uiat.config import yaml_io
+from uiat.config.schema import Run
+from uiat.errors import UserError
+from uiat.objectives import UIAT
+
+Settings = list[tuple[str, str]]
+BASE = "uiat"
+
+
+def changes(run: Run) -> dict[str, Settings]:
+    """Names of the rows, with the fields that each replaces; the run itself is the first. Needs a run of UIAT.
+
+    Each component off in turn, and the choices that the paper leaves open (PAPER.md): the direction of the KL, the
+    gradient through the inverse branch, radius, lambda, momentum and gamma, regulariser. A change that changes nothing
+    about the run, or comes to the same as one before it, is left out, and so is one that the run cannot have, such as a
+    one-off epoch of an instance-wise run.
+
+    Raises:
+        UserError: the run's objective is another one.
+
+    Example:
+        >>> from uiat import recipes
+        >>> rows = changes(recipes.get("digits-uiat"))
+        >>> rows["KL(adv, inv)"]
+        [('objective.kl', 'adversarial-inverse')]
+    """
+    if not isinstance(run.objective, UIAT):
+        raise UserError(f"the ablation changes UIAT one thing at a time, and {run.name} is {run.objective.name}")
+    found: dict[str, Settings] = {BASE: []}
+    seen = [run]
+    for name, fields in _candidates(run, run.objective).items():
+        settings = [(path, str(value)) for path, value in fields]
+        try:
+            changed = yaml_io.override(run, settings)
+        except UserError:
+            continue
+        if changed not in seen:
+            found[name] = settings
+            seen.append(changed)
+    return found
+
+
+def _candidates(run: Run, objective: UIAT) -> dict[str, list[tuple[str, object]]]:
+    half = max(1, run.optimisation.epochs // 2)
+    quarter = run.optimisation.epochs // 4
+    weight, gradient = ("objective.weight", 1), ("objective.inverse_gradient", "true")
+    ramp, detached = ("objective.ramp_epochs", half), ("objective.inverse_gradient", "false")
+    example, by_class = ("objective.momentum", "example"), ("objective.momentum", "class")
+    return {
+        "pgd-at": [("objective.name", "pgd-at")],
+        "trades": [("objective.name", "trades")],
+        "instance-wise inverse": [("objective.inverse.kind", "instance")],
+        "one-off": [("objective.inverse.epoch", quarter)],
+        "lambda 1": [weight],
+        "lambda 7": [("objective.weight", 7)],
+        "lambda ramped over half the run": [ramp],
+        "gradient through the inverse branch": [gradient],
+        "detached target with lambda 1": [detached, weight],
+        "detached target": [detached],
+        "detached target with lambda ramped": [detached, ramp],
+        "radius epsilon divided by 4": _radius(objective, 0.25),
+        "radius epsilon": _radius(objective, 1.0),
+        "KL(adv, inv)": [("objective.kl", "adversarial-inverse")],
+        "KL(inv, adv)": [("objective.kl", "inverse-adversarial")],
+        "no momentum": [("objective.momentum", "none")],
+        "momentum per example": [example],
+        "momentum per example, gamma 0.5": [example, ("objective.gamma", 0.5)],
+        "momentum per example, gamma 0.99": [example, ("objective.gamma", 0.99)],
+        "momentum per class": [by_class],
+        "momentum of the gradient of z": [("objective.inverse.gradient_momentum", 0.3)],
+        "no regulariser": [("objective.inverse.regulariser", "none")],
+        "feature regulariser": [("objective.inverse.regulariser", "feature")],
+        "logit regulariser": [("objective.inverse.regulariser", "logit")],
+        "BatchNorm from adversarial": [("objective.batchnorm", "adversarial")],
+    }
+
+
+def _radius(objective: UIAT, share: float) -> list[tuple[str, object]]:
+    """The inverse radius as a share of epsilon; its steps keep their ratio to it."""
+    ratio = float(objective.inverse.step_size) / float(objective.inverse.radius)
+    radius = share * float(objective.attack.threat.epsilon)
+    return [("objective.inverse.radius", radius), ("objective.inverse.step_size", ratio * radius)]

@@ -1,0 +1,114 @@
+"""Progress of an evaluation: bars in a terminal, lines elsewhere."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from uiat.formatting import percent
+
+# Where an evaluation goes to a file or a pipe: how often a long stage says where it stands.
+SECONDS_BETWEEN_LINES = 60.0
+
+
+class Judging:
+    """An evaluation under way: lines on a console, after each stage and every minute of a long one.
+
+    Args:
+        console: where to.
+        clock: seconds, for tests.
+
+    Example:
+        >>> judging = Judging(Console(width=60))
+        >>> judging.bound("clean", 0.9)
+        >>> judging.bound("pgd-20", 0.8)
+        after clean: at most 90.00 % right in the worst case
+    """
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.console, self.clock = console, clock
+        self.name, self.started, self.said, self.first = "", clock(), clock(), 0
+        self.stage, self.share = "", 1.0
+
+    def progress(self, name: str, done: int, total: int) -> None:
+        """After a batch or a round of the named attack: images or iterations done, of how many."""
+        now = self.clock()
+        if name != self.name:
+            # What a resumed evaluation finds done says nothing about its pace.
+            self.name, self.started, self.said, self.first = name, now, now, done
+        elif self.first < done < total and now - self.said >= SECONDS_BETWEEN_LINES:
+            self.said = now
+            left = timedelta(seconds=round((now - self.started) / (done - self.first) * (total - done)))
+            line = f"{name}: {done:,} of {total:,}, {left} left; at most {percent(self.share)} right in the worst case"
+            self.console.print(line, soft_wrap=True)
+
+    def bound(self, stage: str, share: float) -> None:
+        """The accuracy in the worst case so far, which all that is still to come can only lower."""
+        if stage != self.stage:
+            self.close()
+        self.stage, self.share = stage, share
+
+    def close(self) -> None:
+        """The stage that was under way has ended."""
+        if self.stage:
+            self.console.print(f"after {self.stage}: at most {percent(self.share)} right in the worst case")
+        self.stage = ""
+
+
+class JudgingBars:
+    """The same as bars, a line for each attack with the time left, and the bound beside the one under way.
+
+    Args:
+        names: the attacks, in their order; others join as they begin.
+        bars: drawn by the caller.
+        console: where the lines of finished stages go.
+
+    Example:
+        >>> with Progress(console=Console(force_terminal=False), disable=True) as bars:
+        ...     JudgingBars(("clean",), bars, Console()).progress("clean", 1, 2)
+    """
+
+    def __init__(self, names: Iterable[str], bars: Progress, console: Console) -> None:
+        self.bars, self.lines, self.under_way = bars, Judging(console), ""
+        self.tasks = {name: bars.add_task(name, total=None, start=False, bound="") for name in names}
+
+    def progress(self, name: str, done: int, total: int) -> None:
+        """Move the bar of the attack on; the first call starts its clock."""
+        if name not in self.tasks:
+            self.tasks[name] = self.bars.add_task(name, total=total, start=False, bound="")
+        if name != self.under_way:
+            self.bars.start_task(self.tasks[name])
+            self.under_way = name
+        self.bars.update(self.tasks[name], completed=done, total=total)
+
+    def bound(self, stage: str, share: float) -> None:
+        """The bound beside the bar, and above the bars when a stage has ended."""
+        self.lines.bound(stage, share)
+        if self.under_way:
+            self.bars.update(self.tasks[self.under_way], bound=f"at most {percent(share)}")
+
+    def close(self) -> None:
+        """The stage that was under way has ended."""
+        self.lines.close()
+
+
+@contextmanager
+def evaluation_progress(names: Iterable[str], console: Console) -> Iterator[Judging | JudgingBars]:
+    """What `evaluate` tells how far it is: a bar for each attack in a terminal, lines elsewhere.
+
+    Example:
+        >>> with evaluation_progress(("clean",), Console(width=60)) as judging:
+        ...     judging.bound("clean", 0.9)
+        ...     judging.close()
+        after clean: at most 90.00 % right in the worst case
+    """
+    if not console.is_terminal:
+        yield Judging(console)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[bound]}"))
+    with Progress(*columns, *times, console=console, transient=True) as shown:
+        yield JudgingBars(names, shown, console)

@@ -1,0 +1,1 @@
+"""The settings of a run as frozen dataclasses, and as YAML."""

@@ -1,0 +1,340 @@
+"""A run as a value: data, model, objective, optimisation, validation, evaluation. YAML in and out; dotted overrides.
+
+The objective, its attack and its inverse adversary are the algorithm objects themselves: there is no second config
+for them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from uiat.checks import check_choices
+from uiat.errors import UserError
+from uiat.objectives import UIAT, AnyObjective
+from uiat.threat import Threat
+
+
+def _at_least(config: object, **bounds: float) -> None:
+    check_choices(config)
+    for name, low in bounds.items():
+        value = getattr(config, name)
+        if value is not None and not value >= low:  # so that NaN is refused too
+            raise UserError(f"{name} must be at least {low:g}, but is {value:g}")
+
+
+def _below(config: object, **bounds: float) -> None:
+    for name, high in bounds.items():
+        value = getattr(config, name)
+        if value is not None and not value < high:
+            what = "finite" if high == float("inf") else f"below {high:g}"
+            raise UserError(f"{name} must be {what}, but is {value:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which images, and how batches are drawn from them.
+
+    Args:
+        name: digits, mnist, fashion-mnist, cifar10, cifar100, svhn, or imagefolder:PATH.
+        root: folder of the data sets; $UIAT_DATA or ~/.cache/uiat/data by default.
+        validation: images held out of the training set for validation; by default 1,000 or 5 %, whichever is less.
+        subset: train on a stratified part of this many images; all by default.
+        augment: "none", "crop" (zero padding, random position), "crop-flip" (and horizontal flips).
+        batch_size: images a step.
+        workers: processes that read images, for image folders too large for memory.
+        image_size: side in pixels that the images of a folder are resized and cut to; as they are by default.
+
+    Example:
+        >>> Data(name="cifar10", augment="crop-flip").batch_size
+        128
+    """
+
+    name: str = "digits"
+    root: str | None = None
+    validation: int | None = None
+    subset: int | None = None
+    augment: Literal["none", "crop", "crop-flip"] = "none"
+    batch_size: int = 128
+    workers: int = 2
+    image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least(self, validation=2, subset=2, batch_size=1, workers=0, image_size=8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Which architecture.
+
+    Args:
+        name: a built-in name (small-cnn, preact-resnet8, resnet18, wrn-28-10, ...), timm:NAME, file.py:function or
+            package.module:function.
+        width: channels of the first stage (an int) or a factor on them (a float); the architecture's own by default.
+        activation: "relu" or "silu".
+
+    Example:
+        >>> Model(name="resnet18").activation
+        'relu'
+    """
+
+    name: str = "small-cnn"
+    width: int | float | None = None
+    activation: Literal["relu", "silu"] = "relu"
+
+    def __post_init__(self) -> None:
+        _at_least(self, width=0)  # 0.5 halves the width; `models.build` says what is too narrow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """How weights are updated.
+
+    Args:
+        epochs: passes over the training set.
+        optimizer: "sgd" or "adamw".
+        learning_rate: peak learning rate.
+        momentum: of SGD, in [0, 1).
+        nesterov: Nesterov's form of SGD's momentum.
+        weight_decay: coefficient of the L2 penalty (SGD) or of the decoupled decay (AdamW).
+        schedule: "constant", "piecewise" (times `decay` at each milestone), "cosine" (to 0), "onecycle" (cosine up to
+            `peak_at` and down; Smith 2018), "cyclic" (linear up to `peak_at` and down to 0).
+        milestones: epochs of the piecewise schedule, each 1 or later.
+        decay: factor at each milestone.
+        peak_at: share of the run at which onecycle and cyclic peak.
+        warmup_epochs: linear warm-up from 0 before any schedule, in epochs.
+        clip_norm: largest gradient norm, above 0; none by default.
+        awp: relative size gamma of the adversarial weight perturbation (Wu et al. 2020); 0 for none.
+        awp_from_epoch: first epoch with the weight perturbation.
+        average: "none", "ema" or "swa": validate, select and save averaged weights.
+        average_decay: of the exponential average, a step.
+        average_from_epoch: first epoch that is averaged.
+        accumulate: parts of a batch that are passed one after the other, so that large models have room.
+        replays: Free adversarial training (Shafahi et al. 2019): updates on each batch, each of which moves the images
+            a step of the attack, whose own `steps` is 0; 0 for none.
+
+    Example:
+        >>> Optimisation(schedule="piecewise", milestones=(100, 105), epochs=110).decay
+        0.1
+    """
+
+    epochs: int = 30
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    schedule: Literal["constant", "piecewise", "cosine", "onecycle", "cyclic"] = "onecycle"
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
+    peak_at: float = 0.25
+    warmup_epochs: float = 0.0
+    clip_norm: float | None = None
+    awp: float = 0.0
+    awp_from_epoch: int = 0
+    average: Literal["none", "ema", "swa"] = "none"
+    average_decay: float = 0.999
+    average_from_epoch: int = 0
+    accumulate: int = 1
+    replays: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(self, epochs=1, learning_rate=0, momentum=0, weight_decay=0, decay=0, warmup_epochs=0, clip_norm=0)
+        _at_least(self, awp=0, awp_from_epoch=0, average_decay=0, average_from_epoch=0, accumulate=1, replays=0)
+        endless = float("inf")
+        _below(self, learning_rate=endless, weight_decay=endless, decay=endless, warmup_epochs=endless, awp=endless)
+        _below(self, momentum=1, average_decay=1)
+        if self.clip_norm == 0:
+            raise UserError("clip_norm must be above 0: gradients of length 0 change nothing")
+        if any(milestone < 1 for milestone in self.milestones):
+            raise UserError(f"milestones are epochs, 1 or later, but are {', '.join(map(str, self.milestones))}")
+        if not 0 < self.peak_at < 1:
+            raise UserError(f"peak_at must be between 0 and 1, but is {self.peak_at:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """How a run is judged while it trains, on the held-out part of the training set; see `uiat.training.validation`.
+
+    Args:
+        every: epochs between validations.
+        steps: PGD steps against the run's threat model.
+        metric: what `best` means: "robust" or "clean" accuracy, or their "mean".
+        patience: stop after this many validations without a better one; never by default.
+
+    Example:
+        >>> Validation().metric
+        'robust'
+    """
+
+    every: int = 1
+    steps: int = 10
+    metric: Literal["robust", "clean", "mean"] = "robust"
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least(self, every=1, steps=1, patience=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guards:
+    """What is watched, and what is done about it. A loss that is not finite always stops the run.
+
+    Args:
+        chance_epochs: warn when clean validation accuracy is still at chance after this many epochs.
+        overfitting: on catastrophic overfitting (training robust accuracy jumps while held-out PGD accuracy collapses):
+            "warn", "stop", or "rollback" to the best weights and go on.
+
+    Example:
+        >>> Guards().overfitting
+        'warn'
+    """
+
+    chance_epochs: int = 5
+    overfitting: Literal["warn", "stop", "rollback"] = "warn"
+
+    def __post_init__(self) -> None:
+        _at_least(self, chance_epochs=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levers:
+    """Levers of speed as a step is made with them; see `Compute`.
+
+    Args:
+        precision: of forward and backward passes.
+        channels_last: memory format.
+        compile: the inner problems' passes; on a GPU the training passes too.
+        cuda_graphs: record the step and replay it, on a GPU.
+    """
+
+    precision: Literal["fp32", "bf16"]
+    channels_last: bool
+    compile: bool
+    cuda_graphs: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """Where and in which arithmetic a run is computed.
+
+    Args:
+        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
+        precision: "fp32"; "bf16" autocast with weights in fp32; "auto": bf16 where convolutions are faster in it.
+        channels_last: memory format of images and weights; faster for most convolutions.
+        compile: compile the model for the inner problems, in runs of more than a few minutes; needs a C++ compiler.
+            Weights then differ in the last digits. "auto": where the run is long enough and a compiled pass is faster
+            on this machine; the folder of a run says what "auto" came to.
+        cuda_graphs: on a GPU, record a step once an epoch and replay it from then on (see `uiat.speed.cuda_graphs`).
+        recompute: activation checkpointing: keep the outputs of blocks alone, and compute the rest again for the
+            backward pass. Less memory, a third more time; not together with compile.
+        sync_batchnorm: of several processes on GPUs, BatchNorm by the statistics of the whole batch.
+        plain: every lever of speed off, for comparison: fp32, channels first, nothing compiled or recorded, the
+            optimiser unfused, kernels of cuDNN guessed instead of tried.
+        checkpoint_minutes: minutes between checkpoints inside an epoch; each epoch ends with one anyway.
+        checkpoint_steps: steps between checkpoints inside an epoch; none by default.
+
+    Example:
+        >>> Compute().precision
+        'fp32'
+    """
+
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    channels_last: bool = True
+    compile: bool | Literal["auto"] = False
+    cuda_graphs: bool = True
+    recompute: bool = False
+    sync_batchnorm: bool = False
+    plain: bool = False
+    checkpoint_minutes: float = 5.0
+    checkpoint_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least(self, checkpoint_minutes=0, checkpoint_steps=1)
+        if self.compile is True and self.recompute:
+            raise UserError("compile and recompute do not go together: set one of them to false")
+
+    @property
+    def levers(self) -> Levers:
+        """What is computed with: `plain` has the last word, and "auto" that nothing has settled is off.
+
+        Example:
+            >>> Compute(plain=True, precision="bf16").levers.precision
+            'fp32'
+        """
+        if self.plain:
+            return Levers(precision="fp32", channels_last=False, compile=False, cuda_graphs=False)
+        precision: Literal["fp32", "bf16"] = "fp32" if self.precision == "auto" else self.precision
+        more = {"channels_last": self.channels_last, "compile": self.compile is True, "cuda_graphs": self.cuda_graphs}
+        return Levers(precision=precision, **more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How the finished model is judged, on the test set.
+
+    Args:
+        attacks: clean, fgsm, pgd-K, pgd-K-R (R restarts), cw-K, autoattack and its parts, autoattack-quick.
+        threat: the threat model; the objective's by default.
+        n: images, the first of the test set; all by default.
+        batch_size: images at a time.
+
+    Example:
+        >>> Evaluation().attacks
+        ('clean', 'pgd-20', 'cw-20')
+    """
+
+    attacks: tuple[str, ...] = ("clean", "pgd-20", "cw-20")
+    threat: Threat | None = None
+    n: int | None = None
+    batch_size: int = 500
+
+    def __post_init__(self) -> None:
+        _at_least(self, n=1, batch_size=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that decides what a training run computes.
+
+    Args:
+        name: what the run is called; its folder is named after it, unless --run-dir is given.
+        seed: of weights, order, augmentation and random starts.
+        data: the images.
+        model: the architecture.
+        objective: the training method.
+        optimisation: how weights are updated.
+        validation: how the run is judged while it trains.
+        guards: what is watched.
+        compute: where it is computed.
+        evaluation: how the result is judged.
+
+    Example:
+        >>> Run(name="mine", optimisation=Optimisation(epochs=2)).objective.name
+        'uiat'
+    """
+
+    name: str = "run"
+    seed: int = 0
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    objective: AnyObjective = field(default_factory=UIAT)
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    validation: Validation = field(default_factory=Validation)
+    guards: Guards = field(default_factory=Guards)
+    compute: Compute = field(default_factory=Compute)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    @property
+    def threat(self) -> Threat | None:
+        """The threat model the run is judged under."""
+        return self.evaluation.threat or self.objective.threat
+
+
+def is_code(run: Run) -> bool:
+    """Whether the run's model is built by the user's own Python code.
+
+    Example:
+        >>> is_code(Run())
+        False
+    """
+    return ":" in run.model.name and not run.model.name.startswith("timm:")

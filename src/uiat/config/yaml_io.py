@@ -1,0 +1,274 @@
+"""Runs as text: nested dictionaries, YAML, and dotted overrides, with errors that name the field."""
+
+import dataclasses
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from uiat.config import yaml_io
+from uiat.config.schema import Model, Run
+from uiat.errors import UserError, nearest
+
+# The field whose value says which of several classes a mapping describes.
+_TAGS = ("name", "kind", "norm")
+# What survives a switch of class; everything else takes the new class's default.
+_KEPT = {"label_smoothing", "radius", "regulariser", "regulariser_weight"}
+_BUDGET = ("threat", "step_size", "steps", "batchnorm")
+_FRACTIONS = ("epsilon", "radius", "step_size")
+
+
+def _members(hint: Any) -> list[type]:
+    """The dataclasses that a field of this type may hold."""
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return [option for option in options if dataclasses.is_dataclass(option) and isinstance(option, type)]
+
+
+def _tag(classes: list[type]) -> str:
+    names = {f.name for f in dataclasses.fields(classes[0])}
+    return next(tag for tag in reversed(_TAGS) if tag in names)
+
+
+def _tags(classes: list[type]) -> dict[str, type]:
+    tag = _tag(classes)
+    return {str(next(f.default for f in dataclasses.fields(c) if f.name == tag)): c for c in classes}
+
+
+def _choose(classes: list[type], value: dict[str, Any], path: str) -> type:
+    if len(classes) == 1:
+        return classes[0]
+    tag, known = _tag(classes), _tags(classes)
+    chosen = value.get(tag)
+    if chosen not in known:
+        raise nearest(f"{path}.{tag}", str(chosen), known)
+    return known[chosen]
+
+
+def build(kind: type, value: Any, path: str = "") -> Any:
+    """A dataclass from nested dictionaries, each leaf checked against its type.
+
+    Raises:
+        UserError: an unknown field or a value of the wrong type, named by its dotted path.
+
+    Example:
+        >>> build(Run, {"name": "mine", "optimisation": {"epochs": 3}}).optimisation.epochs
+        3
+    """
+    if not isinstance(value, dict):
+        raise UserError(f"{path or 'a run'} must be a mapping of fields, not {value!r}")
+    hints = get_type_hints(kind)
+    known = {f.name for f in dataclasses.fields(kind)}
+    arguments = {}
+    for name, item in value.items():
+        here = f"{path}.{name}" if path else str(name)
+        if name not in known:
+            raise nearest("field", here, [f"{path}.{k}" if path else k for k in known])
+        classes = _members(hints[name])
+        if classes and item is not None:
+            arguments[name] = build(_choose(classes, item, here), item, here) if isinstance(item, dict) else item
+        if name not in arguments:
+            arguments[name] = _leaf(hints[name], item, here)
+        elif not isinstance(item, dict):
+            raise UserError(f"{here} must be a mapping of fields, not {item!r}")
+    fields = dataclasses.fields(kind)
+    required = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
+    if required - arguments.keys():
+        raise UserError(f"{path or 'a run'} needs {' and '.join(sorted(required - arguments.keys()))}")
+    try:
+        return kind(**arguments)
+    except UserError as error:
+        raise UserError(f"{path}: {error}" if path else str(error)) from None
+
+
+def _leaf(hint: Any, value: Any, path: str) -> Any:
+    if get_origin(hint) is tuple and isinstance(value, str):  # as on the command line: clean,pgd-20
+        value = [item.strip() for item in value.split(",")]
+    elif get_origin(hint) is tuple and type(value) in (int, float):  # one milestone, say
+        value = [value]
+    if hint in (str, str | None) and type(value) in (int, float):  # YAML reads a name such as 2024 as a number
+        value = str(value)
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        # Of a union, each member has its own.
+        reason = " or ".join(e["msg"].removeprefix("Input should be ") for e in error.errors())
+        if get_origin(hint) is Literal:
+            raise nearest(path, str(value), map(str, get_args(hint))) from None
+        raise UserError(f"{path} should be {reason}, not {value!r}") from None
+
+
+def to_dict(config: Any) -> Any:
+    """Nested dictionaries of a run, radii and steps written as fractions of 255 where they are ones.
+
+    Example:
+        >>> to_dict(Run())["objective"]["attack"]["threat"]
+        {'epsilon': '8/255', 'norm': 'Linf'}
+    """
+    if dataclasses.is_dataclass(config):
+        pairs = ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
+        return {n: _fraction(v) if n in _FRACTIONS else to_dict(v) for n, v in pairs}
+    return list(config) if isinstance(config, tuple) else config
+
+
+def _fraction(value: float) -> float | str:
+    pixels = round(value * 255)
+    return f"{pixels}/255" if pixels / 255 == value else value
+
+
+def dump(run: Run) -> str:
+    """The run as YAML.
+
+    Example:
+        >>> load(dump(Run())) == Run()
+        True
+    """
+    return str(yaml.safe_dump(to_dict(run), sort_keys=False))
+
+
+def load(text: str, *, source: str = "the configuration") -> Run:
+    """A run from YAML; fields that are left out have their defaults.
+
+    Raises:
+        UserError: not YAML, or an unknown field, or a value of the wrong type.
+
+    Example:
+        >>> load("name: mine").name
+        'mine'
+    """
+    run: Run = build(Run, parse(text, source=source))
+    return run
+
+
+def parse(text: str, *, source: str) -> Any:
+    """What a YAML text holds; an empty one holds no fields.
+
+    Example:
+        >>> parse("seed: 3", source="the configuration")
+        {'seed': 3}
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+    return {} if value is None else value
+
+
+def override(run: Run, assignments: Iterable[tuple[str, str]]) -> Run:
+    """The run with fields replaced: ("objective.weight", "2") sets run.objective.weight.
+
+    Replacing the field that names a class (objective.name, objective.inverse.kind, ...norm) switches to that class's
+    defaults and keeps what means the same in both: the threat model, the attack's budget, radii, regularisers.
+
+    Raises:
+        UserError: an unknown field or a value of the wrong type.
+
+    Example:
+        >>> override(Run(), [("objective.inverse.radius", "8/255")]).objective.inverse.radius == 8 / 255
+        True
+        >>> override(Run(), [("objective.name", "trades")]).objective.name
+        'trades'
+    """
+    tree = to_dict(run)
+    for path, text in assignments:
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        _assign(tree, path.split("."), value, path)
+    result: Run = build(Run, tree)
+    return result
+
+
+def _assign(tree: dict[str, Any], keys: list[str], value: Any, path: str) -> None:
+    kind: type = Run
+    for depth, key in enumerate(keys[:-1]):
+        here = ".".join(keys[: depth + 1])
+        if key not in tree:
+            raise nearest("field", here, [".".join([*keys[:depth], k]) for k in tree])
+        classes = _members(get_type_hints(kind)[key])
+        if not classes:
+            raise UserError(f"{here} has no fields: cannot set {path}")
+        if tree[key] is None:
+            tree[key] = {_tag(classes): value if keys[-1] == _tag(classes) else next(iter(_tags(classes)))}
+        switches = depth == len(keys) - 2 and len(classes) > 1 and keys[-1] == _tag(classes)
+        if switches and value != tree[key][keys[-1]]:
+            tree[key] = _switched(tree[key], _choose(classes, {keys[-1]: value}, here))
+        tree, kind = tree[key], _choose(classes, tree[key], here)
+    if keys[-1] not in {f.name for f in dataclasses.fields(kind)}:
+        raise nearest("field", path, [".".join([*keys[:-1], f.name]) for f in dataclasses.fields(kind)])
+    if path == "model.name" and value != tree["name"]:  # another architecture: its own width and activation
+        tree.clear()
+        tree.update(to_dict(Model()))
+    tree[keys[-1]] = value
+
+
+def _switched(old: dict[str, Any], new: type) -> dict[str, Any]:
+    """Defaults of another class, with what means the same in both kept: the threat, the attack's budget, radii."""
+    names = {f.name for f in dataclasses.fields(new)}
+    if "epsilon" in names:
+        return dict(old)  # a threat model is its radius, which is checked when the run is built
+    tree: dict[str, Any] = to_dict(new())
+    for key in _KEPT & names & old.keys():
+        tree[key] = old[key]
+    if "attack" in tree and "attack" in old:
+        tree["attack"] |= {key: old["attack"][key] for key in _BUDGET}
+    return tree
+
+
+def describe(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Every field of a run as (dotted path, value, what it is), read from the classes' own docstrings.
+
+    Example:
+        >>> [row[0] for row in describe(Run())][:3]
+        ['name', 'seed', 'data.name']
+    """
+    documented = _arguments(type(config).__doc__ or "")
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from describe(value, f"{prefix}{f.name}.")
+        else:
+            shown = _fraction(value) if f.name in _FRACTIONS else to_dict(value)
+            yield f"{prefix}{f.name}", shown, documented.get(f.name, "which class the fields are of")
+
+
+def _arguments(doc: str) -> dict[str, str]:
+    """The `Args:` section of a docstring, by name."""
+    result: dict[str, str] = {}
+    name = None
+    inside = False
+    for line in doc.splitlines():
+        indent, text = len(line) - len(line.lstrip()), line.strip()
+        if text == "Args:":
+            inside = True
+        elif inside and text and indent <= 4:
+            break
+        elif inside and indent == 8 and ":" in text:
+            name, _, first = text.partition(":")
+            result[name] = first.strip()
+        elif inside and name and text:
+            result[name] += f" {text}"
+    return result
+
+
+def difference(run: Run, base: Run) -> str:
+    """What a run has that the base has not, in what decides its weights; "" for a run that differs in its seed alone.
+
+    Example:
+        >>> from uiat import override
+        >>> difference(override(Run(), [("objective.weight", "1"), ("seed", "3")]), Run())
+        'objective.weight=1.0'
+    """
+    if run.objective.name != base.objective.name:
+        return run.objective.name
+    now, then = (dict(_described(r)) for r in (run, base))
+    missing = [f"no {path}" for path in then if path not in now]
+    changed = [f"{path}={value}" for path, value in now.items() if path not in then or then[path] != value]
+    return ", ".join(changed or missing)
+
+
+def _described(run: Run) -> list[tuple[str, object]]:
+    free = ("name", "seed", "data.root", "data.workers", "compute.", "guards.", "evaluation.")
+    return [(path, value) for path, value, _ in yaml_io.describe(run) if not path.startswith(free)]

@@ -1,0 +1,133 @@
+"""The accuracy of a model under common corruptions."""
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from uiat.errors import UserError
+from uiat.evaluation.corruptions.kinds import KINDS, SEVERITIES, check_kinds, corrupt, strengths
+from uiat.evaluation.engine.plan import checked
+from uiat.evaluation.engine.search_runner import misclassified
+from uiat.evaluation.evaluator import Progress
+from uiat.models.inspect import device_of
+from uiat.models.modes import crafting
+from uiat.system.environment import environment
+
+
+@dataclass(frozen=True)
+class CorruptionResult:
+    """What was measured under common corruptions, on how many images.
+
+    Args:
+        n: images.
+        strengths: which published set of strengths, "CIFAR-10-C" or "ImageNet-C".
+        clean: share of the images classified correctly as they are.
+        accuracy: the same for every kind and severity.
+        seconds: time of each kind.
+        seed: of the random numbers.
+        environment: versions and hardware.
+
+    Example:
+        >>> CorruptionResult(2, "CIFAR-10-C", 1.0, {"fog": {1: 1.0, 5: 0.0}, "snow": {1: 1.0, 5: 0.5}}, {}, 0).mean
+        0.625
+    """
+
+    n: int
+    strengths: str
+    clean: float
+    accuracy: dict[str, dict[int, float]]
+    seconds: dict[str, float]
+    seed: int
+    environment: dict[str, Any] = field(default_factory=environment)
+
+    @property
+    def by_kind(self) -> dict[str, float]:
+        """The mean over the severities of each kind."""
+        return {kind: sum(shares.values()) / len(shares) for kind, shares in self.accuracy.items()}
+
+    @property
+    def mean(self) -> float:
+        """The mean over kinds and severities, one minus which is the mean corruption error, not normalised."""
+        return sum(self.by_kind.values()) / len(self.by_kind)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with the means.
+
+        Example:
+            >>> CorruptionResult(2, "CIFAR-10-C", 1.0, {"fog": {1: 1.0, 5: 0.0}}, {}, 0).to_json()["accuracy"]
+            {'fog': {'1': 1.0, '5': 0.0}}
+        """
+        accuracy = {kind: {str(s): share for s, share in shares.items()} for kind, shares in self.accuracy.items()}
+        return vars(self) | {"accuracy": accuracy, "by_kind": self.by_kind, "mean": self.mean}
+
+
+def corruption_accuracy(
+    model: nn.Module,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, "n"],
+    *,
+    kinds: Sequence[str] = KINDS,
+    severities: Sequence[int] = SEVERITIES,
+    batch_size: int = 500,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> CorruptionResult:
+    """Accuracy of a model, in eval mode, on images under common corruptions, made as they are needed.
+
+    Args:
+        model: maps images in [0, 1] to logits (n, k).
+        x: images, floats in [0, 1].
+        y: labels, int64.
+        kinds: some of `KINDS`; all fifteen by default.
+        severities: some of 1 to 5; all by default.
+        batch_size: images at a time; the corrupted images do not depend on it.
+        seed: of the random numbers.
+        progress: called after every batch with the kind, how many images are done and of how many.
+
+    Raises:
+        UserError: an unknown kind or severity, images or labels that do not fit, a model that does not return logits.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        >>> result = corruption_accuracy(model, torch.rand(6, 1, 8, 8), torch.arange(6) % 2, kinds=["fog", "contrast"])
+        >>> {kind: len(shares) for kind, shares in result.accuracy.items()}
+        {'fog': 5, 'contrast': 5}
+    """
+    kinds, severities = _several(kinds, "kinds"), _several(severities, "severities")
+    check_kinds(kinds, severities)
+    checked(model, x, y, batch_size=batch_size)
+    device = device_of(model)
+    parts = torch.arange(len(x)).split(batch_size)
+    clean = sum(_right(model, x[part].to(device), y[part]) for part in parts) / len(x)
+    accuracy, seconds = {}, {}
+    for kind in kinds:
+        start, right = time.perf_counter(), dict.fromkeys(severities, 0)
+        for done, (severity, part) in enumerate(itertools.product(severities, parts)):
+            images = corrupt(x[part].to(device), kind, severity, seed=seed, index=part)
+            right[severity] += _right(model, images, y[part])
+            if progress is not None:
+                progress(kind, done + 1, len(severities) * len(parts))
+        accuracy[kind] = {severity: count / len(x) for severity, count in right.items()}
+        seconds[kind] = time.perf_counter() - start
+    return CorruptionResult(len(x), strengths(*x.shape[2:])[0], clean, accuracy, seconds, seed)
+
+
+def _several(values: Sequence[Any], name: str) -> list[Any]:
+    """Each once, at least one."""
+    if isinstance(values, str):
+        raise UserError(f"{name} must be a list, such as {values.split(',')}, not the text {values!r}")
+    if len(values) == 0:
+        raise UserError(f"{name} must name at least one")
+    return list(dict.fromkeys(values))
+
+
+def _right(model: nn.Module, x: Tensor, y: Tensor) -> int:
+    """How many images are classified correctly."""
+    with torch.no_grad(), crafting(model):
+        return len(x) - int(misclassified(model(x), y.to(x.device)).sum())

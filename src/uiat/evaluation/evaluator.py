@@ -1,0 +1,322 @@
+"""Evaluate a model under named attacks, and check whether the result is to be believed."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from uiat.attacks import PGD, Search
+from uiat.evaluation.engine.aggregate import collected
+from uiat.evaluation.engine.outcomes import Tally
+from uiat.evaluation.engine.plan import Plan, Stage, budgets, checked, feasible, planned, work
+from uiat.evaluation.engine.search_runner import Room, State
+from uiat.evaluation.engine.stage import Subject, Told, attacked, judging, natural
+from uiat.evaluation.engine.state_file import Keeper, fingerprint
+from uiat.evaluation.result import EvaluationResult
+from uiat.evaluation.selfcheck import examine, verdict
+from uiat.models.inspect import device_of
+from uiat.speed.fast_copy import batch_for, prepare
+from uiat.system.distributed import Share, share
+from uiat.threat import Threat
+
+logger = logging.getLogger("uiat")
+# (attack, images or iterations done, of how many), called after every batch or round.
+Progress = Callable[[str, int, int], None]
+# (stage, accuracy in the worst case at most), called after every batch or round.
+Bound = Callable[[str, float], None]
+EXAMPLES = 16  # images that a faster form of the model has to agree on
+
+
+def run_attacks(
+    model: nn.Module,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, "n"],
+    *,
+    threat: Threat,
+    attacks: Sequence[str] = ("clean", "pgd-20", "cw-20"),
+    batch_size: int = 500,
+    seed: int = 0,
+    progress: Progress | None = None,
+    bound: Bound | None = None,
+    state: Path | None = None,
+    resume: bool = False,
+    save_minutes: float = 5.0,
+    keep_examples: bool = False,
+    transfer: nn.Module | None = None,
+) -> EvaluationResult:
+    """Accuracy of a model on images, under each attack by name and in the worst case over them.
+
+    An image misclassified as it is counts as broken under every attack and is not attacked. Otherwise an image counts
+    as broken by an attack when the model, in eval mode, misclassifies the attack's example (in the ball, in [0, 1]).
+    Of a model without a gradient, the accuracy under attacks that need one is not in the result, and a warning says so.
+
+    Where `torch.distributed` is initialised, as under `torchrun`, each process takes every world_size-th image, and
+    all return the same result, which is that of one process.
+
+    Args:
+        model: maps images in [0, 1] to logits (n, k).
+        x: images, floats in [0, 1], on the model's device or moved there batch by batch.
+        y: labels, int64.
+        threat: the threat model.
+        attacks: names, see `attack`; "clean" is always measured.
+        batch_size: images at a time, at most: on a CPU fewer where that is faster, and half as many where memory runs
+            out; the result says how many.
+        seed: of the random numbers; each image has its own, so that neither the batch size nor the other attacks asked
+            for play a part in its verdict.
+        progress: called after every batch or round.
+        bound: told of the accuracy in the worst case so far.
+        state: a file that is written after each attack and every few minutes inside one (with several processes, one
+            of each). It stays when the evaluation ends: delete it once the result is kept.
+        resume: go on from that file, to the result that the evaluation would have had, in any number of processes.
+        save_minutes: between two writes inside an attack.
+        keep_examples: keep the adversarial examples, in the result and in the file.
+        transfer: a second model, on the same device; adds the attack "transfer", whose examples are made on it.
+
+    Raises:
+        UserError: an unknown attack, images or labels that do not fit, a model that does not return logits, a state
+            file that is in the way, or that is damaged or belongs to another evaluation.
+
+    Example:
+        >>> import torch
+        >>> from uiat.threat import Linf
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> result = evaluate(model, torch.rand(8, 1, 2, 2), torch.arange(8) % 2, threat=Linf(0.1), attacks=["fgsm"])
+        >>> result.accuracy["worst"] == result.accuracy["fgsm"]
+        True
+    """
+    plan = planned(attacks, threat, transfer)
+    classes = checked(model, x, y, batch_size=batch_size, transfer=transfer)
+    plan, unable = feasible(plan, model, x)
+    part = share()
+    facts = {
+        "threat": f"{threat.norm}:{float(threat.epsilon)!r}",
+        "attacks": budgets(plan),
+        "order": list(plan),
+        "seed": seed,
+    }
+    belongs = fingerprint(model, x, y, transfer=transfer, examples=keep_examples, **facts)
+    keeper = Keeper(state, belongs, save_minutes, share=part)
+    index = part.index(len(x))
+    with judging(model):
+        example = x[:4].to(device_of(model))
+        room = Room(batch_for(model, example, at_most=batch_size))
+        subject = Subject(model, x[index], y[index], index, classes, room, seed, prepare(model, example))
+        judge = _Judge(subject, part, keeper, len(x), progress, bound)
+        judge.run(plan, resume=resume, keep_examples=keep_examples)
+    found = collected(judge.tally, part, y, threat=threat, seed=seed, plan=plan, classes=classes, unable=unable)
+    if part.first and len(found.accuracy) > 2:  # in the words of the reference, as after each stage
+        logger.info("robust accuracy: %.2f%%", 100 * found.accuracy["worst"])
+    return replace(found, batch_size=min(part.gather(room.size)), processes=part.size)
+
+
+@dataclass
+class _Judge:
+    """An evaluation under way in this process."""
+
+    subject: Subject
+    share: Share
+    keeper: Keeper
+    n: int
+    progress: Progress | None
+    bound: Bound | None
+    tally: Tally = field(init=False)
+    inside: State | None = field(default=None, init=False)
+
+    def run(self, plan: Plan, *, resume: bool, keep_examples: bool) -> None:
+        """All of a plan. No process writes before all have read, and nothing is removed before all have written."""
+        held = self.share.agree(lambda: self.keeper.open(resume=resume))
+        self.share.agree(lambda: self.begin(held, keep_examples=keep_examples))
+        self.keeper.clear()
+        for name, parts in plan.items():
+            self.measure(name, parts)
+
+    def begin(self, held: tuple[Tally, State | None] | None, *, keep_examples: bool) -> None:
+        """From a state, or from the start; a file that cannot be written is refused before the work."""
+        if held is not None:
+            self.tally, self.inside = held
+        else:
+            examples = self.subject.x.detach().to("cpu", copy=True) if keep_examples else None
+            self.tally = Tally(self.subject.index, examples=examples)
+        self.keeper.save(self.tally, self.inside)
+        if (limit := self.tally.limit) is not None:
+            self.subject.room.size = min(self.subject.room.size, limit)
+
+    def measure(self, name: str, parts: Sequence[Stage]) -> None:
+        """All stages of a named attack that are still to do, and what there is to say after each.
+
+        What an image's verdict under a stage is, is known from another named attack with the same one.
+        """
+        for at, (stage, settings) in enumerate(parts):
+            if stage not in self.tally.after.get(name, {}):
+                self._run(name, stage, settings, told=self._told(name, parts, at))
+                self.keeper.save(self.tally)
+            self._announce(name, stage)
+
+    def _run(self, name: str, stage: str, settings: PGD | Search | None, *, told: Told) -> None:
+        subject, tally = self.subject, self.tally
+        subject.lap()
+        if settings is None:
+            found = subject.x
+            right, tally.confidence = natural(subject, told=told)
+        else:
+            among, (saved, self.inside) = tally.right.get(name, tally.right["clean"]), (self.inside, None)
+            fresh, held = among & (tally.verdicts(stage) < 0), among & (tally.verdicts(stage) > 0)
+            right, found = attacked(
+                subject,
+                stage,
+                settings,
+                fresh,
+                told=lambda done, total, right: told(done, total, right + int(held.sum())),
+                saver=partial(self._save, name, stage),
+                saved=saved,
+            )
+            tally.learn(stage, fresh, right)
+            right = right | held
+        self._count(name, stage)
+        tally.note(name, stage, right, found)
+
+    def _save(self, name: str, stage: str, snapshot: Callable[[], State]) -> None:
+        if self.keeper.due():
+            self._count(name, stage)
+            self.keeper.save(self.tally, snapshot())
+
+    def _count(self, name: str, stage: str) -> None:
+        self.tally.spend(name, stage, self.subject.lap())
+        if self.subject.room.halved:
+            self.tally.limit = self.subject.room.size
+
+    def _told(self, name: str, parts: Sequence[Stage], at: int) -> Told:
+        """Progress of a stage as progress of the named attack that it belongs to, and the bound."""
+        sizes = [work(settings, self.subject.classes) for _, settings in parts]
+        images, standing = max(len(self.subject.x), 1), int(self.tally.standing.sum())
+
+        def told(done: int, total: int, right: int) -> None:
+            if self.share.rank == 0 and self.bound is not None:
+                self.bound(parts[at][0], min(right, standing) / images)
+            if self.share.rank == 0 and self.progress is not None:
+                if len(parts) > 1:
+                    share = done / total if total else 1.0
+                    done, total = sum(sizes[:at]) + int(share * sizes[at]), sum(sizes)
+                self.progress(name, done, total)
+
+        return told
+
+    def _announce(self, name: str, stage: str) -> None:
+        """After a stage: what it left, of all images. Waits for the other processes."""
+        spent = sum(cost["seconds"] for costs in self.tally.spent.values() for cost in costs.values())
+        everyone = self.share.gather((self.tally.after[name][stage], spent))
+        if self.share.rank != 0:
+            return
+        right, standing = (sum(counts[i] for counts, _ in everyone) / self.n for i in range(2))
+        if name == "clean":
+            logger.info("initial accuracy: %.2f%%", 100 * right)
+        else:
+            # In the words of the reference implementation, which people's scripts look for.
+            seconds = max(seconds for _, seconds in everyone)
+            logger.info("robust accuracy after %s: %.2f%% (total time %.1f s)", stage.upper(), 100 * right, seconds)
+        logger.info("in the worst case so far, after %s: at most %.2f%%", stage, 100 * standing)
+        if self.bound is not None:
+            self.bound(stage, standing)
+
+
+CHECKS = "self-checks"  # as progress names them
+
+
+def evaluate(
+    model: nn.Module,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, "n"],
+    *,
+    threat: Threat,
+    attacks: Sequence[str] = ("clean", "pgd-20", "cw-20"),
+    batch_size: int = 500,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+    bound: Callable[[str, float], None] | None = None,
+    state: Path | None = None,
+    resume: bool = False,
+    keep_examples: bool = False,
+    transfer: nn.Module | None = None,
+    selfchecks: bool = True,
+) -> EvaluationResult:
+    """Accuracy of a model on images under each attack by name, in the worst case over them, and whether to believe it.
+
+    An image misclassified as it is counts as broken under every attack. Otherwise it counts as broken by an attack when
+    the model, in eval mode, misclassifies the attack's example (in the ball, in [0, 1]). Of a model without a gradient,
+    the accuracy under attacks that need one is not in the result: a warning names them, and the verdict says why. Under
+    `torchrun` each process takes its share of the images, and all return the same result.
+
+    Args:
+        model: maps images in [0, 1] to logits (n, k).
+        x: images, floats in [0, 1], on the model's device or moved there batch by batch.
+        y: labels, int64.
+        threat: the threat model.
+        attacks: names, see `uiat.evaluation.attack`, such as "autoattack"; "clean" is always measured.
+        batch_size: images at a time, at most: on a CPU fewer where that is faster, and half as many where memory runs
+            out; the result says how many.
+        seed: of the random numbers; each image has its own, whatever the batch size and the number of processes.
+        progress: called after every batch or round with (attack, images or iterations done, of how many).
+        bound: likewise with (stage, accuracy in the worst case at most).
+        state: a file that is written after each attack and every few minutes inside one; delete it in the end.
+        resume: go on from that file, to the result that the evaluation would have had.
+        keep_examples: keep the adversarial examples in the result.
+        transfer: a second model; adds the attack "transfer", with examples made on that model.
+        selfchecks: look for what makes a robust accuracy look higher than it is (`uiat.evaluation.examine`) and put the
+            verdict into the result; costs less than a thousand forward passes on each of 128 images. Without an attack
+            nothing is claimed, and nothing is checked.
+
+    Raises:
+        UserError: an unknown attack, images or labels that do not fit, a model that does not return logits, a state
+            file that is in the way, damaged, or of another evaluation, a second model with other classes.
+
+    Example:
+        >>> import torch
+        >>> from uiat import Linf
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> result = evaluate(model, torch.rand(8, 1, 2, 2), torch.arange(8) % 2, threat=Linf(0.1), attacks=["fgsm"])
+        >>> result.accuracy["worst"] == result.accuracy["fgsm"], len(result.intervals["worst"])
+        (True, 2)
+        >>> "8 images" in result.verdict
+        True
+    """
+    result = run_attacks(
+        model,
+        x,
+        y,
+        threat=threat,
+        attacks=attacks,
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+        bound=bound,
+        state=state,
+        resume=resume,
+        keep_examples=keep_examples,
+        transfer=transfer,
+    )
+    if selfchecks and (transfer is not None or set(attacks) - {"clean"}):
+        return replace(result, verdict=_verdict(model, x, y, threat, result, transfer, progress))
+    return result
+
+
+def _verdict(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    result: EvaluationResult,
+    transfer: nn.Module | None,
+    progress: Callable[[str, int, int], None] | None,
+) -> str:
+    """Of the self-checks; the first of several processes makes them for all."""
+    part, said = share(), ""
+    if part.rank == 0:
+        told = progress or (lambda name, done, total: None)
+        told(CHECKS, 0, 1)
+        said = verdict(examine(model, x, y, threat=threat, result=result, transfer=transfer, seed=result.seed))
+        told(CHECKS, 1, 1)
+    return part.gather(said)[0]

@@ -1,0 +1,134 @@
+"""What an evaluation has to say, and the statistics in it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from statistics import NormalDist
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from uiat.system.environment import environment
+
+BINS = 15  # of the expected calibration error, as in Guo et al. (2017)
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What was measured, on how many images, under which threat model, with what.
+
+    Args:
+        threat: as "Linf:0.0313725".
+        n: images.
+        accuracy: share of images still right, for each attack and in the "worst" case over all of them.
+        seconds: time of each attack; with several processes, of the slowest.
+        broken_by: per example, the first attack that broke it, an ensemble's by the stage; "" for one that stands.
+        seed: of the random starts.
+        environment: versions and hardware.
+        stages: for each ensemble, the accuracy after each of its attacks.
+        passes: for each stage, the images that went "forward" through the model and "backward" to its input.
+        stage_seconds: time of each stage.
+        intervals: for each accuracy, the 95 % interval (Wilson 1927) for images of the same kind.
+        per_class: for each accuracy, that of each class; None for a class of which there is no image.
+        calibration: "ece", the expected calibration error on the images as they are, and its "bins".
+        budgets: settings of each stage.
+        warnings: what a reader should know, such as memory that ran out.
+        verdict: of the self-checks, where they were run.
+        batch_size: images that went through the model at once, in the end: at most as many as were asked for.
+        processes: how many shared the images.
+        examples: for each image the adversarial example that broke it, or itself; where they were asked for.
+
+    Example:
+        >>> EvaluationResult("Linf:0.1", 2, {"clean": 1.0, "worst": 0.5}, {"clean": 0.1}, ["", "fgsm"], 0).accuracy[
+        ...     "worst"
+        ... ]
+        0.5
+    """
+
+    threat: str
+    n: int
+    accuracy: dict[str, float]
+    seconds: dict[str, float]
+    broken_by: list[str]
+    seed: int
+    environment: dict[str, Any] = field(default_factory=environment)
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    passes: dict[str, dict[str, int]] = field(default_factory=dict)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, list[float]] = field(default_factory=dict)
+    per_class: dict[str, list[float | None]] = field(default_factory=dict)
+    calibration: dict[str, float | int] = field(default_factory=dict)
+    budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    verdict: str = ""
+    batch_size: int | None = None
+    processes: int = 1
+    examples: Tensor | None = field(default=None, repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, in the order of the fields; the examples are no part of it."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "examples"}
+
+
+def wilson(successes: int, n: int, *, confidence: float = 0.95) -> list[float]:
+    """The interval for a share of which `successes` of n were seen (Wilson 1927); [0, 1] where n is 0.
+
+    Example:
+        >>> [round(edge, 4) for edge in wilson(8, 10)]
+        [0.4902, 0.9433]
+    """
+    if n == 0:
+        return [0.0, 1.0]
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    # The edges are 0 and 1 exactly where nothing or everything was seen, which rounding would miss.
+    return [0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half]
+
+
+def by_class(right: Bool[Tensor, "n"], y: Int[Tensor, "n"], *, classes: int) -> list[float | None]:
+    """Accuracy of each class; None where there is no image of it.
+
+    Example:
+        >>> by_class(torch.tensor([True, False, True]), torch.tensor([0, 0, 2]), classes=3)
+        [0.5, None, 1.0]
+    """
+    total = torch.bincount(y, minlength=classes).tolist()
+    hits = torch.bincount(y[right], minlength=classes).tolist()
+    return [hit / count if count else None for hit, count in zip(hits, total, strict=True)]
+
+
+def calibration_error(confidence: Float[Tensor, "n"], right: Bool[Tensor, "n"], *, bins: int = BINS) -> float:
+    """Expected calibration error (Naeini et al. 2015): |accuracy - confidence| of each bin, weighted by its images.
+
+    Args:
+        confidence: probability of the predicted class.
+        right: whether the prediction is right.
+        bins: of equal width over (0, 1]; each holds its upper edge.
+
+    Example:
+        >>> calibration_error(torch.tensor([0.9, 0.9, 0.6]), torch.tensor([True, False, True]), bins=2)
+        0.133
+    """
+    if len(confidence) == 0:
+        return 0.0
+    confidence = confidence.double()
+    number = ((confidence * bins).ceil() - 1).clamp(0, bins - 1).long()
+    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, number, right.double() - confidence)
+    return (gaps.abs().sum() / len(confidence)).item()
+
+
+def added(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Sums by name.
+
+    Example:
+        >>> added([{"forward": 2}, {"forward": 3, "backward": 1}])
+        {'forward': 5, 'backward': 1}
+    """
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = total.get(name, 0) + value
+    return total

@@ -1,0 +1,180 @@
+"""Run an evaluation and write evaluation.json."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uiat.data import as_float
+from uiat.errors import Stopped, UserError
+from uiat.evaluation import EvaluationResult, evaluator
+from uiat.evaluation.listener import EvaluationListener, Silent
+from uiat.evaluation.robustbench import entry
+from uiat.experiments import extras
+from uiat.experiments.target import Asked, Subject
+from uiat.system.atomic_files import write_bytes, write_json, write_tensors
+from uiat.system.distributed import Share
+
+FILE, STATE = "evaluation.json", "evaluation-state.safetensors"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The result of an evaluation and of its extra measurements, by their names in evaluation.json."""
+
+    result: EvaluationResult
+    extras: Mapping[str, Any]
+
+
+def run(asked: Asked, what: Subject) -> EvaluationResult:
+    """Evaluate in this process alone and write the files, without a word; for runs of a grid."""
+    measured = measure(asked, what, Share(), Silent())
+    for _ in write(asked, what, measured):
+        pass
+    remove_state(what.folder, Share())
+    return measured.result
+
+
+def measure(asked: Asked, what: Subject, rank: Share, listener: EvaluationListener) -> Measured:
+    """Run the attacks and the extra measurements that are asked for; nothing is written but the state file.
+
+    Raises:
+        Stopped: Ctrl-C, with a state file to resume from.
+        UserError: what `uiat.evaluate` refuses; a folder that cannot be made.
+    """
+    state = None if what.folder is None else _make_folder(what.folder) / STATE
+    images = as_float(what.images.images)
+    result = _attack(asked, what, images, state, listener)
+    listener.close()
+    more = extras.measured(
+        what.further,
+        what.model,
+        images,
+        what.images.labels,
+        batch_size=what.batch_size,
+        seed=asked.seed,
+        progress=listener.progress,
+        first=rank.rank == 0,
+    )
+    return Measured(result, more)
+
+
+def _make_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
+    return folder
+
+
+def _attack(
+    asked: Asked, what: Subject, images: Tensor, state: Path | None, listener: EvaluationListener
+) -> EvaluationResult:
+    try:
+        return evaluator.evaluate(
+            what.model,
+            images,
+            what.images.labels,
+            threat=what.ball,
+            attacks=what.attacks,
+            batch_size=what.batch_size,
+            seed=asked.seed,
+            progress=listener.progress,
+            bound=listener.bound,
+            state=state,
+            resume=asked.resume,
+            keep_examples=asked.save_examples is not None,
+            transfer=what.transfer,
+        )
+    except KeyboardInterrupt:
+        if state is None or not Share.paths(state):
+            raise
+        raise Stopped(f"stopped; the same command with --resume goes on from {state}") from None
+
+
+def write(asked: Asked, what: Subject, measured: Measured) -> Iterator[str]:
+    """Write each of the files, also where another one of them cannot be written; yields a line for each.
+
+    Raises:
+        UserError: the first file that could not be written, once all others are.
+    """
+    result, files = measured.result, list[tuple[Path, Any]]()
+    record = what.record | result.to_json() | dict(measured.extras)
+    if what.folder is not None:
+        if (earlier := _keep(what.folder / FILE)) is not None:
+            yield f"kept: {earlier}, the result that was there"
+        files.append((what.folder / FILE, record))
+    if asked.json is not None:
+        files.append((asked.json, record))
+    if asked.robustbench_json is not None:
+        files.append((asked.robustbench_json, _entry(what, result)))
+    if asked.save_examples is not None:
+        files.append((asked.save_examples, result))
+    failures = []
+    for path, content in files:
+        try:
+            if isinstance(content, EvaluationResult):
+                _write_examples(path, what, content)
+            else:
+                write_json(path, content)
+        except UserError as error:
+            failures.append(error)
+        else:
+            yield f"written: {path}"
+    if failures:
+        raise failures[0]
+
+
+def remove_state(folder: Path | None, rank: Share) -> None:
+    """Delete this process's state file, once all processes are here: not before the result is kept."""
+    rank.gather(None)
+    if folder is not None and (mine := rank.path(folder / STATE)) is not None:
+        with suppress(OSError):
+            mine.unlink(missing_ok=True)
+
+
+def _keep(path: Path) -> Path | None:
+    """Give a result that is in the way of a new one the next free number, as evaluation-1.json."""
+    if not path.is_file():
+        return None
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
+    kept = next(other for other in numbered if not other.exists())
+    write_bytes(kept, path.read_bytes())  # and not renamed: a kill leaves a result under the usual name, too
+    return kept
+
+
+def _entry(what: Subject, result: EvaluationResult) -> dict[str, Any]:
+    facts = what.record
+    footnote = f"On the first {result.n:,} test images."
+    return entry(
+        result, dataset=facts["data"], name=facts.get("run", ""), architecture=facts["model"], footnote=footnote
+    )
+
+
+def _write_examples(path: Path, what: Subject, result: EvaluationResult) -> None:
+    """The adversarial example that broke each image, or the image itself, with labels and what broke it."""
+    assert result.examples is not None  # they were asked for
+    broken = torch.tensor([bool(stage) for stage in result.broken_by])
+    tensors = {"x_adv": result.examples, "y": what.images.labels, "broken": broken}
+    facts = {"kind": "uiat.examples", "threat": result.threat, "seed": result.seed, "broken_by": result.broken_by}
+    write_tensors(path, tensors, {**facts, "data": what.record["data"]})
+
+
+def check_writable(paths: Sequence[Path | None]) -> None:
+    """Refuse files that cannot be written before the work and not after it.
+
+    Example:
+        >>> check_writable([None, Path("missing/a.json")])
+        Traceback (most recent call last):
+        uiat.errors.UserError: cannot write missing/a.json: there is no folder missing
+    """
+    for path in paths:
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+        if path is not None and path.exists() and not path.is_file():
+            raise UserError(f"cannot write {path}: it is not a regular file")

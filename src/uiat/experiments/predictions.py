@@ -1,0 +1,156 @@
+"""Predictions of several runs on the same images, for the report."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from uiat.attacks import PGD
+from uiat.config.schema import Run, is_code
+from uiat.data import ImageSet, as_float, open_data
+from uiat.errors import UserError
+from uiat.evaluation.registry import attack
+from uiat.experiments.target import first_images
+from uiat.inverse import load_inverse
+from uiat.inverse.universal import FILE as INVERSE
+from uiat.models.modes import crafting
+from uiat.report import RunFiles, Sample, Samples
+from uiat.runs import checkpoint
+from uiat.runs.settings import read_run
+from uiat.system.atomic_files import read_tensors
+from uiat.threat import Threat, parse
+from uiat.training.setup import pick_device
+
+ATTACK = "pgd-20"
+HELP_STEPS = 10  # of the inverse attack, for runs without universal perturbations
+# Files of a run folder that hold no examples and need not be opened to know that.
+OTHERS = ("best", "last", "checkpoint", "inverse", "evaluation-state")
+KIND = "uiat.examples"
+
+
+def samples(
+    files: RunFiles,
+    *,
+    images: int,
+    shown: int,
+    root: str | None = None,
+    device: str | None = None,
+    own_code: bool = False,
+) -> Samples:
+    """Let the best weights of a run answer on the first test images.
+
+    Adversarial images are those that `uiat evaluate --save-examples` left in the run folder, or of PGD-20. Inverse ones
+    are made with the run's universal perturbations, or else by PGD that lowers the loss, in half the radius.
+
+    Args:
+        files: of the run.
+        images: how many are answered on, for the confusion under attack.
+        shown: how many are shown, of different classes where there are enough.
+        root: folder of the data sets; that of the run by default.
+        device: that of the run by default.
+        own_code: let the run name Python code that builds the model.
+
+    Raises:
+        UserError: weights or data that are not there or do not fit, no threat model, or code that was not allowed.
+
+    Example:
+        >>> samples(RunFiles(Path("missing-run"), {}), images=5, shown=2)
+        Traceback (most recent call last):
+        uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
+    """
+    run = read_run(files.folder)
+    if is_code(run) and not own_code:
+        raise UserError(f"its model is code, {run.model.name!r}: allow it with --own-code")
+    data = first_images(
+        open_data(run.data.name, "test", root=root or run.data.root, image_size=run.data.image_size), images
+    )
+    where = pick_device(device or run.compute.device)
+    model = checkpoint.load(files.folder, own_code=own_code).to(where).eval()
+    ball = _ball(files, run)
+    x_adv, attacked = _adversarial(files.folder, model, data, ball, where, run.evaluation.batch_size)
+    answers = _answers(model, x_adv.to(where), run.evaluation.batch_size)
+    confusion = torch.zeros(data.num_classes, data.num_classes, dtype=torch.int64)
+    confusion.index_put_(
+        (data.labels, answers.argmax(dim=1)), torch.ones(len(data), dtype=torch.int64), accumulate=True
+    )
+    chosen = _chosen(data.labels, shown)
+    x, y = as_float(data.images)[chosen], data.labels[chosen]
+    x_inv, helped = _inverse(files.folder, model, x.to(where), y.to(where), ball)
+    pictures = {"natural": x, "adversarial": x_adv[chosen].cpu(), "inverse": x_inv.cpu()}
+    said = {kind: _answers(model, z.to(where), len(z) or 1).max(dim=1) for kind, z in pictures.items()}
+    cards = [
+        Sample(
+            index=int(chosen[i]),
+            label=int(y[i]),
+            images={kind: z[i] for kind, z in pictures.items()},
+            predicted={kind: (int(best.indices[i]), float(best.values[i])) for kind, best in said.items()},
+        )
+        for i in range(len(chosen))
+    ]
+    return Samples(data.classes, attacked, helped, cards, confusion.tolist())
+
+
+def _ball(files: RunFiles, run: Run) -> Threat:
+    """That of the evaluation, so that the pictures are of what was judged; otherwise that of the training."""
+    if files.evaluation is not None:
+        return parse(str(files.evaluation["threat"]))
+    if run.threat is None:
+        raise UserError("it was trained without a threat model and not evaluated: there is nothing to attack it with")
+    return run.threat
+
+
+def _adversarial(
+    folder: Path, model: nn.Module, data: ImageSet, ball: Threat, where: torch.device, size: int
+) -> tuple[Tensor, str]:
+    saved = _saved(folder, data, ball)
+    if saved is not None:
+        return saved
+    settings = attack(ATTACK, threat=ball)
+    assert isinstance(settings, PGD)  # as its name says
+    source = torch.Generator(where).manual_seed(0)
+    x = as_float(data.images)
+    return _batched(lambda a, b: settings(model, a, b, generator=source), x, data.labels, where, size), ATTACK.upper()
+
+
+def _saved(folder: Path, data: ImageSet, ball: Threat) -> tuple[Tensor, str] | None:
+    for path in sorted(folder.glob("*.safetensors")):
+        if path.stem in OTHERS:
+            continue
+        tensors, meta = read_tensors(path)
+        same = meta.get("kind") == KIND and meta.get("data") == data.name
+        if not same or parse(str(meta.get("threat"))).norm != ball.norm:
+            continue
+        x_adv, y = tensors.get("x_adv"), tensors.get("y")
+        if x_adv is None or y is None or len(y) < len(data) or x_adv.shape[1:] != data.images.shape[1:]:
+            continue
+        if torch.equal(y[: len(data)], data.labels):
+            return x_adv[: len(data)].float(), f"examples in {path.name}, {meta.get('threat')}"
+    return None
+
+
+def _inverse(folder: Path, model: nn.Module, x: Tensor, y: Tensor, ball: Threat) -> tuple[Tensor, str]:
+    if (folder / INVERSE).is_file():
+        z = load_inverse(folder)
+        return z(x, y), "the universal perturbation of the true class"
+    radius = float(ball.epsilon) / 2
+    step = PGD(threat=type(ball)(radius), step_size=radius / 4, steps=HELP_STEPS, start="none", descend=True)
+    return step(model, x, y), f"PGD-{HELP_STEPS} that lowers the loss, in half the radius"
+
+
+def _batched(f: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, where: torch.device, size: int) -> Tensor:
+    pairs = zip(x.split(size), y.split(size), strict=True)
+    return torch.cat([f(a.to(where), b.to(where)).detach().cpu() for a, b in pairs])
+
+
+def _answers(model: nn.Module, x: Tensor, size: int) -> Tensor:
+    """Probabilities (n, k)."""
+    with torch.no_grad(), crafting(model, batchnorm="eval"):
+        return torch.cat([model(part).float().softmax(dim=1).cpu() for part in x.split(size)])
+
+
+def _chosen(y: Tensor, count: int) -> Tensor:
+    """The first image of each class, then the others; as many as asked for, by place."""
+    first = [int((y == label).nonzero()[0]) for label in y.unique()]
+    rest = [i for i in range(len(y)) if i not in set(first)]
+    return torch.tensor(sorted((first + rest)[:count]), dtype=torch.int64)

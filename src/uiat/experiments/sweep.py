@@ -1,0 +1,99 @@
+"""Train and evaluate the runs of a grid, one after another."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from uiat.config.schema import is_code
+from uiat.errors import UserError
+from uiat.experiments import evaluate, grid
+from uiat.experiments.evaluate import STATE
+from uiat.experiments.grid import Cell
+from uiat.experiments.target import Asked, subject
+from uiat.system.atomic_files import PARTIAL
+from uiat.training.api import prepared, reopened
+
+SECONDS_BETWEEN_LOOKS = 0.5  # at the board, in a terminal
+
+
+def _attempt(cell: Cell, told: Callable[[Cell], None]) -> None:
+    """Bring one run to its end, or note why it has none."""
+    cell.reason, cell.note = "", ""
+    try:
+        if not grid.trained(cell):
+            _state(cell, "training", told)
+            _train(cell, told)
+        cell.seconds = sum(
+            row.get("seconds", 0.0) + row.get("validation_seconds", 0.0) for row in grid.history(cell.folder)
+        )
+        cell.result = grid.judged(cell)
+        if cell.result is None:
+            _state(cell, "judging", told)
+            _judge(cell)
+            cell.result = grid.judged(cell)
+        if cell.result is None:
+            raise UserError("its evaluation.json is not of the attacks, images and threat model asked for")
+        _state(cell, "done", told)
+    except Exception as error:  # whatever it is, the other runs go on
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        cell.reason = kind + " ".join(str(error).split())
+        _state(cell, "failed", told)
+
+
+def _state(cell: Cell, status: grid.Status, told: Callable[[Cell], None]) -> None:
+    cell.status, cell.note = status, ""
+    told(cell)
+
+
+def _train(cell: Cell, told: Callable[[Cell], None]) -> None:
+    """From the beginning, or from the last checkpoint; nothing happens where the run has stopped early."""
+    listener = _Listener(cell, told)
+    _clear_unborn(cell.folder)
+    if cell.folder.exists():
+        with reopened(cell.folder, listener=listener, own_code=is_code(cell.run)) as training:
+            training.fit()
+    else:
+        with prepared(cell.run, run_dir=cell.folder, listener=listener) as training:
+            training.fit()
+
+
+def _clear_unborn(folder: Path) -> None:
+    """Remove a folder that a kill left before its settings were in it: it is empty but for half-written files."""
+    if folder.is_dir() and all(path.name.startswith(".") and path.name.endswith(PARTIAL) for path in folder.iterdir()):
+        for path in folder.iterdir():
+            path.unlink()
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _judge(cell: Cell) -> None:
+    run, state = cell.run, cell.folder / STATE
+    asked = Asked(
+        run=cell.folder,
+        attacks=",".join(run.evaluation.attacks),
+        root=run.data.root,
+        own_code=is_code(run),
+        resume=state.exists(),
+    )
+    evaluate.run(asked, subject(asked))
+
+
+class _Listener:
+    """Tells the board of each epoch, and in a terminal of the steps between."""
+
+    def __init__(self, cell: Cell, told: Callable[[Cell], None]) -> None:
+        self.cell, self.told, self.looked = cell, told, float("-inf")
+
+    def step(self, epoch: int, step: int, steps: int, terms: Mapping[str, Tensor], images: int) -> None:
+        """How far it is."""
+        self.cell.note = f"epoch {epoch + 1}/{self.cell.run.optimisation.epochs}, step {step}/{steps}"
+        if (now := time.monotonic()) - self.looked > SECONDS_BETWEEN_LOOKS:
+            self.looked = now
+            self.told(self.cell)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Nothing more than the next step says."""

@@ -1,0 +1,325 @@
+"""The model and images that an evaluation is asked for: a run, a weights file, or any model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from uiat import evaluation, models
+from uiat.config import yaml_io
+from uiat.config.schema import Evaluation, Run
+from uiat.data import STATS, Folder, ImageSet, as_float, open_data
+from uiat.errors import UserError, nearest
+from uiat.evaluation.engine.plan import TRANSFER
+from uiat.evaluation.engine.stage import correct_under
+from uiat.evaluation.selfcheck.model_checks import scale
+from uiat.experiments.extras import wanted
+from uiat.models.inspect import classes_of
+from uiat.models.weights_file import load_weights
+from uiat.runs import checkpoint
+from uiat.runs.settings import read_run
+from uiat.system.distributed import local_device
+from uiat.threat import Threat, parse
+from uiat.training.setup import pick_device
+
+TRIED = 500  # images on which a model is asked on which scale it expects them
+FITS = 0.5  # of them right: then the scale is the one that it expects
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The options of `uiat evaluate`, as they were given."""
+
+    run: Path | None = None
+    model: str | None = None
+    width: str | None = None
+    weights: Path | None = None
+    normalize: bool = False
+    data: str | None = None
+    root: str | None = None
+    image_size: int | None = None
+    n: int | None = None
+    which: str = "best"
+    threat: str | None = None
+    attacks: str | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    device: str | None = None
+    own_code: bool = False
+    transfer: Path | None = None
+    epsilons: str | None = None
+    sweep_attack: str = "pgd-20"
+    norms: str | None = None
+    norms_attack: str = "autoattack-quick"
+    corruptions: str | None = None
+    out: Path | None = None
+    resume: bool = False
+    json: Path | None = None
+    save_examples: Path | None = None
+    robustbench_json: Path | None = None
+    verbose: bool = False
+    log: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model and what it is judged by.
+
+    Args:
+        model: on its device, in eval mode.
+        images: the images.
+        ball: the threat model.
+        attacks: names.
+        batch_size: images at a time.
+        record: what evaluation.json says of it, beside the result.
+        folder: where results go; None keeps them on the screen.
+        transfer: a second model, to make examples on.
+        notes: what was done to make the weights fit.
+        further: what else is measured, see `further.wanted`.
+    """
+
+    model: nn.Module
+    images: ImageSet
+    ball: Threat
+    attacks: tuple[str, ...]
+    batch_size: int
+    record: dict[str, Any]
+    folder: Path | None
+    transfer: nn.Module | None = None
+    notes: list[str] = field(default_factory=list)
+    further: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What is judged, in a line."""
+        facts = self.record
+        what = f"{facts['run']}, {facts['which']} weights" if "run" in facts else f"{facts['model']}"
+        ball = f"{self.ball.norm} {yaml_io.to_dict(self.ball)['epsilon']}"
+        return f"{what}, on {len(self.images):,} test images of {self.images.name}; threat model {ball}"
+
+
+def subject(asked: Asked) -> Subject:
+    """Load what is asked for; every mistake that can be seen before the work is refused here.
+
+    Raises:
+        UserError: options that contradict each other, and all that can be wrong with a model, weights or data.
+
+    Example:
+        >>> subject(Asked())
+        Traceback (most recent call last):
+        uiat.errors.UserError: name a RUN folder to judge, or any model: --model NAME --weights FILE --data NAME ...
+    """
+    if asked.run is not None:
+        return _of_run(asked, asked.run)
+    if asked.model is None:
+        raise UserError(
+            "name a RUN folder to judge, or any model: --model NAME --weights FILE --data NAME --threat NORM:RADIUS"
+        )
+    return _of_weights(asked, asked.model)
+
+
+def _of_run(asked: Asked, folder: Path) -> Subject:
+    for name in ("model", "width", "weights", "image_size"):
+        if getattr(asked, name) is not None:
+            raise UserError(f"both the run {folder} and --{name.replace('_', '-')}: a run has a model of its own")
+    if asked.normalize:
+        raise UserError(f"both the run {folder} and --normalize: the model of a run normalises its images itself")
+    run = read_run(folder)
+    ball = parse(asked.threat) if asked.threat is not None else run.threat
+    if ball is None:
+        raise UserError("the run was trained without a threat model: give one, such as --threat Linf:8/255")
+    names, more = _names(asked, run.evaluation.attacks, ball), _further(asked, ball, asked.data or run.data.name)
+    device = local_device(asked.device or run.compute.device)
+    model = _run_model(folder, asked.which, own_code=asked.own_code, device=device)
+    images = _images(asked, run, named=asked.data or run.data.name)
+    _check_fit(model, images)
+    return Subject(
+        model=model,
+        images=images,
+        ball=ball,
+        attacks=names,
+        batch_size=asked.batch_size or run.evaluation.batch_size,
+        record={"run": run.name, "which": asked.which} | _facts(run.model.name, images),
+        folder=asked.out or folder,
+        transfer=_transfer(asked, images, device=device),
+        further=more,
+    )
+
+
+def _of_weights(asked: Asked, name: str) -> Subject:
+    missing = [option for option in ("data", "threat") if getattr(asked, option) is None]
+    if asked.weights is None and (":" not in name or name.startswith("timm:")):
+        missing.insert(0, "weights")
+    if missing:
+        raise UserError(f"--model {name} needs {' and '.join(f'--{option}' for option in missing)} too")
+    if asked.resume and asked.out is None:
+        raise UserError("--resume with --model needs --out DIR, the folder where the state of the evaluation is kept")
+    ball = parse(str(asked.threat))
+    names, more = _names(asked, Evaluation().attacks, ball), _further(asked, ball, str(asked.data))
+    device = local_device(asked.device or "auto")
+    where = pick_device(device)
+    images = _images(asked, Run(), named=str(asked.data))
+    model, notes = built(name, images, width=asked.width, weights=asked.weights, normalize=asked.normalize)
+    model = model.to(where).eval()
+    _check_fit(model, images)
+    if not asked.normalize:
+        _check_scale(model, images)
+    weights = None if asked.weights is None else str(asked.weights)
+    return Subject(
+        model=model,
+        images=images,
+        ball=ball,
+        attacks=names,
+        batch_size=asked.batch_size or Evaluation().batch_size,
+        record=_facts(name, images) | {"weights": weights, "normalize": asked.normalize},
+        folder=asked.out,
+        transfer=_transfer(asked, images, device=device),
+        further=more,
+        notes=notes,
+    )
+
+
+def built(
+    name: str, images: ImageSet, *, width: str | None, weights: Path | None, normalize: bool = False
+) -> tuple[nn.Module, list[str]]:
+    """A model by name for a set of images, with weights from a file, and what it took to make them fit.
+
+    Example:
+        >>> from uiat.data import load
+        >>> model, notes = built("torch.nn:Identity", load("digits", "test"), width=None, weights=None)
+        >>> notes
+        []
+    """
+    mean, std = STATS.get(images.name, (None, None))
+    options = {} if width is None else {"width": _width(width)}
+    inside = {} if normalize else {"mean": mean, "std": std}
+    model = models.build(name, num_classes=images.num_classes, image_shape=images.image_shape, **inside, **options)  # type: ignore[arg-type]
+    notes = [] if weights is None else load_weights(model, weights)
+    if not normalize:
+        return model, notes
+    if mean is None or std is None:
+        known = ", ".join(STATS)
+        raise UserError(
+            f"--normalize knows mean and deviation of {known}, not of {images.name}: normalise in the model"
+        )
+    return nn.Sequential(models.Normalize(mean, std), model), notes
+
+
+def _width(word: str) -> int | float:
+    try:
+        return int(word)
+    except ValueError:
+        pass
+    try:
+        return float(word)
+    except ValueError:
+        raise UserError(
+            f"--width must be a number of channels such as 16, or a factor such as 0.5, not {word!r}"
+        ) from None
+
+
+def _facts(model: str, images: ImageSet) -> dict[str, Any]:
+    return {"model": model, "data": images.name, "split": "test"}
+
+
+def _names(asked: Asked, default: Sequence[str], ball: Threat) -> tuple[str, ...]:
+    """The attacks, each known: a mistyped one is refused before anything is loaded."""
+    words = default if asked.attacks is None else [word.strip() for word in asked.attacks.split(",")]
+    names = tuple(dict.fromkeys(["clean", *(word for word in words if word)]))
+    for name in names:
+        if name != TRANSFER:
+            evaluation.stages(name, threat=ball)
+        elif asked.transfer is None:
+            raise UserError(f"the attack {TRANSFER} needs a second model: --transfer RUN")
+    return names
+
+
+def _further(asked: Asked, ball: Threat, data: str) -> dict[str, dict[str, Any]]:
+    names = ("epsilons", "sweep_attack", "norms", "norms_attack", "corruptions")
+    return wanted(ball=ball, data=data, **{name: getattr(asked, name) for name in names})
+
+
+def _run_model(folder: Path, which: str, *, own_code: bool, device: str) -> nn.Module:
+    if which not in ("best", "last"):
+        raise nearest("weights", which, ("best", "last"))
+    return checkpoint.load(folder, cast(checkpoint.Which, which), own_code=own_code).to(pick_device(device))
+
+
+def _images(asked: Asked, run: Run, *, named: str) -> ImageSet:
+    other = named != run.data.name
+    size = asked.image_size if other or asked.run is None else run.data.image_size
+    data = open_data(named, "test", root=asked.root or run.data.root, image_size=size)
+    if asked.n is not None and asked.n > len(data):
+        raise UserError(f"--n {asked.n} is more than the {len(data)} test images of {named}; leave it out for all")
+    return first_images(data, asked.n or run.evaluation.n)
+
+
+def first_images(data: ImageSet | Folder, n: int | None) -> ImageSet:
+    """The first n images, decoded; all of them for None, or where there are fewer.
+
+    Example:
+        >>> from uiat.data import load
+        >>> len(first_images(load("digits", "test"), 5))
+        5
+    """
+    if n is not None and n < len(data):
+        data = data.subset(range(n))
+    return data.decode() if isinstance(data, Folder) else data
+
+
+def _check_fit(model: nn.Module, images: ImageSet, *, what: str = "the model") -> None:
+    """Refuse images that the model cannot take, and labels that are not its classes."""
+    try:
+        classes = classes_of(model, as_float(images.images[:1]))
+    except UserError as error:  # it says so itself, and not which of two models it is
+        raise UserError(str(error).replace("the model", what, 1)) from None
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{what} cannot take images of shape {images.image_shape}: {reason}") from None
+    if classes != images.num_classes:
+        raise UserError(
+            f"{what} tells {classes} classes apart and {images.name} has {images.num_classes}: its labels do not fit"
+        )
+
+
+def _check_scale(model: nn.Module, images: ImageSet) -> None:
+    """Refuse a model that gives itself away: of images on another scale it has more right, and most of them."""
+    x, y = as_float(images.images[:TRIED]), images.labels[:TRIED]
+    # What it expects, how the images come to that, what to do; and those images.
+    ways = {("pixel values from 0 to 255", "multiplied by 255", "multiply in the model's first layer"): 255 * x}
+    if images.name in STATS:
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in STATS[images.name])
+        how, what = f"normalised by mean and deviation of {images.name}", "normalise in the model's first layer"
+        ways["normalised images", how, f"add --normalize, or {what}"] = (x - mean) / std
+    as_is = correct_under(model, x, y, None)
+    right = {way: correct_under(model, images, y, None) for way, images in ways.items()}
+    best = max(right, key=lambda way: int(right[way].sum()))
+    gained, lost, count = ((right[best] & ~as_is).sum(), (as_is & ~right[best]).sum(), int(right[best].sum()))
+    # Where it has few right on any scale, something else is wrong: that is for the self-checks to say, and no refusal.
+    if scale(best[1], int(gained), int(lost), len(x)) is not None and count > FITS * len(x):
+        raise UserError(
+            f"the model expects {best[0]}: of {len(x)} it has {int(as_is.sum())} right as they are and {count} "
+            f"{best[1]}; {best[2]}"
+        )
+
+
+def _transfer(asked: Asked, images: ImageSet, *, device: str) -> nn.Module | None:
+    if asked.transfer is None:
+        return None
+    other = checkpoint.load(asked.transfer, own_code=asked.own_code).to(pick_device(device))
+    _check_fit(other, images, what=f"the model of --transfer {asked.transfer}")
+    return other
+
+
+def judged_images(run: Run, *, n: int | None = None, root: str | None = None) -> ImageSet:
+    """The first n test images of a run's data set; all of them by default, or where there are fewer.
+
+    Example:
+        >>> len(judged_images(Run(), n=5))
+        5
+    """
+    data = open_data(run.data.name, "test", root=root or run.data.root, image_size=run.data.image_size)
+    return first_images(data, n)

@@ -1,0 +1,189 @@
+"""Models made elsewhere: by timm, or by a function of the user's."""
+
+import contextlib
+import difflib
+import hashlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from uiat.errors import UserError, nearest
+
+
+class TimmClassifier(nn.Module):
+    """A timm model behind the normalisation layer; its state dict has the keys `normalize.*` and `net.*`.
+
+    Example:
+        >>> import torch
+        >>> from uiat.models import build
+        >>> model = build("timm:resnet10t", num_classes=2, image_shape=(1, 32, 32))
+        >>> model.features(torch.rand(2, 1, 32, 32)).shape
+        torch.Size([2, 512])
+    """
+
+    def __init__(self, normalize: nn.Module, net: nn.Module) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.net = net
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        """Images in [0, 1] -> logits."""
+        logits: Tensor = self.net(self.normalize(x))
+        return logits
+
+    def features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """Images in [0, 1] -> the representation that timm's last layer reads."""
+        net: Any = self.net
+        z: Tensor = net.forward_head(net.forward_features(self.normalize(x)), pre_logits=True)
+        return z
+
+
+def timm_model(
+    name: str, *, num_classes: int, image_shape: tuple[int, int, int], normalize: nn.Module
+) -> TimmClassifier:
+    """The timm model of that name, freshly initialised, for images of this shape.
+
+    Raises:
+        UserError: where timm is not installed, has no such model, or cannot make it for this image shape.
+
+    Example:
+        >>> from uiat.models import Normalize
+        >>> first = Normalize([0.5], [0.5])
+        >>> model = timm_model("resnet10t", num_classes=2, image_shape=(1, 32, 32), normalize=first)
+        >>> model.normalize is first
+        True
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(f"timm:{name} needs the package timm; install it with: pip install 'uiat[timm]'") from error
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+        raise UserError(f"unknown timm model {name!r}; {hint}timm.list_models() lists all of them")
+    options: dict[str, Any] = {"pretrained": False, "num_classes": num_classes, "in_chans": image_shape[0]}
+    try:
+        try:
+            # Transformers must be told the image size; convolutional networks do not know the argument.
+            net = timm.create_model(name, img_size=image_shape[1:], **options)
+        except TypeError:
+            net = timm.create_model(name, **options)
+    except Exception as error:
+        raise UserError(f"timm cannot make {name!r} for images of shape {image_shape}: {error}") from error
+    _check_patches(name, net, image_shape)
+    return TimmClassifier(normalize, net)
+
+
+def _check_patches(name: str, net: nn.Module, image_shape: tuple[int, int, int]) -> None:
+    # timm would make a transformer that never sees the pixels beyond the last whole patch, or none at all.
+    embed = getattr(net, "patch_embed", None)
+    patch = getattr(embed, "patch_size", None)
+    if not isinstance(patch, tuple) or getattr(embed, "dynamic_img_pad", False):
+        return
+    if any(side % p for side, p in zip(image_shape[1:], patch, strict=True)):
+        height, width = image_shape[1:]
+        raise UserError(f"timm:{name} cuts images into patches of {patch}, which do not fit images of {height}x{width}")
+
+
+def own_model(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """What the user's function returns: `path/to/file.py:function` or `package.module:function`.
+
+    The file's own folder (or, for a module, the working folder) is searched last for imports while the function is
+    found and called. An error inside the function itself is passed on as it is.
+
+    Raises:
+        UserError: for a missing file, module or function, one that does not import, one that does not take
+            `num_classes` and `image_shape`, or one that returns anything but an `nn.Module`.
+
+    Example:
+        >>> own_model("torch.nn:Identity", num_classes=2, image_shape=(3, 32, 32))
+        Identity()
+    """
+    source, _, function_name = name.rpartition(":")
+    if not source or not function_name:
+        raise UserError(f"{name!r} is not a model; write path/to/file.py:FUNCTION or package.module:FUNCTION")
+    is_file = source.endswith(".py")
+    with _searched_last(str(Path(source).resolve().parent) if is_file else os.getcwd()):
+        module = _from_file(source) if is_file else _from_package(source)
+        function = _function(module, function_name, source=source)
+        model = function(num_classes=num_classes, image_shape=image_shape)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{name!r} returned {_describe(model)}; it must return a torch.nn.Module")
+    return model
+
+
+def _describe(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"an object of type {type(value).__name__}"
+
+
+@contextlib.contextmanager
+def _searched_last(folder: str) -> Iterator[None]:
+    """Imports fall back on `folder`; last in the list, so that a file there cannot hide an installed package."""
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        # The last entry equal to it is ours, unless the user's code rearranged the list.
+        for i in reversed(range(len(sys.path))):
+            if sys.path[i] == folder:
+                del sys.path[i]
+                break
+
+
+def _from_file(source: str) -> ModuleType:
+    path = Path(source).expanduser().resolve()
+    if not path.is_file():
+        raise UserError(f"there is no file {source!r} to read the model from; the folder searched is {path.parent}")
+    # The module is registered, because dataclasses and pickling look it up; under a name that no other file has.
+    name = f"uiat_model_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{source!r} cannot be read as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"{source!r} could not be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _from_package(source: str) -> ModuleType:
+    try:
+        return importlib.import_module(source)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (source == error.name or source.startswith(f"{error.name}.")):
+            raise UserError(
+                f"there is no module {error.name!r} to import the model from; for a file write path/to/file.py:FUNCTION"
+            ) from error
+        raise UserError(f"{source!r} could not be imported: {error}") from error
+    except Exception as error:
+        raise UserError(f"{source!r} could not be imported: {type(error).__name__}: {error}") from error
+
+
+def _function(module: ModuleType, name: str, *, source: str) -> Callable[..., Any]:
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+        raise nearest(f"function in {source}", name, known)
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a function written in C may not say what it takes
+        signature = inspect.Signature([inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)])
+    try:
+        signature.bind(num_classes=2, image_shape=(3, 32, 32))
+    except TypeError as error:
+        raise UserError(
+            f"{source}:{name} takes {signature}; it is called as {name}(num_classes=, image_shape=) and must take both"
+        ) from error
+    found: Callable[..., Any] = function
+    return found

@@ -1,0 +1,117 @@
+"""Ask a model what it is (device, classes, gradient), and check that it maps images to logits."""
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from uiat.errors import UserError
+from uiat.models.modes import crafting
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is; the CPU, for one without parameters.
+
+    Example:
+        >>> device_of(nn.Flatten())
+        device(type='cpu')
+    """
+    tensors: Iterator[Tensor] = itertools.chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def classes_of(model: nn.Module, x: Float[Tensor, "n ..."]) -> int:
+    """How many classes the model tells apart, from what it returns for one image.
+
+    Raises:
+        UserError: it returns no logits.
+
+    Example:
+        >>> classes_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2))
+        2
+    """
+    with torch.no_grad(), crafting(model):
+        logits = model(x[:1].to(device_of(model)))
+    if not isinstance(logits, Tensor):
+        raise UserError(f"the model must return a tensor of logits, not {type(logits).__name__}")
+    if logits.ndim != 2:
+        raise UserError(f"the model returns shape {tuple(logits.shape)} for one image; logits must be (1, classes)")
+    return int(logits.shape[1])
+
+
+def differentiable(model: nn.Module, x: Float[Tensor, "n ..."]) -> bool:
+    """Whether autograd sees how the logits of an image depend on it; not, where the model detaches it or leaves torch.
+
+    Example:
+        >>> differentiable(nn.Flatten(), torch.rand(3, 1, 2, 2))
+        True
+    """
+    with torch.enable_grad(), crafting(model):
+        try:
+            logits = model(x[:1].to(device_of(model)).detach().requires_grad_(True))
+        except RuntimeError as error:
+            if "numpy()" in str(error):  # torch refuses to hand over what has a gradient
+                return False
+            raise
+    return bool(logits.requires_grad)
+
+
+_IMAGES = 8
+
+
+def check_model(model: nn.Module, x: Float[Tensor, "b c h w"], num_classes: int) -> None:
+    """Run the model once on up to eight images and refuse it if what it returns are not finite logits of these classes.
+
+    The forward pass is in evaluation mode and without gradients, so BatchNorm statistics stay as they are; every
+    module's mode is put back afterwards, also after an exception. An error inside the model is passed on as it is.
+
+    Args:
+        model: any module from images to logits.
+        x: at least one image in [0, 1], on the model's device and of its dtype.
+        num_classes: the number of classes of the data.
+
+    Raises:
+        UserError: for an output that is not a tensor, not floating, not (B, num_classes), not finite, or probabilities.
+
+    Example:
+        >>> import torch
+        >>> from uiat.models import build
+        >>> check_model(build("small-cnn", num_classes=10, image_shape=(1, 8, 8)), torch.rand(4, 1, 8, 8), 10)
+    """
+    if len(x) == 0:
+        raise UserError("no images were given to check the model with; give at least one")
+    x = x[:_IMAGES]
+    with crafting(model), torch.no_grad():
+        logits = model(x)
+    if not isinstance(logits, Tensor):
+        raise UserError(f"the model returns a {type(logits).__name__}, not a tensor of logits{_hint(logits)}")
+    if not logits.is_floating_point():
+        raise UserError(f"the model returns {logits.dtype}; it must return logits, which are floating-point numbers")
+    if logits.shape != (len(x), num_classes):
+        raise UserError(_wrong_shape(tuple(logits.shape), (len(x), num_classes)))
+    if not logits.isfinite().all():
+        raise UserError("the model returns NaN or infinite logits; look at its weights and its normalisation")
+    if _are_probabilities(logits):
+        raise UserError("the model returns probabilities; return logits (leave out the softmax at its end)")
+
+
+def _hint(output: object) -> str:
+    if isinstance(output, dict) or hasattr(output, "logits"):
+        return "; wrap the model so that its forward returns output.logits"
+    if isinstance(output, tuple | list):
+        return "; wrap the model so that its forward returns the one element that holds the logits"
+    return "; its forward must return a tensor of shape (batch, classes)"
+
+
+def _wrong_shape(shape: tuple[int, ...], expected: tuple[int, int]) -> str:
+    if len(shape) == 2 and shape[0] == expected[0]:
+        return f"the model has {shape[1]} classes and the data {expected[1]}; build it with num_classes={expected[1]}"
+    return f"the model returns shape {shape} for {expected[0]} images; it must be (batch, classes) = {expected}"
+
+
+def _are_probabilities(logits: Tensor) -> bool:
+    """Rows that are nowhere negative and sum to 1, to the accuracy of their dtype."""
+    tolerance = 1e-3 if torch.finfo(logits.dtype).bits > 16 else 2e-2
+    return bool((logits >= 0).all() and ((logits.double().sum(1) - 1).abs() < tolerance).all())

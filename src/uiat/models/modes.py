@@ -1,0 +1,126 @@
+"""The one place where a model's mode, requires_grad flags and BatchNorm bookkeeping change, and are put back."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from torch import nn
+
+BatchNormMode = Literal["eval", "train"]
+_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def _batch_norms(model: nn.Module) -> list[nn.Module]:
+    return [m for m in model.modules() if isinstance(m, _BATCH_NORM)]
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Forward passes inside leave the BatchNorm running statistics as they are, in train mode too.
+
+    A BatchNorm layer that does not track normalises by its batch in train mode and writes nothing.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.BatchNorm2d(3)).train()
+        >>> with frozen_statistics(model):
+        ...     _ = model(torch.ones(2, 3, 4, 4))
+        >>> model[0].running_mean.tolist()
+        [0.0, 0.0, 0.0]
+    """
+    # Only in train mode: in eval mode nothing is written, and not tracking would switch to batch statistics.
+    tracking = [m for m in _batch_norms(model) if m.training and m.track_running_stats]
+    for m in tracking:
+        m.track_running_stats = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for m in tracking:
+            m.track_running_stats = True  # type: ignore[assignment]
+
+
+@contextmanager
+def repeated_pass(model: nn.Module) -> Iterator[None]:
+    """Forward passes inside are those of before once more: their BatchNorm statistics have been counted already.
+
+    Unlike in `frozen_statistics`, the layers do the very operations of the first pass, as a recomputation has to.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.BatchNorm2d(3)).train()
+        >>> with repeated_pass(model):
+        ...     _ = model(torch.ones(2, 3, 4, 4))
+        >>> model[0].running_mean.tolist(), int(model[0].num_batches_tracked)
+        ([0.0, 0.0, 0.0], 0)
+    """
+    writing = [m for m in _batch_norms(model) if m.training and m.track_running_stats]
+    before = [(m.momentum, m.num_batches_tracked.clone()) for m in writing]  # type: ignore[operator]
+    for m in writing:
+        m.momentum = 0.0  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for m, (momentum, count) in zip(writing, before, strict=True):
+            m.momentum = momentum
+            m.num_batches_tracked.copy_(count)  # type: ignore[operator]
+
+
+@contextmanager
+def crafting(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
+    """The model as an inner problem sees it: parameters frozen, nothing about it changed afterwards, errors included.
+
+    The BatchNorm policy of crafting (UIAT and most of its peers craft in eval mode; which one is a choice, PAPER.md).
+
+    Args:
+        model: any module; each parameter's requires_grad is restored one by one.
+        batchnorm: as in `attacked`.
+
+    Example:
+        >>> model = nn.Linear(2, 2).train()
+        >>> with crafting(model):
+        ...     print(model.training, model.weight.requires_grad)
+        False False
+        >>> print(model.training, model.weight.requires_grad)
+        True True
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    for p in trainable:
+        p.requires_grad_(False)
+    try:
+        with attacked(model, batchnorm=batchnorm):
+            yield
+    finally:
+        for p in trainable:
+            p.requires_grad_(True)
+
+
+@contextmanager
+def attacked(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
+    """The model in the mode in which it is attacked, its statistics untouched; parameters keep their gradients.
+
+    Args:
+        model: any module; each submodule's mode is restored one by one.
+        batchnorm: "eval" puts the whole model in eval mode (dropout off, running statistics). "train" puts only the
+            BatchNorm layers in train mode (statistics of the batch, running statistics untouched).
+
+    Example:
+        >>> model = nn.Linear(2, 2).train()
+        >>> with attacked(model):
+        ...     print(model.training, model.weight.requires_grad)
+        False True
+    """
+    training = [m for m in model.modules() if m.training]
+    for m in training:
+        m.training = False
+    norms = [m for m in _batch_norms(model) if batchnorm == "train"]
+    asleep = [m for m in norms if m not in training]
+    for m in norms:
+        m.training = True
+    try:
+        with frozen_statistics(model):
+            yield
+    finally:
+        for m in asleep:
+            m.training = False
+        for m in training:
+            m.training = True

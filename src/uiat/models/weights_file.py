@@ -1,0 +1,184 @@
+"""Weights that another program saved: read without running anything in them, unwrapped, and fitted to a model."""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uiat.errors import UserError
+from uiat.system.atomic_files import read_tensors
+
+# Where checkpoints keep the weights, the likeliest first; an entry of another name is found too.
+ENTRIES = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "best", "last")
+# What wrappers put before every name: DataParallel and its kin, and torch.compile.
+WRAPPERS = ("module.", "_orig_mod.")
+COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside the weights of its "module"
+# Constants of a normalisation inside a model, which its constructor sets and many checkpoints leave out.
+CONSTANTS = ("mean", "std", "mu", "sigma")
+_DEEPEST, _NAMES = 3, 3
+
+
+def load_weights(model: nn.Module, path: str | Path) -> list[str]:
+    """Put the weights of a file into a model; says what it had to do to make them fit, a line each.
+
+    A .safetensors file is read as one; every other file by `torch.load(weights_only=True)`, which runs nothing that
+    the file names. Wrappers are undone: an entry such as "state_dict", prefixes such as "module." of DataParallel and
+    "_orig_mod." of torch.compile, one prefix that all names share, or that all names of the model share.
+
+    Args:
+        model: changed in place.
+        path: the file.
+
+    Raises:
+        UserError: no such file, a file that is damaged or holds more than tensors, weights that do not fit the model.
+
+    Example:
+        >>> import tempfile
+        >>> net = nn.Linear(2, 2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}, f"{folder}/w.pth")
+        ...     load_weights(net, f"{folder}/w.pth")
+        ["the weights are its entry 'state_dict'", "'module.' was taken off the names"]
+    """
+    path = Path(path).expanduser()
+    entry, tensors, notes = _chosen(_read(path), path)
+    if entry:
+        notes = [f"the weights are its entry {entry!r}", *notes]
+    own = model.state_dict()
+    tensors, removed = _unwrapped(tensors, own)
+    notes += [f"{prefix!r} was taken off the names" for prefix in removed]
+    tensors, said = _renamed(tensors, own)
+    notes += said
+    kept = [name for name in _missing(tensors, own) if name.rpartition(".")[2] in CONSTANTS]
+    if kept and not set(tensors) - set(own):
+        notes.append(f"{_list(kept)} not in it: as the model was built")
+        tensors = tensors | {name: own[name] for name in kept}
+    _check(tensors, own, path)
+    model.load_state_dict(tensors)
+    return notes
+
+
+def _read(path: Path) -> Any:
+    """What the file holds; never runs any of it."""
+    if not path.is_file():
+        raise UserError(f"no such file: {path}")
+    if path.suffix == ".safetensors":
+        return read_tensors(path)[0]
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever bytes make of the reader
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    with path.open("rb") as file:
+        start = file.read(256).lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html")):
+        return UserError(f"{path} is a web page and holds no weights: its download has failed")
+    if type(error).__name__ == "UnpicklingError":
+        _, found, rest = str(error).partition("GLOBAL ")
+        what = f", such as {rest.split()[0]}" if found else ""
+        return UserError(
+            f"{path} is damaged or holds Python objects beside tensors{what}; nothing in it was run: save the model's "
+            "state_dict alone, with torch.save(model.state_dict(), ...)"
+        )
+    reason = " ".join(str(error).split())[:200]
+    return UserError(f"{path} is not a readable file of weights (truncated, damaged or foreign): {reason}")
+
+
+def _chosen(content: Any, path: Path) -> tuple[str, dict[str, Tensor], list[str]]:
+    """The state dict in what a file holds: (its entry, itself, notes on others that it might have been)."""
+    found = dict(_state_dicts(content))
+    if not found:
+        keys = f" but {_list(map(str, content))}" if isinstance(content, Mapping) and content else ""
+        raise UserError(f"{path} holds no named weights{keys}")
+    first = min(found, key=lambda entry: (_rank(entry), len(entry)))
+    others = [entry for entry in found if entry != first]
+    return first, found[first], [f"it also holds {_list(others)}, not used"] if others else []
+
+
+def _rank(entry: str) -> int:
+    outer = entry.partition("/")[0]
+    return ENTRIES.index(outer) if outer in ENTRIES else len(ENTRIES) if outer else -1
+
+
+def _state_dicts(content: Any, entry: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every mapping from names to tensors alone, by the path to it."""
+    if not isinstance(content, Mapping) or depth > _DEEPEST:
+        return
+    if content and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
+        yield entry, dict(content)
+    for key, value in content.items():
+        yield from _state_dicts(value, f"{entry}/{key}" if entry else str(key), depth + 1)
+
+
+def _unwrapped(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Without the prefixes of wrappers, unless the model's names have them too; as deep as they are nested."""
+    removed: list[str] = []
+    tensors = {name: value for name, value in tensors.items() if name != COUNTER or name in own}
+    prefixes = [prefix for prefix in WRAPPERS if not any(name.startswith(prefix) for name in own)]
+    while prefix := next((p for p in prefixes if tensors and all(name.startswith(p) for name in tensors)), None):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+        removed.append(prefix)
+    return tensors, removed
+
+
+def _renamed(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """With one prefix fewer or one more on every name, where that and nothing else makes them the model's."""
+    if _fits(tensors, own):
+        return tensors, []
+    for prefix in {f"{name.partition('.')[0]}." for name in tensors}:
+        fewer = {name.removeprefix(prefix): value for name, value in tensors.items()}
+        if all(name.startswith(prefix) for name in tensors) and _fits(fewer, own):
+            return fewer, [f"{prefix!r} was taken off the names"]
+    for prefix in {f"{name.partition('.')[0]}." for name in own}:
+        more = {prefix + name: value for name, value in tensors.items()}
+        if _fits(more, own):
+            return more, [f"{prefix!r} was put before the names"]
+    return tensors, []
+
+
+def _fits(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
+    left = (name.rpartition(".")[2] for name in _missing(tensors, own))
+    return set(tensors) <= set(own) and all(name in CONSTANTS for name in left)
+
+
+def _missing(tensors: Iterable[str], own: Iterable[str]) -> list[str]:
+    """Names that the model needs; the counters of BatchNorm, which no prediction reads, are not among them."""
+    have = set(tensors)
+    return [name for name in own if name not in have and not name.endswith("num_batches_tracked")]
+
+
+def _check(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse names or shapes that are not the model's, with the nearest names."""
+    missing, unexpected = _missing(tensors, own), [name for name in tensors if name not in own]
+    parts = []
+    if missing:
+        parts.append(f"missing {_list(missing, near=_nearest_in(unexpected))}")
+    if unexpected:
+        parts.append(f"unexpected {_list(unexpected, near=_nearest_in(() if missing else own))}")
+    wrong = [name for name in tensors if name in own and tensors[name].shape != own[name].shape]
+    shapes = (f"{name} is {tuple(tensors[name].shape)} and not {tuple(own[name].shape)}" for name in wrong[:_NAMES])
+    if wrong:
+        parts.append(", ".join(shapes) + (f" and {len(wrong) - _NAMES} more" if len(wrong) > _NAMES else ""))
+    if parts:
+        raise UserError(f"the weights in {path} do not fit the model: {'; '.join(parts)}")
+
+
+def _nearest_in(names: Iterable[str]) -> Callable[[str], str]:
+    known = list(names)
+
+    def near(name: str) -> str:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        return f" (the nearest is {close[0]})" if close else ""
+
+    return near
+
+
+def _list(names: Iterable[str], *, near: Callable[[str], str] = lambda name: "") -> str:
+    shown = list(names)
+    more = f" and {len(shown) - _NAMES} more" if len(shown) > _NAMES else ""
+    return ", ".join(name + near(name) for name in shown[:_NAMES]) + more

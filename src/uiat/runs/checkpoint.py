@@ -1,0 +1,237 @@
+"""Weights and training state on disk: safetensors, atomic, nothing unpickled; models back from a run folder."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
+
+from uiat import models
+from uiat.errors import UserError, nearest
+from uiat.system.atomic_files import read_tensors, write_tensors
+from uiat.threat import Threat, parse
+
+WEIGHTS, STATE = "uiat.training.averaging", "uiat.state"
+Which = Literal["best", "last"]
+
+
+def save_weights(path: Path, model: nn.Module, *, spec: Mapping[str, Any], threat: Threat | None, **facts: Any) -> None:
+    """Write a model's weights with what it takes to build it again and the threat model it was trained for.
+
+    Args:
+        path: a .safetensors file.
+        model: its state dict is written.
+        spec: name, num_classes, image_shape, and width and activation: the arguments of `models.build`.
+        threat: None for standard training.
+        facts: further values worth keeping beside the weights, such as the epoch.
+
+    Example:
+        >>> import tempfile
+        >>> spec = {"name": "small-cnn", "num_classes": 10, "image_shape": [1, 8, 8], "width": 4}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(Path(folder) / "best.safetensors", models.build(**spec), spec=spec, threat=None)
+        ...     load(folder).training
+        False
+    """
+    text = None if threat is None else f"{threat.norm}:{float(threat.epsilon)!r}"
+    write_tensors(path, model.state_dict(), {"kind": WEIGHTS, "model": dict(spec), "threat": text, **facts})
+
+
+def load(
+    run: str | Path, which: Which = "best", *, model: nn.Module | None = None, own_code: bool = False
+) -> nn.Module:
+    """The trained model of a run folder, in eval mode on the CPU; `model.threat` is what it was trained for.
+
+    Args:
+        run: a run folder, or a weights file of one.
+        which: "best" by the run's metric on held-out training data, or "last".
+        model: a module to load the weights into, for a model that `models.build` cannot name.
+        own_code: allow the run to name a file.py:function or package.module:function to build the model with. That
+            runs the code, so it is off unless you trust the folder.
+
+    Raises:
+        UserError: no such run, a damaged or foreign file, weights that do not fit the model.
+
+    Example:
+        >>> load("missing-run")
+        Traceback (most recent call last):
+        uiat.errors.UserError: no run folder missing-run
+    """
+    path = Path(run)
+    if which not in get_args(Which):
+        raise nearest("weights", which, get_args(Which))
+    if not path.exists():
+        raise UserError(f"no run folder {path}")
+    if path.is_dir():
+        path = path / f"{which}.safetensors"
+        if not path.exists():
+            raise UserError(
+                f"{path.parent} has no {path.name}: no epoch of it has ended yet, or it is not a run folder"
+            )
+    tensors, meta = read_tensors(path)
+    if meta.get("kind") != WEIGHTS:
+        raise UserError(f"{path} does not hold the weights of a uiat run")
+    threat = None if meta.get("threat") is None else parse(str(meta["threat"]))
+    if model is None:
+        with _damage(path):
+            model = build(dict(meta["model"]), own_code=own_code)
+    restore(model, tensors, source=path)
+    model.threat = threat  # type: ignore[assignment]
+    return model.eval()
+
+
+def build(spec: Mapping[str, Any], *, own_code: bool = False) -> nn.Module:
+    """The untrained model that a saved spec describes; refuses to run code that the spec names unless allowed.
+
+    Example:
+        >>> build({"name": "mine.py:net", "num_classes": 10, "image_shape": [1, 8, 8]})
+        Traceback (most recent call last):
+        uiat.errors.UserError: the run's model is code, 'mine.py:net': allow it with own_code=True (--own-code) ...
+    """
+    name = str(spec.get("name"))
+    # A second colon in timm:hf-hub:NAME or timm:local-dir:PATH would fetch or read what the folder says.
+    if ":" in name.removeprefix("timm:") and not own_code:
+        raise UserError(f"the run's model is code, {name!r}: allow it with own_code=True (--own-code) or pass model=")
+    if name == "custom":
+        raise UserError("the run's model was passed to fit() and cannot be built by name: pass model=")
+    return models.build(**{**spec, "image_shape": tuple(spec["image_shape"])})
+
+
+def restore(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path) -> None:
+    """Load a state dict, every name and shape of which must fit.
+
+    Example:
+        >>> restore(nn.Linear(1, 1), {}, source=Path("a.safetensors"))
+        Traceback (most recent call last):
+        uiat.errors.UserError: the weights in a.safetensors do not fit the model: Missing key(s) ...
+    """
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()).partition(": ")[2]
+        shown = reason if len(reason) <= 300 else f"{reason[:300]} ..."
+        raise UserError(f"the weights in {source} do not fit the model: {shown}") from None
+
+
+def save_state(
+    path: Path,
+    *,
+    modules: Mapping[str, nn.Module],
+    optimizer: Optimizer,
+    tensors: Mapping[str, Tensor],
+    meta: Mapping[str, Any],
+) -> None:
+    """Write all that training needs to go on bit for bit: modules, optimiser, random states, position.
+
+    Args:
+        path: a .safetensors file.
+        modules: state dicts by name: the model, its average, the objective's state.
+        optimizer: its state and parameter groups.
+        tensors: further tensors, such as running sums.
+        meta: JSON values: epoch, step, history.
+
+    Example:
+        >>> import tempfile
+        >>> model = nn.Linear(1, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "checkpoint.safetensors"
+        ...     save_state(path, modules={"model": model}, optimizer=optimizer, tensors={}, meta={"epoch": 3})
+        ...     load_state(path, modules={"model": model}, optimizer=optimizer)[1]["epoch"]
+        3
+    """
+    flat = {f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+    flat |= {f"tensors/{key}": value for key, value in tensors.items()}
+    flat |= {f"random/{key}": value for key, value in _random_states(_device(optimizer)).items()}
+    saved = optimizer.state_dict()
+    scalars: dict[str, dict[str, Any]] = {}
+    for index, entries in saved["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                flat[f"optimizer/{index}/{key}"] = value
+            else:
+                scalars.setdefault(str(index), {})[key] = value
+    facts = {"kind": STATE, "meta": dict(meta), "groups": saved["param_groups"], "scalars": scalars}
+    write_tensors(path, flat, facts)
+
+
+def load_state(
+    path: Path, *, modules: Mapping[str, nn.Module], optimizer: Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Put back what `save_state` wrote, the random states too; returns the further tensors and the JSON values.
+
+    Raises:
+        UserError: a damaged file, or one that does not fit this run.
+
+    Example:
+        >>> load_state(Path("missing.safetensors"), modules={}, optimizer=torch.optim.SGD([torch.zeros(1)], lr=0.1))
+        Traceback (most recent call last):
+        uiat.errors.UserError: no such file: missing.safetensors
+    """
+    flat, facts = read_tensors(path)
+    if facts.get("kind") != STATE:
+        raise UserError(f"{path} is not a training checkpoint")
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in flat.items():
+        group, _, key = name.partition("/")
+        groups.setdefault(group, {})[key] = tensor
+    for name, module in modules.items():
+        restore(module, groups.get(name, {}), source=path)
+    with _damage(path):
+        _restore_optimizer(optimizer, groups.get("optimizer", {}), facts)
+        _set_random_states(groups["random"], _device(optimizer))
+        return groups.get("tensors", {}), dict(facts["meta"])
+
+
+def _restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """The optimiser's state and groups, each buffer in the memory format of its parameter.
+
+    Fused optimisers walk a parameter and its buffers side by side in memory: another size or order there would update
+    the wrong entries, in silence.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Any]] = {int(i): dict(entries) for i, entries in facts["scalars"].items()}
+    for key, tensor in tensors.items():
+        index, _, field = key.partition("/")
+        parameter = parameters[int(index)]
+        if tensor.ndim and tensor.shape != parameter.shape:
+            raise ValueError(f"optimizer/{key} has shape {tuple(tensor.shape)}, not {tuple(parameter.shape)}")
+        if tensor.ndim:
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+        state.setdefault(int(index), {})[field] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": facts["groups"]})
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """A file whose contents are not what this package writes is the user's to know, not a fault of the program."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{path} is damaged or was written by another version ({type(error).__name__}: {reason})"
+        ) from error
+
+
+def _device(optimizer: Optimizer) -> torch.device:
+    """Where the weights are."""
+    device: torch.device = optimizer.param_groups[0]["params"][0].device
+    return device
+
+
+def _random_states(device: torch.device) -> dict[str, Tensor]:
+    """Of the CPU's generator and of the device's own, which in all of several processes are in the same state."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
+
+
+def _set_random_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,0 +1,106 @@
+"""The folder of a run: made once, never one that exists, and written to by one run at a time."""
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import yaml
+
+from uiat.config import yaml_io
+from uiat.config.schema import Run
+from uiat.errors import UserError
+from uiat.system.atomic_files import locked, write_json, write_text
+from uiat.system.distributed import share
+from uiat.system.environment import environment
+
+
+def make_folder(run: Run, run_dir: str | Path | None) -> Path:
+    """Make the run's folder, never one that exists, and write config.yaml and environment.json.
+
+    Raises:
+        UserError: the folder exists or cannot be made, or the run's name, which it is to have, would put it elsewhere.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     make_folder(Run(), Path(folder) / "mine").name
+        'mine'
+    """
+    try:
+        config = yaml_io.dump(run)
+    except yaml.YAMLError:
+        raise UserError("the objective must be a frozen dataclass of plain values to be kept in a run folder") from None
+    if run_dir is None and (run.name in ("", ".", "..") or set(run.name) & set("/\\\0")):
+        raise UserError(f"the run's name {run.name!r} cannot name its folder: choose a plain one, or give a run folder")
+    numbered = (Path("runs") / (run.name if i == 1 else f"{run.name}-{i}") for i in itertools.count(1))
+    for folder in numbered if run_dir is None else [Path(run_dir)]:
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:  # the next number: another run of this name may have started this moment
+            continue
+        except OSError as error:
+            raise UserError(f"cannot make the run folder {folder}: {error.strerror}") from None
+    else:
+        raise _taken(run_dir)
+    try:
+        write_text(folder / "config.yaml", config)
+        write_json(folder / "environment.json", environment())
+    except UserError:
+        shutil.rmtree(folder, ignore_errors=True)  # made just now, so nothing but these two can be in it
+        raise
+    return folder
+
+
+def new_folder(run: Run, run_dir: str | Path | None) -> Path:
+    """`make_folder` by the first of several processes; known to all.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     new_folder(Run(), Path(folder) / "mine").name
+        'mine'
+    """
+    part = share()
+    made = part.agree(lambda: make_folder(run, run_dir) if part.first else None)
+    return Path(next(folder for folder in part.gather(made) if folder is not None))
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Inside, the folder is this run's alone to write to, whatever the number of its processes.
+
+    Raises:
+        UserError: somebody else is writing to it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, held(Path(folder)):
+        ...     pass
+    """
+    part = share()
+    with ExitStack() as inside:
+        part.agree(lambda: inside.enter_context(locked(folder)) if part.first else None)
+        yield
+
+
+def check_new(run_dir: str | Path | None) -> None:
+    """Refuse a run folder that exists, before any work goes into the run; of several processes none is ahead of this.
+
+    Example:
+        >>> check_new(".")
+        Traceback (most recent call last):
+        uiat.errors.UserError: . exists and is never overwritten: choose another, or go on with --resume
+    """
+
+    def check() -> None:
+        if run_dir is not None and Path(run_dir).exists():
+            raise _taken(run_dir)
+
+    share().agree(check)
+
+
+def _taken(run_dir: str | Path | None) -> UserError:
+    return UserError(f"{run_dir} exists and is never overwritten: choose another, or go on with --resume")

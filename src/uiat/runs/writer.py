@@ -1,0 +1,163 @@
+"""Write the files of a run folder, each of them whole at any moment."""
+
+import json
+import logging
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
+
+from uiat.config import yaml_io
+from uiat.config.schema import Run
+from uiat.data import Folder, ImageSet
+from uiat.errors import UserError
+from uiat.inverse import UniversalInverse, UniversalPerturbation
+from uiat.inverse.universal import FILE as INVERSE_FILE
+from uiat.runs import checkpoint
+from uiat.runs.reader import FREE, _leaves
+from uiat.system.atomic_files import clear_partial, read_tensors, write_text
+from uiat.system.distributed import share
+
+logger = logging.getLogger("uiat")
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Writes and reads the files of one run folder; of several processes the first one alone writes.
+
+    Args:
+        folder: it exists.
+        run: every setting.
+        spec: how to build the model again, for the weights files.
+        data: what identifies the training set, see `identity`; a checkpoint of another one is refused.
+
+    Example:
+        >>> Store(Path("runs/mine"), Run(), {}, {}).kept
+        'none yet'
+    """
+
+    folder: Path
+    run: Run
+    spec: Mapping[str, Any]
+    data: Mapping[str, Any]
+
+    @property
+    def kept(self) -> str:
+        """Where the last good checkpoint is, for messages."""
+        path = self.folder / CHECKPOINT
+        return str(path) if path.exists() else "none yet"
+
+    def write_weights(self, which: checkpoint.Which, model: nn.Module, *, epoch: int) -> None:
+        """best.safetensors or last.safetensors."""
+        if not share().first:
+            return
+        path = self.folder / f"{which}.safetensors"
+        checkpoint.save_weights(path, model, spec=self.spec, threat=self.run.threat, epoch=epoch)
+
+    def best_weights(self) -> dict[str, Tensor]:
+        """The state dict in best.safetensors, once the process that writes it is here too."""
+        share().gather(None)
+        return read_tensors(self.folder / "best.safetensors")[0]
+
+    def write_inverse(self, state: nn.Module) -> None:
+        """The universal inverse perturbations on their own, where the method has them."""
+        if not share().first:
+            return
+        if (universal := perturbations(self.run, state)) is not None:
+            universal.save(self.folder / INVERSE_FILE)
+
+    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """metrics.jsonl: a line an epoch."""
+        if not share().first:
+            return
+        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+
+    def save(
+        self,
+        *,
+        modules: Mapping[str, nn.Module],
+        optimizer: Optimizer,
+        tensors: Mapping[str, Tensor],
+        meta: Mapping[str, Any],
+    ) -> None:
+        """Write the checkpoint."""
+        if not share().first:
+            return
+        facts = {**meta, "run": yaml_io.to_dict(self.run), "data": dict(self.data)}
+        path = self.folder / CHECKPOINT
+        checkpoint.save_state(path, modules=modules, optimizer=optimizer, tensors=tensors, meta=facts)
+
+    def load(
+        self, *, modules: Mapping[str, nn.Module], optimizer: Optimizer
+    ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Put back what `save` wrote; None where the run was stopped before its first checkpoint.
+
+        Raises:
+            UserError: the checkpoint is damaged, or config.yaml or the data are not those it was written with.
+        """
+        if share().first:
+            clear_partial(self.folder)
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return None
+        self._require_same(path)
+        return checkpoint.load_state(path, modules=modules, optimizer=optimizer)
+
+    def _require_same(self, path: Path) -> None:
+        """Before anything is loaded: weights of another architecture would only say that they do not fit."""
+        meta = read_tensors(path)[1].get("meta")
+        if not isinstance(meta, dict) or not isinstance(meta.get("run"), dict):
+            raise UserError(f"{path} is not a training checkpoint")
+        then, now = (dict(_leaves(tree)) for tree in (meta["run"], yaml_io.to_dict(self.run)))
+        for key in sorted(then.keys() & now.keys()):
+            if then[key] != now[key] and not key.startswith(FREE):
+                raise UserError(
+                    f"{self.folder / 'config.yaml'} was edited: {key} was {then[key]!r} and is {now[key]!r}; "
+                    "a run goes on as it began, so put it back or start a new run"
+                )
+        if meta.get("data") != dict(self.data):
+            raise UserError(
+                f"the training set is not the one that {path} was trained on ({meta.get('data')} then, "
+                f"{dict(self.data)} now): give the same data or start a new run"
+            )
+
+
+def identity(data: ImageSet | Folder) -> dict[str, Any]:
+    """What tells one training set from another: its size, its shape, and a checksum of its labels and pixels.
+
+    The files of a `Folder` are told by their names alone.
+
+    Example:
+        >>> from uiat.data import load
+        >>> identity(load("digits", "train"))["examples"]
+        1258
+    """
+    check = zlib.crc32(data.labels.cpu().contiguous().numpy().data)
+    if isinstance(data, ImageSet):
+        check = zlib.crc32(data.images.cpu().contiguous().numpy().data, check)
+    else:
+        names = ["/".join(Path(path).parts[-2:]) for path in data.paths]
+        check = zlib.crc32("\n".join(names).encode(), check)
+    shape = list(data.image_shape)
+    return {"examples": len(data), "classes": data.num_classes, "image_shape": shape, "checksum": f"{check:08x}"}
+
+
+def perturbations(run: Run, state: nn.Module) -> UniversalPerturbation | None:
+    """The universal inverse perturbations in an objective's state, on the CPU; None where the method has none.
+
+    Example:
+        >>> from uiat.objectives import UIAT
+        >>> run = Run(objective=UIAT())
+        >>> perturbations(run, run.objective.init(num_classes=2, image_shape=(1, 8, 8))).z.shape
+        torch.Size([2, 1, 8, 8])
+    """
+    z, inverse = getattr(state, "z", None), getattr(run.objective, "inverse", None)
+    threat = run.objective.threat
+    if z is None or not isinstance(inverse, UniversalInverse) or threat is None:
+        return None
+    return UniversalPerturbation(z.detach().cpu(), type(threat)(inverse.radius))

@@ -1,0 +1,1 @@
+"""Faster passes with the same result: compilation, CUDA graphs, inference copies, cached layers."""

@@ -1,0 +1,279 @@
+"""A model made ready for many passes: what went through it is counted, and what can be folded away is.
+
+An attack makes thousands of passes through one model that does not change, so work that is done once per evaluation
+pays. The prepared copy guides the attack alone: what it finds is verified by the model itself, so a fault in it can
+cost an attack strength, and nothing else.
+"""
+
+import copy
+import logging
+from collections import Counter
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from uiat.models.modes import crafting
+from uiat.speed.incremental import Incremental, agree
+from uiat.speed.malloc import keep_memory
+
+logger = logging.getLogger("uiat")
+
+# On a CPU, bytes that the layers of a batch put out: beyond, nothing is gained, and caches are left behind.
+CPU_BYTES = 64 * 2**20
+CPU_LEAST = 16  # images; below, too little work a call
+# Exactly these: a subclass, such as a parametrised layer, may compute something else.
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+
+
+class Counted:
+    """Images to logits through any callable, with a count of the images that went forward and of those that came back.
+
+    Args:
+        model: maps images (B, ...) to logits (B, K).
+        example: a few images, for a model that nobody else uses: then passes on images that changed in a window may be
+            had for less, see `incremental`.
+
+    Example:
+        >>> model = Counted(nn.Linear(4, 2))
+        >>> x = torch.rand(3, 4, requires_grad=True)
+        >>> model(x).sum().backward()
+        >>> model.forward, model.backward
+        (3, 3)
+    """
+
+    def __init__(self, model: Callable[[Tensor], Tensor], *, example: Tensor | None = None) -> None:
+        self.model, self.example = model, example
+        self.forward = 0
+        self.backward = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits of the images; counts them, and once more when a gradient comes back through them."""
+        self.forward += len(x)
+        logits = self.model(x)
+        if x.requires_grad and logits.requires_grad:
+            logits.register_hook(self._back)
+        return logits
+
+    @cached_property
+    def incremental(self) -> Incremental | None:
+        """The model for images that changed in a window, counted likewise; None where it has to see whole images.
+
+        On a CPU alone: other devices have passes of small crops for no less.
+        """
+        if self.example is None or self.example.device.type != "cpu" or not isinstance(self.model, nn.Module):
+            return None
+        found = Incremental(self.model, self.example, self._forth)
+        return found if found.cuts else None
+
+    def _forth(self, count: int) -> None:
+        self.forward += count
+
+    def _back(self, gradient: Tensor) -> None:
+        self.backward += len(gradient)
+
+
+class Affine(nn.Module):
+    """What a BatchNorm does in eval mode: each channel times a number, plus another, in one pass over the data.
+
+    Example:
+        >>> norm = nn.BatchNorm2d(3).eval()
+        >>> x = torch.rand(2, 3, 4, 4)
+        >>> torch.allclose(Affine(norm)(x), norm(x), atol=1e-6)
+        True
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, norm: Norm) -> None:
+        super().__init__()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = (norm.running_var + norm.eps).rsqrt()
+        if norm.weight is not None:
+            scale = scale * norm.weight.detach()
+        shift = -norm.running_mean * scale
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift if norm.bias is None else shift + norm.bias.detach())
+
+    def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:
+        """Channels scaled and shifted."""
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        return torch.addcmul(self.shift.view(shape), x, self.scale.view(shape))
+
+
+def prepare(model: nn.Module, example: Float[Tensor, "b ..."], *, compile: bool = False) -> Counted:
+    """A faster form of a model for the passes of an attack, counted; the model itself where there is none.
+
+    A frozen copy in eval mode: BatchNorm that reads the output of a convolution or linear layer is folded into it,
+    any other becomes one multiplication and addition, and convolutions of images work channels-last. Which layer
+    reads which is seen in a forward pass of the example. Where the copy's logits then differ from the model's by more
+    than a tolerance (`uiat.speed.incremental.agree`), it is left unfolded, and where those differ too (a model
+    that answers at random, say), or where there can be no copy, the model itself is what is counted. On a CPU
+    the process keeps its memory from then on (`uiat.speed.malloc`).
+
+    Args:
+        model: maps images in [0, 1] to logits; left as it is.
+        example: a few images, on the model's device.
+        compile: compile the copy. It has to repay some minute of compilation, which on a CPU it hardly does: it makes
+            passes in batches of 64 a few percent faster. Images are then best given in batches of one size.
+
+    Example:
+        >>> from uiat import models
+        >>> model = models.build("preact-resnet8", num_classes=10, image_shape=(3, 32, 32), width=4).eval()
+        >>> x = torch.rand(2, 3, 32, 32)
+        >>> fast = prepare(model, x)
+        >>> torch.allclose(fast(x), model(x), atol=1e-4), fast.forward
+        (True, 2)
+    """
+    keep_memory(example.device)
+    example = example[:4].detach()  # as few as may always be passed at once
+    with torch.no_grad(), crafting(model):
+        logits = model(example)
+    for form in (_folded, _plain):
+        try:
+            with torch.no_grad():
+                faster = form(model, example)
+                same = agree(faster(example), logits)
+        # The model is its user's: whatever its copy or a layer of it raises, the model itself will do.
+        except Exception as error:
+            logger.debug("no %s copy of the model: %s", form.__name__.strip("_"), error)
+            continue
+        if same:
+            return Counted(_compiled(faster, example) if compile else faster, example=example)
+    return Counted(model)
+
+
+def batch_for(model: nn.Module, example: Float[Tensor, "b ..."], *, at_most: int = 500) -> int:
+    """Images to give a model at a time: on a CPU as many as pass fastest, on other devices as many as are allowed.
+
+    Example:
+        >>> from uiat import models
+        >>> model = models.build("preact-resnet8", num_classes=10, image_shape=(3, 32, 32), width=16)
+        >>> batch_for(model, torch.rand(1, 3, 32, 32))
+        70
+    """
+    if example.device.type != "cpu":
+        return at_most
+    size = 0
+
+    def note(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal size
+        if isinstance(output, Tensor):
+            size += output.nbytes
+
+    hooks = [m.register_forward_hook(note) for m in model.modules() if not any(m.children())]
+    try:
+        with torch.no_grad(), crafting(model):
+            model(example[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return min(max(CPU_BYTES // max(size, 1), CPU_LEAST), at_most)
+
+
+def _plain(model: nn.Module, example: Tensor) -> nn.Module:
+    """A frozen copy in eval mode, channels-last where there are images with an extent."""
+    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    if example.ndim == 4:
+        copied = copied.to(memory_format=torch.channels_last)
+    return copied
+
+
+def _folded(model: nn.Module, example: Tensor) -> nn.Module:
+    """The same without BatchNorm layers."""
+    copied = _plain(model, example)
+    for norm, layer in _norms(copied, example):
+        if isinstance(layer, nn.Linear):
+            new: nn.Module = fuse_linear_bn_eval(layer, norm)
+        elif isinstance(layer, _CONVOLUTIONS):
+            new = fuse_conv_bn_eval(layer, norm)
+        else:
+            _replace(copied, norm, Affine(norm))
+            continue
+        _replace(copied, layer, new)
+        _replace(copied, norm, nn.Identity())
+    return _plain(copied, example)
+
+
+def _norms(model: nn.Module, example: Tensor) -> list[tuple[Norm, nn.Module | None]]:
+    """Each BatchNorm that can go, with the layer to fold it into: whose output it reads, and nothing else does.
+
+    Read from the graph of one forward pass, so whatever `forward` does is allowed for. A layer that is used more than
+    once stays, and so does one with hooks of its own. A reader without a gradient goes unseen, and shows in the logits.
+    """
+    wanted = [m for m in model.modules() if type(m) in (*_CONVOLUTIONS, nn.Linear, *_NORMS) and not _hooked(m)]
+    calls = Counter[nn.Module]()
+    layers: dict[Node | None, nn.Module] = {}
+    found: list[tuple[Norm, Node | None, int]] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls[module] += 1
+        if isinstance(module, _NORMS):
+            found.append((module, inputs[0].grad_fn, inputs[0].ndim))
+        else:
+            layers[output.grad_fn] = module
+
+    hooks = [m.register_forward_hook(note) for m in wanted]
+    try:
+        with torch.enable_grad():
+            logits = model(example.clone().requires_grad_())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    readers, result = _readers(logits.grad_fn), list[tuple[Norm, nn.Module | None]]()
+    for norm, node, dimensions in found:
+        layer = layers.get(node) if readers[node] == 1 else None
+        # A linear layer ends in its features, and a norm of more dimensions reads the second as channels.
+        fits = layer is not None and calls[layer] == 1
+        if isinstance(layer, nn.Linear) and (dimensions != 2 or norm.weight is None):
+            fits = False
+        if calls[norm] == 1 and norm.running_mean is not None:
+            result.append((norm, layer if fits else None))
+    return result
+
+
+def _readers(last: Node | None) -> Counter[Node | None]:
+    """How many times each node of a graph is read, as seen from its last one."""
+    readers, left, seen = Counter[Node | None](), [last], {last}
+    while left:
+        node = left.pop()
+        following = [] if node is None else [n for n, _ in node.next_functions]
+        readers.update(following)
+        left += [n for n in dict.fromkeys(following) if n not in seen]
+        seen.update(following)
+    return readers
+
+
+def _hooked(module: nn.Module) -> bool:
+    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
+
+
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Under every name that it has."""
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if child is old:
+                setattr(parent, name, new)
+
+
+def _compiled(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+    """The model, compiled for batches of any size; as it is where that does not work."""
+    compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=True)
+    try:
+        with torch.no_grad():
+            compiled(example)
+        with torch.enable_grad():
+            compiled(example.clone().requires_grad_())
+    # No compiler on this machine, or an operation that it does not know.
+    except Exception as error:
+        logger.debug("the model is not compiled: %s", error)
+        return model
+    return compiled

@@ -1,0 +1,197 @@
+"""Rank and world size under `torchrun`, and the process group of a command."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Int
+from torch import Tensor
+
+from uiat.errors import Lost, UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of the images that a process judges or trains on.
+
+    Args:
+        rank: number of this process, from 0.
+        size: processes.
+
+    Example:
+        >>> Share(rank=1, size=3).index(8).tolist()
+        [1, 4, 7]
+        >>> Share(rank=1, size=2).rows(8)
+        slice(4, 8, None)
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def index(self, n: int) -> Int[Tensor, "m"]:
+        """Positions of this process's images among all n."""
+        return torch.arange(self.rank, max(n, self.rank), self.size)
+
+    def rows(self, count: int) -> slice:
+        """This process's rows of a training batch of `count`, which is a multiple of the number of processes."""
+        each = count // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def drawn(self, like: Tensor, fill: Callable[[Tensor], Tensor]) -> Tensor:
+        """Random numbers for the images `like`, the very ones that they would get in one process.
+
+        Each process draws for the whole batch, so that the generators stay together, and takes its own rows.
+        """
+        if self.size == 1:
+            return fill(torch.empty_like(like))
+        whole = torch.empty_like(like.repeat(self.size, *[1] * (like.ndim - 1)))
+        return fill(whole)[self.rows(len(whole))]
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over the processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over the processes, in place."""
+        return self.total(value) if self.size == 1 else self.total(value).div_(self.size)
+
+    def joined(self, value: Tensor) -> Tensor:
+        """The rows of all processes, in the order of the ranks; each has as many."""
+        if self.size == 1:
+            return value
+        parts = [torch.empty_like(value) for _ in range(self.size)]
+        dist.all_gather(parts, value.contiguous())
+        return torch.cat(parts)
+
+    def path(self, path: Path | None) -> Path | None:
+        """The file of this process: with several, ".rankR-of-W" comes last in the name."""
+        if path is None or self.size == 1:
+            return path
+        return path.with_name(f"{path.name}.rank{self.rank}-of-{self.size}")
+
+    @classmethod
+    def paths(cls, path: Path) -> dict["Share", Path]:
+        """The files that there are of processes of whatever number, see `path`, by their shares.
+
+        Example:
+            >>> Share.paths(Path("missing"))
+            {}
+        """
+        found = {cls(): path} if path.exists() else {}
+        for other in sorted(path.parent.glob("*-of-*")):
+            if match := re.fullmatch(re.escape(path.name) + r"\.rank(\d+)-of-(\d+)", other.name):
+                found[cls(int(match[1]), int(match[2]))] = other
+        return found
+
+    def gather(self, value: T) -> list[T]:
+        """What each process gives, in the order of the ranks, for all of them; waits for the slowest."""
+        if self.size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
+    def agree(self, work: Callable[[], T]) -> T:
+        """What `work` returns here; where the user's mistake stops one process, it stops all, not one after a wait.
+
+        Raises:
+            UserError: that of the first process that has one.
+        """
+        try:
+            result, mistake = work(), None
+        except UserError as error:
+            result, mistake = None, error
+        if (first := next((words for words in self.gather(mistake and str(mistake)) if words), None)) is not None:
+            raise mistake or UserError(first)
+        return result  # type: ignore[return-value]
+
+
+def share() -> Share:
+    """The share of this process: all images, unless `torch.distributed` was initialised, as under `torchrun`.
+
+    Example:
+        >>> share()
+        Share(rank=0, size=1)
+    """
+    if dist.is_available() and dist.is_initialized():
+        return Share(dist.get_rank(), dist.get_world_size())
+    return Share()
+
+
+def local_device(name: str) -> str:
+    """The device of this process: with several on a machine and GPUs to choose from, each has its own.
+
+    Example:
+        >>> local_device("cpu")
+        'cpu'
+    """
+    if launched() > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+    return name
+
+
+def launched() -> int:
+    """How many processes the launcher started: 1 without one.
+
+    Example:
+        >>> launched()
+        1
+    """
+    count = os.environ.get("WORLD_SIZE", "1")
+    return int(count) if count.isdigit() else 1
+
+
+# Processes wait for the slowest, and all of them for the first while it does what only one need do.
+PATIENCE = timedelta(days=7)
+# What the backends say when a process that others wait for has gone.
+_GONE = ("Connection closed", "Connection reset", "Broken pipe", "connection error", "NCCL", "remote process")
+
+
+@contextmanager
+def processes() -> Iterator[Share]:
+    """This process's share, with `torch.distributed` initialised inside where `torchrun` started several.
+
+    Raises:
+        UserError: the processes cannot find each other.
+        Lost: another process ended while this one waited for it.
+
+    Example:
+        >>> with processes() as part:
+        ...     part.size
+        1
+    """
+    if launched() == 1 or dist.is_initialized():
+        yield share()
+        return
+    on_gpu = torch.cuda.is_available()
+    try:
+        if on_gpu:
+            torch.cuda.set_device(local_device("cuda"))
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"WORLD_SIZE says that there are {launched()} processes, but: {reason}") from None
+    try:
+        yield share()
+    except RuntimeError as error:
+        if any(words in str(error) for words in _GONE):
+            raise Lost(f"process {share().rank} of {share().size} lost another one, which has ended") from error
+        raise
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,1 @@
+"""Training: settings to data and model, the step, the loop, validation, cost."""

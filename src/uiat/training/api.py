@@ -1,0 +1,330 @@
+"""Training runs: from a recipe (`train`), from a folder (`resume`), from one's own model and data (`fit`)."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from uiat import models
+from uiat.config.schema import Compute, Data, Guards, Model, Optimisation, Run, Validation
+from uiat.data import Folder, ImageSet, loader_for
+from uiat.errors import UserError
+from uiat.inverse import UniversalPerturbation
+from uiat.objectives import UIAT, AnyObjective, Objective
+from uiat.runs import checkpoint
+from uiat.runs.folder import check_new, held, new_folder
+from uiat.runs.settings import CUSTOM, read_run
+from uiat.runs.writer import Store, identity, perturbations
+from uiat.training.autotune import settled
+from uiat.training.loop import Listener, Training
+from uiat.training.setup import (
+    channels_last,
+    datasets,
+    held_out_images,
+    model_spec,
+    own_data,
+    pick_device,
+    seeded,
+    synchronised,
+    training_device,
+)
+from uiat.training.validation import check_plan
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gave.
+
+    Args:
+        model: with the best weights, in eval mode; `model.threat` is what it was trained for.
+        history: a row of measurements an epoch.
+        best: {"epoch": ..., "value": ...} by the run's metric.
+        inverse: the universal inverse perturbations, where the method has them.
+        folder: where everything lies; None if it was kept in memory.
+    """
+
+    model: nn.Module
+    history: list[dict[str, Any]]
+    best: dict[str, Any] | None
+    inverse: UniversalPerturbation | None
+    folder: Path | None
+
+
+def train(run: Run, *, run_dir: str | Path | None = None, listener: Listener | None = None) -> Trained:
+    """Train a run in a new folder: config.yaml, environment.json, metrics.jsonl, best, last, inverse and checkpoint.
+
+    Args:
+        run: such as `recipes.get("digits-uiat")`.
+        run_dir: the folder to make; `runs/NAME`, with a number where that exists, by default.
+        listener: told about each step and epoch.
+
+    Raises:
+        UserError: the folder exists, or something about the run cannot be what was meant.
+        NotFinite: a loss term is not finite.
+
+    Example:
+        >>> import tempfile
+        >>> from uiat import override, recipes
+        >>> run = override(recipes.get("digits-standard"), [("optimisation.epochs", "1"), ("model.width", "4")])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trained = train(run, run_dir=Path(folder) / "run")
+        >>> len(trained.history)
+        1
+    """
+    with prepared(run, run_dir=run_dir, listener=listener) as training:
+        training.fit()
+        return _trained(training)
+
+
+@contextmanager
+def prepared(run: Run, *, run_dir: str | Path | None = None, listener: Listener | None = None) -> Iterator[Training]:
+    """What `train` does before the first step: data loaded, model built and tried, and only then the folder made.
+
+    Args:
+        run: as for `train`.
+        run_dir: as for `train`.
+        listener: as for `train`.
+
+    Raises:
+        UserError: as for `train`; no folder is left behind.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, prepared(Run(), run_dir=Path(folder) / "run") as training:
+        ...     len(training.loader)
+        9
+    """
+    check_new(run_dir)
+    check_plan(run)
+    device = pick_device(run.compute.device)
+    training_set, held_out = datasets(run.data, run.seed)
+    with seeded(run.seed, device):
+        spec = model_spec(run, training_set)
+        model = models.build(**spec).to(device)
+        training = _training(run, model, training_set, held_out, listener=listener)
+        folder = new_folder(training.run, run_dir)
+        with held(folder):
+            training.store = Store(folder, training.run, spec, identity(training_set))
+            yield training
+
+
+def resume(
+    run_dir: str | Path,
+    *,
+    model: nn.Module | None = None,
+    train_data: ImageSet | tuple[Tensor, Tensor] | Any | None = None,
+    validation_data: ImageSet | tuple[Tensor, Tensor] | Any | None = None,
+    objective: Objective | None = None,
+    listener: Listener | None = None,
+    own_code: bool = False,
+) -> Trained:
+    """Go on with a run that was stopped or killed, to weights bit-identical to those of an uninterrupted run.
+
+    Args:
+        run_dir: its folder.
+        model: for a run of `fit`: the same model, whatever its weights.
+        train_data: for a run of `fit`: the same data.
+        validation_data: for a run of `fit`: the same, if it was given there.
+        objective: for a run of `fit` with an objective of your own: the same.
+        listener: told about each step and epoch.
+        own_code: allow the folder to name code of yours to build the model with, which runs it.
+
+    Raises:
+        UserError: no run in the folder, a damaged one, or one whose settings or data have changed since.
+
+    Example:
+        >>> resume("missing-run")
+        Traceback (most recent call last):
+        uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
+    """
+    own = (model, train_data, validation_data, objective)
+    with reopened(run_dir, own=own, listener=listener, own_code=own_code) as training:
+        training.fit()
+        return _trained(training)
+
+
+@contextmanager
+def reopened(
+    run_dir: str | Path,
+    *,
+    own: tuple[nn.Module | None, Any, Any, Objective | None] = (None, None, None, None),
+    listener: Listener | None = None,
+    own_code: bool = False,
+) -> Iterator[Training]:
+    """What `resume` does before the next step: everything as the folder's checkpoint says.
+
+    Args:
+        run_dir: as for `resume`.
+        own: (model, train_data, validation_data, objective), as for `resume`.
+        listener: as for `resume`.
+        own_code: as for `resume`.
+
+    Raises:
+        UserError: as for `resume`.
+
+    Example:
+        >>> with reopened("missing-run") as training:
+        ...     training.epoch
+        Traceback (most recent call last):
+        uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
+    """
+    folder = Path(run_dir)
+    model, train_data, validation_data, objective = own
+    run = read_run(folder, objective=objective)
+    _require_own(folder, fitted=run.model.name == CUSTOM, given=[part is not None for part in own])
+    with ExitStack() as inside:
+        inside.enter_context(held(folder))
+        if model is None:
+            device = pick_device(run.compute.device)
+            training_set, held_out = datasets(run.data, run.seed)
+        else:
+            device = training_device(model)
+            training_set, held_out = own_data(train_data, validation_data, seed=run.seed)
+        inside.enter_context(seeded(run.seed, device))
+        spec = model_spec(run, training_set) if model is None else _own_spec(training_set)
+        model = checkpoint.build(spec, own_code=own_code).to(device) if model is None else model
+        training = _training(run, model, training_set, held_out, listener=listener)
+        training.store = Store(folder, run, spec, identity(training_set))
+        training.resume()
+        yield training
+
+
+def _require_own(folder: Path, *, fitted: bool, given: list[bool]) -> None:
+    if fitted and not all(given[:2]):
+        raise UserError(f"{folder} was made by fit(): go on with uiat.resume(folder, model=..., train_data=...)")
+    if any(given) and not fitted:
+        raise UserError(f"{folder} names its own model and data: leave out model, train_data and the rest")
+
+
+def fit(
+    model: nn.Module,
+    train_data: ImageSet | tuple[Tensor, Tensor] | Any,
+    *,
+    objective: Objective | None = None,
+    validation_data: ImageSet | tuple[Tensor, Tensor] | Any | None = None,
+    optimisation: Optimisation | None = None,
+    validation: Validation | None = None,
+    guards: Guards | None = None,
+    compute: Compute | None = None,
+    batch_size: int = 128,
+    augment: Literal["none", "crop", "crop-flip"] = "none",
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    listener: Listener | None = None,
+) -> Trained:
+    """Train a model of one's own on data of one's own, with the very loop that recipes use.
+
+    Args:
+        model: maps images in [0, 1] to logits; trained in place, on the device it is on.
+        train_data: an `ImageSet`, a pair (images, labels) of tensors, or any torch Dataset of such pairs.
+        objective: `UIAT()` by default.
+        validation_data: likewise; by default 5 % of the training set, at most 1,000 images, is held out.
+        optimisation: epochs, learning rate, schedule and the rest.
+        validation: how often and by what to judge.
+        guards: what is watched.
+        compute: precision and memory format, channels last only if set here; the device is the model's.
+        batch_size: images a step.
+        augment: "none", "crop" or "crop-flip".
+        seed: of order, augmentation, held-out part and random starts.
+        run_dir: a new folder to write weights, perturbations, metrics and checkpoints to; none by default. A run that
+            was killed goes on with `resume(run_dir, model=, train_data=)`.
+        listener: told about each step and epoch.
+
+    Raises:
+        UserError: data or a model that cannot be what was meant.
+        NotFinite: a loss term is not finite.
+
+    Example:
+        >>> from uiat import PGDAT
+        >>> model = models.build("small-cnn", num_classes=2, image_shape=(1, 8, 8), width=4)
+        >>> x, y = torch.rand(64, 1, 8, 8), torch.arange(64) % 2
+        >>> trained = fit(model, (x, y), objective=PGDAT(), optimisation=Optimisation(epochs=1), batch_size=16)
+        >>> sorted(trained.best)
+        ['epoch', 'value']
+    """
+    check_new(run_dir)
+    if objective is not None:
+        _check_objective(objective)
+    data, held_out = own_data(train_data, validation_data, seed=seed)
+    settings = {"optimisation": optimisation, "validation": validation, "guards": guards}
+    run = Run(
+        name="fit",
+        seed=seed,
+        data=Data(name=data.name, batch_size=batch_size, augment=augment),
+        model=Model(name=CUSTOM),
+        objective=cast(AnyObjective, objective or UIAT()),
+        compute=compute or Compute(channels_last=False),
+        **{name: value for name, value in settings.items() if value is not None},  # type: ignore[arg-type]
+    )
+    check_plan(run)
+    with ExitStack() as inside:
+        inside.enter_context(seeded(seed, training_device(model)))
+        training = _training(run, model, data, held_out, listener=listener)
+        if run_dir is not None:
+            folder = new_folder(training.run, run_dir)
+            inside.enter_context(held(folder))
+            training.store = Store(folder, training.run, _own_spec(data), identity(data))
+        training.fit()
+    return _trained(training)
+
+
+def _own_spec(data: ImageSet | Folder) -> dict[str, Any]:
+    return {"name": CUSTOM, "num_classes": data.num_classes, "image_shape": list(data.image_shape)}
+
+
+def _check_objective(objective: Objective) -> None:
+    """An objective of the user's own has what the loop asks of it."""
+    asked = ("name", "init", "perturb", "loss", "threat")
+    if missing := [name for name in asked if not hasattr(objective, name)]:
+        raise UserError(f"the objective has no {' or '.join(missing)}: see uiat.Objective (threat may be None)")
+
+
+def _training(
+    run: Run, model: nn.Module, training_set: ImageSet | Folder, held_out: ImageSet, *, listener: Listener | None
+) -> Training:
+    """The run about to begin, its model tried on a few images; nothing is written before this has succeeded."""
+    device, memory_format = training_device(model), torch.contiguous_format
+    if run.compute.sync_batchnorm:
+        model = synchronised(model, device)
+    last = channels_last(model, asked=run.compute.levers.channels_last)
+    if last:
+        memory_format = torch.channels_last
+        model.to(memory_format=memory_format)
+    images = held_out_images(held_out, device).contiguous(memory_format=memory_format)
+    try:
+        models.check_model(model, images, training_set.num_classes)
+    except RuntimeError as error:
+        if last and ".reshape" in str(error):
+            raise UserError(
+                "the model calls .view() on its activations, which channels-last memory does not allow: "
+                "set compute.channels_last to false, or use .reshape() there"
+            ) from error
+        raise
+    loader = loader_for(
+        training_set,
+        batch_size=run.data.batch_size,
+        augment=run.data.augment,
+        device=device,
+        seed=run.seed,
+        channels_last=last,
+        num_workers=run.data.workers,
+    )
+    steps = len(loader) * run.optimisation.epochs
+    run = settled(run, model, image_shape=loader.image_shape, num_classes=loader.num_classes, steps=steps)
+    return Training(run, model, loader, held_out, listener=listener)
+
+
+def _trained(training: Training) -> Trained:
+    """The best weights in the model itself, wherever they were kept."""
+    model, store, run = training.model, training.store, training.run
+    if store is not None and training.best is not None:
+        checkpoint.restore(model, store.best_weights(), source=store.folder)
+    elif training.best_weights is not None:
+        model.load_state_dict(training.best_weights)
+    model.threat = run.threat  # type: ignore[assignment]
+    universal = perturbations(run, training.step.state)
+    return Trained(model.eval(), training.history, training.best, universal, None if store is None else store.folder)

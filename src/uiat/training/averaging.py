@@ -1,0 +1,78 @@
+"""What is done to weights beside the optimiser: adversarial weight perturbation, and averaging over steps."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
+
+from uiat.system.distributed import share
+
+
+def averaged(model: nn.Module, kind: Literal["ema", "swa"], *, decay: float) -> AveragedModel:
+    """A running average of the weights: exponential ("ema", with `decay`) or equal ("swa"; Izmailov et al. 2018).
+
+    BatchNorm statistics are not averaged: `refresh_statistics` measures them anew.
+
+    Example:
+        >>> average = averaged(nn.Linear(2, 2), "ema", decay=0.99)
+    """
+    if kind == "swa":
+        return AveragedModel(model)
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+@torch.no_grad()
+def follow(average: AveragedModel, model: nn.Module) -> None:
+    """Take the model's present weights into the average, and its buffers as they are.
+
+    `AveragedModel.update_parameters` does the same and reads the count of averaged weights on the device, which has a
+    GPU wait for the host each step.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> average = averaged(model, "swa", decay=0.0)
+        >>> for value in (1.0, 2.0, 6.0):
+        ...     _ = model.weight.data.fill_(value)
+        ...     follow(average, model)
+        >>> average.module.weight.item()
+        3.0
+    """
+    own, new = ([p.detach() for p in m.parameters()] for m in (average.module, model))
+    count = int(average.n_averaged)
+    if count:
+        (average.multi_avg_fn or get_swa_multi_avg_fn())(own, new, count)
+    else:
+        torch._foreach_copy_(own, new)
+    for buffer, value in zip(average.module.buffers(), model.buffers(), strict=True):
+        buffer.copy_(value)
+    average.n_averaged += 1
+
+
+def refresh_statistics(model: nn.Module, images: Iterable[Tensor]) -> None:
+    """Measure the BatchNorm statistics of averaged weights on training images (torch.optim.swa_utils.update_bn).
+
+    Example:
+        >>> model = nn.Sequential(nn.BatchNorm2d(1))
+        >>> refresh_statistics(model, [torch.ones(2, 1, 2, 2)])
+        >>> model[0].running_mean.tolist()
+        [1.0]
+    """
+    update_bn(images, model)
+    average_statistics(model)
+
+
+@torch.no_grad()
+def average_statistics(model: nn.Module) -> None:
+    """The mean over the processes of what BatchNorm layers have seen, so that all of them hold the same model.
+
+    Example:
+        >>> average_statistics(nn.BatchNorm2d(3))  # one process: nothing to do
+    """
+    seen = [b for b in model.buffers() if b.is_floating_point()]
+    if share().size == 1 or not seen:
+        return
+    flat = share().mean(torch.cat([b.flatten() for b in seen]))
+    for b, mean in zip(seen, flat.split([b.numel() for b in seen]), strict=True):
+        b.copy_(mean.view_as(b))

@@ -1,0 +1,88 @@
+"""The optimiser and the learning-rate schedule of a run, from torch's own."""
+
+import warnings
+
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LambdaLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    SequentialLR,
+)
+from torch.optim.optimizer import Optimizer
+
+from uiat.config.schema import Optimisation
+from uiat.errors import UserError
+
+
+def make_optimizer(model: nn.Module, config: Optimisation, *, plain: bool = False) -> Optimizer:
+    """SGD or AdamW over the parameters that require gradients; in torch's default form with `plain`.
+
+    Example:
+        >>> make_optimizer(nn.Linear(2, 2), Optimisation(learning_rate=0.3)).param_groups[0]["lr"]
+        0.3
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise UserError("the model has no parameter that requires a gradient: there is nothing to train")
+    # The fused form reads each weight once; on a CPU the default one (foreach) is several times slower.
+    fused = {p.device.type for p in parameters} <= {"cpu", "cuda"} and all(p.dtype == torch.float32 for p in parameters)
+    fused = fused and not plain
+    decay = config.weight_decay
+    if config.optimizer == "adamw":
+        return AdamW(parameters, lr=config.learning_rate, weight_decay=decay, fused=fused or None)
+    nesterov = config.nesterov and config.momentum > 0
+    rate, momentum = config.learning_rate, config.momentum
+    return SGD(parameters, lr=rate, momentum=momentum, nesterov=nesterov, weight_decay=decay, fused=fused or None)
+
+
+def make_scheduler(optimizer: Optimizer, config: Optimisation, *, steps_per_epoch: int, done: int = 0) -> LRScheduler:
+    """The learning rate as a function of the step, `done` steps into it.
+
+    A schedule holds nothing but its position, so resuming replays the steps and then takes the saved optimiser's rate.
+
+    Example:
+        >>> optimizer = make_optimizer(nn.Linear(2, 2), Optimisation())
+        >>> scheduler = make_scheduler(optimizer, Optimisation(schedule="cosine", epochs=1), steps_per_epoch=2, done=1)
+        >>> round(scheduler.get_last_lr()[0], 3)
+        0.05
+    """
+    with warnings.catch_warnings():
+        # torch warns when a scheduler steps before its optimiser, which is what a replay does.
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+        warmup = round(config.warmup_epochs * steps_per_epoch)
+        total = config.epochs * steps_per_epoch - warmup
+        if total < 1:
+            raise UserError("warmup_epochs must leave at least one step of the run")
+        scheduler = _main(optimizer, config, total, steps_per_epoch, warmup)
+        if warmup:
+            ramp = LinearLR(optimizer, start_factor=1 / warmup, end_factor=1.0, total_iters=max(1, warmup - 1))
+            scheduler = SequentialLR(optimizer, [ramp, scheduler], milestones=[warmup])
+        for _ in range(done):
+            scheduler.step()
+    return scheduler
+
+
+def _main(optimizer: Optimizer, config: Optimisation, total: int, steps_per_epoch: int, warmup: int) -> LRScheduler:
+    peak = max(1, round(config.peak_at * total))
+    match config.schedule:
+        case "piecewise":
+            at = [max(0, m * steps_per_epoch - warmup) for m in config.milestones]
+            return MultiStepLR(optimizer, milestones=at, gamma=config.decay)
+        case "cosine":
+            return CosineAnnealingLR(optimizer, T_max=total)
+        case "onecycle":
+            if warmup:
+                raise UserError('schedule "onecycle" warms up by itself: leave warmup_epochs at 0')
+            rate, count = config.learning_rate, total + 1  # one more: a rate is also set after the last step
+            share = max(config.peak_at, 1.5 / count)  # torch divides by the length of the way up
+            return OneCycleLR(optimizer, max_lr=rate, total_steps=count, pct_start=share, cycle_momentum=False)
+        case "cyclic":
+            return LambdaLR(optimizer, lambda step: min(step / peak, max(0.0, (total - step) / max(1, total - peak))))
+        case _:
+            return LambdaLR(optimizer, lambda step: 1.0)

@@ -1,0 +1,220 @@
+"""From the settings of a run to what it needs: data, the model's arguments, a device, a folder."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uiat.config.schema import Data, Run
+from uiat.data import (
+    STATS,
+    Folder,
+    ImageSet,
+    as_float,
+    from_dataset,
+    from_tensors,
+    open_data,
+    split_validation,
+    statistics,
+    stratified_subset,
+)
+from uiat.errors import UserError
+from uiat.system.distributed import local_device, share
+
+logger = logging.getLogger("uiat")
+
+
+def as_image_set(data: ImageSet | tuple[Tensor, Tensor] | Any) -> ImageSet:
+    """An `ImageSet` from what users have: one already, a pair of tensors, or a torch Dataset.
+
+    Example:
+        >>> len(as_image_set((torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1]))))
+        4
+    """
+    if isinstance(data, ImageSet):
+        return data
+    if _is_pair(data):
+        return from_tensors(*data)
+    return from_dataset(data)
+
+
+def own_data(
+    train_data: ImageSet | tuple[Tensor, Tensor] | Any,
+    validation_data: ImageSet | tuple[Tensor, Tensor] | Any | None,
+    *,
+    seed: int,
+) -> tuple[ImageSet, ImageSet]:
+    """What to train on and what to validate on, from the user's own data; held out of the former without the latter.
+
+    Raises:
+        UserError: data that cannot be what was meant, or validation data that does not fit the training data.
+
+    Example:
+        >>> x, y = torch.rand(40, 1, 8, 8), torch.arange(40) % 2
+        >>> [len(part) for part in own_data((x, y), None, seed=0)]
+        [38, 2]
+    """
+    _check_seed(seed)
+    training_set = as_image_set(train_data)
+    if training_set.num_classes < 2:
+        raise UserError(f"{training_set.name}: the labels name one class only; a classifier needs at least 2")
+    if validation_data is None:
+        return split_validation(training_set, seed=seed)[:2]
+    if isinstance(validation_data, ImageSet):
+        held_out = validation_data
+    elif _is_pair(validation_data):
+        held_out = from_tensors(*validation_data, num_classes=training_set.num_classes, name="validation data")
+    else:
+        held_out = from_dataset(validation_data, num_classes=training_set.num_classes, name="validation data")
+    if held_out.image_shape != training_set.image_shape or held_out.num_classes != training_set.num_classes:
+        raise UserError(
+            f"the validation data has {held_out.num_classes} classes of images {held_out.image_shape}, "
+            f"the training data {training_set.num_classes} of {training_set.image_shape}: they must be the same"
+        )
+    return training_set, held_out
+
+
+def _is_pair(data: Any) -> bool:
+    return isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
+
+
+def datasets(data: Data, seed: int) -> tuple[ImageSet | Folder, ImageSet]:
+    """The training images of a run and those it is validated on, held out of the training set.
+
+    Example:
+        >>> training_set, held_out = datasets(Data(name="digits", validation=100), 0)
+        >>> len(held_out)
+        100
+    """
+    _check_seed(seed)
+    whole = open_data(data.name, "train", root=data.root, image_size=data.image_size)
+    training_set, held_out, _ = split_validation(whole, size=data.validation, seed=seed)
+    if data.subset is not None:
+        training_set = stratified_subset(training_set, data.subset, seed=seed)
+    return training_set, held_out
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise UserError(f"seed must not be negative, nor larger than 64 bits hold, but is {seed}")
+
+
+def model_spec(run: Run, data: ImageSet | Folder) -> dict[str, Any]:
+    """The arguments of `models.build` for a run: the data's statistics become the model's first layer.
+
+    Example:
+        >>> model_spec(Run(), datasets(Data(), 0)[0])["image_shape"]
+        [1, 8, 8]
+    """
+    spec: dict[str, Any] = {
+        "name": run.model.name,
+        "num_classes": data.num_classes,
+        "image_shape": list(data.image_shape),
+    }
+    if run.model.width is not None:
+        spec["width"] = run.model.width
+    if run.model.activation != "relu":
+        spec["activation"] = run.model.activation
+    mean, std = STATS[run.data.name] if run.data.name in STATS else statistics(data)
+    return spec | {"mean": list(mean), "std": list(std)}
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a name stands for; "auto" is a GPU where there is one.
+
+    Raises:
+        UserError: no such device on this machine.
+
+    Example:
+        >>> pick_device("cpu")
+        device(type='cpu')
+    """
+    name = local_device(name)
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).item()  # "meta" has no values
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def training_device(model: nn.Module) -> torch.device:
+    """The device of a model's first parameter.
+
+    Raises:
+        UserError: it has none.
+
+    Example:
+        >>> training_device(nn.Linear(1, 1))
+        device(type='cpu')
+    """
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise UserError("the model has no parameters: there is nothing to train")
+    return parameter.device
+
+
+def channels_last(model: nn.Module, *, asked: bool) -> bool:
+    """Whether images and weights lie channels last: where asked for, and where torch's kernels do not crash.
+
+    On a CPU, the backward pass of a strided 1x1 convolution of fewer than 8 channels writes out of its bounds in that
+    memory format (torch 2.14): the shortcut of a very narrow ResNet.
+
+    Example:
+        >>> channels_last(nn.Conv2d(4, 8, 1, stride=2), asked=True)
+        False
+    """
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.device.type == "cpu"]
+    if not asked or not any(m.weight[0].numel() < 8 and m.kernel_size == (1, 1) != m.stride for m in convolutions):
+        return asked
+    logger.warning("compute.channels_last is off for this model: torch's CPU kernels crash on its narrow shortcuts")
+    return False
+
+
+def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with BatchNorm by the statistics of all processes; as it is, where there is one process.
+
+    Raises:
+        UserError: not on GPUs, for which alone torch has it.
+
+    Example:
+        >>> type(synchronised(nn.BatchNorm2d(3), torch.device("cpu"))).__name__
+        'BatchNorm2d'
+    """
+    if share().size == 1:
+        return model
+    if device.type != "cuda":
+        raise UserError(f"compute.sync_batchnorm needs GPUs: torch has no synchronised BatchNorm for {device.type!r}")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's random generators seeded inside, and the caller's as they were afterwards.
+
+    Example:
+        >>> with seeded(3, torch.device("cpu")):
+        ...     first = torch.rand(1)
+        >>> with seeded(3, torch.device("cpu")):
+        ...     bool(first == torch.rand(1))
+        True
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def held_out_images(held_out: ImageSet, device: torch.device) -> Tensor:
+    """A few images to try a model on.
+
+    Example:
+        >>> data = from_tensors(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1]))
+        >>> held_out_images(data, torch.device("cpu")).shape
+        torch.Size([4, 1, 8, 8])
+    """
+    return as_float(held_out.images[:4]).to(device)

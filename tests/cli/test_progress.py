@@ -1,0 +1,153 @@
+import io
+import logging
+
+import pytest
+import torch
+from rich.console import Console
+
+from uiat import Run
+from uiat.cli.evaluation_progress import Judging, evaluation_progress
+from uiat.cli.training_progress import Bars, Lines, epoch_line, training_progress
+
+ROW = {
+    **{"epoch": 1, "train_adv_ce": 1.25, "train_correct": 0.5, "clean": 0.9, "robust": 0.4},
+    **{"seconds": 2.0, "validation_seconds": 0.5, "images_per_second": 1234.4},
+}
+
+
+class Scalar:
+    """A loss term that counts how often it is read."""
+
+    reads = 0
+
+    def item(self):
+        Scalar.reads += 1
+        return 1.5
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def console(*, terminal):
+    return Console(file=io.StringIO(), force_terminal=terminal, width=100, highlight=False)
+
+
+def drawn(bars):
+    out = Console(file=io.StringIO(), width=100)
+    out.print(bars)
+    return out.file.getvalue()
+
+
+def test_an_epoch_is_one_line_with_all_that_was_measured():
+    assert epoch_line(ROW, epochs=10) == (
+        "epoch  2/10: adv_ce 1.2500, training accuracy 50.00 %; validation clean 90.00 %, robust 40.00 %; "
+        "1,234 images/s, 2.5 s"
+    )
+
+
+def test_an_epoch_without_validation_says_nothing_of_it():
+    row = {key: value for key, value in ROW.items() if key not in ("clean", "robust")}
+    assert "validation" not in epoch_line(row, epochs=10)
+
+
+def test_lines_mark_each_new_best_epoch_and_only_those():
+    out = console(terminal=False)
+    lines = Lines(Run(), out, best=0.3)
+    for robust in (0.2, 0.4, 0.4, 0.5):
+        lines.epoch(ROW | {"robust": robust})
+    assert ["best so far" in line for line in out.file.getvalue().splitlines()] == [False, True, False, True]
+
+
+def test_terms_are_read_at_most_four_times_a_second(unchecked):
+    clock = Clock()
+    bars = Bars(Run(), Lines(Run(), console(terminal=False)), clock=clock)
+    Scalar.reads = 0
+    for step in range(1, 1001):  # ten seconds
+        clock.now += 0.01
+        bars.step(0, step, 2000, {"adv_ce": Scalar()}, 64)
+    assert 30 <= Scalar.reads <= 41
+    assert bars.terms == {"adv_ce": 1.5}
+    assert bars.rate == pytest.approx(6400, rel=0.01)
+
+
+def test_bars_show_position_rate_time_left_terms_and_validation():
+    clock = Clock()
+    bars = Bars(Run(), Lines(Run(), console(terminal=False)), clock=clock)
+    assert "first step" in drawn(bars)
+    for step in (1, 2):
+        clock.now += 1.0
+        bars.step(0, step, 10, {"adv_ce": torch.tensor(1.5), "correct": torch.tensor(0.25)}, 64)
+    text = drawn(bars)
+    assert "epoch 1/30" in text
+    assert "step 2/10" in text
+    assert "64 images/s" in text
+    assert "0:04:58 left" in text  # 298 steps of a second
+    assert "adv_ce 1.5000, training accuracy 25.00 %" in text
+    bars.step(0, 10, 10, {"adv_ce": torch.tensor(1.5)}, 64)
+    assert "validating" in drawn(bars)
+    bars.epoch(ROW)
+    assert "validating" not in drawn(bars)
+    assert "validation clean 90.00 %, robust 40.00 %" in drawn(bars)
+
+
+def test_bars_fit_the_screen_however_narrow():
+    bars = Bars(Run(), Lines(Run(), console(terminal=False)))
+    bars.step(0, 1, 10, {f"a_long_term_{i}": torch.tensor(1.0) for i in range(20)}, 64)
+    assert len(drawn(bars).splitlines()) == 2
+
+
+def test_a_terminal_gets_bars_and_keeps_the_lines(capsys):
+    out = console(terminal=True)
+    with training_progress(Run(), out) as listener:
+        assert isinstance(listener, Bars)
+        listener.step(0, 1, 10, {"adv_ce": torch.tensor(1.5)}, 64)
+        listener.epoch(ROW)
+        logging.getLogger("uiat").info("quiet")
+    assert "step 1/10" in out.file.getvalue()
+    assert "epoch  2/30" in out.file.getvalue()
+
+
+def test_a_pipe_gets_a_line_an_epoch_and_nothing_else():
+    out = console(terminal=False)
+    with training_progress(Run(), out, best={"epoch": 0, "value": None}) as listener:
+        listener.step(0, 1, 10, {"adv_ce": torch.tensor(1.5)}, 64)
+        listener.epoch(ROW)
+    assert len(out.file.getvalue().splitlines()) == 1
+
+
+def test_evaluation_has_a_bar_for_each_attack_in_a_terminal():
+    out = console(terminal=True)
+    with evaluation_progress(("clean", "pgd-20"), out) as judging:
+        judging.progress("clean", 5, 5)
+        judging.bound("clean", 0.9)
+        judging.progress("pgd-20", 2, 4)
+        judging.bound("pgd-20", 0.8)
+        judging.progress("epsilon 0.1", 3, 8)
+    for text in ("clean", "2/4", "at most 80.00 %", "epsilon 0.1", "3/8", "after clean: at most 90.00 % right"):
+        assert text in out.file.getvalue()
+
+
+def test_evaluation_in_a_pipe_has_a_line_a_stage_and_one_a_minute_with_the_time_left():
+    out, clock = console(terminal=False), Clock()
+    judging = Judging(out, clock=clock)
+    for second, done in ((0, 0), (30, 10), (60, 20), (61, 21), (120, 40)):
+        clock.now = second
+        judging.progress("apgd-t", done, 100)
+        judging.bound("apgd-t", 0.5)
+    judging.bound("apgd-t", 0.45)
+    judging.progress("square", 1, 2)
+    judging.bound("square", 0.45)
+    judging.close()
+    judging.close()
+    assert out.file.getvalue().splitlines() == [
+        "apgd-t: 20 of 100, 0:04:00 left; at most 50.00 % right in the worst case",
+        "apgd-t: 40 of 100, 0:03:00 left; at most 50.00 % right in the worst case",
+        "after apgd-t: at most 45.00 % right in the worst case",
+        "after square: at most 45.00 % right in the worst case",
+    ]
+    with evaluation_progress(("clean",), out) as judging:
+        assert isinstance(judging, Judging)

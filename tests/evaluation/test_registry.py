@@ -1,0 +1,181 @@
+"""Attacks by name: budgets of the ensembles, names that are refused, and few classes under every ensemble and norm."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from support.helpers import mlp
+from uiat import L2, PGD, Linf
+from uiat.attacks import APGD, FMN, Noise, Search, SparseAPGD, Transfer
+from uiat.errors import UserError
+from uiat.evaluation.engine.search_runner import search
+from uiat.evaluation.registry import ATTACKS, ENSEMBLES, attack, stages
+from uiat.threat import L1
+
+THREATS = [Linf(0.1), L2(0.5), L1(3.0)]
+every_threat = pytest.mark.parametrize("threat", THREATS, ids=lambda threat: threat.norm)
+
+
+def settings(name, threat):
+    return dict(stages(name, threat=threat))
+
+
+# --- budgets
+
+
+@pytest.mark.parametrize("threat", THREATS[:2], ids=lambda threat: threat.norm)
+def test_the_standard_ensemble(threat):
+    of = settings("autoattack", threat)
+    assert list(of) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert (of["apgd-ce"].loss, of["apgd-ce"].iterations, of["apgd-ce"].restarts) == ("ce", 100, 1)
+    assert (of["apgd-t"].iterations, of["apgd-t"].targets, of["apgd-t"].restarts) == (100, 9, 1)
+    assert (of["fab-t"].iterations, of["fab-t"].targets, of["fab-t"].restarts) == (100, 9, 1)
+    assert (of["square"].iterations, of["square"].restarts, of["square"].stretched) == (5_000, 1, False)
+    assert settings("autoattack-quick", threat) == {"apgd-ce": of["apgd-ce"], "apgd-t": of["apgd-t"]}
+
+
+def test_the_standard_ensemble_for_l1_searches_larger_balls_first():
+    of = settings("autoattack", L1(12))
+    assert isinstance(of["apgd-ce"], SparseAPGD)
+    assert (of["apgd-ce"].restarts, of["apgd-ce"].shrinking) == (5, True)
+    assert (of["apgd-t"].restarts, of["apgd-t"].targets) == (1, 5)
+    assert of["fab-t"].targets == 9
+    assert of["square"].iterations == 5_000
+
+
+@every_threat
+def test_more_restarts_and_the_mean_over_answers(threat):
+    plus = settings("autoattack-plus", threat)
+    assert list(plus) == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
+    assert [plus[name].restarts for name in plus] == [5, 5, 5, 1, 1, 1]
+    assert [plus[name].targets for name in ("apgd-t", "fab-t")] == [9, 9]
+    assert [plus[name].targeted for name in ("fab", "fab-t")] == [False, True]
+    rand = settings("autoattack-rand", threat)
+    assert {name: (of.draws, of.restarts) for name, of in rand.items()} == {"apgd-ce": (20, 1), "apgd-dlr": (20, 1)}
+
+
+@every_threat
+@pytest.mark.parametrize(
+    ("version", "name"), [("standard", "autoattack"), ("plus", "autoattack-plus"), ("rand", "autoattack-rand")]
+)
+def test_budgets_are_those_of_the_reference(threat, version, name):
+    module = pytest.importorskip("pyautoattack.autoattack")
+    theirs = module.AutoAttack(nn.Identity(), norm=threat.norm, eps=float(threat.epsilon), version=version)
+    ours = settings(name, threat)
+    assert list(ours) == theirs.attacks_to_run
+    for stage, of in ours.items():
+        kind = "apgd" if stage in ("apgd-ce", "apgd-dlr") else stage.split("-")[0]
+        other = theirs.apgd_targeted if stage == "apgd-t" else getattr(theirs, kind)
+        steps = other.n_queries if stage == "square" else other.n_iter
+        restarts = 1 if stage == "fab-t" else other.n_restarts  # set when it runs
+        assert (of.iterations, of.restarts) == (steps, restarts), stage
+        if stage in ("apgd-t", "fab-t"):
+            assert of.targets == other.n_target_classes
+        if kind == "apgd":
+            assert of.draws == other.eot_iter
+        if isinstance(of, SparseAPGD) and version == "standard":
+            assert of.shrinking == other.use_largereps
+        if stage == "square":
+            assert (of.p_init, of.stretched) == (other.p_init, other.rescale_schedule)
+        if stage.startswith("fab"):
+            assert (of.alpha_max, of.eta, of.beta) == (other.alpha_max, other.eta, other.beta)
+
+
+# --- names
+
+
+@every_threat
+def test_what_names_stand_for(threat):
+    found = attack("noise-50", threat=threat)
+    assert isinstance(found, Noise)
+    assert found.iterations == 50
+    found = attack("fmn-30", threat=threat)
+    assert isinstance(found, FMN)
+    assert found.iterations == 30
+    found = attack("apgd-dlr-eot-7", threat=threat)
+    assert isinstance(found, SparseAPGD if threat.norm == "L1" else APGD)
+    assert (found.loss, found.draws, found.restarts) == ("dlr", 7, 1)
+    found = attack("cw-10-3", threat=threat)
+    assert isinstance(found, PGD)
+    assert (found.loss, found.steps, found.restarts) == ("margin", 10, 3)
+    source = mlp()
+    found = attack("transfer", threat=threat, source=source)
+    assert isinstance(found, Transfer)
+    assert found.source is source
+    assert attack("clean", threat=threat) is None
+
+
+def test_every_name_that_is_listed_is_known():
+    for name in ATTACKS:
+        name = name.replace("-K", "-10").replace("-R", "-2").replace("-D", "-3")
+        assert stages(name, threat=Linf(0.1), source=mlp())
+    for name in ENSEMBLES:
+        for stage, found in stages(name, threat=Linf(0.1)):
+            assert isinstance(found, Search)
+            assert found.name == stage
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("autoatack", "did you mean 'autoattack'"),
+        ("noise", "did you mean 'noise-R'"),
+        ("noise-0", "unknown attack"),
+        ("fmn-", "unknown attack"),
+        ("apgd-t-eot-20", "unknown attack"),
+        ("pgd-10-0", "unknown attack"),
+        ("transfer", "needs a second model"),
+    ],
+)
+def test_what_is_no_attack_is_refused(name, says):
+    with pytest.raises(UserError, match=says):
+        stages(name, threat=Linf(0.1))
+
+
+# --- few classes
+
+
+@every_threat
+@pytest.mark.parametrize("classes", [1, 2, 3])
+@pytest.mark.parametrize("name", ["autoattack", "autoattack-plus", "autoattack-rand"])
+def test_few_classes_under_every_ensemble(threat, classes, name):
+    """The budgets are cut short; how many attempts there are is not."""
+    torch.manual_seed(classes)
+    model = mlp(classes=classes).eval()
+    x = torch.rand(6, 1, 8, 8)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    where = {"num_classes": classes, "device": torch.device("cpu")}
+    total = 0
+    for _, found in stages(name, threat=threat):
+        found = replace(found, iterations=3, **({"draws": 2} if name == "autoattack-rand" else {}))
+        broken, x_adv = search(found, model, x, y, torch.arange(6), **where)
+        with torch.no_grad():
+            assert torch.equal(model(x_adv).argmax(1) != y, broken)
+        assert (threat.length(x_adv - x) <= float(threat.epsilon) * (1 + 1e-4)).all()
+        total += int(broken.sum())
+    assert total == 0 if classes == 1 else total > 0
+
+
+# --- randomised models
+
+
+class Shaky(nn.Module):
+    """Two classes by the sum of the pixels, under noise that outweighs the gradient of a single pass."""
+
+    def forward(self, x):
+        slope = 1 + 40 * torch.randn_like(x)
+        score = ((x - 0.5) * slope).flatten(1).mean(1) + 0.05 + 0 * x.flatten(1).sum(1)
+        return torch.stack([score, -score], dim=1)
+
+
+def test_averaging_finds_a_direction_that_one_pass_does_not():
+    x, y = torch.full((20, 1, 8, 8), 0.5), torch.zeros(20, dtype=torch.int64)
+    risen = {}
+    for draws in (1, 100):
+        found = APGD(threat=Linf(0.1), loss="dlr", iterations=3, draws=draws)
+        points = found.start(Shaky(), x, y, torch.arange(20), attempt=0)
+        risen[draws] = (points["gradient"].sign() < 0).float().mean().item()
+    assert risen[1] < 0.55 < 0.57 < risen[100]

@@ -1,0 +1,150 @@
+"""Single-step training: N-FGSM leaves the ball as it should, GradAlign measures directions, UIAT goes on top."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import uiat
+from uiat import Batch, Linf, models, override, recipes
+from uiat.objectives import baselines
+from uiat.objectives import uiat as uiat_module
+from uiat.objectives.grad_align import misalignment
+from uiat.recipes import ENDINGS, SINGLE_STEP
+from uiat.system.distributed import Share
+
+
+class Linear(nn.Module):
+    """Logits (w x, -w x): the gradient of its loss has one direction everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([1.0, -2.0, 3.0, -4.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        value = x.flatten(1) @ self.w
+        return torch.stack([value, -value], dim=1)
+
+
+def test_n_fgsm_adds_a_whole_step_to_noise_of_twice_the_radius() -> None:
+    model, epsilon = Linear(), 0.05
+    x, y = torch.full((512, 1, 2, 2), 0.5), torch.zeros(512, dtype=torch.int64)
+    moved = uiat.NFGSM(threat=Linf(epsilon))(model, x, y) - x
+    step = -epsilon * model.w.sign().view(1, 1, 2, 2)
+    noise = moved - step
+    assert noise.abs().max() <= 2 * epsilon + 1e-6
+    assert noise.abs().max() > 1.9 * epsilon
+    assert noise.mean().abs() < 0.1 * epsilon
+    assert moved.abs().max() > 2.8 * epsilon  # far outside the ball, which is the point
+    assert uiat.FGSMRS(threat=Linf(epsilon))(model, x, y).sub(x).abs().max() <= epsilon + 1e-6
+
+
+def test_n_fgsm_stays_in_the_range_of_images() -> None:
+    x = uiat.NFGSM(threat=Linf(0.2))(Linear(), torch.rand(64, 1, 2, 2), torch.zeros(64, dtype=torch.int64))
+    assert x.min() >= 0
+    assert x.max() <= 1
+
+
+def test_a_start_outside_of_a_ball_that_binds_is_refused() -> None:
+    with pytest.raises(uiat.UserError, match="outside the ball"):
+        uiat.PGD(threat=Linf(0.1), step_size=0.1, start_radius=2.0)
+    with pytest.raises(uiat.UserError, match="start_radius must be positive"):
+        uiat.PGD(threat=Linf(0.1), step_size=0.1, start_radius=0.0)
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_misalignment_is_of_the_model_as_it_is_attacked(monkeypatch, mode: str) -> None:
+    """In eval mode an image's gradient is its own affair; in train mode the rest of its batch has a part in it."""
+    model = models.build("preact-resnet8", num_classes=2, image_shape=(3, 16, 16), width=8)
+    x, y = torch.rand(8, 3, 16, 16), torch.arange(8) % 2
+    model(x)  # so that there are statistics
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    noise = 0.2 * torch.rand_like(x) - 0.1
+    monkeypatch.setattr(Share, "drawn", lambda self, like, fill: noise[: len(like)])
+    whole = misalignment(model, x, y, Linf(0.1), batchnorm=mode)
+    alone = misalignment(model, x[:4], y[:4], Linf(0.1), batchnorm=mode)
+    assert torch.allclose(whole[:4], alone, atol=1e-4) is (mode == "eval")
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    whole.mean().backward()
+    assert all(p.grad is not None for p in model.parameters() if p.ndim > 1)
+
+
+@pytest.mark.parametrize("batchnorm", ["eval", "train"])
+@pytest.mark.parametrize("method", ["grad-align", "grad-align-uiat"])
+def test_the_attack_says_in_which_mode_gradients_are_aligned(monkeypatch, method: str, batchnorm: str) -> None:
+    seen = []
+
+    def note(*given: object, batchnorm: str) -> torch.Tensor:
+        seen.append(batchnorm)
+        return torch.zeros(4)
+
+    for module in (baselines, uiat_module):
+        monkeypatch.setattr(module, "misalignment", note)
+    objective = override(recipes.get(f"digits-{method}"), [("objective.attack.batchnorm", batchnorm)]).objective
+    model = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step = uiat.make_step(model, objective, optimizer, num_classes=10, image_shape=(1, 8, 8))
+    step(Batch(torch.rand(4, 1, 8, 8), torch.arange(4), torch.arange(4)), epoch=0)
+    assert seen == [batchnorm]
+
+
+def test_misalignment_is_of_directions_and_trains_weights() -> None:
+    x, y = torch.rand(16, 1, 2, 2), torch.arange(16) % 2
+    assert misalignment(Linear(), x, y, Linf(0.2)).abs().max() < 1e-5
+    torch.manual_seed(1)
+    curved = nn.Sequential(nn.Flatten(), nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, 2))
+    with torch.no_grad():
+        curved[1].weight.mul_(20)
+    found = misalignment(curved, x, y, Linf(0.2))
+    assert found.max() > 0.1
+    assert found.min() >= -1e-6
+    assert found.max() <= 2
+    before = found.mean()
+    before.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in curved[1].parameters())
+    optimizer = torch.optim.Adam(curved.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        misalignment(curved, x, y, Linf(0.2)).mean().backward()
+        optimizer.step()
+    assert misalignment(curved, x, y, Linf(0.2)).mean() < 0.5 * before
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("base", SINGLE_STEP)
+def test_every_single_step_method_has_one_step_alone_and_under_uiat(base: str, ending: str) -> None:
+    for family in ("digits", "mnist", "cifar10-small"):
+        objective = recipes.get(f"{family}-{base}{ending}").objective
+        assert objective.attack.steps == (0 if base == "free" else 1)
+        assert recipes.get(f"{family}-{base}{ending}").optimisation.replays == (4 if base == "free" else 0)
+        assert objective.name == ("uiat" if ending else "pgd-at")
+        assert (objective.alignment > 0) == (base == "grad-align")
+        if ending:
+            assert (objective.inverse.epoch is not None) == ending.endswith("one-off")
+
+
+def test_uiat_awp_ema_and_n_fgsm_are_four_fields() -> None:
+    run = override(
+        recipes.get("digits-uiat"),
+        [
+            ("objective.attack.steps", "1"),
+            ("objective.attack.step_size", "0.2"),
+            ("objective.attack.start_radius", "2"),
+            ("objective.attack.bounded", "false"),
+            ("optimisation.awp", "0.005"),
+            ("optimisation.average", "ema"),
+            ("optimisation.average_decay", "0.9"),
+            ("model.width", "4"),
+            ("optimisation.epochs", "2"),
+        ],
+    )
+    data = uiat.data.tensors("digits", "train")
+    model = uiat.models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
+    trained = uiat.fit(
+        model, data, objective=run.objective, optimisation=replace(run.optimisation, epochs=2), batch_size=64
+    )
+    assert run.objective.attack == uiat.NFGSM(threat=Linf(0.2))
+    first, last = (row["train_adv_ce"] for row in trained.history)
+    assert last < first

@@ -1,0 +1,100 @@
+"""The processes of tests/system/test_distributed.py: `torchrun ... workers.py OUT STARTS`, or `OUT resume`."""
+
+import contextlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import uiat
+from uiat.data import Loader, load
+from uiat.inverse import UniversalInverse
+from uiat.system.atomic_files import write_tensors
+from uiat.system.distributed import processes, share
+from uiat.training.optimizer import make_optimizer
+
+STEPS = 20
+
+
+class Block(nn.Module):
+    """Something to compute again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(1, 8, 3), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps."""
+        maps: torch.Tensor = self.act(self.conv(x))
+        return maps
+
+
+def network() -> nn.Module:
+    """Without BatchNorm, which sees each process's part of a batch on its own."""
+    torch.manual_seed(5)
+    return nn.Sequential(Block(), nn.Flatten(), nn.Linear(288, 10))
+
+
+def trained(start: str) -> dict[str, torch.Tensor]:
+    """Weights, z, the remembered predictions and the losses after twenty steps of one-row-an-example UIAT and AWP."""
+    data = load("digits", "train")
+    loader = Loader(data, batch_size=64, augment="crop", padding=1)
+    # The sign of a gradient next to zero is the sign of its rounding, which differs with the order of a sum; so where
+    # starts are random, and little is exactly zero, the norm is one without signs.
+    threat, step, radius = (uiat.Linf(0.1), 0.03, 0.05) if start == "none" else (uiat.L2(1.0), 0.4, 0.5)
+    attack = uiat.PGD(threat=threat, step_size=step, steps=3, start=start)
+    inverse = UniversalInverse(radius=radius, step_size=radius / 4)
+    objective = uiat.UIAT(attack=attack, momentum="example", inverse=inverse)
+    model, config = network(), uiat.Optimisation(learning_rate=0.05)
+    shape = {"num_classes": 10, "image_shape": data.image_shape, "num_examples": len(data)}
+    train = uiat.make_step(
+        model, objective, make_optimizer(model, config), awp=0.005, recompute=share().size > 1, **shape
+    )
+    losses, batches = [], iter([*loader.epoch(0), *loader.epoch(1)])
+    torch.manual_seed(3)
+    for _ in range(STEPS):
+        terms = train(next(batches), epoch=0)
+        losses.append(share().mean(torch.stack([terms["adv_ce"], terms["inverse_kl"]])))
+    state = {f"state.{name}": value for name, value in train.state.named_buffers()}
+    return {**model.state_dict(), **state, "losses": torch.stack(losses)}
+
+
+class Stopping:
+    """A listener that stops in the middle of the first epoch, after a checkpoint and some steps more."""
+
+    def step(self, epoch: int, step: int, steps: int, terms: Mapping[str, torch.Tensor], images: int) -> None:
+        """Stop."""
+        if step == 8:
+            raise RuntimeError("stopped")
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+
+def stopped_and_whole(out: Path) -> None:
+    """One run to its end, and the same one stopped in an epoch and resumed."""
+    changes = [("optimisation.epochs", "1"), ("model.width", "4"), ("compute.checkpoint_steps", "5")]
+    run = uiat.override(uiat.recipes.get("digits-fgsm-rs"), changes)
+    uiat.train(run, run_dir=out / "whole")
+    with contextlib.suppress(RuntimeError):
+        uiat.train(run, run_dir=out / "stopped", listener=Stopping())
+    uiat.resume(out / "stopped")
+
+
+def main() -> None:
+    """Each process writes what it holds at the end."""
+    torch.set_num_threads(1)
+    with processes() as part:
+        if sys.argv[2] == "resume":
+            stopped_and_whole(Path(sys.argv[1]))
+            return
+        for start in sys.argv[2].split(","):
+            found = {k: v.float().contiguous() for k, v in trained(start).items()}
+            write_tensors(Path(sys.argv[1]) / f"{start}-{part.rank}-of-{part.size}.safetensors", found, {})
+
+
+if __name__ == "__main__":
+    main()

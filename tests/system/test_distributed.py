@@ -1,0 +1,84 @@
+"""One, two and four gloo processes train one and the same model; one that ends ends them all, and they go on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from support.paths import ROOT
+from support.workers import trained
+from uiat.runs.reader import read_history
+from uiat.system.atomic_files import read_tensors
+
+WORKERS = ROOT / "tests" / "support" / "workers.py"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def torchrun(count: int, *words: object, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": ENVIRONMENT}
+    return subprocess.Popen([*command, *map(str, words)], **{**pipes, **options})
+
+
+def test_several_processes_hold_what_one_would(tmp_path: Path) -> None:
+    starts = "none,gaussian"
+    for count in (2, 4):
+        run = torchrun(count, WORKERS, tmp_path, starts)
+        output, _ = run.communicate(timeout=300)
+        assert run.returncode == 0, output
+    for start in starts.split(","):
+        one = {name: value.float() for name, value in trained(start).items()}
+        assert one["state.z"].abs().max() > 0
+        for count in (2, 4):
+            for rank in range(count):
+                found, _ = read_tensors(tmp_path / f"{start}-{rank}-of-{count}.safetensors")
+                assert found.keys() == one.keys()
+                for name, value in found.items():
+                    torch.testing.assert_close(value, one[name], rtol=1e-3, atol=1e-4, msg=f"{start} {count} {name}")
+
+
+def test_a_killed_process_ends_the_run_and_it_goes_on_in_another_number(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    short = ("digits-uiat", "optimisation.epochs=3", "model.width=4", "compute.checkpoint_steps=1")
+    run = torchrun(2, "-m", "uiat", "train", *short, "--run-dir", folder)
+    until = time.monotonic() + 200
+    while not (folder / "checkpoint.safetensors").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    workers = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True, check=True).stdout.split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode != 0
+    assert "Signal 9" in output or "lost another one" in output, output
+    on = subprocess.run(
+        [sys.executable, "-m", "uiat", "train", "--resume", str(folder)],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert on.returncode == 0, on.stderr
+    assert "began in 2 processes and goes on in 1" in on.stdout + on.stderr
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_two_processes_that_go_on_within_an_epoch_have_its_means(tmp_path: Path) -> None:
+    run = torchrun(2, WORKERS, tmp_path, "resume")
+    output, _ = run.communicate(timeout=200)
+    assert run.returncode == 0, output
+    (whole,), (stopped,) = (read_history(tmp_path / name) for name in ("whole", "stopped"))
+    for name in ("train_adv_ce", "train_correct", "robust"):
+        assert stopped[name] == pytest.approx(whole[name], rel=1e-5), name
+
+
+def test_a_large_model_of_timm_trains_in_two_processes_with_recomputation(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    model = ("model.name=timm:test_resnet", "compute.recompute=true", "optimisation.accumulate=2")
+    less = ("data.subset=64", "data.batch_size=32", "optimisation.epochs=1", "objective.attack.steps=2")
+    run = torchrun(2, "-m", "uiat", "train", "digits-uiat", *model, *less, "--run-dir", folder)
+    output, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, output
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1

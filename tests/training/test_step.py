@@ -1,0 +1,324 @@
+"""The training step: every method learns with it, and it does what a loop written by hand does, no more and no less."""
+
+import shutil
+from dataclasses import dataclass, replace
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from support.helpers import Passes, batch, cnn, mlp, pgd
+from support.objectives import OBJECTIVES, UNIVERSAL, uiat
+from uiat import PGDAT, UIAT, Batch, Examples, Linf, Standard, make_step, models, total
+from uiat.errors import UserError
+from uiat.objectives.baselines import Stateless
+from uiat.training.averaging import averaged, follow, refresh_statistics
+from uiat.training.awp import adversarial_weights
+
+SHAPE = (1, 8, 8)
+
+
+def step_of(model, objective, *, rate=0.1, n=12, **options):
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
+    return make_step(model, objective, optimizer, num_classes=4, image_shape=SHAPE, num_examples=n, **options)
+
+
+# --- every objective x AWP x averaging learns
+
+
+@cache
+def synthetic() -> tuple[torch.Tensor, torch.Tensor]:
+    """64 noisy textures: rows, columns, a chessboard, plain; an attack of 0.1 cannot turn one into another."""
+    y = torch.arange(64) % 4
+    row, column = (2.0 * (torch.arange(8) % 2) - 1).view(8, 1), (2.0 * (torch.arange(8) % 2) - 1).view(1, 8)
+    texture = torch.stack([row.expand(8, 8), column.expand(8, 8), row * column, torch.zeros(8, 8)])[:, None]
+    noise = torch.randn(64, *SHAPE, generator=torch.Generator().manual_seed(0))
+    return (0.5 + 0.3 * texture[y] + 0.05 * noise).clamp(0, 1), y
+
+
+def accuracy(model: nn.Module, *, robust: bool) -> float:
+    x, y = synthetic()
+    x = pgd(5, threat=Linf(0.05), step_size=0.02)(model, x, y) if robust else x
+    model.eval()
+    with torch.no_grad():
+        return (model(x).argmax(1) == y).float().mean().item()
+
+
+def train(objective, *, epochs=8, average=None, **options):
+    """(losses by step, the trained or averaged model)."""
+    torch.manual_seed(0)
+    model = models.build("small-cnn", num_classes=4, image_shape=SHAPE, width=4)
+    step = step_of(model, objective, n=64, **options)
+    mean = None if average is None else averaged(model, average, decay=0.6)
+    x, y = synthetic()
+    values = []
+    for epoch in range(epochs):
+        for part in torch.randperm(64, generator=torch.Generator().manual_seed(epoch)).split(32):
+            terms = step(Batch(x[part], y[part], part), epoch=epoch)
+            values.append(sum(v.item() for name, v in terms.items() if name != "correct"))
+            if mean is not None:
+                follow(mean, model)
+    if mean is not None:
+        model = mean.module
+    refresh_statistics(model, x.split(32))  # so few steps leave running statistics far behind
+    return values, model
+
+
+@pytest.mark.parametrize("average", [None, "ema"])
+@pytest.mark.parametrize("awp", [0.0, 0.01])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_it_learns(name, awp, average):
+    values, model = train(OBJECTIVES[name], awp=awp, average=average)
+    assert sum(values[-2:]) < 0.8 * sum(values[:2])
+    # Chance is 0.25.
+    assert accuracy(model, robust=False) > 0.9
+    assert accuracy(model, robust=True) > 0.7
+
+
+def test_bf16_learns_too():
+    values, model = train(uiat(), precision="bf16")
+    assert sum(values[-2:]) < 0.8 * sum(values[:2])
+    assert accuracy(model, robust=True) > 0.6
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_two_trainings_of_one_seed_are_identical():
+    first, second = (train(uiat(momentum="example"), epochs=3) for _ in range(2))
+    assert first[0] == second[0]
+    for a, b in zip(first[1].parameters(), second[1].parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+# --- against a loop by hand
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+
+@pytest.mark.parametrize("awp", [0.0, 0.05])
+@pytest.mark.parametrize("clip", [None, 0.1])
+@pytest.mark.parametrize("name", ["pgd-at", "uiat", "example momentum"])
+def test_a_step_is_what_a_loop_by_hand_does(name, awp, clip):
+    objective = OBJECTIVES[name]
+    mine, theirs = cnn(), cnn()
+    step = step_of(mine, objective, awp=awp, clip_norm=clip)
+    torch.manual_seed(4)
+    for seed in (1, 2, 3):
+        step(batch(seed=seed), epoch=1)
+
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9)
+    state = objective.init(num_classes=4, image_shape=SHAPE, num_examples=12)
+    torch.manual_seed(4)
+    for seed in (1, 2, 3):
+        examples = objective.perturb(theirs, batch(seed=seed), state, epoch=1)
+
+        def loss(examples=examples):
+            return total(objective.loss(theirs, examples)).mean()
+
+        optimizer.zero_grad()
+        if awp:
+            with adversarial_weights(theirs, loss, gamma=awp):
+                loss().backward()
+        else:
+            loss().backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(theirs.parameters(), clip)
+        optimizer.step()
+    assert same_weights(mine, theirs)
+    assert same_weights(step.state, state)
+
+
+def test_it_returns_the_means_of_the_terms():
+    model, b = cnn(), batch()
+    objective = uiat()
+    terms = step_of(model, objective)(b, epoch=0)
+    assert terms.keys() == {"adv_ce", "inverse_kl", "correct"}
+    for value in terms.values():
+        assert (value.shape, value.dtype, value.requires_grad) == ((), torch.float32, False)
+    assert 0 <= terms["correct"] <= 1
+    assert terms["correct"] * 12 == pytest.approx(round(terms["correct"].item() * 12))
+
+
+def test_it_trains_in_train_mode_whatever_the_mode_was():
+    model = cnn().eval()
+    before = int(model.body.stage1.norm.num_batches_tracked)
+    step_of(model, PGDAT(attack=pgd()))(batch())
+    assert model.training
+    assert int(model.body.stage1.norm.num_batches_tracked) == before + 1
+
+
+def test_old_gradients_do_not_count():
+    clean, dirty = mlp(), mlp()
+    dirty.load_state_dict(clean.state_dict())
+    for p in dirty.parameters():
+        p.grad = torch.full_like(p, 100.0)
+    for model in (clean, dirty):
+        step = step_of(model, Standard())
+        torch.manual_seed(0)
+        step(batch())
+    assert same_weights(clean, dirty)
+
+
+@pytest.mark.parametrize(("epoch", "passes"), [(0, 1), (1, 1), (2, 2), (3, 2)])
+def test_weight_perturbation_begins_in_its_epoch(epoch, passes):
+    model = Passes(mlp())
+    step_of(model, PGDAT(attack=pgd()), awp=0.01, awp_from_epoch=2)(batch(), epoch=epoch)
+    assert model.backwards["training"] == passes
+
+
+def test_weight_perturbation_changes_what_is_learnt():
+    weights = []
+    for awp in (0.0, 0.05):
+        model = cnn()
+        torch.manual_seed(1)
+        step_of(model, PGDAT(attack=pgd()), awp=awp)(batch())
+        weights.append(model.head.weight.detach())
+    assert not torch.allclose(*weights, atol=1e-4)
+
+
+def test_an_attack_finds_its_examples_once_with_weight_perturbation_too():
+    model = Passes(mlp())
+    step_of(model, uiat(attack=pgd(10)), awp=0.01)(batch())
+    assert dict(model.forwards) == {"crafting": 11, "training": 4}
+
+
+def test_weights_and_state_are_kept_when_the_loss_raises():
+    """Also under weight perturbation: the moved weights are not what a guard then finds."""
+
+    @dataclass(frozen=True)
+    class Broken:
+        name: str = "broken"
+        init = staticmethod(lambda **_: Stateless())
+        perturb = staticmethod(lambda model, b, state, *, epoch: Examples(b.x, b.y))
+        calls: tuple = ()
+
+        def loss(self, model, examples):
+            if model.head.weight.grad_fn is None and not torch.equal(model.head.weight, start):
+                raise RuntimeError("boom")
+            return {"ce": model(examples.x).logsumexp(1)}
+
+    model = cnn()
+    start = model.head.weight.detach().clone()
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    with pytest.raises(RuntimeError, match="boom"):
+        step_of(model, Broken(), awp=0.1)(batch())
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+# --- one-off, step by step
+
+
+def test_one_off_over_epochs():
+    model = cnn()
+    step = step_of(model, uiat(inverse=replace(UNIVERSAL, epoch=1), momentum="class"))
+    history = []
+    for epoch in (0, 0, 1, 1, 2, 3):
+        terms = step(batch(seed=epoch), epoch=epoch)
+        history.append((sorted(terms), step.state.z.clone(), bool(step.state.visited.any())))
+    names, zs, visited = zip(*history, strict=True)
+    assert names[0] == names[1] == ["adv_ce", "correct"]
+    assert all(n == ["adv_ce", "correct", "inverse_kl"] for n in names[2:])
+    assert not zs[0].any()
+    assert not zs[1].any()
+    assert not torch.equal(zs[2], zs[1])
+    assert not torch.equal(zs[3], zs[2])
+    assert torch.equal(zs[4], zs[3])
+    assert torch.equal(zs[5], zs[3])
+    assert visited == (False, False, True, True, True, True)
+
+
+def test_absent_classes_stay_as_they_are_while_training():
+    step = step_of(cnn(), UIAT(attack=pgd(), inverse=UNIVERSAL))
+    step(batch())
+    z = step.state.z.clone()
+    b = batch()
+    step(Batch(b.x, b.y % 2, b.index))
+    assert torch.equal(step.state.z[2:], z[2:])
+    assert not torch.equal(step.state.z[:2], z[:2])
+
+
+# --- what is refused
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda b: replace(b, x=b.x * 255), "divide by 255"),
+        (lambda b: replace(b, x=(b.x * 255).byte()), "divide by 255"),
+        (lambda b: replace(b, x=b.x + float("nan")), "not finite"),
+        (lambda b: replace(b, y=b.y + 1), r"labels must be in 0\.\.3"),
+        (lambda b: replace(b, y=b.y.float()), "int64"),
+        (lambda b: replace(b, y=b.y[:3]), "one for each image"),
+    ],
+)
+def test_a_bad_first_batch_is_refused_and_nothing_is_trained(change, says):
+    model = mlp()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    step = step_of(model, PGDAT(attack=pgd()))
+    for _ in range(2):
+        with pytest.raises(UserError, match=says):
+            step(change(batch()))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A method of one's own with the classic mistake: `softmax(...)[:, y]` is (B, B)."""
+
+    name: str = "wrong"
+    threat: None = None
+
+    def init(self, *, num_classes, image_shape, num_examples=None):
+        return Stateless()
+
+    def perturb(self, model, batch, state, *, epoch):
+        return Examples(batch.x, batch.y)
+
+    def loss(self, model, examples):
+        return {"ce": -model(examples.x).log_softmax(1)[:, examples.y]}
+
+
+def test_a_loss_of_the_wrong_shape_is_refused():
+    with pytest.raises(UserError, match=r"loss term 'ce' must have shape \(12,\), not \(12, 12\)"):
+        step_of(mlp(), Wrong())(batch())
+
+
+def test_per_example_momentum_needs_the_number_of_examples():
+    with pytest.raises(UserError, match="num_examples"):
+        step_of(mlp(), uiat(momentum="example"), n=None)
+
+
+def test_the_state_is_where_the_model_is():
+    step = step_of(mlp().to("meta"), uiat(momentum="class"))
+    assert {value.device.type for value in step.state.buffers()} == {"meta"}
+    assert step.objective.attack.threat == Linf(0.1)
+
+
+# --- compiled inner problems
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_compiled_inner_problems_train_alike_with_one_graph():
+    """The same weights up to rounding, and no new compilation when modes go back and forth between the passes."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    weights = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
+        step = step_of(model, uiat(), compile=compiled)
+        for epoch in range(3):
+            torch.manual_seed(epoch)
+            step(batch(12), epoch=epoch)
+        weights.append(torch.cat([value.flatten() for value in model.state_dict().values()]))
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-4, rtol=1e-3)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="no no-such-compiler: install one"):
+        step_of(mlp(), OBJECTIVES["pgd-at"], compile=True)
