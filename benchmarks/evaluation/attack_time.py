@@ -25,11 +25,11 @@ from pyautoattack import AutoAttack
 
 import uiat
 from uiat.data import as_float
-from uiat.experiments.target import judged_images
+from uiat.experiments.target import evaluated_images
 from uiat.runs.settings import read_run
-from uiat.speed.fast_copy import Counted
+from uiat.speed.fast_copy import CountingModel
 from uiat.system.atomic_files import write_json
-from uiat.system.environment import environment
+from uiat.system.environment import describe_environment
 from uiat.threat import parse as parse_threat
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "attack-time"
@@ -69,7 +69,7 @@ class Passes(torch.nn.Module):
 
     def __init__(self, model):
         super().__init__()
-        self.counted = Counted(model)
+        self.counted = CountingModel(model)
         self.model = model
 
     def forward(self, x):
@@ -98,7 +98,7 @@ def side(who: str, run: Path, threat: str | None, attacks: list[str], n: int, se
     """One side's verdicts and costs; for a process of its own."""
     if threads:
         torch.set_num_threads(threads)
-    model, images = uiat.load(run), judged_images(read_run(run), n=n)
+    model, images = uiat.load(run), evaluated_images(read_run(run), n=n)
     x, y = as_float(images.images), images.labels
     start, spent = time.perf_counter(), time.process_time()
     judge = ours if who == "ours" else theirs
@@ -110,7 +110,7 @@ def side(who: str, run: Path, threat: str | None, attacks: list[str], n: int, se
         "stage_seconds": stages,
         "passes": passes,
         "stands": stands,
-        "environment": environment(),
+        "environment": describe_environment(),
     }
 
 

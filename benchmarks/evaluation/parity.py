@@ -1,6 +1,6 @@
 """Our ensemble and its parts beside the reference on several models: robust accuracy, agreement, seconds. Resumable.
 
-    python benchmarks/evaluation/parity.py --cifar RUNS/cifar10-small --mnist RUNS/mnist --threads 1  # run what is missing
+    python benchmarks/evaluation/parity.py --cifar RUNS/cifar10-small --mnist RUNS/mnist --threads 1  # what is missing
     python benchmarks/evaluation/parity.py --cifar RUNS/cifar10-small --mnist RUNS/mnist --table  # what there is
 
 The folders are those of `accuracy.py --runs RUNS`. Several of these side by side share the work. Agreement is the share

@@ -18,11 +18,11 @@ import torch
 import uiat
 from uiat.attacks.gradient import input_gradient
 from uiat.data import as_float
-from uiat.experiments.target import judged_images
+from uiat.experiments.target import evaluated_images
 from uiat.runs.settings import read_run
-from uiat.speed.fast_copy import prepare
+from uiat.speed.fast_copy import make_fast_copy
 from uiat.speed.malloc import keep_memory
-from uiat.system.environment import environment
+from uiat.system.environment import describe_environment
 
 # name: (of the model, whether the process keeps its memory, images at a time)
 FORMS = {
@@ -44,13 +44,13 @@ class Form:
         form, keep, self.size = FORMS[name]
         if keep:
             keep_memory(torch.device("cpu"))
-        self.x = as_float(judged_images(read_run(run), n=n, root=root).images)
+        self.x = as_float(evaluated_images(read_run(run), n=n, root=root).images)
         self.model = uiat.load(run).eval().requires_grad_(False)
         if form != "plain":
             self.x = self.x.contiguous(memory_format=torch.channels_last)
             self.model.to(memory_format=torch.channels_last)
         if form == "prepared":
-            self.model = prepare(self.model, self.x[:4])
+            self.model = make_fast_copy(self.model, self.x[:4])
 
     def round(self) -> dict[bool, float]:
         """Seconds without and with a gradient."""
@@ -106,7 +106,7 @@ def main() -> None:
     for name in FORMS:
         cells = (f"{1000 * statistics.median(times[name, way]):.0f}" for way in (False, True))
         print(f"| {name} | {' | '.join(cells)} |")
-    facts = {k: environment()[k] for k in ("torch", "processor", "cores")}
+    facts = {k: describe_environment()[k] for k in ("torch", "processor", "cores")}
     print(f"\n{arguments.n} images, medians of {arguments.rounds} rounds, one thread, {facts}")
 
 

@@ -19,9 +19,9 @@ import torch
 import uiat
 from uiat.data import as_float
 from uiat.evaluation import correct_under
-from uiat.experiments.target import judged_images
+from uiat.experiments.target import evaluated_images
 from uiat.runs.settings import read_run
-from uiat.system.environment import environment
+from uiat.system.environment import describe_environment
 
 STEPS = 20
 
@@ -93,7 +93,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore")  # the peers' own
-    images = judged_images(read_run(arguments.run), n=arguments.n)
+    images = evaluated_images(read_run(arguments.run), n=arguments.n)
     x, y = as_float(images.images), images.labels
     epsilon = float(uiat.load(arguments.run).threat.epsilon)
     runs = {peer.__name__: peer(uiat.load(arguments.run).eval(), x, y, epsilon) for peer in PEERS}
@@ -109,7 +109,7 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, value in medians.items():
         print(f"| {name} | {100 * robust[name]:.1f} | {value:.2f} | {value / medians['ours']:.2f} |")
-    facts = environment()
+    facts = describe_environment()
     what = f"{facts['processor']}, {arguments.threads} of {os.cpu_count()} cores, torch {facts['torch']}"
     print(f"\n{len(x)} images, medians of {arguments.rounds} rounds in turn, {clock.__name__}; {what}")
 

@@ -16,15 +16,15 @@ import torch
 import uiat
 from uiat.attacks import Square
 from uiat.attacks.random_numbers import keys
-from uiat.attacks.square import SCHEDULE, side
+from uiat.attacks.square import SCHEDULE, window_side
 from uiat.runs.settings import read_run
-from uiat.speed.fast_copy import Counted, prepare
-from uiat.system.environment import environment
+from uiat.speed.fast_copy import CountingModel, make_fast_copy
+from uiat.system.environment import describe_environment
 
 IMAGES, ITERATIONS = 64, (30, 150, 300, 700, 1_500, 2_500, 3_500, 4_500)
 
 
-class Whole(Counted):
+class Whole(CountingModel):
     """The guide without its short cut."""
 
     incremental = None
@@ -54,17 +54,17 @@ def main() -> None:
     with torch.no_grad():
         right = (model(x[:1_000]).argmax(dim=1) == y[:1_000]).nonzero().flatten()[:IMAGES]
     x, y = x[right], y[right]
-    guide = prepare(model, x[:4])
+    guide = make_fast_copy(model, x[:4])
     whole = Whole(guide.model)
     attack = Square(threat=model.threat, iterations=5_000, stretched=False)
     start = attack.start(whole, x, y, keys(0, torch.arange(len(x))), attempt=0)
     print("| iteration | window | whole pass, ms | what it reaches, ms | times | same points |\n" + "|---" * 6 + "|")
     for first in ITERATIONS:
         (slow, one), (fast, other) = (median_of(attack, g, start, first, arguments.rounds) for g in (whole, guide))
-        pixels = side(first, SCHEDULE, attack.p_init, (x.shape[2], x.shape[3]), odd=False)
+        pixels = window_side(first, SCHEDULE, attack.p_init, (x.shape[2], x.shape[3]), odd=False)
         same = one["x_adv"].equal(other["x_adv"])
         print(f"| {first} | {pixels} | {slow:.1f} | {fast:.1f} | {slow / fast:.2f} | {same} |", flush=True)
-    facts = environment()
+    facts = describe_environment()
     print(f"\n{facts['processor']}, {arguments.threads} of {facts['cores']} cores, torch {facts['torch']}")
 
 

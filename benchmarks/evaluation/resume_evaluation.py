@@ -22,10 +22,10 @@ import torch
 import uiat
 from uiat.data import as_float
 from uiat.evaluation.evaluator import run_attacks
-from uiat.experiments.target import judged_images
+from uiat.experiments.target import evaluated_images
 from uiat.runs.settings import read_run
 from uiat.system.atomic_files import read_tensors, write_text
-from uiat.system.environment import environment
+from uiat.system.environment import describe_environment
 
 # The trial's process: prepares, says so, waits for its turn, then evaluates and says so again.
 DRIVER = """
@@ -47,7 +47,7 @@ COMPARED = ("accuracy", "stages", "broken_by", "intervals", "per_class", "calibr
 def judged(
     run: Path, *, n: int, attacks: list[str], state: Path | None = None, resume: bool = False
 ) -> uiat.EvaluationResult:
-    model, images = uiat.load(run), judged_images(read_run(run), n=n)
+    model, images = uiat.load(run), evaluated_images(read_run(run), n=n)
     options = {"threat": model.threat, "attacks": attacks, "batch_size": 25, "keep_examples": True}
     files = {"state": state, "resume": resume, "save_minutes": 1 / 60}
     return run_attacks(model, as_float(images.images), images.labels, **options, **files)
@@ -130,7 +130,7 @@ def main() -> int:
             verdict = "identical" if not differ else f"differs: {', '.join(differ)}"
             print(f"| {number} | {'; then '.join(places)} | {verdict} |", flush=True)
     print(f"{identical} of {arguments.kills} identical")
-    print(f"{time.perf_counter() - began:.0f} s, torch {torch.__version__}, {environment()['processor']}, one thread")
+    print(f"{time.perf_counter() - began:.0f} s, torch {torch.__version__}, {describe_environment()['processor']}")
     return int(identical != arguments.kills)
 
 

@@ -27,10 +27,10 @@ from uiat import Linf, override, recipes
 from uiat.data import as_float, tensors
 from uiat.errors import UserError
 from uiat.evaluation.selfcheck import Finding, examine
-from uiat.experiments.target import judged_images
+from uiat.experiments.target import evaluated_images
 from uiat.runs.settings import read_run
 from uiat.system.atomic_files import write_json
-from uiat.system.environment import environment
+from uiat.system.environment import describe_environment
 from uiat.threat import Threat
 
 HERE = Path(__file__).resolve().parent
@@ -77,7 +77,7 @@ def subjects(seed: int, methods: list[str], epochs: int) -> Iterator[Subject]:
 def of_run(folder: Path, root: str | None) -> Subject:
     """A run's best weights on its test images."""
     model, run = uiat.load(folder), read_run(folder)
-    images = judged_images(run, n=2_000, root=root)
+    images = evaluated_images(run, n=2_000, root=root)
     return folder.name, True, model, as_float(images.images), images.labels, run.threat or run.evaluation.threat
 
 
@@ -135,7 +135,7 @@ def main() -> None:
 
 def keep(name: str, rows: list[dict]) -> list[dict]:
     RESULTS.mkdir(parents=True, exist_ok=True)
-    write_json(RESULTS / f"{name}.json", {"environment": environment(), "rows": rows})
+    write_json(RESULTS / f"{name}.json", {"environment": describe_environment(), "rows": rows})
     return rows
 
 

@@ -1,7 +1,7 @@
 """Train and evaluate every method of a study over several seeds, and print the table. Stops and goes on at any moment.
 
     python benchmarks/training/accuracy.py digits --seeds 0,1,2
-    python benchmarks/training/accuracy.py cifar10-small --root DATA --threads 1  # two of these side by side share the work
+    python benchmarks/training/accuracy.py cifar10-small --root DATA --threads 1  # two of these share the work
     python benchmarks/training/accuracy.py cifar10-small --table  # what there is so far
 
 A run that was killed is resumed; one that is finished is kept. Results: benchmarks/results/STUDY/METHOD-seedN.json.
@@ -21,7 +21,7 @@ import torch
 import uiat
 from uiat.analyse import changes
 from uiat.data import as_float
-from uiat.training.setup import datasets
+from uiat.training.setup import load_datasets
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 # Per study: name in the table -> (recipe, overrides).
@@ -109,7 +109,7 @@ def images(study: str, run: uiat.Run) -> tuple[str, tuple[torch.Tensor, torch.Te
     """What a study is judged on: the test set, or, where settings are chosen by it, what training held out."""
     if not study.endswith("ablation"):
         return "test", uiat.data.tensors(run.data.name, "test", run.data.root)
-    _, held_out = datasets(run.data, run.seed)
+    _, held_out = load_datasets(run.data, run.seed)
     return "held-out", (as_float(held_out.images), held_out.labels)
 
 

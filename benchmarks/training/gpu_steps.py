@@ -10,7 +10,7 @@ import argparse
 
 import uiat
 from uiat import recipes
-from uiat.training.cost import bill
+from uiat.training.cost import estimate_cost
 
 BF16 = [("compute.precision", "bf16")]
 COMPILED, EAGER = ([*BF16, ("compute.compile", word)] for word in ("true", "false"))
@@ -25,7 +25,7 @@ OTHERS = ("cifar10-resnet18-trades", "cifar10-resnet18-uiat", "cifar10-resnet18-
 
 def rows(recipe: str, name: str, settings: list[tuple[str, str]], *, device: str, steps: int) -> list[str]:
     """Lines of the table, one for the epochs of each price."""
-    found = bill(uiat.override(recipes.get(recipe), [("compute.device", device), *settings]), steps=steps)
+    found = estimate_cost(uiat.override(recipes.get(recipe), [("compute.device", device), *settings]), steps=steps)
     lines = []
     for cost in found.costs:
         share = cost.flops / cost.seconds / found.rates[found.precision]["matrix"]

@@ -18,7 +18,7 @@ import torchvision
 
 import uiat
 from uiat.data import Batch, StreamingLoader, open_data
-from uiat.system.environment import environment
+from uiat.system.environment import describe_environment
 
 
 def photographs(folder: Path, count: int) -> None:
@@ -67,7 +67,7 @@ def main() -> None:
         step(batch)
         seconds.append(time.perf_counter() - start)
     print(f"| a training step, bf16, {arguments.threads} threads | {32 / statistics.median(seconds[1:]):.1f} |")
-    print({k: environment()[k] for k in ("torch", "processor", "cores")})
+    print({k: describe_environment()[k] for k in ("torch", "processor", "cores")})
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from itertools import cycle
 import torch
 
 import uiat
-from uiat.system.environment import environment
-from uiat.training.autotune import settled
-from uiat.training.setup import datasets, model_spec
+from uiat.system.environment import describe_environment
+from uiat.training.autotune import resolve_auto
+from uiat.training.setup import load_datasets, model_spec
 
 METHODS = ("pgd-at", "standard", "trades", "mart", "uiat-one-off", "uiat", "iat")
 DETACHED = "/detached"  # after a method: its target without a gradient
@@ -31,11 +31,11 @@ def prepare(recipe: str, root: str | None, settings: list[str]):
         recipe, settings = recipe.removesuffix(DETACHED), [*settings, "objective.inverse_gradient=false"]
     pairs += [(path, value) for path, _, value in (setting.partition("=") for setting in settings)]
     run = uiat.override(uiat.recipes.get(recipe), pairs)
-    data, _ = datasets(run.data, run.seed)
+    data, _ = load_datasets(run.data, run.seed)
     model = uiat.models.build(**model_spec(run, data)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
     shape = {"num_classes": data.num_classes, "image_shape": data.image_shape}
-    run = settled(run, model, steps=1, **shape)
+    run = resolve_auto(run, model, steps=1, **shape)
     levers = {"precision": run.compute.precision, "compile": run.compute.compile, "num_examples": len(data)}
     step = uiat.make_step(model, run.objective, optimizer, **levers, **shape)
     options = {"batch_size": run.data.batch_size, "augment": run.data.augment, "channels_last": True}
@@ -70,7 +70,7 @@ def main() -> None:
         ratio = statistics.median(a / b for a, b in zip(times, seconds[base], strict=True))
         median = statistics.median(times)
         print(f"| {method} | {1000 * median:.0f} | {ratio:.2f} | {median * prepared[method][2]:.0f} |")
-    facts = {k: environment()[k] for k in ("torch", "processor", "cores", "threads")}
+    facts = {k: describe_environment()[k] for k in ("torch", "processor", "cores", "threads")}
     facts["precision"] = prepared[base][3].compute.precision
     print(f"\n{arguments.rounds} rounds, {facts}")
 

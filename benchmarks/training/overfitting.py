@@ -19,7 +19,7 @@ import uiat
 from uiat import recipes
 from uiat.config.yaml_io import override
 from uiat.system.atomic_files import write_json
-from uiat.system.environment import environment
+from uiat.system.environment import describe_environment
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "overfitting"
 EPSILON = 0.4
@@ -47,7 +47,7 @@ def one_run(method: str, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         history = uiat.train(run, run_dir=Path(folder) / "run").history
     names = ("robust", "clean", "train_correct", "alarms")
-    record = {"method": method, "seed": seed, "epsilon": EPSILON, "environment": environment()}
+    record = {"method": method, "seed": seed, "epsilon": EPSILON, "environment": describe_environment()}
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_json(path, record | {"history": [{name: row[name] for name in names} for row in history]})
 

@@ -18,8 +18,8 @@ from rich.console import Console
 
 import uiat
 from uiat.cli.training_progress import training_progress
-from uiat.system.environment import environment
-from uiat.training.api import prepared
+from uiat.system.environment import describe_environment
+from uiat.training.api import start_run
 
 
 def resident() -> float:
@@ -77,12 +77,12 @@ def main() -> None:
     # The display of a terminal, drawn to nowhere.
     with open(os.devnull, "w") as nowhere, tempfile.TemporaryDirectory() as folder:
         console = Console(file=nowhere, force_terminal=True)
-        with prepared(run, run_dir=Path(folder) / "run") as training, training_progress(run, console) as listener:
+        with start_run(run, run_dir=Path(folder) / "run") as training, training_progress(run, console) as listener:
             training.step = step = Timed(training.step)
             training.listener = told = Told(listener, step)
             training.fit()
     print("\n".join(told.lines))
-    facts = environment()
+    facts = describe_environment()
     threads = f"{arguments.threads} of {facts['cores']} cores"
     print(f"\n{training.run.compute.precision}, {facts['processor']}, {threads}, torch {facts['torch']}")
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from uiat.system.environment import environment
+from uiat.system.environment import describe_environment
 
 IMAGES = 3_200
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -67,7 +67,7 @@ def main() -> None:
             median = statistics.median(r[name] for r in rounds)
             share = statistics.median(r[name] / r["one process, two threads"] for r in rounds)
             print(f"| {method} | {name} | {median:.0f} | {share:.2f} |", flush=True)
-    facts = {k: environment()[k] for k in ("torch", "processor", "cores")}
+    facts = {k: describe_environment()[k] for k in ("torch", "processor", "cores")}
     print(f"\n{arguments.rounds} rounds, {facts}")
 
 

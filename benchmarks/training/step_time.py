@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 import uiat
 from uiat.data import Loader, open_data
 from uiat.objectives import Trades
-from uiat.system.environment import environment
+from uiat.system.environment import describe_environment
 
 EPSILON, STEP, STEPS = 8 / 255, 2 / 255, 10
 # network: images a step
@@ -238,7 +238,7 @@ def main() -> None:
     ways = arguments.ways.split(";") if arguments.ways else list(LEVERS if arguments.levers else WAYS)
     for name in arguments.only.split(",") if arguments.only else CASES:
         case(name, arguments.root, rounds=arguments.rounds, threads=arguments.threads, ways=ways)
-    facts = {k: environment()[k] for k in ("torch", "processor", "cores")}
+    facts = {k: describe_environment()[k] for k in ("torch", "processor", "cores")}
     print(f"\n{arguments.rounds} rounds, {arguments.threads} threads, PGD-{STEPS}, {facts}")
 
 

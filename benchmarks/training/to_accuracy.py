@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader
 
 import uiat
 from uiat.data import as_float
-from uiat.system.environment import environment
+from uiat.system.environment import describe_environment
 from uiat.training.optimizer import make_scheduler
-from uiat.training.setup import datasets, model_spec
+from uiat.training.setup import load_datasets, model_spec
 
 
 def robust(model: torch.nn.Module, held_out) -> float:
@@ -33,7 +33,7 @@ def robust(model: torch.nn.Module, held_out) -> float:
 
 def research(run: uiat.Run) -> tuple[float, float, float]:
     """PGD-20 accuracy, seconds by the wall and of the processor, of the loop as it is often written."""
-    training_set, held_out = datasets(run.data, run.seed)
+    training_set, held_out = load_datasets(run.data, run.seed)
     attack, config = run.objective.attack, run.optimisation
     epsilon, step = float(attack.threat.epsilon), float(attack.step_size)
     torch.manual_seed(run.seed)
@@ -61,7 +61,7 @@ def ours(run: uiat.Run, epochs: int) -> tuple[float, float, float]:
     """The same of `uiat.train`, its validation after the last epoch included."""
     run = replace(run, optimisation=replace(run.optimisation, epochs=epochs))
     run = replace(run, validation=replace(run.validation, every=epochs))
-    data, held_out = datasets(run.data, run.seed)
+    data, held_out = load_datasets(run.data, run.seed)
     start, spent = time.perf_counter(), time.process_time()
     model = uiat.fit(
         uiat.models.build(**model_spec(run, data)),
@@ -100,7 +100,7 @@ def main() -> None:
         print(f"| ours | {cells} |", flush=True)
         if reached >= mark:
             break
-    facts = {k: environment()[k] for k in ("torch", "processor", "cores", "threads")}
+    facts = {k: describe_environment()[k] for k in ("torch", "processor", "cores", "threads")}
     print(f"\n{run.data.subset} training and 1,000 held-out images, seed {arguments.seed}, {facts}")
 
 

@@ -12,7 +12,7 @@ from support import tiny
 from uiat import UIAT, Linf, UniversalInverse, UserError, analyse
 from uiat.analyse.figures import look
 from uiat.analyse.result import compact
-from uiat.analyse.study import subjects
+from uiat.analyse.study import open_runs
 from uiat.cli import main
 from uiat.runs.reader import read_files
 
@@ -216,18 +216,18 @@ def test_other_threat_models_are_compared_only_after_saying_so(runs, tmp_path):
 def test_other_data_sets_are_compared_only_after_saying_so(runs):
     from dataclasses import replace
 
-    from uiat.analyse.study import Asked, Context
+    from uiat.analyse.study import Context, StudyOptions
 
-    first, second = subjects([runs / "uiat", runs / "pgd-at"])
+    first, second = open_runs([runs / "uiat", runs / "pgd-at"])
     foreign = replace(second, run=replace(second.run, data=uiat.Data(name="mnist")))
-    (note,) = Context([first, foreign], Asked()).notes
+    (note,) = Context([first, foreign], StudyOptions()).notes
     assert note.startswith("Careful: the runs are of different data sets (digits and mnist)")
 
 
 def test_runs_are_named_by_their_folders_and_told_apart(runs, tmp_path):
     copy = shutil.copytree(runs / "uiat", tmp_path / "uiat")
-    assert [s.label for s in subjects([runs / "uiat", runs / "pgd-at"])] == ["uiat", "pgd-at"]
-    labels = [s.label for s in subjects([runs / "uiat", copy])]
+    assert [s.label for s in open_runs([runs / "uiat", runs / "pgd-at"])] == ["uiat", "pgd-at"]
+    labels = [s.label for s in open_runs([runs / "uiat", copy])]
     assert labels == [f"{runs.name}/uiat", f"{tmp_path.name}/uiat"]
 
 

@@ -23,12 +23,12 @@ from support.helpers import (
     snapshot,
 )
 from uiat import L1, L2, PGD, Linf, data, losses, models
-from uiat.attacks.apgd import APGD, checkpoints
-from uiat.attacks.apgd_loss import values
+from uiat.attacks.apgd import APGD, checkpoint_steps
+from uiat.attacks.apgd_loss import loss_values
 from uiat.attacks.random_numbers import keys
-from uiat.attacks.search import advance, join, ranked, select, split
+from uiat.attacks.search import advance, join, select, split, target_class
 from uiat.errors import UserError
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 
 LOSSES = ["ce", "dlr", "targeted-dlr"]
 THREATS = [Linf(0.1), L2(0.5)]
@@ -38,14 +38,14 @@ every_threat = pytest.mark.parametrize("threat", THREATS, ids=lambda threat: thr
 
 def begin(attack, model, x, y, *, attempt=0, seed=0, index=None):
     index = torch.arange(len(y)) if index is None else index
-    with crafting(model):
+    with frozen(model):
         return attack.start(model, x, y, keys(seed, index), attempt=attempt)
 
 
 def run(attack, model, x, y, **how):
     """One attempt, no point leaving the batch."""
     points = begin(attack, model, x, y, **how)
-    with crafting(model):
+    with frozen(model):
         for i in range(attack.iterations):
             points = attack.iterate(model, points, i)
     return points
@@ -54,7 +54,7 @@ def run(attack, model, x, y, **how):
 def survivors(attack, model, x, y, *, seed=0):
     """Which points still stand after every attempt, each on those that stood before it."""
     stands = torch.ones(len(y), dtype=torch.bool)
-    with crafting(model), torch.no_grad():
+    with frozen(model), torch.no_grad():
         for attempt in range(attack.attempts(model(x[:1]).shape[1])):
             left = stands.nonzero().flatten()
             points = attack.start(model, x[left], y[left], keys(seed, left), attempt=attempt)
@@ -124,15 +124,15 @@ def test_momentum_by_hand():
 
 
 def test_checkpoints_of_the_paper():
-    assert checkpoints(100) == (22, 41, 57, 70, 80, 87, 93, 99)
-    assert checkpoints(1_000)[:3] == (220, 410, 570)
-    assert checkpoints(10) == (3, 5, 6, 7, 8, 9)
-    assert checkpoints(1) == ()
+    assert checkpoint_steps(100) == (22, 41, 57, 70, 80, 87, 93, 99)
+    assert checkpoint_steps(1_000)[:3] == (220, 410, 570)
+    assert checkpoint_steps(10) == (3, 5, 6, 7, 8, 9)
+    assert checkpoint_steps(1) == ()
 
 
 @given(st.integers(1, 300))
 def test_checkpoints_rise_and_lie_within_the_budget(iterations):
-    found = checkpoints(iterations)
+    found = checkpoint_steps(iterations)
     assert list(found) == sorted(set(found))
     assert all(0 < at < iterations for at in found)
 
@@ -192,7 +192,7 @@ def test_the_checkpoints_are_where_steps_are_halved():
         if after["step"] < points["step"]:
             halvings.append(i + 1)
         points = after
-    assert halvings == list(checkpoints(100))
+    assert halvings == list(checkpoint_steps(100))
     assert points["step"].item() == 0.5 / 2**8
 
 
@@ -212,9 +212,9 @@ def test_starts_lie_on_the_sphere():
 def test_targets_are_the_likeliest_wrong_classes_in_order():
     logits = torch.tensor([[1.0, 4.0, 3.0, 2.0], [9.0, 1.0, 2.0, 3.0]])
     y = torch.tensor([1, 3])  # the second is misclassified: its label is left out all the same
-    aims = [ranked(logits, y, attempt, targets=9).tolist() for attempt in range(4)]
+    aims = [target_class(logits, y, attempt, targets=9).tolist() for attempt in range(4)]
     assert aims == [[2, 0], [3, 2], [0, 1], [2, 0]]
-    assert [ranked(logits, y, attempt, targets=2)[0].item() for attempt in range(4)] == [2, 3, 2, 3]
+    assert [target_class(logits, y, attempt, targets=2)[0].item() for attempt in range(4)] == [2, 3, 2, 3]
 
 
 def test_the_targeted_attack_raises_the_ratio_of_its_target():
@@ -269,7 +269,7 @@ def test_always_in_the_ball_finite_broken_for_good_and_the_model_untouched(attac
     before, image = snapshot(model), x.clone()
     points = begin(attack, model, x, y)
     for i in range(attack.iterations):
-        with crafting(model):
+        with frozen(model):
             after = attack.iterate(model, points, i)
             wrong = model(after["x_adv"]).argmax(1) != y
         assert (wrong | ~after["broken"]).all()
@@ -294,9 +294,9 @@ def test_the_best_loss_is_the_loss_at_the_best_place_and_never_falls(attack, see
     model, b = mlp(), batch()
     points = begin(attack, model, b.x, b.y, seed=seed)
     for i in range(attack.iterations):
-        with crafting(model):
+        with frozen(model):
             after = attack.iterate(model, points, i)
-            value = values(attack.loss, model(after["x_best"]), after)
+            value = loss_values(attack.loss, model(after["x_best"]), after)
         assert (after["loss_best"] >= points["loss_best"]).all()
         torch.testing.assert_close(value, after["loss_best"], rtol=1e-4, atol=1e-5)
         points = after
@@ -394,7 +394,7 @@ def test_packing_at_any_iteration_changes_nothing(loss, threat, sizes):
     attack = APGD(threat=replace(threat, epsilon=float(threat.epsilon) / 2), loss=loss, iterations=12)
     expected = run(attack, model, x, y)
     points = begin(attack, model, x, y) | {"where": torch.arange(len(y))}
-    with crafting(model):
+    with frozen(model):
         for i, size in enumerate(sizes):
             points = select(points, torch.randperm(len(y)))
             points = join([attack.iterate(model, part, i) for part in split(points, size)])
@@ -406,7 +406,7 @@ def test_points_that_leave_when_they_break_are_the_same():
     model, x, y = curved(20)
     attack = APGD(threat=Linf(0.05), iterations=12)
     whole = run(attack, model, x, y)
-    with crafting(model):
+    with frozen(model):
         packed = advance(attack, model, begin(attack, model, x, y), 0, 12)
     assert torch.equal(packed["broken"], whole["broken"])
     assert torch.equal(packed["x_adv"], whole["x_adv"])
@@ -514,7 +514,7 @@ def test_verdicts_are_those_of_the_reference(digits, threat, loss):
         theirs = reference.APGDAttack_targeted(model, n_target_classes=2, **settings)
     else:
         theirs = reference.APGDAttack(model, loss=loss, **settings)
-    with crafting(model):
+    with frozen(model):
         expected = model(theirs.perturb(x, y)).argmax(1) == y
     assert 0.2 < expected.float().mean() < 0.9
     assert_as_strong(stands, expected, weaker=0.035, agree=0.93)

@@ -12,7 +12,7 @@ from uiat.attacks.apgd_l1 import SparseAPGD
 from uiat.attacks.random_numbers import keys
 from uiat.attacks.search import Search, advance, join, select
 from uiat.errors import UserError
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 from uiat.threat import L1
 
 LOSSES = ["ce", "dlr", "targeted-dlr"]
@@ -21,13 +21,13 @@ every_loss = pytest.mark.parametrize("loss", LOSSES)
 
 def begin(attack, model, x, y, *, attempt=0, index=None):
     index = torch.arange(len(y)) if index is None else index
-    with crafting(model):
+    with frozen(model):
         return attack.start(model, x, y, keys(0, index), attempt=attempt)
 
 
 def run(attack, model, x, y, **how):
     points = begin(attack, model, x, y, **how)
-    with crafting(model):
+    with frozen(model):
         for i in range(attack.iterations):
             points = attack.iterate(model, points, i)
     return points
@@ -78,7 +78,7 @@ def test_a_ball_is_begun_anew_from_the_best_point_of_the_last():
     model, b = mlp(), batch()
     attack = SparseAPGD(threat=L1(0.05), iterations=10)
     points = begin(attack, model, b.x, b.y)
-    with crafting(model):
+    with frozen(model):
         for i in range(10):
             radius = [0.15, 0.1, 0.05][min(i // 3, 2)]
             before, points = points, attack.iterate(model, points, i)
@@ -151,7 +151,7 @@ def test_always_in_the_ball_finite_broken_for_good_and_the_model_untouched(attac
     before = snapshot(model)
     points = begin(attack, model, x, y)
     for i in range(attack.iterations):
-        with crafting(model):
+        with frozen(model):
             after = attack.iterate(model, points, i)
             wrong = model(after["x_adv"]).argmax(1) != y
         assert (wrong | ~after["broken"]).all()
@@ -236,6 +236,6 @@ def test_points_that_leave_when_they_break_are_the_same():
     model, b = mlp(), batch(10)
     attack = SparseAPGD(threat=L1(1.0), iterations=9)
     whole = run(attack, model, b.x, b.y)
-    with crafting(model):
+    with frozen(model):
         packed = advance(attack, model, begin(attack, model, b.x, b.y), 0, 9)
     assert torch.equal(packed["broken"], whole["broken"])

@@ -14,7 +14,7 @@ from uiat.attacks.fab import FAB
 from uiat.attacks.random_numbers import keys
 from uiat.attacks.search import Search, advance, join, select
 from uiat.errors import UserError
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 
 
 def fab(iterations=5, **settings):
@@ -29,7 +29,7 @@ def search(attack, model, x, y, *, classes, seed=0):
     """All attempts, each on the points that still stand: (broken, x_adv)."""
     broken, x_adv = torch.zeros(len(x), dtype=torch.bool), x.clone()
     key = keys(seed, torch.arange(len(x)))
-    with crafting(model):
+    with frozen(model):
         for attempt in range(attack.attempts(classes)):
             left = (~broken).nonzero().flatten()
             if len(left) == 0:
@@ -162,7 +162,7 @@ def test_what_is_broken_is_misclassified_in_the_ball_and_in_range(attack, name, 
     again = attack.threat.project(x_adv, x)
     torch.testing.assert_close(again, x_adv, rtol=0, atol=1e-7)
     assert torch.equal(x_adv[~broken], x[~broken])
-    with crafting(model), torch.no_grad():
+    with frozen(model), torch.no_grad():
         logits = model(x_adv)
     wrong = logits.argmax(1) != y
     close = logits.topk(2).values.diff(dim=1).abs().squeeze(1) < 1e-5  # another batch may round the other way
@@ -173,7 +173,7 @@ def test_what_is_broken_is_misclassified_in_the_ball_and_in_range(attack, name, 
 def test_verdicts_stay_and_every_tensor_is_finite(attack, name):
     model, b = MODELS[name](), batch(8)
     attack = replace(attack, iterations=6)
-    with crafting(model):
+    with frozen(model):
         points = begin(attack, model, b.x, b.y)
         for i in range(6):
             old, points = points, attack.iterate(model, points, i)
@@ -216,7 +216,7 @@ def test_a_point_goes_the_same_way_alone_in_a_batch_and_after_packing(threat, at
 def test_it_is_a_search_that_keeps_all_it_knows_with_the_points():
     model, b = cnn().eval(), batch(5)
     assert isinstance(fab(), Search)
-    with crafting(model):
+    with frozen(model):
         points = begin(fab(), model, b.x, b.y)
         after = fab().iterate(model, points, 0)
     assert points.keys() == after.keys()
@@ -289,7 +289,7 @@ def test_a_model_that_detaches_its_input_is_refused():
 def test_what_an_attempt_costs(attempt, forwards, backwards):
     model, x = Passes(cnn()), batch().x
     attack = fab(10, threat=Linf(1e-6), restarts=2)
-    with crafting(model):
+    with frozen(model):
         points = begin(attack, model, x, model.inner(x).argmax(1), attempt=attempt)
         advance(attack, model, points, 0, 10)
     assert dict(model.forwards) == {"crafting": forwards}
@@ -337,7 +337,7 @@ def trained(tmp_path_factory):
 def test_the_reference_breaks_the_same_points(trained, threat):
     reference = pytest.importorskip("pyautoattack.fab_pt").FABAttack_PT
     model, x, y = trained
-    with crafting(model):
+    with frozen(model):
         theirs = reference(
             model, norm=threat.norm, n_restarts=1, n_iter=12, eps=float(threat.epsilon), targeted=True, device="cpu"
         ).perturb(x, y)
@@ -354,7 +354,7 @@ def test_the_reference_comes_as_near_in_one_attempt(trained):
     model, x, y = trained
     attack = reference(model, norm="L2", n_iter=20, eps=1e-6, targeted=True, device="cpu", n_target_classes=1)
     attack.target_class = 2
-    with crafting(model):
+    with frozen(model):
         theirs = L2(1e-6).length(attack.attack_single_run(x, y, is_targeted=True) - x)
         tiny = FAB(threat=L2(1e-6), iterations=20)
         ours = advance(tiny, model, begin(tiny, model, x, y), 0, 20)["distance"]

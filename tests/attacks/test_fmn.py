@@ -12,7 +12,7 @@ from uiat.attacks import FMN, minimum_norm
 from uiat.attacks.random_numbers import keys
 from uiat.attacks.search import Search, advance, join, select
 from uiat.errors import UserError
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 from uiat.threat import L1
 
 BALL = {"Linf": Linf, "L2": L2, "L1": L1}
@@ -21,7 +21,7 @@ every_norm = pytest.mark.parametrize("norm", BALL)
 
 def begin(attack, model, x, y, *, attempt=0, index=None):
     index = torch.arange(len(y)) if index is None else index
-    with crafting(model):
+    with frozen(model):
         return attack.start(model, x, y, keys(0, index), attempt=attempt)
 
 
@@ -111,7 +111,7 @@ def test_broken_for_good_in_the_ball_finite_and_the_model_untouched(attack, make
     before = snapshot(model)
     points = begin(attack, model, x, y, attempt=attempt)
     for i in range(attack.iterations):
-        with crafting(model):
+        with frozen(model):
             after = attack.iterate(model, points, i)
             wrong = model(after["x_adv"]).argmax(1) != y
         assert (wrong | ~after["broken"]).all()
@@ -162,7 +162,7 @@ def test_what_an_attempt_costs():
     model, x = Passes(cnn()), batch().x
     attack = FMN(threat=Linf(1e-6), iterations=10)
     points = begin(attack, model, x, model.inner.eval()(x).argmax(1))
-    with crafting(model):
+    with frozen(model):
         advance(attack, model, points, 0, 10)
     assert dict(model.forwards) == {"crafting": 11}
     assert dict(model.backwards) == {"crafting": 10}

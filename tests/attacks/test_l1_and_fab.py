@@ -15,7 +15,7 @@ from uiat.attacks.boundary import nearest_boundary
 from uiat.attacks.random_numbers import keys
 from uiat.attacks.search import advance, join, select
 from uiat.errors import UserError
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 from uiat.threat import L1
 
 
@@ -102,7 +102,7 @@ def test_fab_without_targets_has_a_name_attempts_and_a_cost_of_its_own():
     for attempt, passes in ((0, (8, 16)), (1, (9, 20))):
         model, x = Passes(cnn()), batch().x
         y = model.inner.eval()(x).argmax(1)
-        with crafting(model):
+        with frozen(model):
             points = begin(attack, model, x, y, attempt=attempt)
             assert torch.equal(points["x_t"], x) == (attempt == 0)
             advance(attack, model, points, 0, 4)
@@ -126,7 +126,7 @@ def test_a_model_that_detaches_its_input_is_refused():
 def test_what_fab_breaks_is_misclassified_in_the_ball_and_in_range(epsilon, targeted, make, attempt):
     model, b = make(), batch(6)
     attack = FAB(threat=L1(epsilon), iterations=3, targets=1, restarts=2, targeted=targeted)
-    with crafting(model):
+    with frozen(model):
         points = advance(attack, model, begin(attack, model, b.x, b.y, attempt=attempt), 0, 3)
         wrong = model(points["x_adv"]).argmax(1) != b.y
     assert (wrong | ~points["broken"]).all()
@@ -200,7 +200,7 @@ def test_square_goes_its_own_way_under_l1():
 
 @pytest.mark.parametrize(("stretched", "small"), [(True, 1), (False, 3)])
 def test_a_schedule_that_is_not_stretched_stops_early(monkeypatch, stretched, small):
-    seen, real = [], square.side
+    seen, real = [], square.window_side
     monkeypatch.setattr(square, "side", lambda *a, **k: seen.append(real(*a, **k)) or seen[-1])
     attack = Square(threat=Linf(0.1), iterations=5_000, stretched=stretched)
     x = torch.rand(1, 1, 32, 32)

@@ -9,7 +9,7 @@ from uiat.attacks import Noise
 from uiat.attacks.random_numbers import keys
 from uiat.attacks.search import Search, advance, join, select
 from uiat.errors import UserError
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 from uiat.threat import L1
 
 every_threat = pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5), L1(2.0)], ids=lambda threat: threat.norm)
@@ -17,7 +17,7 @@ every_threat = pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5), L1(2.0)], 
 
 def run(attack, model, x, y, index=None):
     index = torch.arange(len(y)) if index is None else index
-    with crafting(model):
+    with frozen(model):
         points = attack.start(model, x, y, keys(0, index), attempt=0)
         return advance(attack, model, points, 0, attack.iterations)
 

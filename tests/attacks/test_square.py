@@ -16,9 +16,9 @@ from uiat import L2, PGD, Linf, UserError, models
 from uiat.attacks import square
 from uiat.attacks.random_numbers import keys, rekey
 from uiat.attacks.search import Search, advance, join, select
-from uiat.attacks.square import Square, side
+from uiat.attacks.square import Square, window_side
 from uiat.data import tensors
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 
 THREATS = [pytest.param(Linf(0.1), id="Linf"), pytest.param(L2(0.5), id="L2")]
 both = pytest.mark.parametrize("threat", THREATS)
@@ -67,20 +67,20 @@ def right(model, n=12, **options):
 
 
 def test_the_area_halves_at_the_paper_s_queries():
-    sides = [side(i, 10_000, 0.8, (1_000, 1_000), odd=False) for i in range(10_000)]
+    sides = [window_side(i, 10_000, 0.8, (1_000, 1_000), odd=False) for i in range(10_000)]
     changes = [i for i in range(1, 10_000) if sides[i] != sides[i - 1]]
     assert changes == [11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001]
     assert sorted(set(sides), reverse=True) == [round(1000 * math.sqrt(0.8 / 2**k)) for k in range(10)]
 
 
 def test_the_schedule_is_stretched_to_the_budget():
-    long = [side(i, 10_000, 0.8, (224, 224), odd=False) for i in range(0, 10_000, 10)]
-    assert [side(i, 1_000, 0.8, (224, 224), odd=False) for i in range(1_000)] == long
+    long = [window_side(i, 10_000, 0.8, (224, 224), odd=False) for i in range(0, 10_000, 10)]
+    assert [window_side(i, 1_000, 0.8, (224, 224), odd=False) for i in range(1_000)] == long
 
 
 @given(st.integers(0, 999), st.floats(0.001, 1.0), st.integers(1, 40), st.integers(1, 40), st.booleans())
 def test_a_window_fits_into_the_image(i, p_init, h, w, odd):
-    pixels = side(i, 1_000, p_init, (h, w), odd=odd)
+    pixels = window_side(i, 1_000, p_init, (h, w), odd=odd)
     assert 1 <= pixels <= min(h, w)
     assert not odd or pixels % 2 == 1 or pixels == min(h, w)
 
@@ -331,7 +331,7 @@ def test_one_query_an_iteration_and_one_for_the_start(threat):
     model = Passes(cnn())
     x, y = batch().x, batch().y
     before = snapshot(model)
-    with crafting(model):
+    with frozen(model):
         points = begin(Square(threat=threat, iterations=7), model, x.requires_grad_(True), y)
         for i in range(7):
             points = Square(threat=threat, iterations=7).iterate(model, points, i)
@@ -498,4 +498,4 @@ def test_the_schedule_is_the_references():
     module = pytest.importorskip("pyautoattack.square")
     other = module.SquareAttack(None, n_queries=5_000, eps=0.1)
     for i in range(0, 5_000, 3):
-        assert side(i, 5_000, 0.8, (32, 32), odd=False) == max(round(math.sqrt(other.p_selection(i) * 1024)), 1)
+        assert window_side(i, 5_000, 0.8, (32, 32), odd=False) == max(round(math.sqrt(other.p_selection(i) * 1024)), 1)

@@ -10,7 +10,7 @@ from uiat.attacks import Transfer
 from uiat.attacks.random_numbers import keys
 from uiat.attacks.search import Search, advance, join
 from uiat.errors import UserError
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 from uiat.threat import L1
 
 every_threat = pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5), L1(2.0)], ids=lambda threat: threat.norm)
@@ -18,7 +18,7 @@ every_threat = pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5), L1(2.0)], 
 
 def run(attack, model, x, y, *, attempt=0, index=None):
     index = torch.arange(len(y)) if index is None else index
-    with crafting(model):
+    with frozen(model):
         points = attack.start(model, x, y, keys(0, index), attempt=attempt)
         return advance(attack, model, points, 0, attack.iterations)
 
@@ -48,7 +48,7 @@ def test_what_is_broken_is_misclassified_in_the_ball_and_in_range(threat):
     before = snapshot(source), snapshot(model)
     for attempt in range(2):
         points = run(Transfer(source=source, threat=threat, iterations=5), model, b.x, b.y, attempt=attempt)
-        with crafting(model), torch.no_grad():
+        with frozen(model), torch.no_grad():
             wrong = model(points["x_adv"]).argmax(1) != b.y
         assert (wrong | ~points["broken"]).all()
         assert 0 <= points["x_adv"].min() <= points["x_adv"].max() <= 1

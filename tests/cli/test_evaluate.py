@@ -212,7 +212,7 @@ def test_a_stopped_evaluation_goes_on_to_the_same_result(ask, run, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("uiat.cli.evaluation_progress.Judging.bound", interrupt)
+        patch.setattr("uiat.cli.evaluation_progress.EvaluationLines.bound", interrupt)
         code, _, err = ask(*words)
     assert code == 130
     assert f"the same command with --resume goes on from {run / 'evaluation-state.safetensors'}" in err
@@ -411,7 +411,7 @@ def test_the_state_of_another_evaluation_is_refused(ask, run, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("uiat.cli.evaluation_progress.Judging.bound", interrupt)
+        patch.setattr("uiat.cli.evaluation_progress.EvaluationLines.bound", interrupt)
         assert ask(run, "--attacks", "pgd-2", "--n", 20)[0] == 130
     code, _, err = ask(run, "--attacks", "pgd-2", "--n", 20, "--seed", 1, "--resume")
     assert code == 2

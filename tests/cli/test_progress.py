@@ -6,8 +6,8 @@ import torch
 from rich.console import Console
 
 from uiat import Run
-from uiat.cli.evaluation_progress import Judging, evaluation_progress
-from uiat.cli.training_progress import Bars, Lines, epoch_line, training_progress
+from uiat.cli.evaluation_progress import EvaluationLines, evaluation_progress
+from uiat.cli.training_progress import TrainingBars, TrainingLines, epoch_line, training_progress
 
 ROW = {
     **{"epoch": 1, "train_adv_ce": 1.25, "train_correct": 0.5, "clean": 0.9, "robust": 0.4},
@@ -56,7 +56,7 @@ def test_an_epoch_without_validation_says_nothing_of_it():
 
 def test_lines_mark_each_new_best_epoch_and_only_those():
     out = console(terminal=False)
-    lines = Lines(Run(), out, best=0.3)
+    lines = TrainingLines(Run(), out, best=0.3)
     for robust in (0.2, 0.4, 0.4, 0.5):
         lines.epoch(ROW | {"robust": robust})
     assert ["best so far" in line for line in out.file.getvalue().splitlines()] == [False, True, False, True]
@@ -64,7 +64,7 @@ def test_lines_mark_each_new_best_epoch_and_only_those():
 
 def test_terms_are_read_at_most_four_times_a_second(unchecked):
     clock = Clock()
-    bars = Bars(Run(), Lines(Run(), console(terminal=False)), clock=clock)
+    bars = TrainingBars(Run(), TrainingLines(Run(), console(terminal=False)), clock=clock)
     Scalar.reads = 0
     for step in range(1, 1001):  # ten seconds
         clock.now += 0.01
@@ -76,7 +76,7 @@ def test_terms_are_read_at_most_four_times_a_second(unchecked):
 
 def test_bars_show_position_rate_time_left_terms_and_validation():
     clock = Clock()
-    bars = Bars(Run(), Lines(Run(), console(terminal=False)), clock=clock)
+    bars = TrainingBars(Run(), TrainingLines(Run(), console(terminal=False)), clock=clock)
     assert "first step" in drawn(bars)
     for step in (1, 2):
         clock.now += 1.0
@@ -95,7 +95,7 @@ def test_bars_show_position_rate_time_left_terms_and_validation():
 
 
 def test_bars_fit_the_screen_however_narrow():
-    bars = Bars(Run(), Lines(Run(), console(terminal=False)))
+    bars = TrainingBars(Run(), TrainingLines(Run(), console(terminal=False)))
     bars.step(0, 1, 10, {f"a_long_term_{i}": torch.tensor(1.0) for i in range(20)}, 64)
     assert len(drawn(bars).splitlines()) == 2
 
@@ -103,7 +103,7 @@ def test_bars_fit_the_screen_however_narrow():
 def test_a_terminal_gets_bars_and_keeps_the_lines(capsys):
     out = console(terminal=True)
     with training_progress(Run(), out) as listener:
-        assert isinstance(listener, Bars)
+        assert isinstance(listener, TrainingBars)
         listener.step(0, 1, 10, {"adv_ce": torch.tensor(1.5)}, 64)
         listener.epoch(ROW)
         logging.getLogger("uiat").info("quiet")
@@ -133,7 +133,7 @@ def test_evaluation_has_a_bar_for_each_attack_in_a_terminal():
 
 def test_evaluation_in_a_pipe_has_a_line_a_stage_and_one_a_minute_with_the_time_left():
     out, clock = console(terminal=False), Clock()
-    judging = Judging(out, clock=clock)
+    judging = EvaluationLines(out, clock=clock)
     for second, done in ((0, 0), (30, 10), (60, 20), (61, 21), (120, 40)):
         clock.now = second
         judging.progress("apgd-t", done, 100)
@@ -150,4 +150,4 @@ def test_evaluation_in_a_pipe_has_a_line_a_stage_and_one_a_minute_with_the_time_
         "after square: at most 45.00 % right in the worst case",
     ]
     with evaluation_progress(("clean",), out) as judging:
-        assert isinstance(judging, Judging)
+        assert isinstance(judging, EvaluationLines)

@@ -25,7 +25,7 @@ from uiat import (
     UniversalInverse,
     recipes,
 )
-from uiat.config.yaml_io import describe, dump, load, override, to_dict
+from uiat.config.yaml_io import describe_fields, dump, load, override, to_dict
 from uiat.errors import UserError
 
 PGD_L2 = PGD(threat=L2(0.5), step_size=0.1, steps=7)
@@ -179,7 +179,7 @@ def test_a_field_is_replaced_and_no_other(path, text, value):
         found = getattr(found, group)
     assert getattr(found, name) == value
     assert type(getattr(found, name)) is type(value)
-    before, now = ({row[0]: row[1] for row in describe(r)} for r in (Run(), run))
+    before, now = ({row[0]: row[1] for row in describe_fields(r)} for r in (Run(), run))
     assert {key for key in now if before.get(key) != now[key]} <= {path, f"{path.rpartition('.')[0]}.norm"}
 
 
@@ -305,7 +305,7 @@ def test_mistakes_in_an_override_are_named(path, text, says):
 
 @pytest.mark.parametrize("run", [Run(), FULL, *(Run(objective=o) for o in (Standard(), PGDAT(), Trades(), Mart()))])
 def test_every_field_is_described(run):
-    rows = list(describe(run))
+    rows = list(describe_fields(run))
     assert len({path for path, _, _ in rows}) == len(rows)
     for path, _, text in rows:
         tags = path.rpartition(".")[2] in ("name", "kind", "norm")
@@ -314,7 +314,7 @@ def test_every_field_is_described(run):
 
 
 def test_each_described_path_can_be_set_to_what_it_shows():
-    for path, value, _ in describe(FULL):
+    for path, value, _ in describe_fields(FULL):
         text = "null" if value is None else str(value)
         assert after((path, f"'{text}'" if path == "name" else text), run=FULL) == FULL, path
 

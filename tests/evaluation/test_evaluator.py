@@ -12,7 +12,7 @@ import uiat
 from support import tiny
 from uiat import L2, Linf, UserError
 from uiat.attacks import PGD
-from uiat.attacks.random_numbers import Keyed, keys, rekey
+from uiat.attacks.random_numbers import KeyedNumbers, keys, rekey
 from uiat.evaluation import attack, correct_under
 from uiat.evaluation.evaluator import run_attacks
 from uiat.threat import L1
@@ -364,7 +364,7 @@ def test_random_starts_do_not_depend_on_the_batch_size(threat):
 @pytest.mark.parametrize("threat", [Linf(0.2), L2(1.0), L1(3.0)], ids=lambda threat: threat.norm)
 def test_starts_by_key_are_distributed_as_those_of_a_generator(threat):
     x = torch.full((4_000, 1, 2, 2), 0.5)
-    ours, theirs = threat.noise_from(x, Keyed(keys(0, torch.arange(4_000)))), threat.noise(x)
+    ours, theirs = threat.noise_from(x, KeyedNumbers(keys(0, torch.arange(4_000)))), threat.noise(x)
     assert (threat.length(ours) <= float(threat.epsilon) * (1 + 1e-6)).all()
     for of in (lambda d: threat.length(d), lambda d: d.abs().flatten(1)[:, 0], lambda d: d.flatten(1)[:, 1]):
         a, b = of(ours), of(theirs)

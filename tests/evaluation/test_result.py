@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from uiat.evaluation.result import by_class, calibration_error, wilson
+from uiat.evaluation.result import accuracy_by_class, calibration_error, wilson
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (1, 3), (476, 1000), (9_999, 10_000)])
@@ -20,7 +20,13 @@ def test_the_interval_of_nothing_is_everything():
 
 def test_accuracy_by_class():
     right = torch.tensor([True, True, False, False, True, True])
-    assert by_class(right, torch.tensor([0, 0, 0, 1, 3, 3]), classes=5) == [pytest.approx(2 / 3), 0, None, 1, None]
+    assert accuracy_by_class(right, torch.tensor([0, 0, 0, 1, 3, 3]), classes=5) == [
+        pytest.approx(2 / 3),
+        0,
+        None,
+        1,
+        None,
+    ]
 
 
 def test_calibration_error_by_hand():

@@ -8,7 +8,7 @@ from torch import nn
 from support import helpers
 from uiat import L2, Linf, UserError
 from uiat.data.catalog import USUAL
-from uiat.evaluation.unseen import unseen, usual
+from uiat.evaluation.unseen import unseen, usual_threats
 from uiat.threat import parse
 
 
@@ -79,7 +79,7 @@ def test_the_trained_threat_takes_the_place_of_the_usual_one():
 
 @pytest.mark.parametrize("data", USUAL)
 def test_usual_threats_are_one_of_each_norm(data):
-    assert [parse(text).norm for text in usual(data)] == ["Linf", "L2", "L1"]
+    assert [parse(text).norm for text in usual_threats(data)] == ["Linf", "L2", "L1"]
 
 
 def test_every_norm_has_its_reach():
@@ -126,4 +126,4 @@ def test_what_cannot_be(settings, message):
 
 
 def test_radii_are_what_they_should_be():
-    assert math.isclose(float(parse(usual("cifar10")[0]).epsilon), 8 / 255)
+    assert math.isclose(float(parse(usual_threats("cifar10")[0]).epsilon), 8 / 255)

@@ -10,7 +10,7 @@ from support import tiny
 from uiat import recipes
 from uiat.cli import main
 from uiat.experiments import evaluate, grid, sweep
-from uiat.experiments.grid import Cell
+from uiat.experiments.grid import GridRun
 from uiat.training import api
 
 # A sweep of digits that takes a moment: 2 epochs of 96 images, a CNN of width 4, 40 images judged.
@@ -168,7 +168,7 @@ def test_other_attacks_are_judged_again(ask, tmp_path):
 
 
 def test_a_run_that_fails_does_not_stop_the_others(ask, tmp_path, monkeypatch):
-    real = api.prepared
+    real = api.start_run
 
     def prepared(run, **options):
         if run.seed == 0:
@@ -229,7 +229,7 @@ def test_a_record_of_another_sweep_is_refused(ask, tmp_path):
 
 
 def test_what_the_board_shows(monkeypatch):
-    cells = [Cell({"objective.weight": w}, uiat.Run(), grid.Path(w)) for w in ("1", "2")]
+    cells = [GridRun({"objective.weight": w}, uiat.Run(), grid.Path(w)) for w in ("1", "2")]
     cells[0].status, cells[0].result = "done", {"accuracy": {"clean": 0.5, "worst": 0.25}}
     cells[1].status, cells[1].note = "training", "epoch 1/2, step 3/9"
     shown = sweep._table(cells)

@@ -15,7 +15,7 @@ from support.helpers import Binary, Blocks, Failing, assert_untouched, batch, cn
 from uiat import L2, PGD, UIAT, InstanceInverse, Linf, UniversalInverse, UniversalPerturbation, load_inverse
 from uiat.errors import UserError
 from uiat.inverse import InverseState, apply_universal, class_means, inverse_loss
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 
 RADIUS = 0.05
 LINF, TWO = Linf(0.1), L2(0.5)
@@ -33,7 +33,7 @@ def state_of(inverse: UniversalInverse, *, threat=LINF, classes: int = 4, moment
 
 def find(inverse, model, x, y, *, state=None, x_adv=None, threat=LINF, epoch=0):
     state = InverseState(None, gradient_momentum=False, rows=0, num_classes=4) if state is None else state
-    with crafting(model):
+    with frozen(model):
         return inverse.find(model, x, x if x_adv is None else x_adv, y, state=state, threat=threat, epoch=epoch)
 
 
@@ -229,7 +229,7 @@ def test_the_logits_are_those_of_the_forward_pass_that_gave_the_gradient():
     inverse, state = universal(start="sign"), state_of(universal(start="sign"))
     z = state.z.clone()
     found = find(inverse, model, b.x, b.y, state=state)
-    with crafting(model), torch.no_grad():
+    with frozen(model), torch.no_grad():
         expected = model(apply_universal(b.x, b.y, z))
     torch.testing.assert_close(found.logits, expected)
     assert torch.equal(found.x_inv, apply_universal(b.x, b.y, state.z))

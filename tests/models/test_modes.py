@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from support.helpers import assert_untouched, cnn, snapshot
-from uiat.models.modes import crafting, frozen_statistics
+from uiat.models.modes import frozen, frozen_statistics
 
 
 def mixed() -> nn.Module:
@@ -24,7 +24,7 @@ def test_crafting_restores_every_flag_one_by_one(batchnorm, raises):
     model = mixed()
     before = snapshot(model)
     try:
-        with crafting(model, batchnorm=batchnorm):
+        with frozen(model, batchnorm=batchnorm):
             assert not any(p.requires_grad for p in model.parameters())
             model(torch.rand(4, 1, 8, 8))
             if raises:
@@ -38,7 +38,7 @@ def test_crafting_restores_every_flag_one_by_one(batchnorm, raises):
 @pytest.mark.parametrize("mode", [False, True])
 def test_crafting_sets_the_mode_that_was_asked_for(batchnorm, mode):
     model = mixed().train(mode)
-    with crafting(model, batchnorm=batchnorm):
+    with frozen(model, batchnorm=batchnorm):
         for m in model.modules():
             norm = isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)
             assert m.training == (norm and batchnorm == "train")
@@ -47,9 +47,9 @@ def test_crafting_sets_the_mode_that_was_asked_for(batchnorm, mode):
 def test_crafting_can_be_nested():
     model = mixed()
     before = snapshot(model)
-    with crafting(model, batchnorm="train"):
+    with frozen(model, batchnorm="train"):
         inside = snapshot(model)
-        with crafting(model):
+        with frozen(model):
             pass
         assert_untouched(model, inside)
     assert_untouched(model, before)
@@ -60,9 +60,9 @@ def test_batch_statistics_are_used_but_not_kept():
     before = snapshot(model)
     x = torch.rand(6, 1, 8, 8) * 0.2
     with torch.no_grad():
-        with crafting(model, batchnorm="train"):
+        with frozen(model, batchnorm="train"):
             by_batch = model(x)
-        with crafting(model):
+        with frozen(model):
             by_running = model(x)
         assert_untouched(model, before)
         expected = model.train()(x)  # moves the statistics, as ordinary training does

@@ -12,7 +12,7 @@ from uiat.objectives import baselines
 from uiat.objectives import uiat as uiat_module
 from uiat.objectives.grad_align import misalignment
 from uiat.recipes import ENDINGS, SINGLE_STEP
-from uiat.system.distributed import Share
+from uiat.system.distributed import Rank
 
 
 class Linear(nn.Module):
@@ -61,7 +61,7 @@ def test_misalignment_is_of_the_model_as_it_is_attacked(monkeypatch, mode: str) 
     model(x)  # so that there are statistics
     before = {name: value.clone() for name, value in model.state_dict().items()}
     noise = 0.2 * torch.rand_like(x) - 0.1
-    monkeypatch.setattr(Share, "drawn", lambda self, like, fill: noise[: len(like)])
+    monkeypatch.setattr(Rank, "drawn", lambda self, like, fill: noise[: len(like)])
     whole = misalignment(model, x, y, Linf(0.1), batchnorm=mode)
     alone = misalignment(model, x[:4], y[:4], Linf(0.1), batchnorm=mode)
     assert torch.allclose(whole[:4], alone, atol=1e-4) is (mode == "eval")

@@ -19,10 +19,10 @@ from uiat.cli import main
 from uiat.config.yaml_io import to_dict
 from uiat.formatting import threat_text
 from uiat.report import Sample, Samples, check_out, read_all, read_files, write_report
-from uiat.report.content import cautions, differences, verdicts
-from uiat.report.groups import grouped, spread
+from uiat.report.content import describe_differences, find_warnings, verdicts
+from uiat.report.groups import group_runs, spread
 from uiat.report.images import magnified, png
-from uiat.report.published import PUBLISHED, as_published, compared, method
+from uiat.report.published import PUBLISHED, as_published, compare, published_method
 from uiat.report.svg.axes import apart, around, ticks
 from uiat.report.svg.charts import Series, curves
 from uiat.report.training_curves import training
@@ -120,7 +120,7 @@ def test_what_several_runs_are_told_is_told_once(tmp_path):
         folder(tmp_path / name, name=name, objective={"name": name}, accuracy=ACCURACY, verdict=text)
         for name, text in texts.items()
     ]
-    assert verdicts(grouped([read_files(run) for run in runs])) == [("a, c", said[0]), ("b", said[1])]
+    assert verdicts(group_runs([read_files(run) for run in runs])) == [("a, c", said[0]), ("b", said[1])]
 
 
 def pages(runs, out, **options):
@@ -129,7 +129,7 @@ def pages(runs, out, **options):
 
 
 def test_seeds_are_one_row_with_mean_and_deviation(runs):
-    groups = grouped(read_all(runs))
+    groups = group_runs(read_all(runs))
     assert [(group.label, group.seeds) for group in groups] == [("cifar10-resnet18-pgd-at", "0, 1"), ("uiat", "0")]
     assert spread(groups[0].values("autoattack")) == "48.00 ± 0.71"
     assert groups[0].training_seconds == [44.0, 44.0]
@@ -138,15 +138,15 @@ def test_seeds_are_one_row_with_mean_and_deviation(runs):
 def test_runs_of_one_name_are_told_apart_by_what_differs(tmp_path):
     objectives = [{"name": "uiat", "weight": weight} for weight in (1, 2)]
     made = [folder(tmp_path / str(i), name="uiat", objective=o) for i, o in enumerate(objectives)]
-    assert [g.label for g in grouped(read_all(made))] == ["uiat, weight=1", "uiat, weight=2"]
+    assert [g.label for g in group_runs(read_all(made))] == ["uiat, weight=1", "uiat, weight=2"]
 
 
 def test_runs_judged_differently_are_no_one_row(tmp_path):
     made = [folder(tmp_path / str(n), seed=n, accuracy=ACCURACY, n=n) for n in (1000, 10_000)]
-    groups = grouped(read_all(made))
+    groups = group_runs(read_all(made))
     assert len({group.label for group in groups}) == len(groups) == 2
     said = "different numbers of test images: 1000 (cifar10-resnet18-pgd-at (1000)); 10000 ("
-    assert said in cautions(groups)[0]
+    assert said in find_warnings(groups)[0]
 
 
 def test_namesakes_are_labelled_by_what_is_unusual_about_them(tmp_path):
@@ -155,7 +155,7 @@ def test_namesakes_are_labelled_by_what_is_unusual_about_them(tmp_path):
         folder(tmp_path / str(i), name="uiat", optimisation={"awp": 0.0, "average": "none", "epochs": 4} | change)
         for i, change in enumerate(changes)
     ]
-    labels = [group.label for group in grouped(read_all(made))]
+    labels = [group.label for group in group_runs(read_all(made))]
     assert labels[0] == "uiat, average=none, awp=0.0"
     assert labels[-1] == "uiat, average=ema, awp=0.005, epochs=9, clip=1, x=2"
     assert len(set(labels)) == 4
@@ -182,7 +182,7 @@ def test_a_caution_names_the_run_and_what_it_lacks(tmp_path):
     full = ACCURACY | {"pgd-20": 0.5}
     made = [folder(tmp_path / n, name=n, objective={"name": n}, accuracy=full) for n in "abcd"]
     made += [folder(tmp_path / "e", name="e", threat="L2:0.5", accuracy=ACCURACY)]
-    said = cautions(grouped(read_all(made)))
+    said = find_warnings(group_runs(read_all(made)))
     assert said[0].startswith("The runs were judged on different threat models: L2 0.5 (e); Linf 8/255 (all others).")
     assert said[1].startswith("Not judged under pgd-20: e.")
 
@@ -191,20 +191,20 @@ def test_settings_of_one_method_are_no_difference(tmp_path):
     inverse = {"name": "uiat", "gamma": 0.9, "inverse": {"epoch": None}}
     objectives = [{"name": "pgd-at"}, inverse, inverse | {"inverse": {"epoch": 2}}]
     made = [folder(tmp_path / str(i), name=str(i), objective=o) for i, o in enumerate(objectives)]
-    rows, partly = differences(grouped(read_all(made)))
+    rows, partly = describe_differences(group_runs(read_all(made)))
     assert rows == [["objective.name", "pgd-at", "uiat", "uiat"], ["objective.inverse.epoch", "–", "none", "2"]]
     assert partly == ["objective.gamma = 0.9"]
 
 
 def test_many_runs_get_a_chart_each(tmp_path):
     made = [folder(tmp_path / str(i), name=f"r{i}", objective={"name": f"r{i}"}) for i in range(8)]
-    shown = training(grouped(read_all(made)))
+    shown = training(group_runs(read_all(made)))
     assert [(part.title, len(part.figures)) for part in shown.panels] == [
         ("Accuracy by epoch, %", 8),
         ("Loss by epoch", 8),
     ]
     assert shown.panels[0].figures[0].svg.count('class="behind"') == 7
-    few = training(grouped(read_all(made[:3])))
+    few = training(group_runs(read_all(made[:3])))
     assert not few.panels
     assert all(figure.svg for figure in few.figures)
 
@@ -215,7 +215,7 @@ def test_the_twin_has_every_epoch_and_the_confusion(runs, tmp_path):
     assert "| uiat | 30 | 32.5 | 35 | 37.5 |" in text
     assert "| cat | 1 | 1 | 1 | 10 | 1 | 1 | 1 | 1 | 1 | 1 | 19 |" in text
     long = folder(tmp_path / "long", epochs=110)
-    table = training(grouped(read_all([long]))).tables[0]
+    table = training(group_runs(read_all([long]))).tables[0]
     assert (len(table[1]), table[1][1], table[1][-1]) == (11, "epoch 1", "epoch 110")
 
 
@@ -257,7 +257,7 @@ def test_names_cannot_bring_markup(tmp_path):
 def test_a_published_number_stands_beside_each(tmp_path):
     results = [0.509, 0.485, 0.40]
     made = [folder(tmp_path / str(a), accuracy=ACCURACY | {"autoattack": a}) for a in results]
-    alone = [compared(grouped(read_all([run]))[0])["autoattack"].judgement for run in made]
+    alone = [compare(group_runs(read_all([run]))[0])["autoattack"].judgement for run in made]
     assert alone == ["suspicious: more than published", "agrees", "less than published"]
     html, text = pages(made[:1], tmp_path / "report.html")
     line = "autoattack: yours 50.9, published 48.3–48.7 (tolerance 1.0; MAIR's benchmark table"
@@ -267,7 +267,7 @@ def test_a_published_number_stands_beside_each(tmp_path):
 
 def test_fewer_images_widen_the_tolerance(tmp_path):
     run = folder(tmp_path / "a", accuracy=ACCURACY | {"autoattack": 0.509}, n=1000)
-    one = compared(grouped(read_all([run]))[0])["autoattack"]
+    one = compare(group_runs(read_all([run]))[0])["autoattack"]
     assert one.judgement == "agrees"
     assert one.tolerance == pytest.approx(1 + 3.1, abs=0.1)
 
@@ -309,13 +309,13 @@ def test_nothing_is_compared_with_what_it_is_not(tmp_path, changed):
     if config:
         tree = yaml.safe_load((run / "config.yaml").read_text()) | config
         (run / "config.yaml").write_text(yaml.safe_dump(tree))
-    assert compared(grouped(read_all([run]))[0]) == {}
+    assert compare(group_runs(read_all([run]))[0]) == {}
 
 
 def test_instance_wise_is_compared_with_what_is_instance_wise(tmp_path):
     objective = {"name": "uiat", "weight": 3.5, "inverse": {"kind": "instance"}, "attack": {"steps": 10}}
     run = folder(tmp_path / "a", model={"name": "wrn-28-10"}, objective=objective, accuracy=ACCURACY)
-    assert compared(grouped(read_all([run]))[0])["autoattack"].short == "published 52.2: less"
+    assert compare(group_runs(read_all([run]))[0])["autoattack"].short == "published 52.2: less"
 
 
 def test_the_published_numbers_are_possible():
@@ -324,12 +324,12 @@ def test_the_published_numbers_are_possible():
     keys = [(model, one.method, one.attack, one.data) for one in PUBLISHED for model in one.models]
     assert len(keys) == len(set(keys))
     for name in ("fgsm", "fgsm-rs", "n-fgsm", "grad-align"):
-        assert method(to_dict(recipes.get(f"cifar10-small-{name}"))) == name
-    assert method(to_dict(recipes.get("cifar10-small-pgd-at"))) == "pgd-at"
+        assert published_method(to_dict(recipes.get(f"cifar10-small-{name}"))) == name
+    assert published_method(to_dict(recipes.get("cifar10-small-pgd-at"))) == "pgd-at"
     others = {"free": "free-4", "iat": "iat", "uiat": "uiat", "uiat-one-off": "uiat-one-off", "trades": "trades"}
     single = {"n-fgsm-uiat": "n-fgsm-uiat", "free-uiat-one-off": "free-4-uiat-one-off", "fgsm-uiat": "fgsm-uiat"}
     for name, said in (others | single).items():
-        assert method(to_dict(recipes.get(f"cifar10-small-{name}"))) == said
+        assert published_method(to_dict(recipes.get(f"cifar10-small-{name}"))) == said
     for name in ("pgd-at", "trades", "mart", "iat"):
         for kind in ("resnet18", "wrn28"):
             config = to_dict(recipes.get(f"cifar10-{kind}-{name}"))

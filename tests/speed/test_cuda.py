@@ -12,7 +12,7 @@ from uiat import models, recipes
 from uiat.data import Batch
 from uiat.speed import cuda_graphs
 from uiat.system.atomic_files import read_tensors
-from uiat.training.api import reopened
+from uiat.training.api import reopen_run
 from uiat.training.step import make_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -95,10 +95,10 @@ def test_a_model_that_waits_is_left_as_it_is(caplog):
 
 
 def test_waits_are_seen():
-    with cuda_graphs.waits() as found:
+    with cuda_graphs.host_waits() as found:
         torch.ones(1, device="cuda").item()
     assert found
-    with cuda_graphs.waits() as found:
+    with cuda_graphs.host_waits() as found:
         torch.ones(1, device="cuda") + 1
     assert not found
 
@@ -120,7 +120,7 @@ def test_a_run_on_a_gpu_goes_on_where_it_was(tmp_path):
     with pytest.raises(RuntimeError, match="stopped"):
         uiat.train(uiat.override(recipes.get("digits-uiat"), changes), run_dir=tmp_path / "run", listener=listener)
     last, _ = read_tensors(tmp_path / "run" / "last.safetensors")
-    with reopened(tmp_path / "run") as training:
+    with reopen_run(tmp_path / "run") as training:
         assert (training.epoch, training.position) == (1, 0)
         # Sums on a GPU come in any order, so what follows is not compared bit for bit.
         assert torch.equal(torch.cuda.get_rng_state(), listener.random)

@@ -37,7 +37,7 @@ def log(monkeypatch):
         return lambda batch: {"epoch": torch.tensor(epoch)}
 
     monkeypatch.setattr(cuda_graphs, "waits", waits)
-    monkeypatch.setattr(cuda_graphs.Recorded, "of", staticmethod(of))
+    monkeypatch.setattr(cuda_graphs.RecordedStep, "of", staticmethod(of))
     return done
 
 
@@ -50,7 +50,7 @@ def graphed(log):
         log.append("step")
         return {"epoch": torch.tensor(epoch)}
 
-    return cuda_graphs.Graphed(work, ())
+    return cuda_graphs.GraphedSteps(work, ())
 
 
 def test_a_step_is_made_then_watched_then_recorded_anew_each_epoch(log):
@@ -101,7 +101,7 @@ def test_a_step_that_draws_on_the_host_is_never_recorded(log, caplog, draw):
         draw()
         return {}
 
-    step = cuda_graphs.Graphed(work, ())
+    step = cuda_graphs.GraphedSteps(work, ())
     with caplog.at_level("INFO", logger="uiat"):
         for _ in range(6):
             step(batch(), 0)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from support.helpers import assert_untouched, cnn, mlp, snapshot
 from uiat import models
-from uiat.speed.fast_copy import CPU_LEAST, Affine, Counted, batch_for, prepare
+from uiat.speed.fast_copy import CPU_LEAST, Affine, CountingModel, fastest_batch, make_fast_copy
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -30,7 +30,7 @@ def norms(model: object) -> int:
     return sum(isinstance(m, NORMS) for m in model.modules())
 
 
-def assert_same(fast: Counted, model: nn.Module, x: Tensor) -> None:
+def assert_same(fast: CountingModel, model: nn.Module, x: Tensor) -> None:
     """Logits and input gradients."""
     found = []
     for of in (fast, model):
@@ -70,7 +70,7 @@ class Odd(nn.Module):
 def test_built_in_models_lose_every_norm_and_stay_the_same(name, activation):
     model = shaken(models.build(name, num_classes=4, image_shape=(3, 8, 8), width=None, activation=activation))
     x = torch.rand(6, 3, 8, 8)
-    fast = prepare(model, x)
+    fast = make_fast_copy(model, x)
     assert norms(model) > 0
     assert norms(fast.model) == 0
     assert_same(fast, model, torch.rand(5, 3, 8, 8))
@@ -78,7 +78,7 @@ def test_built_in_models_lose_every_norm_and_stay_the_same(name, activation):
 
 def test_norm_that_follows_a_convolution_costs_nothing_and_another_one_multiplication():
     model = shaken(models.build("preact-resnet8", num_classes=4, image_shape=(3, 8, 8), width=4))
-    fast = prepare(model, torch.rand(2, 3, 8, 8))
+    fast = make_fast_copy(model, torch.rand(2, 3, 8, 8))
     left = [m for m in fast.model.modules() if isinstance(m, Affine)]
     # bn2 of each of the three blocks reads conv1 alone; bn1 reads what a shortcut reads too, the last norm a sum.
     assert norms(model) == 7
@@ -91,7 +91,7 @@ def test_norm_that_follows_a_convolution_costs_nothing_and_another_one_multiplic
 )
 def test_what_is_between_convolution_and_norm_is_respected(between):
     model, x = shaken(Odd(between)), torch.rand(4, 1, 8, 8)
-    fast = prepare(model, x)
+    fast = make_fast_copy(model, x)
     assert norms(fast.model) == (1 if between == "the norm twice" else 0)
     assert sum(isinstance(m, nn.Identity) for m in fast.model.modules()) == (between == "nothing")
     assert_same(fast, model, torch.rand(3, 1, 8, 8))
@@ -101,7 +101,7 @@ def test_what_is_between_convolution_and_norm_is_respected(between):
 def test_linear_layers_and_norms_without_weights(affine):
     model = shaken(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8, affine=affine), nn.ReLU()))
     x = torch.rand(4, 1, 8, 8)
-    fast = prepare(model, x)
+    fast = make_fast_copy(model, x)
     assert norms(fast.model) == 0
     assert sum(isinstance(m, Affine) for m in fast.model.modules()) == (0 if affine else 1)
     assert_same(fast, model, x)
@@ -110,20 +110,20 @@ def test_linear_layers_and_norms_without_weights(affine):
 def test_norm_over_the_positions_of_a_sequence_is_no_norm_of_features():
     model = shaken(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Flatten()))  # (b, 6 positions, 6 features)
     x = torch.rand(4, 6, 6)
-    assert_same(prepare(model, x), model, x)
+    assert_same(make_fast_copy(model, x), model, x)
 
 
 def test_norm_without_statistics_stays():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten()).eval()
     x = torch.rand(4, 1, 8, 8)
-    assert norms(prepare(model, x).model) == 1
+    assert norms(make_fast_copy(model, x).model) == 1
 
 
 def test_a_layer_with_hooks_stays():
     model = shaken(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten()))
     model[1].register_forward_hook(lambda module, inputs, output: output + 1)
     x = torch.rand(4, 1, 8, 8)
-    fast = prepare(model, x)
+    fast = make_fast_copy(model, x)
     assert norms(fast.model) == 1
     assert_same(fast, model, x)
 
@@ -132,7 +132,7 @@ def test_model_is_left_as_it_was_and_its_later_training_does_not_reach_the_copy(
     model = cnn()
     before = snapshot(model)
     x = torch.rand(3, 1, 8, 8)
-    fast = prepare(model, x)
+    fast = make_fast_copy(model, x)
     assert_untouched(model, before)
     logits = fast(x)
     assert not any(p.requires_grad for p in fast.model.parameters())
@@ -159,17 +159,17 @@ class Uncopied(nn.Module):
 @pytest.mark.parametrize("kind", [Noisy, Uncopied])
 def test_the_model_itself_where_there_is_no_faithful_copy(kind):
     model = kind()
-    assert prepare(model, torch.rand(2, 1, 8, 8)).model is model
+    assert make_fast_copy(model, torch.rand(2, 1, 8, 8)).model is model
 
 
 def test_logits_that_are_not_numbers_fall_back_to_the_model():
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     nn.init.constant_(model[1].bias, float("nan"))
-    assert prepare(model, torch.rand(2, 1, 8, 8)).model is model
+    assert make_fast_copy(model, torch.rand(2, 1, 8, 8)).model is model
 
 
 def test_passes_are_counted_by_images():
-    fast = prepare(mlp(), torch.rand(4, 1, 8, 8))
+    fast = make_fast_copy(mlp(), torch.rand(4, 1, 8, 8))
     x = torch.rand(5, 1, 8, 8)
     with torch.no_grad():
         fast(x)
@@ -183,7 +183,7 @@ def test_passes_are_counted_by_images():
 
 def test_images_that_are_no_images_keep_their_layout():
     model = mlp(image_shape=(7,))
-    assert_same(prepare(copy.deepcopy(model), torch.rand(4, 7)), model.eval(), torch.rand(2, 7))
+    assert_same(make_fast_copy(copy.deepcopy(model), torch.rand(4, 7)), model.eval(), torch.rand(2, 7))
 
 
 def test_compilation_falls_back_where_it_fails(monkeypatch):
@@ -195,13 +195,13 @@ def test_compilation_falls_back_where_it_fails(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", broken)
     model, x = mlp().eval(), torch.rand(4, 1, 8, 8)
-    assert_same(prepare(model, x, compile=True), model, x)
+    assert_same(make_fast_copy(model, x, compile=True), model, x)
 
 
 def test_compiled_copy_is_used_where_it_works(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model, **options: lambda x: model(x))
     model, x = mlp().eval(), torch.rand(4, 1, 8, 8)
-    fast = prepare(model, x, compile=True)
+    fast = make_fast_copy(model, x, compile=True)
     assert not isinstance(fast.model, nn.Module)
     assert_same(fast, model, x)
 
@@ -210,7 +210,7 @@ def test_batches_on_a_cpu_shrink_with_the_size_of_the_network_and_stay_within_bo
     def size(name: str, width: int, **bounds: int) -> int:
         model = models.build(name, num_classes=10, image_shape=(3, 32, 32), width=width)
         before = snapshot(model)
-        found = batch_for(model, torch.rand(1, 3, 32, 32), **bounds)
+        found = fastest_batch(model, torch.rand(1, 3, 32, 32), **bounds)
         assert_untouched(model, before)
         return found
 
@@ -222,4 +222,4 @@ def test_batches_on_a_cpu_shrink_with_the_size_of_the_network_and_stay_within_bo
 
 
 def test_batches_elsewhere_are_as_large_as_allowed():
-    assert batch_for(mlp(), torch.empty(1, 1, 8, 8, device="meta"), at_most=300) == 300
+    assert fastest_batch(mlp(), torch.empty(1, 1, 8, 8, device="meta"), at_most=300) == 300

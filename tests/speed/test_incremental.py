@@ -11,7 +11,7 @@ from uiat.attacks import Square
 from uiat.attacks.random_numbers import keys
 from uiat.attacks.search import advance
 from uiat.models.architectures import GlobalAveragePool
-from uiat.speed.fast_copy import Counted, prepare
+from uiat.speed.fast_copy import CountingModel, make_fast_copy
 from uiat.speed.incremental import Incremental
 
 MODELS = ["small-cnn", "resnet18", "preact-resnet8"]
@@ -38,7 +38,7 @@ def changed(x, corner, pixels):
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_and_maps_are_those_of_whole_passes(name):
     x = torch.rand(4, 3, 32, 32)
-    near = prepare(built(name), x).incremental
+    near = make_fast_copy(built(name), x).incremental
     assert near is not None
 
     @settings(max_examples=8, deadline=None)
@@ -145,10 +145,10 @@ def test_images_that_are_not_square_take_whole_passes():
 
 
 def test_only_a_copy_of_its_own_is_given_hooks():
-    assert Counted(built("small-cnn")).incremental is None
+    assert CountingModel(built("small-cnn")).incremental is None
 
 
-class Whole(Counted):
+class Whole(CountingModel):
     """The guide without it."""
 
     incremental = None
@@ -158,7 +158,7 @@ def test_square_goes_the_same_way():
     x = torch.rand(24, 3, 32, 32)
     model = built("preact-resnet8")
     y = model(x).argmax(1)
-    guide = prepare(model, x)
+    guide = make_fast_copy(model, x)
     attack = Square(threat=uiat.Linf("2/255"), iterations=1_500)
     points = [attack.start(guide, x, y, keys(0, torch.arange(24)), attempt=0) for _ in range(2)]
     before = guide.forward

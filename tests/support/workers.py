@@ -13,7 +13,7 @@ import uiat
 from uiat.data import Loader, load
 from uiat.inverse import UniversalInverse
 from uiat.system.atomic_files import write_tensors
-from uiat.system.distributed import processes, share
+from uiat.system.distributed import current_rank, process_group
 from uiat.training.optimizer import make_optimizer
 
 STEPS = 20
@@ -51,13 +51,13 @@ def trained(start: str) -> dict[str, torch.Tensor]:
     model, config = network(), uiat.Optimisation(learning_rate=0.05)
     shape = {"num_classes": 10, "image_shape": data.image_shape, "num_examples": len(data)}
     train = uiat.make_step(
-        model, objective, make_optimizer(model, config), awp=0.005, recompute=share().size > 1, **shape
+        model, objective, make_optimizer(model, config), awp=0.005, recompute=current_rank().size > 1, **shape
     )
     losses, batches = [], iter([*loader.epoch(0), *loader.epoch(1)])
     torch.manual_seed(3)
     for _ in range(STEPS):
         terms = train(next(batches), epoch=0)
-        losses.append(share().mean(torch.stack([terms["adv_ce"], terms["inverse_kl"]])))
+        losses.append(current_rank().mean(torch.stack([terms["adv_ce"], terms["inverse_kl"]])))
     state = {f"state.{name}": value for name, value in train.state.named_buffers()}
     return {**model.state_dict(), **state, "losses": torch.stack(losses)}
 
@@ -87,7 +87,7 @@ def stopped_and_whole(out: Path) -> None:
 def main() -> None:
     """Each process writes what it holds at the end."""
     torch.set_num_threads(1)
-    with processes() as part:
+    with process_group() as part:
         if sys.argv[2] == "resume":
             stopped_and_whole(Path(sys.argv[1]))
             return

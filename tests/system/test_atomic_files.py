@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from uiat.errors import UserError
 from uiat.runs.reader import read_metrics
 from uiat.system import atomic_files
-from uiat.system.atomic_files import locked, read_tensors, write_bytes, write_json, write_tensors, write_text
+from uiat.system.atomic_files import locked_folder, read_tensors, write_bytes, write_json, write_tensors, write_text
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -159,10 +159,10 @@ def test_a_lock_dies_with_its_process(tmp_path):
     )
     with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="is being trained in already"), locked(tmp_path):
+        with pytest.raises(UserError, match="is being trained in already"), locked_folder(tmp_path):
             pass
         other.kill()
-    with locked(tmp_path):
+    with locked_folder(tmp_path):
         assert list(tmp_path.iterdir()) == []
 
 
@@ -171,10 +171,10 @@ def test_where_nothing_can_be_locked_training_goes_on(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "no locks here")
 
     monkeypatch.setattr(atomic_files.fcntl, "flock", unsupported)
-    with locked(tmp_path), locked(tmp_path):
+    with locked_folder(tmp_path), locked_folder(tmp_path):
         pass
     monkeypatch.setattr(atomic_files, "fcntl", None)
-    with locked(tmp_path):
+    with locked_folder(tmp_path):
         pass
 
 

@@ -13,8 +13,8 @@ import uiat
 from support import tiny
 from support.tiny import Killed, Killer
 from uiat import PGDAT, UIAT, Compute, Model, Optimisation, Standard, UniversalInverse, UserError
-from uiat.training.api import prepared, reopened
-from uiat.training.setup import channels_last
+from uiat.training.api import reopen_run, start_run
+from uiat.training.setup import can_use_channels_last
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_the_folder_gives_back_what_training_gave(trained):
 def test_a_universal_perturbation_warm_starts_another_run(trained, tmp_path):
     inverse = UniversalInverse(warm_start=str(trained.folder), radius=0.05)
     run = tiny.run(objective=UIAT(attack=tiny.attack(), inverse=inverse))
-    with prepared(run, run_dir=tmp_path / "run") as training:
+    with start_run(run, run_dir=tmp_path / "run") as training:
         assert torch.equal(training.step.state.z, trained.inverse.z.clamp(-0.05, 0.05))
 
 
@@ -214,8 +214,8 @@ def test_a_model_whose_backward_pass_would_crash_channels_last_is_trained_as_it_
     assert not trained.model.body.stage1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
     caplog.clear()
     wide = uiat.models.build("preact-resnet8", num_classes=4, image_shape=(1, 8, 8), width=8)
-    assert channels_last(wide, asked=True)
-    assert not channels_last(wide, asked=False)
+    assert can_use_channels_last(wide, asked=True)
+    assert not can_use_channels_last(wide, asked=False)
     assert not caplog.text
 
 
@@ -346,14 +346,14 @@ def test_a_name_that_would_put_the_folder_elsewhere(name, tmp_path, monkeypatch)
 
 def test_a_folder_is_trained_in_by_one_at_a_time(trained, tmp_path):
     run = tiny.run(epochs=1)
-    with prepared(run, run_dir=tmp_path / "run") as training:
+    with start_run(run, run_dir=tmp_path / "run") as training:
         training.save()
         with pytest.raises(UserError, match="is being trained in already"):
             uiat.resume(tmp_path / "run")
         training.fit()
     uiat.resume(tmp_path / "run")  # the lock has gone, and left no file
     assert {file.name for file in (tmp_path / "run").iterdir()} == {file.name for file in trained.folder.iterdir()}
-    with reopened(tmp_path / "run"), pytest.raises(UserError, match="is being trained in already"):
+    with reopen_run(tmp_path / "run"), pytest.raises(UserError, match="is being trained in already"):
         uiat.resume(tmp_path / "run")
     keep = Killer(1, action=lambda: uiat.resume(tmp_path / "fit", model=tiny.linear(), train_data=tiny.tensors()))
     with pytest.raises(UserError, match="is being trained in already"):
@@ -364,7 +364,7 @@ def test_a_folder_is_trained_in_by_one_at_a_time(trained, tmp_path):
 
 
 def test_prepared_stops_before_the_first_step(tmp_path):
-    with prepared(tiny.run(), run_dir=tmp_path / "run") as training:
+    with start_run(tiny.run(), run_dir=tmp_path / "run") as training:
         assert (training.epoch, training.position, training.history) == (0, 0, [])
         assert (tmp_path / "run" / "config.yaml").exists()
         assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
@@ -374,7 +374,7 @@ def test_reopened_is_where_the_run_was(tmp_path):
     with pytest.raises(Killed):
         uiat.train(tiny.run(), run_dir=tmp_path / "run", listener=Killer(5))
     (tmp_path / "run" / ".checkpoint.safetensors.7.partial").write_text("what a kill left")
-    with reopened(tmp_path / "run") as training:
+    with reopen_run(tmp_path / "run") as training:
         assert (training.epoch, training.position) == (1, 1)
         assert len(training.history) == 1
     assert not list((tmp_path / "run").glob(".*"))

@@ -14,10 +14,10 @@ from uiat import Linf, models, recipes
 from uiat.data import Batch
 from uiat.inverse import UniversalInverse
 from uiat.runs import settings
-from uiat.speed.activation_checkpointing import blocks, recomputed
+from uiat.speed.activation_checkpointing import checkpointed_blocks, find_blocks
 from uiat.speed.compile import can_compile
 from uiat.training import autotune, setup
-from uiat.training.api import prepared
+from uiat.training.api import start_run
 from uiat.training.optimizer import make_optimizer
 
 SHAPE = {"num_classes": 10, "image_shape": (3, 16, 16)}
@@ -78,13 +78,13 @@ def test_recomputing_changes_no_bit(objective, awp):
 def test_recomputing_passes_blocks_twice_and_leaves_nothing_behind():
     model, calls = residual(), []
     copied = copy.deepcopy(model)
-    for block in blocks(model):
+    for block in find_blocks(model):
         block.conv1.register_forward_hook(lambda *_: calls.append(1))
-    with recomputed(blocks(model)):
+    with checkpointed_blocks(find_blocks(model)):
         model(batch().x).sum().backward()
     # The backward pass needs nothing that the last convolution of a block puts out, but all of the others.
     assert len(calls) == 2 * 3
-    assert all("forward" not in vars(block) for block in blocks(model))
+    assert all("forward" not in vars(block) for block in find_blocks(model))
     assert vars(copied).keys() == vars(model).keys()
 
 
@@ -97,7 +97,10 @@ def test_recomputing_keeps_less():
             size += tensor.nbytes
             return tensor
 
-        with recomputed(blocks(model)[:parts]), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        with (
+            checkpointed_blocks(find_blocks(model)[:parts]),
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
+        ):
             model(batch().x)
         return size
 
@@ -179,7 +182,7 @@ def test_replays_say_what_they_do_not_fit():
 def test_plain_turns_every_lever_off(tmp_path):
     run = recipes.get("digits-uiat")
     run = replace(run, compute=uiat.Compute(plain=True, precision="bf16", compile=True))
-    with prepared(run, run_dir=tmp_path / "run") as training:
+    with start_run(run, run_dir=tmp_path / "run") as training:
         assert training.step.crafted is training.model
         assert not training.step.try_kernels
         assert training.optimizer.defaults["fused"] is None
@@ -193,15 +196,15 @@ def test_plain_turns_every_lever_off(tmp_path):
 
 def test_synchronised_batch_norm_needs_gpus(monkeypatch):
     model, cpu = nn.Sequential(nn.BatchNorm2d(3)), torch.device("cpu")
-    assert setup.synchronised(model, cpu) is model
+    assert setup.sync_batchnorm(model, cpu) is model
 
     class Two:
         size = 2
 
     monkeypatch.setattr(setup, "share", Two)
     with pytest.raises(uiat.UserError, match="needs GPUs"):
-        setup.synchronised(model, cpu)
-    assert isinstance(setup.synchronised(model, torch.device("cuda"))[0], nn.SyncBatchNorm)
+        setup.sync_batchnorm(model, cpu)
+    assert isinstance(setup.sync_batchnorm(model, torch.device("cuda"))[0], nn.SyncBatchNorm)
 
 
 # --- what "auto" comes to ---
@@ -214,7 +217,7 @@ def asked(**more):
 
 def decided(run, steps=1000):
     model = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
-    return autotune.settled(run, model, image_shape=(1, 8, 8), num_classes=10, steps=steps).compute
+    return autotune.resolve_auto(run, model, image_shape=(1, 8, 8), num_classes=10, steps=steps).compute
 
 
 @pytest.mark.parametrize(("gain", "precision"), [(1.2, "fp32"), (2.0, "bf16")])

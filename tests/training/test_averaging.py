@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from support.helpers import assert_untouched, batch, cnn, mlp, snapshot
-from uiat.training.averaging import averaged, follow, refresh_statistics
+from uiat.training.averaging import make_average, refresh_statistics, update_average
 from uiat.training.awp import adversarial_weights
 
 
@@ -108,12 +108,12 @@ def test_frozen_and_unused_weights_do_not_move():
 
 def test_an_exponential_average_by_hand():
     model = nn.Linear(2, 1, bias=False)
-    average = averaged(model, "ema", decay=0.9)
+    average = make_average(model, "ema", decay=0.9)
     values = []
     for value in (1.0, 2.0, 4.0):
         with torch.no_grad():
             model.weight.fill_(value)
-        follow(average, model)
+        update_average(average, model)
         values.append(average.module.weight.mean().item())
     # The first update copies: there is nothing to average with yet.
     assert values == pytest.approx([1.0, 0.9 + 0.2, 0.9 * 1.1 + 0.4])
@@ -121,23 +121,23 @@ def test_an_exponential_average_by_hand():
 
 def test_an_equal_average_by_hand():
     model = nn.Linear(2, 1, bias=False)
-    average = averaged(model, "swa", decay=0.9)
+    average = make_average(model, "swa", decay=0.9)
     for value in (1.0, 2.0, 6.0):
         with torch.no_grad():
             model.weight.fill_(value)
-        follow(average, model)
+        update_average(average, model)
     assert average.module.weight.mean().item() == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
 def test_an_average_is_that_of_torch(kind):
     model = cnn()
-    ours, theirs = (averaged(model, kind, decay=0.7) for _ in range(2))
+    ours, theirs = (make_average(model, kind, decay=0.7) for _ in range(2))
     for _ in range(4):
         with torch.no_grad():
             for value in (*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())):
                 value.add_(torch.rand_like(value))
-        follow(ours, model)
+        update_average(ours, model)
         theirs.update_parameters(model)
     for name, value in ours.state_dict().items():
         torch.testing.assert_close(value, theirs.state_dict()[name])
@@ -145,9 +145,9 @@ def test_an_average_is_that_of_torch(kind):
 
 def test_an_average_is_a_copy():
     model = cnn()
-    average = averaged(model, "ema", decay=0.5)
+    average = make_average(model, "ema", decay=0.5)
     before = snapshot(model)
-    follow(average, model)
+    update_average(average, model)
     with torch.no_grad():
         for p in average.module.parameters():
             p.zero_()

@@ -6,8 +6,8 @@ from torch import nn
 
 from uiat import Run, override, recipes
 from uiat.cli import main
-from uiat.training.cost import bill, flops
-from uiat.training.pass_count import Passes, counted, phases
+from uiat.training.cost import count_flops, estimate_cost
+from uiat.training.pass_count import PassCount, count_passes, phases
 
 THROUGH = [("objective.inverse_gradient", "true")]
 SINGLE = [("objective.attack.steps", "1"), ("objective.attack.step_size", "0.2")]
@@ -15,7 +15,7 @@ SINGLE = [("objective.attack.steps", "1"), ("objective.attack.step_size", "0.2")
 
 def units(name: str, *settings: tuple[str, str]) -> list[float]:
     run = override(recipes.get(f"digits-{name}"), [*settings, ("model.width", "4"), ("data.batch_size", "16")])
-    return [cost.passes.units for cost in bill(run, steps=1).costs]
+    return [cost.passes.units for cost in estimate_cost(run, steps=1).costs]
 
 
 @pytest.mark.parametrize(
@@ -44,21 +44,24 @@ def test_awp_costs_a_training_pass_from_its_epoch_on() -> None:
         recipes.get("digits-pgd-at"),
         [("optimisation.awp", "0.005"), ("optimisation.awp_from_epoch", "5"), ("model.width", "4")],
     )
-    assert [(cost.epochs, cost.passes.units) for cost in bill(run, steps=1).costs] == [((5, 0), 23), ((35, 5), 26)]
+    assert [(cost.epochs, cost.passes.units) for cost in estimate_cost(run, steps=1).costs] == [
+        ((5, 0), 23),
+        ((35, 5), 26),
+    ]
     assert phases(Run()) == [(30, 0)]
 
 
 def test_a_pass_without_a_gradient_and_through_features_is_seen() -> None:
     model, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 2)), torch.rand(4, 1, 8, 8)
-    with counted(model, x) as passes:
+    with count_passes(model, x) as passes:
         with torch.no_grad():
             model(x)
         model[0](x).sum().backward()
-    assert passes == Passes(forward=8, input_backward=0, training_backward=4)
+    assert passes == PassCount(forward=8, input_backward=0, training_backward=4)
 
 
 def test_arithmetic_of_a_convolution() -> None:
-    assert flops(nn.Conv2d(3, 5, 3, padding=1), torch.rand(1, 3, 8, 8)) == 2 * 64 * 3 * 5 * 9
+    assert count_flops(nn.Conv2d(3, 5, 3, padding=1), torch.rand(1, 3, 8, 8)) == 2 * 64 * 3 * 5 * 9
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -114,7 +114,7 @@ def test_a_finished_run_resumes_to_itself(whole):
 def test_recording_the_gradient_alignment_changes_no_weight(whole, tmp_path, monkeypatch):
     folder = whole(RESUMED["single-step"], "single-step")
     assert all(-1 <= row["alignment"] <= 1 for row in tiny.metrics(folder))
-    monkeypatch.setattr("uiat.training.validation.single_step", lambda run: False)
+    monkeypatch.setattr("uiat.training.validation.is_single_step", lambda run: False)
     uiat.train(RESUMED["single-step"], run_dir=tmp_path / "run")
     different = tiny.differences(folder, tmp_path / "run")
     assert all(name == "metrics.jsonl" or name.startswith("checkpoint") for name in different)

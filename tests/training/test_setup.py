@@ -15,11 +15,11 @@ from support import tiny
 from support.tiny import Killed, Killer
 from uiat import Data, Run, UserError
 from uiat.data import Folder, from_tensors, load
-from uiat.runs.folder import check_new, make_folder
+from uiat.runs.folder import check_new_folder, make_folder
 from uiat.runs.settings import read_config, read_run
-from uiat.runs.writer import identity
+from uiat.runs.writer import fingerprint
 from uiat.system.atomic_files import read_tensors
-from uiat.training.setup import as_image_set, datasets, model_spec, own_data, pick_device
+from uiat.training.setup import as_image_set, load_datasets, model_spec, own_data, pick_device
 
 
 def test_a_folder_holds_the_run(tmp_path):
@@ -35,7 +35,7 @@ def test_a_folder_that_exists_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     for taken in (tmp_path, tmp_path / "file"):
         with pytest.raises(UserError, match="exists and is never overwritten"):
-            check_new(taken)
+            check_new_folder(taken)
     with pytest.raises(UserError, match="never overwritten"):
         make_folder(Run(), tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
@@ -199,7 +199,7 @@ def test_what_does_not_decide_the_weights_may_be_edited(field, value, interrupte
 
 def test_other_data_under_the_same_name_is_refused(interrupted, monkeypatch):
     def other(data, seed):
-        training_set, held_out = datasets(data, seed)
+        training_set, held_out = load_datasets(data, seed)
         images = training_set.images.clone()
         images[0, 0, 0, 0] = 1 - images[0, 0, 0, 0]
         return replace(training_set, images=images), held_out
@@ -211,26 +211,26 @@ def test_other_data_under_the_same_name_is_refused(interrupted, monkeypatch):
 
 def test_identity():
     x, y = tiny.tensors()
-    one = identity(from_tensors(x, y))
-    assert one == identity(from_tensors(x.clone(), y.clone()))
+    one = fingerprint(from_tensors(x, y))
+    assert one == fingerprint(from_tensors(x.clone(), y.clone()))
     assert one["examples"] == 64
-    assert one != identity(from_tensors(x.flip(0), y))
-    assert one != identity(from_tensors(x, (y + 1) % 4))
+    assert one != fingerprint(from_tensors(x.flip(0), y))
+    assert one != fingerprint(from_tensors(x, (y + 1) % 4))
     here, there, renamed = (
         Folder((f"{root}/a/{name}.png", f"{root}/b/2.png"), torch.tensor([0, 1]), ("a", "b"), "f", (3, 8, 8), None)
         for root, name in (("/here", "1"), ("/there", "1"), ("/here", "3"))
     )
-    assert identity(here) == identity(there)
-    assert identity(here) != identity(renamed)
+    assert fingerprint(here) == fingerprint(there)
+    assert fingerprint(here) != fingerprint(renamed)
 
 
 # Data and models
 
 
 def test_datasets():
-    training_set, held_out = datasets(Data(name="digits", validation=100, subset=300), 3)
+    training_set, held_out = load_datasets(Data(name="digits", validation=100, subset=300), 3)
     assert (len(training_set), len(held_out)) == (300, 100)
-    again, other = (datasets(Data(name="digits", validation=100, subset=300), seed) for seed in (3, 4))
+    again, other = (load_datasets(Data(name="digits", validation=100, subset=300), seed) for seed in (3, 4))
     assert torch.equal(again[0].images, training_set.images)
     assert not torch.equal(other[0].images, training_set.images)
     pixels = {image.numpy().tobytes() for image in training_set.images}

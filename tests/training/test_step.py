@@ -13,7 +13,7 @@ from support.objectives import OBJECTIVES, UNIVERSAL, uiat
 from uiat import PGDAT, UIAT, Batch, Examples, Linf, Standard, make_step, models, total
 from uiat.errors import UserError
 from uiat.objectives.baselines import Stateless
-from uiat.training.averaging import averaged, follow, refresh_statistics
+from uiat.training.averaging import make_average, refresh_statistics, update_average
 from uiat.training.awp import adversarial_weights
 
 SHAPE = (1, 8, 8)
@@ -50,7 +50,7 @@ def train(objective, *, epochs=8, average=None, **options):
     torch.manual_seed(0)
     model = models.build("small-cnn", num_classes=4, image_shape=SHAPE, width=4)
     step = step_of(model, objective, n=64, **options)
-    mean = None if average is None else averaged(model, average, decay=0.6)
+    mean = None if average is None else make_average(model, average, decay=0.6)
     x, y = synthetic()
     values = []
     for epoch in range(epochs):
@@ -58,7 +58,7 @@ def train(objective, *, epochs=8, average=None, **options):
             terms = step(Batch(x[part], y[part], part), epoch=epoch)
             values.append(sum(v.item() for name, v in terms.items() if name != "correct"))
             if mean is not None:
-                follow(mean, model)
+                update_average(mean, model)
     if mean is not None:
         model = mean.module
     refresh_statistics(model, x.split(32))  # so few steps leave running statistics far behind

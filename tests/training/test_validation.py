@@ -6,8 +6,8 @@ import uiat
 from support import helpers, tiny
 from uiat import UIAT, Standard
 from uiat.data import from_tensors
-from uiat.system.distributed import Share
-from uiat.training.validation import metric, validate
+from uiat.system.distributed import Rank
+from uiat.training.validation import selection_metric, validate
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from uiat.training.validation import metric, validate
     ],
 )
 def test_metric(row, name, value):
-    assert metric(row, name) == value
+    assert selection_metric(row, name) == value
 
 
 def test_validate_leaves_the_model_and_the_random_state_as_they_were():
@@ -79,9 +79,9 @@ def test_the_alignment_draws_from_keys_alone_and_leaves_the_model_as_it_was():
 def test_processes_share_the_alignment(monkeypatch):
     held_out, model = from_tensors(*tiny.tensors(301, classes=4)), tiny.linear()
     whole = validate(model, held_out, run=single())["alignment"]
-    monkeypatch.setattr(Share, "total", lambda self, value: value)
+    monkeypatch.setattr(Rank, "total", lambda self, value: value)
     parts = []
     for rank in range(3):
-        monkeypatch.setattr("uiat.training.validation.share", lambda rank=rank: Share(rank=rank, size=3))
+        monkeypatch.setattr("uiat.training.validation.share", lambda rank=rank: Rank(rank=rank, size=3))
         parts.append(validate(model, held_out, run=single())["alignment"])
     assert sum(parts) == pytest.approx(whole)

@@ -3,6 +3,6 @@
 from uiat.analyse.result import Result
 from uiat.analyse.runner import STUDIES, run
 from uiat.analyse.studies.ablation_rows import changes
-from uiat.analyse.study import Asked, Study
+from uiat.analyse.study import Study, StudyOptions
 
-__all__ = ["STUDIES", "Asked", "Result", "Study", "changes", "run"]
+__all__ = ["STUDIES", "StudyOptions", "Result", "Study", "changes", "run"]

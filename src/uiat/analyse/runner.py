@@ -18,9 +18,9 @@ from uiat.analyse.studies.misaligned import MISALIGNED
 from uiat.analyse.studies.one_off import ONE_OFF
 from uiat.analyse.studies.overfitting import OVERFITTING
 from uiat.analyse.studies.strength import STRENGTH
-from uiat.analyse.study import Asked, Context, Data, Study, named, subjects
+from uiat.analyse.study import Context, Data, Study, StudyOptions, open_runs, threat_text
 from uiat.errors import UserError, nearest
-from uiat.system.environment import environment
+from uiat.system.environment import describe_environment
 
 _ALL = (
     *(CONFIDENCE_GAP, STRENGTH, OVERFITTING, ONE_OFF, ABLATION, GALLERY),
@@ -48,7 +48,7 @@ def run(
         n: images, the first of the test set (of the held-out images, where something is to be chosen).
         seed: of random starts and directions.
         told: called with a line whenever a part is done.
-        options: the other fields of `Asked`: threat, attack, epsilons, which, root, device, own_code, and of the
+        options: the other fields of `StudyOptions`: threat, attack, epsilons, which, root, device, own_code, and of the
             ablation recipe, seeds, settings, train_dir.
 
     Raises:
@@ -61,12 +61,12 @@ def run(
     """
     if study not in STUDIES:
         raise nearest("study", study, STUDIES)
-    asked, chosen = _asked(study, runs, Asked(n=n, seed=seed, **options)), STUDIES[study]
+    asked, chosen = _asked(study, runs, StudyOptions(n=n, seed=seed, **options)), STUDIES[study]
     folder = None if out is None else Path(out)
     inputs = _inputs(runs, asked)
     if folder is not None:
         check_free(folder, study, inputs)
-    context = Context(subjects(runs), asked, told or (lambda line: None), folder)
+    context = Context(open_runs(runs), asked, told or (lambda line: None), folder)
     if asked.recipe is None:  # an attack or a threat model that cannot be is refused before anything is loaded
         context.settings() if chosen.examples else evaluation.stages(asked.attack, threat=context.ball)
     found = chosen.measure(context)
@@ -77,7 +77,7 @@ def run(
     return result if folder is None else replace(result, files=write(folder, chosen, result))
 
 
-def _asked(study: str, runs: Sequence[str | Path], asked: Asked) -> Asked:
+def _asked(study: str, runs: Sequence[str | Path], asked: StudyOptions) -> StudyOptions:
     if asked.recipe is not None and study != "ablation":
         raise UserError(f"only the study ablation trains a recipe, not {study}: give it RUN folders")
     if asked.recipe is not None and runs:
@@ -92,7 +92,7 @@ def _asked(study: str, runs: Sequence[str | Path], asked: Asked) -> Asked:
     return asked
 
 
-def _inputs(runs: Sequence[str | Path], asked: Asked) -> Data:
+def _inputs(runs: Sequence[str | Path], asked: StudyOptions) -> Data:
     """What decides the numbers, to tell a second time from another study of the same name."""
     kept = ("n", "seed", "threat", "attack", "epsilons", "which", "recipe")
     found: Data = {"runs": [str(path) for path in runs]} | {name: getattr(asked, name) for name in kept}
@@ -109,11 +109,11 @@ def _record(study: Study, context: Context, inputs: Data) -> Data:
         "inputs": inputs,
         "n": dict(context.sizes),
         "seed": context.asked.seed,
-        "threat": named(context.ball),
+        "threat": threat_text(context.ball),
         "attack": context.asked.attack,
         "data": sorted({s.run.data.name for s in context.subjects}),
         "notes": context.notes,
-        "environment": environment(),
+        "environment": describe_environment(),
     }
 
 

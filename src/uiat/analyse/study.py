@@ -18,13 +18,13 @@ from uiat.data import Folder, ImageSet, as_float, open_data
 from uiat.errors import UserError
 from uiat.formatting import in_255ths, strength
 from uiat.models.inspect import device_of
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 from uiat.runs import checkpoint
 from uiat.runs.reader import read_history
 from uiat.runs.settings import read_run
 from uiat.system.atomic_files import read_tensors
 from uiat.threat import Threat, parse
-from uiat.training.setup import datasets, pick_device
+from uiat.training.setup import load_datasets, pick_device
 
 USUAL_N = 1000  # images, where --n is left out and there are more
 Split = Literal["test", "held-out", "train"]
@@ -55,7 +55,7 @@ class Study:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class StudyOptions:
     """The options of a study.
 
     Args:
@@ -90,7 +90,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Subject:
+class StudyRun:
     """One run under study: what it is called in figures, its folder and its settings."""
 
     label: str
@@ -109,12 +109,12 @@ class Context:
         out: folder of the results, if there is one.
 
     Example:
-        >>> Context([], Asked()).notes
+        >>> Context([], StudyOptions()).notes
         []
     """
 
-    subjects: list[Subject]
-    asked: Asked
+    subjects: list[StudyRun]
+    asked: StudyOptions
     told: Callable[[str], None] = lambda line: None
     out: Path | None = None
     sizes: dict[str, int] = field(default_factory=dict)
@@ -139,11 +139,11 @@ class Context:
                 f"Careful: the runs are of different data sets ({joined(sets)}), each is measured on its own, and a "
                 "difference between them is not one of methods."
             )
-        balls = dict.fromkeys(named(s.run.objective.threat) for s in self.subjects if s.run.objective.threat)
+        balls = dict.fromkeys(threat_text(s.run.objective.threat) for s in self.subjects if s.run.objective.threat)
         if len(balls) > 1:
             found.append(
                 f"Careful: the runs were trained for different threat models ({joined(list(balls))}); all of them are "
-                f"attacked under {named(self.ball)} here."
+                f"attacked under {threat_text(self.ball)} here."
             )
         return found
 
@@ -155,13 +155,13 @@ class Context:
             raise UserError(f"a study needs an attack such as pgd-20, cw-20 or fgsm, not {self.asked.attack}")
         return replace(found, descend=descend)
 
-    def model(self, subject: Subject, which: str | None = None) -> nn.Module:
+    def model(self, subject: StudyRun, which: str | None = None) -> nn.Module:
         """A run's model on its device, in eval mode."""
         device = pick_device(self.asked.device or subject.run.compute.device)
         kind = cast(checkpoint.Which, which or self.asked.which)
         return checkpoint.load(subject.folder, kind, own_code=self.asked.own_code).to(device)
 
-    def images(self, subject: Subject, split: Split = "test", *, n: int | None = None) -> tuple[Tensor, Tensor]:
+    def images(self, subject: StudyRun, split: Split = "test", *, n: int | None = None) -> tuple[Tensor, Tensor]:
         """The first n images of a run's split in [0, 1], and their labels, on the CPU.
 
         Raises:
@@ -177,18 +177,18 @@ class Context:
         part = whole.subset(range(count)).decode()
         return as_float(part.images), part.labels
 
-    def _whole(self, subject: Subject, split: Split) -> ImageSet | Folder:
+    def _whole(self, subject: StudyRun, split: Split) -> ImageSet | Folder:
         data = replace(subject.run.data, root=self.asked.root or subject.run.data.root)
         if split == "test":
             return open_data(data.name, "test", root=data.root, image_size=data.image_size)
-        training_set, held_out = datasets(data, subject.run.seed)
+        training_set, held_out = load_datasets(data, subject.run.seed)
         return training_set if split == "train" else held_out
 
-    def classes(self, subject: Subject) -> list[str]:
+    def classes(self, subject: StudyRun) -> list[str]:
         """The names of the classes of a run's data."""
         return list(self._whole(subject, "test").classes)
 
-    def history(self, subject: Subject) -> list[dict[str, Any]]:
+    def history(self, subject: StudyRun) -> list[dict[str, Any]]:
         """The rows of a run's metrics.
 
         Raises:
@@ -200,7 +200,7 @@ class Context:
         return rows
 
 
-def kept_weights(subject: Subject) -> dict[int, list[checkpoint.Which]]:
+def kept_weights(subject: StudyRun) -> dict[int, list[checkpoint.Which]]:
     """The weights that a run has kept, "best" and "last", by the epoch, from 0, that they say they are of.
 
     Raises:
@@ -218,12 +218,12 @@ def kept_weights(subject: Subject) -> dict[int, list[checkpoint.Which]]:
     return found
 
 
-def named(threat: Threat | None) -> str:
+def threat_text(threat: Threat | None) -> str:
     """A threat model as people write it, and as --threat takes it.
 
     Example:
         >>> from uiat import Linf
-        >>> named(Linf(0.1)), named(Linf(8 / 255))
+        >>> threat_text(Linf(0.1)), threat_text(Linf(8 / 255))
         ('Linf:0.1', 'Linf:8/255')
     """
     if threat is None:
@@ -232,14 +232,14 @@ def named(threat: Threat | None) -> str:
     return f"{threat.norm}:{strength(epsilon, pixels=in_255ths(threat.norm, epsilon), digits=7)}"
 
 
-def subjects(folders: Sequence[str | Path]) -> list[Subject]:
+def open_runs(folders: Sequence[str | Path]) -> list[StudyRun]:
     """The runs, named by their folders: by the last part of the path, with the one above where that is not enough.
 
     Raises:
         UserError: not a run folder, or one that is named twice.
 
     Example:
-        >>> subjects(["missing-run"])
+        >>> open_runs(["missing-run"])
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
@@ -255,31 +255,31 @@ def subjects(folders: Sequence[str | Path]) -> list[Subject]:
     ]
     if len(set(labels)) < len(labels):
         labels = [str(path) for path in paths]
-    return [Subject(label, path, read_run(path)) for label, path in zip(labels, paths, strict=True)]
+    return [StudyRun(label, path, read_run(path)) for label, path in zip(labels, paths, strict=True)]
 
 
 BATCH = 250  # images at a time
 
 
-def logits(model: nn.Module, x: Tensor) -> Tensor:
+def compute_logits(model: nn.Module, x: Tensor) -> Tensor:
     """What the model says of images, (n, k) on the CPU.
 
     Example:
-        >>> logits(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)).shape
+        >>> compute_logits(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)).shape
         torch.Size([3, 2])
     """
     device = device_of(model)
-    with torch.no_grad(), crafting(model):
+    with torch.no_grad(), frozen(model):
         return torch.cat([model(part.to(device)).float().cpu() for part in x.split(BATCH)])
 
 
-def crafted(model: nn.Module, x: Tensor, y: Tensor, settings: PGD, *, seed: int) -> Tensor:
+def craft(model: nn.Module, x: Tensor, y: Tensor, settings: PGD, *, seed: int) -> Tensor:
     """Adversarial or inverse examples, on the CPU; each image has random numbers of its own.
 
     Example:
         >>> from uiat import Linf
         >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.full((3, 1, 2, 2), 0.5)
-        >>> x_adv = crafted(model, x, torch.tensor([0, 1, 0]), PGD(threat=Linf(0.1), step_size=0.1), seed=0)
+        >>> x_adv = craft(model, x, torch.tensor([0, 1, 0]), PGD(threat=Linf(0.1), step_size=0.1), seed=0)
         >>> round((x_adv - x).abs().max().item(), 4)
         0.1
     """

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uiat.attacks.apgd_loss import NAMES, Climbed, attempts, look
+from uiat.attacks.apgd_loss import NAMES, LossName, count_attempts, evaluate_loss
 from uiat.attacks.random_numbers import normal, rekey, uniform
-from uiat.attacks.search import Classifier, Points, choose, ranked, shaped
+from uiat.attacks.search import Classifier, SearchState, per_image, target_class, where_image
 from uiat.checks import check_choices, check_counts
 from uiat.errors import UserError
 from uiat.threat import Threat, require
@@ -57,7 +57,7 @@ class APGD:
     """
 
     threat: Threat
-    loss: Climbed = "ce"
+    loss: LossName = "ce"
     iterations: int = 100
     restarts: int = 1
     targets: int = 9
@@ -82,7 +82,7 @@ class APGD:
 
     def attempts(self, num_classes: int) -> int:
         """Restarts, each of them once for every target; none where there is only one class to predict."""
-        return attempts(self.loss, num_classes, restarts=self.restarts, targets=self.targets)
+        return count_attempts(self.loss, num_classes, restarts=self.restarts, targets=self.targets)
 
     @torch.no_grad()
     def start(
@@ -93,7 +93,7 @@ class APGD:
         key: Int[Tensor, "b"],
         *,
         attempt: int,
-    ) -> Points:
+    ) -> SearchState:
         """A random point of the ball's surface, clipped to [0, 1], and the gradient there.
 
         Raises:
@@ -103,7 +103,7 @@ class APGD:
         x_adv = _surface(self.threat, x, rekey(key, attempt))
         points = {"x": x, "y": y, "key": key, "x_adv": x_adv, "x_old": x_adv}
         if self.loss == "targeted-dlr":
-            points["target"] = ranked(model(x), y, attempt, targets=self.targets)
+            points["target"] = target_class(model(x), y, attempt, targets=self.targets)
         points |= self._look(model, points)
         return points | {
             "x_best": x_adv,
@@ -116,7 +116,7 @@ class APGD:
         }
 
     @torch.no_grad()
-    def iterate(self, model: Classifier, points: Points, i: int) -> Points:
+    def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
         """A step, a look at where it led, and at a checkpoint the choice of the next step's length."""
         broken, before = points["broken"], points["loss"]
         points = points | {"x_adv": self._moved(points, momentum=i > 0), "x_old": points["x_adv"]}
@@ -124,29 +124,29 @@ class APGD:
         points |= {"broken": broken | points["broken"], "rises": points["rises"] + (points["loss"] > before)}
         better = points["loss"] > points["loss_best"]
         points |= {
-            "x_best": choose(better, points["x_adv"], points["x_best"]),
-            "gradient_best": choose(better, points["gradient"], points["gradient_best"]),
+            "x_best": where_image(better, points["x_adv"], points["x_best"]),
+            "gradient_best": where_image(better, points["gradient"], points["gradient_best"]),
             "loss_best": torch.where(better, points["loss"], points["loss_best"]),
         }
-        for since, at in itertools.pairwise((0, *checkpoints(self.iterations))):
+        for since, at in itertools.pairwise((0, *checkpoint_steps(self.iterations))):
             if at == i + 1:
                 return self._checked(points, steps=at - since)
         return points
 
-    def _moved(self, points: Points, *, momentum: bool) -> Tensor:
+    def _moved(self, points: SearchState, *, momentum: bool) -> Tensor:
         """z = project(x_t + step * steepest); x_t+1 = project(x_t + 0.75 (z - x_t) + 0.25 (x_t - x_t-1))."""
         x, x_adv = points["x"], points["x_adv"]
-        step = shaped(points["step"], x) * self.threat.steepest(points["gradient"])
+        step = per_image(points["step"], x) * self.threat.steepest(points["gradient"])
         moved = self.threat.project(x_adv + step, x)
         if momentum:
             mixed = x_adv + MOMENTUM * (moved - x_adv) + (1 - MOMENTUM) * (x_adv - points["x_old"])
             moved = self.threat.project(mixed, x)
-        return choose(points["broken"], x_adv, moved)
+        return where_image(points["broken"], x_adv, moved)
 
-    def _look(self, model: Classifier, points: Points, *, last: bool = False) -> Points:
-        return look(model, points, points["x_adv"], loss=self.loss, draws=self.draws, last=last)
+    def _look(self, model: Classifier, points: SearchState, *, last: bool = False) -> SearchState:
+        return evaluate_loss(model, points, points["x_adv"], loss=self.loss, draws=self.draws, last=last)
 
-    def _checked(self, points: Points, *, steps: int) -> Points:
+    def _checked(self, points: SearchState, *, steps: int) -> SearchState:
         """Where too few steps rose, or where nothing came of a step that was left as it was: half, from the best point.
 
         Args:
@@ -157,8 +157,8 @@ class APGD:
         halved = (points["rises"] < self.rho * steps) | stuck
         back = halved & ~points["broken"]
         return points | {
-            "x_adv": choose(back, points["x_best"], points["x_adv"]),
-            "gradient": choose(back, points["gradient_best"], points["gradient"]),
+            "x_adv": where_image(back, points["x_best"], points["x_adv"]),
+            "gradient": where_image(back, points["gradient_best"], points["gradient"]),
             "loss": torch.where(back, points["loss_best"], points["loss"]),
             "step": torch.where(halved, points["step"] / 2, points["step"]),
             "halved": halved,
@@ -167,15 +167,15 @@ class APGD:
         }
 
 
-def checkpoints(iterations: int) -> tuple[int, ...]:
+def checkpoint_steps(iterations: int) -> tuple[int, ...]:
     """Steps after which the step size is looked at: the paper's shares p_j of the budget, rounded up (section 3).
 
     p_0 = 0, p_1 = 0.22, p_j+1 = p_j + max(p_j - p_j-1 - 0.03, 0.06).
 
     Example:
-        >>> checkpoints(100)
+        >>> checkpoint_steps(100)
         (22, 41, 57, 70, 80, 87, 93, 99)
-        >>> checkpoints(3)
+        >>> checkpoint_steps(3)
         (1, 2)
     """
     at, gap = 22, 22  # in percent: whole numbers, so that rounding up is exact
@@ -193,4 +193,4 @@ def _surface(threat: Threat, x: Tensor, key: Tensor) -> Tensor:
     shape = x.shape[1:]
     draw = (2 * uniform(key, shape) - 1 if threat.norm == "Linf" else normal(key, shape)).to(x.dtype)
     length = threat.length(draw).clamp_min(torch.finfo(x.dtype).tiny)
-    return threat.project(x + float(threat.epsilon) * draw / shaped(length, x), x)
+    return threat.project(x + float(threat.epsilon) * draw / per_image(length, x), x)

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uiat.attacks.apgd_loss import NAMES, Climbed, attempts, look
+from uiat.attacks.apgd_loss import NAMES, LossName, count_attempts, evaluate_loss
 from uiat.attacks.random_numbers import normal, rekey
-from uiat.attacks.search import Classifier, Points, choose, ranked
+from uiat.attacks.search import Classifier, SearchState, target_class, where_image
 from uiat.checks import check_choices, check_counts
 from uiat.errors import UserError
 from uiat.threat import Threat, require
@@ -61,7 +61,7 @@ class SparseAPGD:
     """
 
     threat: Threat
-    loss: Climbed = "ce"
+    loss: LossName = "ce"
     iterations: int = 100
     restarts: int = 1
     targets: int = 9
@@ -82,7 +82,7 @@ class SparseAPGD:
 
     def attempts(self, num_classes: int) -> int:
         """Restarts, each of them once for every target; none where there is only one class to predict."""
-        return attempts(self.loss, num_classes, restarts=self.restarts, targets=self.targets)
+        return count_attempts(self.loss, num_classes, restarts=self.restarts, targets=self.targets)
 
     @torch.no_grad()
     def start(
@@ -93,7 +93,7 @@ class SparseAPGD:
         key: Int[Tensor, "b"],
         *,
         attempt: int,
-    ) -> Points:
+    ) -> SearchState:
         """Normal noise in the first ball, and the gradient there.
 
         Raises:
@@ -103,7 +103,7 @@ class SparseAPGD:
         x_t = x + normal(rekey(key, attempt), x.shape[1:]).to(x)
         points = {"x": x, "y": y, "key": key, "x_adv": x, "broken": torch.zeros_like(y, dtype=torch.bool)}
         if self.loss == "targeted-dlr":
-            points["target"] = ranked(model(x), y, attempt, targets=self.targets)
+            points["target"] = target_class(model(x), y, attempt, targets=self.targets)
         points = self._enter(model, points, x_t, ball=0)
         if self.shrinking:
             return points
@@ -112,7 +112,7 @@ class SparseAPGD:
         return points | {"pixels": count, "share": torch.full_like(points["share"], FIRST_SHARE)}
 
     @torch.no_grad()
-    def iterate(self, model: Classifier, points: Points, i: int) -> Points:
+    def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
         """A sparse step, a look at where it led, and at a checkpoint the choice of the next steps."""
         edges = self._edges()
         ball = max(number for number, (first, _) in enumerate(edges) if first <= i)
@@ -121,12 +121,12 @@ class SparseAPGD:
         if i == first > 0:
             points = self._enter(model, points, points["x_best"], ball=ball)
         x_t = self._threat(ball).project(points["x_t"] + self._step(points), points["x"])
-        x_t = choose(points["broken"], points["x_t"], x_t)
+        x_t = where_image(points["broken"], points["x_t"], x_t)
         points = self._seen(model, points | {"x_t": x_t}, ball=ball, last=i + 1 == last)
         better = points["loss"] > points["loss_best"]
         points |= {
-            "x_best": choose(better, points["x_t"], points["x_best"]),
-            "gradient_best": choose(better, points["gradient"], points["gradient_best"]),
+            "x_best": where_image(better, points["x_t"], points["x_best"]),
+            "gradient_best": where_image(better, points["gradient"], points["gradient_best"]),
             "loss_best": torch.where(better, points["loss"], points["loss_best"]),
         }
         return self._checked(points, ball) if (i + 1 - first) % max(int(EVERY * (last - first)), 1) == 0 else points
@@ -140,10 +140,10 @@ class SparseAPGD:
         epsilon = float(self.threat.epsilon)
         return replace(self.threat, epsilon=max(epsilon, min(self._edges()[ball][1] * epsilon, WIDEST)))
 
-    def _enter(self, model: Classifier, points: Points, x_t: Tensor, *, ball: int) -> Points:
+    def _enter(self, model: Classifier, points: SearchState, x_t: Tensor, *, ball: int) -> SearchState:
         """Begin anew in a ball, from what it leaves of x_t, with whole steps."""
         threat = self._threat(ball)
-        x_t = choose(points["broken"], points["x_adv"], threat.project(x_t, points["x"]))
+        x_t = where_image(points["broken"], points["x_adv"], threat.project(x_t, points["x"]))
         points = self._seen(model, points | {"x_t": x_t}, ball=ball)
         pixels = _changed(x_t, points["x"])
         return points | {
@@ -155,14 +155,14 @@ class SparseAPGD:
             "step": torch.full_like(points["loss"], float(threat.epsilon)),
         }
 
-    def _seen(self, model: Classifier, points: Points, *, ball: int, last: bool = False) -> Points:
+    def _seen(self, model: Classifier, points: SearchState, *, ball: int, last: bool = False) -> SearchState:
         """Loss and gradient at x_t, and in the last ball whether that breaks the point."""
-        found = look(model, points, points["x_t"], loss=self.loss, draws=self.draws, last=last)
+        found = evaluate_loss(model, points, points["x_t"], loss=self.loss, draws=self.draws, last=last)
         breaks = found["broken"] & ~points["broken"] & (ball + 1 == len(self._edges()))
         broken = points["broken"] | breaks
-        return points | found | {"broken": broken, "x_adv": choose(breaks, points["x_t"], points["x_adv"])}
+        return points | found | {"broken": broken, "x_adv": where_image(breaks, points["x_t"], points["x_adv"])}
 
-    def _step(self, points: Points) -> Tensor:
+    def _step(self, points: SearchState) -> Tensor:
         """The signs of the largest entries of the gradient (the share of them, and ties), at the step's length."""
         rows = points["gradient"].flatten(1)
         rank = ((1 - points["share"]) * rows.shape[1]).clamp(0, rows.shape[1] - 1).long()
@@ -171,7 +171,7 @@ class SparseAPGD:
         step = signs * (points["step"][:, None] / signs.abs().sum(dim=1, keepdim=True).clamp_min(1))
         return step.to(points["x"].dtype).view_as(points["x"])
 
-    def _checked(self, points: Points, ball: int) -> Points:
+    def _checked(self, points: SearchState, ball: int) -> SearchState:
         """Where the best perturbation has become sparser: a whole step again, from there; otherwise a shorter one."""
         whole = float(self._threat(ball).epsilon)
         pixels = _changed(points["x_best"], points["x"])
@@ -182,8 +182,8 @@ class SparseAPGD:
             "share": pixels / (THINNING * points["x"][0].numel()),
             "pixels": pixels,
             "step": torch.where(sparser, torch.full_like(shorter, whole), shorter),
-            "x_t": choose(back, points["x_best"], points["x_t"]),
-            "gradient": choose(back, points["gradient_best"], points["gradient"]),
+            "x_t": where_image(back, points["x_best"], points["x_t"]),
+            "gradient": where_image(back, points["gradient_best"], points["gradient"]),
         }
 
 

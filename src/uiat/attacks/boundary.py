@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from uiat.attacks.gradient import Gradient, require_gradient
-from uiat.attacks.search import Classifier, choose
+from uiat.attacks.search import Classifier, where_image
 from uiat.errors import UserError, nearest
 
 
@@ -126,5 +126,5 @@ def nearest_boundary(model: Classifier, x: Float[Tensor, "b ..."], y: Int[Tensor
             distance = above[:, k].abs() / steepness.clamp_min(torch.finfo(x.dtype).tiny)
             closer = (distance < nearest) & (y != k)
             nearest, gap = torch.where(closer, distance, nearest), torch.where(closer, above[:, k], gap)
-            w = choose(closer, slope, w)
+            w = where_image(closer, slope, w)
     return Gradient(w.detach(), gap.detach(), logits.detach())

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from uiat.attacks.apgd_loss import attempts
+from uiat.attacks.apgd_loss import count_attempts
 from uiat.attacks.boundary import nearest_boundary, onto_hyperplane
 from uiat.attacks.gradient import Gradient, InnerLoss, input_gradient
 from uiat.attacks.random_numbers import normal, rekey, uniform
-from uiat.attacks.search import Classifier, Points, choose, ranked, shaped
+from uiat.attacks.search import Classifier, SearchState, per_image, target_class, where_image
 from uiat.checks import check_counts
 from uiat.errors import UserError
 from uiat.threat import Threat, require, to_range
@@ -93,7 +93,7 @@ class FAB:
 
     def _round(self, num_classes: int) -> int:
         """Attempts of one round: the targets there are, or a single one."""
-        return attempts("targeted-dlr", num_classes, restarts=1, targets=self.targets if self.targeted else 1)
+        return count_attempts("targeted-dlr", num_classes, restarts=1, targets=self.targets if self.targeted else 1)
 
     @torch.no_grad()
     def start(
@@ -104,7 +104,7 @@ class FAB:
         key: Int[Tensor, "b"],
         *,
         attempt: int,
-    ) -> Points:
+    ) -> SearchState:
         """At the image itself in the first round, at a random point in later ones.
 
         Raises:
@@ -113,7 +113,7 @@ class FAB:
         x, key = x.detach(), rekey(key, attempt)
 
         def aim(logits: Tensor) -> Tensor:
-            return ranked(logits, y, attempt, targets=self.targets)
+            return target_class(logits, y, attempt, targets=self.targets)
 
         points = {"x": x, "y": y, "key": key, "x_adv": x}
         here = self._boundary(model, points, x, aim)
@@ -127,7 +127,7 @@ class FAB:
         return self._linearise(model, self._move(points, self._random(x, key)))
 
     @torch.no_grad()
-    def iterate(self, model: Classifier, points: Points, i: int) -> Points:
+    def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
         """A step, its verdict, the way back from the far side, and the gradient for the next step.
 
         The verdict and the gradient are of the same image only on the near side, where some eighth of the steps end,
@@ -136,17 +136,17 @@ class FAB:
         points = self._query(model, self._move(points, self._step(points)))
         return points if i + 1 >= self.iterations else self._linearise(model, self._retreat(points))
 
-    def unbreak(self, points: Points, which: Bool[Tensor, "b"]) -> Points:
+    def unbreak(self, points: SearchState, which: Bool[Tensor, "b"]) -> SearchState:
         """Forget how near the nearest example was, where it was none after all."""
         return points | {"distance": points["distance"].masked_fill(which, float("inf"))}
 
-    def _step(self, points: Points) -> Tensor:
+    def _step(self, points: SearchState) -> Tensor:
         """By eta of the ways from the iterate and from the image to the plane, with weight alpha on the second."""
         x, x_t, w, gap = points["x"], points["x_t"], points["gradient"], -points["difference"]
         from_x_t = onto_hyperplane(x_t, w, gap, norm=self.threat.norm)
         from_x = onto_hyperplane(x, w, gap + ((x_t - x) * w).flatten(1).sum(dim=1), norm=self.threat.norm)
         near, far = (self.threat.length(d).clamp_min(SHORTEST) for d in (from_x_t, from_x))
-        alpha = shaped(near / (near + far), x).clamp_max(self.alpha_max)
+        alpha = per_image(near / (near + far), x).clamp_max(self.alpha_max)
         return to_range((1 - alpha) * (x_t + self.eta * from_x_t) + alpha * (x + self.eta * from_x))
 
     def _random(self, x: Tensor, key: Tensor) -> Tensor:
@@ -154,35 +154,37 @@ class FAB:
         shape = x.shape[1:]
         v = 2 * uniform(key, shape) - 1 if self.threat.norm == "Linf" else normal(key, shape)
         length = self.threat.length(v).clamp_min(SHORTEST)
-        return to_range(x + (v * shaped(float(self.threat.epsilon) / 2 / length, v)).to(x))
+        return to_range(x + (v * per_image(float(self.threat.epsilon) / 2 / length, v)).to(x))
 
-    def _move(self, points: Points, x_t: Tensor) -> Points:
+    def _move(self, points: SearchState, x_t: Tensor) -> SearchState:
         """To x_t; within epsilon, to what the threat model makes of it, so that its verdict is that of an example."""
         length = self.threat.length(x_t - points["x"])
-        x_t = choose(self._within(length), self.threat.project(x_t, points["x"]), x_t)
+        x_t = where_image(self._within(length), self.threat.project(x_t, points["x"]), x_t)
         return points | {"x_t": x_t, "length": length}
 
-    def _retreat(self, points: Points) -> Points:
+    def _retreat(self, points: SearchState) -> SearchState:
         """Points on the far side come back to beta of their perturbation."""
         x, x_t = points["x"], points["x_t"]
-        return self._move(points, choose(points["outside"], x + self.beta * (x_t - x), x_t))
+        return self._move(points, where_image(points["outside"], x + self.beta * (x_t - x), x_t))
 
-    def _query(self, model: Classifier, points: Points) -> Points:
+    def _query(self, model: Classifier, points: SearchState) -> SearchState:
         """The verdict on where the points are: one forward."""
         return self._judge(points, model(points["x_t"]))
 
-    def _linearise(self, model: Classifier, points: Points) -> Points:
+    def _linearise(self, model: Classifier, points: SearchState) -> SearchState:
         """The verdict and the boundary's linearisation where the points are: one forward and one backward."""
         here = self._boundary(model, points, points["x_t"], lambda _: points["target"])
         return _recall(self._judge(points, here.logits), here)
 
-    def _boundary(self, model: Classifier, points: Points, at: Tensor, aim: Callable[[Tensor], Tensor]) -> Gradient:
+    def _boundary(
+        self, model: Classifier, points: SearchState, at: Tensor, aim: Callable[[Tensor], Tensor]
+    ) -> Gradient:
         """The linearised boundary to the class that `aim` picks, or to the nearest one."""
         if self.targeted:
             return input_gradient(_difference(model, points["y"], aim), at)
         return nearest_boundary(model, at, points["y"], norm=self.threat.norm)
 
-    def _judge(self, points: Points, logits: Float[Tensor, "b k"]) -> Points:
+    def _judge(self, points: SearchState, logits: Float[Tensor, "b k"]) -> SearchState:
         """Record which points are on the far side, how near to the image, and whether that breaks them."""
         outside = logits.argmax(dim=1) != points["y"]
         nearer = outside & ~points["broken"] & (points["length"] < points["distance"])
@@ -190,7 +192,7 @@ class FAB:
         return points | {
             "outside": outside,
             "distance": torch.where(nearer, points["length"], points["distance"]),
-            "x_adv": choose(breaks, points["x_t"], points["x_adv"]),
+            "x_adv": where_image(breaks, points["x_t"], points["x_adv"]),
             "broken": points["broken"] | breaks,
         }
 
@@ -209,7 +211,7 @@ def _difference(model: Classifier, y: Tensor, aim: Callable[[Tensor], Tensor]) -
     return difference
 
 
-def _recall(points: Points, here: Gradient) -> Points:
+def _recall(points: SearchState, here: Gradient) -> SearchState:
     """The points with their linearisation; what is not finite leads nowhere, and counts as zero."""
     w, difference = (v.to(points["x"].dtype).nan_to_num(0, 0, 0) for v in (here.gradient, here.values))
     return points | {"gradient": w, "difference": difference}

@@ -16,11 +16,11 @@ from uiat import losses
 from uiat.attacks.boundary import DUAL
 from uiat.attacks.fab import FAB
 from uiat.attacks.gradient import input_gradient
-from uiat.attacks.random_numbers import Keyed, keys, rekey
-from uiat.attacks.search import Classifier, Points, Search, choose, shaped
+from uiat.attacks.random_numbers import KeyedNumbers, keys, rekey
+from uiat.attacks.search import Classifier, Search, SearchState, per_image, where_image
 from uiat.checks import check_batch, check_counts
 from uiat.errors import UserError, nearest
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 from uiat.threat import NORMS, Threat, require, to_range
 
 # Shares of their first values that the step and the change of the radius fall to, along a cosine.
@@ -91,39 +91,39 @@ class FMN:
         key: Int[Tensor, "b"],
         *,
         attempt: int,
-    ) -> Points:
+    ) -> SearchState:
         """At the image itself, in later attempts at a random point of the ball; the margin and its gradient there.
 
         Raises:
             UserError: the model's output has no gradient.
         """
         x, key = x.detach(), rekey(key, attempt)
-        x_t = x if attempt == 0 else x + self.threat.noise_from(x, Keyed(key))
+        x_t = x if attempt == 0 else x + self.threat.noise_from(x, KeyedNumbers(key))
         points = {"x": x, "y": y, "key": key, "x_adv": x, "broken": torch.zeros_like(y, dtype=torch.bool)}
         points["distance"] = torch.full(y.shape, float("inf"), dtype=x.dtype, device=x.device)
         points["radius"] = torch.full_like(points["distance"], float("inf"))
         return self._look(model, self._move(points, x_t))
 
     @torch.no_grad()
-    def iterate(self, model: Classifier, points: Points, i: int) -> Points:
+    def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
         """The ball's new radius, a step up the margin, back into the ball, and a look at where that is."""
         falling = (1 + math.cos(math.pi * i / self.iterations)) / 2
         gamma = self.gamma * (LAST_GAMMA + (1 - LAST_GAMMA) * falling)
         radius = self._radius(points, gamma)
         step = self.step_size * (LAST_STEP + (1 - LAST_STEP) * falling)
         x, slope = points["x"], points["gradient"]
-        delta = points["x_t"] + step * slope / shaped(_size(slope, 2.0), x) - x
+        delta = points["x_t"] + step * slope / per_image(_size(slope, 2.0), x) - x
         # Balls of one norm are multiples of each other, so the threat model's own will do for every radius.
-        scale = shaped(radius / UNIT, x)
+        scale = per_image(radius / UNIT, x)
         delta = scale * replace(self.threat, epsilon=UNIT).ball(delta / scale)
         points = self._move(points | {"radius": radius}, to_range(x + delta))
         return self._look(model, points, last=i + 1 == self.iterations)
 
-    def unbreak(self, points: Points, which: Bool[Tensor, "b"]) -> Points:
+    def unbreak(self, points: SearchState, which: Bool[Tensor, "b"]) -> SearchState:
         """Forget how near the nearest example was, where it was none after all."""
         return points | {"distance": points["distance"].masked_fill(which, float("inf"))}
 
-    def _radius(self, points: Points, gamma: float) -> Float[Tensor, "b"]:
+    def _radius(self, points: SearchState, gamma: float) -> Float[Tensor, "b"]:
         """Smaller where the point is misclassified, larger where it is not; at first as far as a linear model says."""
         known, distance, length = points["radius"], points["distance"], points["length"]
         guess = length + points["margin"].abs() / _size(points["gradient"], DUAL[self.threat.norm])
@@ -136,16 +136,16 @@ class FMN:
         corner = self.threat.length(torch.maximum(x, 1 - x))  # nothing in [0, 1] is farther
         return torch.minimum(radius, corner).clamp_min(torch.finfo(x.dtype).eps)
 
-    def _move(self, points: Points, x_t: Tensor) -> Points:
+    def _move(self, points: SearchState, x_t: Tensor) -> SearchState:
         """To x_t; within epsilon, to what the threat model makes of it, so that its verdict is that of an example."""
         x = points["x"]
         x_t = to_range(x_t)
         within = self.threat.length(x_t - x) <= float(self.threat.epsilon)
-        x_t = choose(within, self.threat.project(x_t, x), x_t)
-        x_t = choose(points["broken"], points["x_adv"], x_t)
+        x_t = where_image(within, self.threat.project(x_t, x), x_t)
+        x_t = where_image(points["broken"], points["x_adv"], x_t)
         return points | {"x_t": x_t, "length": self.threat.length(x_t - x)}
 
-    def _look(self, model: Classifier, points: Points, *, last: bool = False) -> Points:
+    def _look(self, model: Classifier, points: SearchState, *, last: bool = False) -> SearchState:
         """Margin, its gradient, which points are on the far side, how near the image, and whether that breaks them."""
 
         def margin(at: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,7 +165,7 @@ class FMN:
             "margin": value.to(points["distance"].dtype).nan_to_num(0, 0, 0),
             "outside": outside,
             "distance": torch.where(nearer, points["length"], points["distance"]),
-            "x_adv": choose(breaks, points["x_t"], points["x_adv"]),
+            "x_adv": where_image(breaks, points["x_t"], points["x_adv"]),
             "broken": points["broken"] | breaks,
         }
 
@@ -221,7 +221,7 @@ def minimum_norm(
     check_batch(x, y)
     attack: Search = methods[method](threat=NORMS[norm](HAIR), iterations=steps)
     key = keys(0, torch.arange(len(x), device=x.device))  # begins at the images: nothing is drawn
-    with crafting(model), torch.no_grad():
+    with frozen(model), torch.no_grad():
         logits = model(x)
         distance = torch.where(logits.argmax(dim=1) == y, float("inf"), 0.0).to(x.dtype)
         for attempt in range(attack.attempts(logits.shape[1])):

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uiat.attacks.random_numbers import Keyed, rekey
-from uiat.attacks.search import Classifier, Points, choose
+from uiat.attacks.random_numbers import KeyedNumbers, rekey
+from uiat.attacks.search import Classifier, SearchState, where_image
 from uiat.checks import check_counts
 from uiat.threat import Threat, require
 
@@ -61,7 +61,7 @@ class Noise:
         key: Int[Tensor, "b"],
         *,
         attempt: int,
-    ) -> Points:
+    ) -> SearchState:
         """The images as they are, without a query."""
         x = x.detach()
         return {
@@ -73,9 +73,9 @@ class Noise:
         }
 
     @torch.no_grad()
-    def iterate(self, model: Classifier, points: Points, i: int) -> Points:
+    def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
         """Another draw, which is kept where it breaks the point."""
         x, broken = points["x"], points["broken"]
-        x_t = self.threat.project(x + self.threat.noise_from(x, Keyed(rekey(points["key"], i + 1))), x)
+        x_t = self.threat.project(x + self.threat.noise_from(x, KeyedNumbers(rekey(points["key"], i + 1))), x)
         breaks = (model(x_t).argmax(dim=1) != points["y"]) & ~broken
-        return points | {"x_adv": choose(breaks, x_t, points["x_adv"]), "broken": broken | breaks}
+        return points | {"x_adv": where_image(breaks, x_t, points["x_adv"]), "broken": broken | breaks}

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks.gradient import InnerLoss, projected_gradient
-from uiat.attacks.random_numbers import Keyed, rekey
+from uiat.attacks.random_numbers import KeyedNumbers, rekey
 from uiat.attacks.search import Classifier
 from uiat.checks import check_choices, check_counts, check_shapes, check_step, check_values
 from uiat.errors import UserError
 from uiat.models.inspect import classes_of
-from uiat.models.modes import BatchNormMode, crafting
-from uiat.system.distributed import share
+from uiat.models.modes import BatchNormMode, frozen
+from uiat.system.distributed import current_rank
 from uiat.threat import Linf, Threat, number, require, to_range
 
 # TRADES starts from N(0, 0.001^2) noise: at the natural image itself its KL has no gradient.
@@ -113,7 +113,7 @@ class PGD:
         key: Tensor | None = None,
     ) -> Float[Tensor, "b ..."]:
         """The same without the checks, for batches that were checked when they were loaded; no host synchronisation."""
-        with crafting(model, batchnorm=self.batchnorm):
+        with frozen(model, batchnorm=self.batchnorm):
             return self.craft(model, x, y, generator=generator, key=key)
 
     def craft(
@@ -174,11 +174,11 @@ class PGD:
         if self.start == "none":
             return x
         if key is None:
-            noise = share().drawn(x, lambda like: self._noise(like, generator))
+            noise = current_rank().drawn(x, lambda like: self._noise(like, generator))
         elif self.start == "uniform":
-            noise = self.start_radius * self.threat.noise_from(x, Keyed(rekey(key, restart)))
+            noise = self.start_radius * self.threat.noise_from(x, KeyedNumbers(rekey(key, restart)))
         else:
-            noise = GAUSSIAN_STANDARD_DEVIATION * Keyed(rekey(key, restart)).normal(x.shape[1:]).to(x)
+            noise = GAUSSIAN_STANDARD_DEVIATION * KeyedNumbers(rekey(key, restart)).normal(x.shape[1:]).to(x)
         return self.threat.project(x + noise, x) if self.bounded else to_range(x + noise)
 
     def _noise(self, like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -57,14 +57,14 @@ def normal(key: Int[Tensor, "b"], shape: Sequence[int]) -> Float[Tensor, "b ..."
     return radius * (2 * torch.pi * uniform(rekey(key, 1), shape)).cos()
 
 
-class Keyed:
+class KeyedNumbers:
     """Random numbers that depend on each example's key, and on how many draws there were before.
 
     Args:
         key: of each example, (b,).
 
     Example:
-        >>> numbers = Keyed(keys(0, torch.arange(2)))
+        >>> numbers = KeyedNumbers(keys(0, torch.arange(2)))
         >>> numbers.uniform((3,)).shape, numbers.normal(()).shape
         (torch.Size([2, 3]), torch.Size([2]))
     """

@@ -10,7 +10,7 @@ from torch import Tensor
 from uiat.errors import UserError
 
 # By name, each (b, ...). Every search has "x", "y", "key" (its random numbers), "x_adv" and "broken".
-Points = dict[str, Tensor]
+SearchState = dict[str, Tensor]
 Classifier = Callable[[Tensor], Tensor]
 
 
@@ -33,14 +33,14 @@ class Search(Protocol):
     def attempts(self, num_classes: int) -> int:
         """Restarts or targets; each begins anew, on the points that still stand."""
 
-    def start(self, model: Classifier, x: Tensor, y: Tensor, key: Tensor, *, attempt: int) -> Points:
+    def start(self, model: Classifier, x: Tensor, y: Tensor, key: Tensor, *, attempt: int) -> SearchState:
         """The points before the first iteration of an attempt."""
 
-    def iterate(self, model: Classifier, points: Points, i: int) -> Points:
+    def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
         """The points after iteration i, counted from 0."""
 
 
-def select(points: Points, which: Bool[Tensor, "b"] | Int[Tensor, "n"]) -> Points:
+def select(points: SearchState, which: Bool[Tensor, "b"] | Int[Tensor, "n"]) -> SearchState:
     """Some of the points.
 
     Example:
@@ -50,7 +50,7 @@ def select(points: Points, which: Bool[Tensor, "b"] | Int[Tensor, "n"]) -> Point
     return {name: value[which] for name, value in points.items()}
 
 
-def join(parts: Sequence[Points]) -> Points:
+def join(parts: Sequence[SearchState]) -> SearchState:
     """Points of several batches as one.
 
     Example:
@@ -60,7 +60,7 @@ def join(parts: Sequence[Points]) -> Points:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def split(points: Points, size: int) -> Iterator[Points]:
+def split(points: SearchState, size: int) -> Iterator[SearchState]:
     """Points as batches of at most `size`.
 
     Example:
@@ -71,7 +71,7 @@ def split(points: Points, size: int) -> Iterator[Points]:
     return ({name: value[i : i + size] for name, value in points.items()} for i in range(0, count, size))
 
 
-def unbreak(search: Search, points: Points, which: Bool[Tensor, "b"]) -> Points:
+def unbreak(search: Search, points: SearchState, which: Bool[Tensor, "b"]) -> SearchState:
     """Points that were taken for broken and are not, so that the search goes on with them.
 
     What a search has concluded from the break besides, such as that nothing can be nearer, it takes back itself, in a
@@ -85,19 +85,19 @@ def unbreak(search: Search, points: Points, which: Bool[Tensor, "b"]) -> Points:
         {'broken': tensor([ True, False]), 'distance': tensor([0.1000, inf])}
     """
     points = points | {"broken": points["broken"] & ~which}
-    own: Callable[[Points, Tensor], Points] | None = getattr(search, "unbreak", None)
+    own: Callable[[SearchState, Tensor], SearchState] | None = getattr(search, "unbreak", None)
     return points if own is None else own(points, which)
 
 
 def advance(
     search: Search,
     model: Classifier,
-    points: Points,
+    points: SearchState,
     first: int,
     last: int,
     *,
-    verify: Callable[[Points], Points] | None = None,
-) -> Points:
+    verify: Callable[[SearchState], SearchState] | None = None,
+) -> SearchState:
     """Iterations `first` to `last - 1` on a batch; broken points leave it as soon as they are an eighth of it.
 
     Args:
@@ -113,7 +113,7 @@ def advance(
     """
     names = list(points)
     points = points | {"slot": torch.arange(len(points["y"]), device=points["y"].device)}
-    gone: list[Points] = []
+    gone: list[SearchState] = []
     known = 0
     for i in range(first, last):
         points = search.iterate(model, points, i)
@@ -132,14 +132,14 @@ def advance(
     return {name: whole[name] for name in names}
 
 
-def ranked(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], attempt: int, *, targets: int) -> Int[Tensor, "b"]:
+def target_class(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], attempt: int, *, targets: int) -> Int[Tensor, "b"]:
     """The class that an attempt aims at: of the wrong ones the likeliest, the second likeliest, ..., and again.
 
     Raises:
         UserError: there is no wrong class.
 
     Example:
-        >>> ranked(torch.tensor([[1.0, 4.0, 3.0]]), torch.tensor([1]), 0, targets=9).tolist()
+        >>> target_class(torch.tensor([[1.0, 4.0, 3.0]]), torch.tensor([1]), 0, targets=9).tolist()
         [2]
     """
     wrong = logits.shape[1] - 1
@@ -149,21 +149,21 @@ def ranked(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], attempt: int, *, t
     return order[:, attempt % min(targets, wrong)]
 
 
-def shaped(numbers: Tensor, x: Tensor) -> Tensor:
+def per_image(numbers: Tensor, x: Tensor) -> Tensor:
     """A number of each point, shaped to multiply its image.
 
     Example:
-        >>> shaped(torch.ones(2), torch.zeros(2, 3, 4, 4)).shape
+        >>> per_image(torch.ones(2), torch.zeros(2, 3, 4, 4)).shape
         torch.Size([2, 1, 1, 1])
     """
     return numbers.view(-1, *[1] * (x.ndim - 1))
 
 
-def choose(which: Bool[Tensor, "b"], yes: Tensor, no: Tensor) -> Tensor:
+def where_image(which: Bool[Tensor, "b"], yes: Tensor, no: Tensor) -> Tensor:
     """Whole images, chosen by a condition of each point.
 
     Example:
-        >>> choose(torch.tensor([True, False]), torch.ones(2, 1), torch.zeros(2, 1)).tolist()
+        >>> where_image(torch.tensor([True, False]), torch.ones(2, 1), torch.zeros(2, 1)).tolist()
         [[1.0], [0.0]]
     """
-    return torch.where(shaped(which, yes), yes, no)
+    return torch.where(per_image(which, yes), yes, no)

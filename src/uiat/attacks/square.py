@@ -16,7 +16,7 @@ from torch import Tensor
 
 from uiat import losses
 from uiat.attacks.random_numbers import rekey, uniform
-from uiat.attacks.search import Classifier, Points
+from uiat.attacks.search import Classifier, SearchState
 from uiat.checks import check_choices, check_counts
 from uiat.errors import UserError
 from uiat.threat import Threat, require
@@ -117,7 +117,7 @@ class Square:
         key: Int[Tensor, "b"],
         *,
         attempt: int,
-    ) -> Points:
+    ) -> SearchState:
         """Vertical stripes (Linf) or a grid of bumps (L2, L1), at the full radius: one query.
 
         Raises:
@@ -132,11 +132,11 @@ class Square:
         return {"x": x, "y": y, "key": key, "x_adv": x_adv, "loss": loss, "broken": broken}
 
     @torch.no_grad()
-    def iterate(self, model: Classifier, points: Points, i: int) -> Points:
+    def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
         """One query: a window redrawn, kept where the loss falls or the point breaks."""
         x, x_adv, broken = points["x"], points["x_adv"], points["broken"]
         budget = self.iterations if self.stretched else SCHEDULE
-        pixels = side(i, budget, self.p_init, (x.shape[2], x.shape[3]), odd=self.threat.norm != "Linf")
+        pixels = window_side(i, budget, self.p_init, (x.shape[2], x.shape[3]), odd=self.threat.norm != "Linf")
         key, maps = rekey(points["key"], i + 1), list[Tensor]()
         changes: Sequence[Change] = ()
         if self.threat.norm != "Linf":
@@ -159,7 +159,7 @@ class Square:
             **{f"{MAP}{at}": value for at, value in enumerate(maps)},
         }
 
-    def unbreak(self, points: Points, which: Bool[Tensor, "b"]) -> Points:
+    def unbreak(self, points: SearchState, which: Bool[Tensor, "b"]) -> SearchState:
         """Forget the loss of what was no break after all: no later one could be below it."""
         return points | {"loss": points["loss"].masked_fill(which, float("inf"))}
 
@@ -169,7 +169,7 @@ class Square:
         return -of(logits, y), logits.argmax(dim=1) != y
 
 
-def side(i: int, iterations: int, p_init: float, size: tuple[int, int], *, odd: bool) -> int:
+def window_side(i: int, iterations: int, p_init: float, size: tuple[int, int], *, odd: bool) -> int:
     """Pixels along a side of the window in iteration i: the root of the share of the area that the schedule gives.
 
     Args:
@@ -180,9 +180,9 @@ def side(i: int, iterations: int, p_init: float, size: tuple[int, int], *, odd: 
         odd: an odd number, at least three, so that a window has a centre and two halves (L2, L1).
 
     Example:
-        >>> [side(i, 5_000, 0.8, (32, 32), odd=False) for i in (0, 6, 100, 1_000, 4_999)]
+        >>> [window_side(i, 5_000, 0.8, (32, 32), odd=False) for i in (0, 6, 100, 1_000, 4_999)]
         [29, 20, 14, 5, 1]
-        >>> [side(i, 5_000, 0.8, (32, 32), odd=True) for i in (0, 6, 100, 1_000, 4_999)]
+        >>> [window_side(i, 5_000, 0.8, (32, 32), odd=True) for i in (0, 6, 100, 1_000, 4_999)]
         [29, 21, 15, 5, 3]
     """
     done = i * SCHEDULE // iterations
@@ -215,7 +215,7 @@ def _repaint(x: Tensor, x_adv: Tensor, key: Tensor, pixels: int, threat: Threat)
     return x_adv.flatten(2).clone().scatter_(2, window, threat.project(far, inside)).view_as(x), corner
 
 
-def _maps(near: Near | None, points: Points, pixels: int) -> list[Tensor]:
+def _maps(near: Near | None, points: SearchState, pixels: int) -> list[Tensor]:
     """What is kept of the images for windows of this size; made by a whole pass where it is not there yet."""
     count = 0 if near is None else near.worth(pixels)
     names = [f"{MAP}{at}" for at in range(count)]

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks.gradient import input_gradient
-from uiat.attacks.random_numbers import Keyed, rekey
-from uiat.attacks.search import Classifier, Points, choose, shaped
+from uiat.attacks.random_numbers import KeyedNumbers, rekey
+from uiat.attacks.search import Classifier, SearchState, per_image, where_image
 from uiat.checks import check_choices, check_counts
 from uiat.errors import UserError
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 from uiat.threat import Threat, require
 
 
@@ -82,23 +82,23 @@ class Transfer:
         key: Int[Tensor, "b"],
         *,
         attempt: int,
-    ) -> Points:
+    ) -> SearchState:
         """At the image, in later attempts at a random point of the ball.
 
         Raises:
             UserError: the two models do not tell as many classes apart.
         """
         x, key = x.detach(), rekey(key, attempt)
-        with crafting(self.source):
+        with frozen(self.source):
             ours, theirs = (of(x[:1]).shape[-1] for of in (model, self.source))
         if ours != theirs:
             raise UserError(f"the model to transfer from tells {theirs} classes apart, and the model judged {ours}")
-        x_t = x if attempt == 0 else self.threat.project(x + self.threat.noise_from(x, Keyed(key)), x)
+        x_t = x if attempt == 0 else self.threat.project(x + self.threat.noise_from(x, KeyedNumbers(key)), x)
         none = torch.zeros_like(y, dtype=torch.bool)
         return {"x": x, "y": y, "key": key, "x_adv": x, "broken": none, "x_t": x_t, "direction": torch.zeros_like(x)}
 
     @torch.no_grad()
-    def iterate(self, model: Classifier, points: Points, i: int) -> Points:
+    def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
         """A step on the second model, and a query of the first."""
         x, y, x_t, broken = points["x"], points["y"], points["x_t"], points["broken"]
         of = losses.margin if self.loss == "margin" else losses.cross_entropy
@@ -107,16 +107,16 @@ class Transfer:
             logits = self.source(at)
             return of(logits, y), logits
 
-        with crafting(self.source):
+        with frozen(self.source):
             gradient = input_gradient(loss, x_t).gradient.nan_to_num(0, 0, 0)
         size = gradient.abs().flatten(1).sum(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
-        direction = self.momentum * points["direction"] + gradient / shaped(size, x)
+        direction = self.momentum * points["direction"] + gradient / per_image(size, x)
         step = min(2.5 / self.iterations, 1.0) * float(self.threat.epsilon) * self.threat.steepest(direction)
-        x_t = choose(broken, x_t, self.threat.project(x_t + step, x))
+        x_t = where_image(broken, x_t, self.threat.project(x_t + step, x))
         breaks = (model(x_t).argmax(dim=1) != y) & ~broken
         return points | {
             "x_t": x_t,
             "direction": direction,
-            "x_adv": choose(breaks, x_t, points["x_adv"]),
+            "x_adv": where_image(breaks, x_t, points["x_adv"]),
             "broken": broken | breaks,
         }

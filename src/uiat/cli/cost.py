@@ -11,7 +11,7 @@ from uiat.cli.options import split_words
 from uiat.cli.output import console, table
 from uiat.config import yaml_io
 from uiat.errors import UserError
-from uiat.training.cost import Bill, bill
+from uiat.training.cost import CostReport, estimate_cost
 
 Steps = Annotated[int, typer.Option(metavar="N", min=1, help="Steps to measure, after one that warms up.")]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads on a CPU.", show_default="torch's")]
@@ -33,10 +33,10 @@ def cost(context: typer.Context, steps: Steps = 3, threads: Threads = None) -> N
     if threads is not None:
         torch.set_num_threads(threads)
     run = yaml_io.override(recipes.get(names[0]), assignments)
-    _print(bill(run, steps=steps), run.name, console())
+    _print(estimate_cost(run, steps=steps), run.name, console())
 
 
-def _print(found: Bill, name: str, out: Console) -> None:
+def _print(found: CostReport, name: str, out: Console) -> None:
     rows: list[list[Any]] = []
     for item in found.costs:
         count, first = item.epochs

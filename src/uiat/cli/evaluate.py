@@ -15,8 +15,8 @@ from uiat.cli.tables import results_table
 from uiat.errors import UserError
 from uiat.evaluation import EvaluationResult
 from uiat.experiments.evaluate import check_writable, measure, remove_state, write
-from uiat.experiments.target import Asked, Subject, subject
-from uiat.system.distributed import Share, processes
+from uiat.experiments.target import EvaluateOptions, EvaluationTarget, load_target
+from uiat.system.distributed import Rank, process_group
 
 
 def evaluate(
@@ -61,22 +61,22 @@ def evaluate(
     right only if it stands under every attack. An evaluation that is stopped or killed goes on with --resume. Under
     torchrun the processes share the images and come to the same result.
     """
-    _evaluate(Asked(**locals()))
+    _evaluate(EvaluateOptions(**locals()))
 
 
-def _evaluate(asked: Asked) -> None:
+def _evaluate(asked: EvaluateOptions) -> None:
     check_writable([asked.json, asked.save_examples, asked.robustbench_json, asked.log])
-    with processes() as part:
+    with process_group() as part:
         out = console(quiet=part.rank > 0)
-        what = subject(asked)
-        with logged(out, verbose=asked.verbose, file=asked.log if part.rank == 0 else None):
+        what = load_target(asked)
+        with log_shown(out, verbose=asked.verbose, file=asked.log if part.rank == 0 else None):
             _run(asked, what, part, out)
 
 
 BOUND = "in the worst case so far"
 
 
-def _run(asked: Asked, what: Subject, rank: Share, out: Console) -> None:
+def _run(asked: EvaluateOptions, what: EvaluationTarget, rank: Rank, out: Console) -> None:
     """Measure all that is asked for, print it, and write it down; only the first of several processes prints."""
     for note in what.notes:
         out.print(f"{asked.weights}: {note}", soft_wrap=True)
@@ -91,9 +91,9 @@ def _run(asked: Asked, what: Subject, rank: Share, out: Console) -> None:
     remove_state(what.folder, rank)
 
 
-def _show(what: Subject, result: EvaluationResult, more: Mapping[str, Any], out: Console) -> None:
+def _show(what: EvaluationTarget, result: EvaluationResult, more: Mapping[str, Any], out: Console) -> None:
     out.print(results_table(result.to_json()))
-    tables.show(more, out)
+    tables.show_extras(more, out)
     if "autoattack-quick" in result.accuracy:
         out.print("autoattack-quick is the first two attacks of the standard ensemble: no substitute for autoattack")
     for warning in result.warnings:
@@ -116,11 +116,11 @@ class _Printed(logging.Handler):
 
 
 @contextmanager
-def logged(out: Console, *, verbose: bool, file: Path | None) -> Iterator[None]:
+def log_shown(out: Console, *, verbose: bool, file: Path | None) -> Iterator[None]:
     """Show what the package logs ("robust accuracy after APGD-CE: ...") on a console, or add it to a file, or both.
 
     Example:
-        >>> with logged(Console(), verbose=True, file=None):
+        >>> with log_shown(Console(), verbose=True, file=None):
         ...     logging.getLogger("uiat").info("initial accuracy: 90.00%")
         initial accuracy: 90.00%
     """

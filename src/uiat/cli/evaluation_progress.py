@@ -14,7 +14,7 @@ from uiat.formatting import percent
 SECONDS_BETWEEN_LINES = 60.0
 
 
-class Judging:
+class EvaluationLines:
     """An evaluation under way: lines on a console, after each stage and every minute of a long one.
 
     Args:
@@ -22,7 +22,7 @@ class Judging:
         clock: seconds, for tests.
 
     Example:
-        >>> judging = Judging(Console(width=60))
+        >>> judging = EvaluationLines(Console(width=60))
         >>> judging.bound("clean", 0.9)
         >>> judging.bound("pgd-20", 0.8)
         after clean: at most 90.00 % right in the worst case
@@ -58,7 +58,7 @@ class Judging:
         self.stage = ""
 
 
-class JudgingBars:
+class EvaluationBars:
     """The same as bars, a line for each attack with the time left, and the bound beside the one under way.
 
     Args:
@@ -68,11 +68,11 @@ class JudgingBars:
 
     Example:
         >>> with Progress(console=Console(force_terminal=False), disable=True) as bars:
-        ...     JudgingBars(("clean",), bars, Console()).progress("clean", 1, 2)
+        ...     EvaluationBars(("clean",), bars, Console()).progress("clean", 1, 2)
     """
 
     def __init__(self, names: Iterable[str], bars: Progress, console: Console) -> None:
-        self.bars, self.lines, self.under_way = bars, Judging(console), ""
+        self.bars, self.lines, self.under_way = bars, EvaluationLines(console), ""
         self.tasks = {name: bars.add_task(name, total=None, start=False, bound="") for name in names}
 
     def progress(self, name: str, done: int, total: int) -> None:
@@ -96,7 +96,7 @@ class JudgingBars:
 
 
 @contextmanager
-def evaluation_progress(names: Iterable[str], console: Console) -> Iterator[Judging | JudgingBars]:
+def evaluation_progress(names: Iterable[str], console: Console) -> Iterator[EvaluationLines | EvaluationBars]:
     """What `evaluate` tells how far it is: a bar for each attack in a terminal, lines elsewhere.
 
     Example:
@@ -106,9 +106,9 @@ def evaluation_progress(names: Iterable[str], console: Console) -> Iterator[Judg
         after clean: at most 90.00 % right in the worst case
     """
     if not console.is_terminal:
-        yield Judging(console)
+        yield EvaluationLines(console)
         return
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[bound]}"))
     with Progress(*columns, *times, console=console, transient=True) as shown:
-        yield JudgingBars(names, shown, console)
+        yield EvaluationBars(names, shown, console)

@@ -142,7 +142,7 @@ ROWS = (
     Row(
         "BatchNorm: crafting in eval mode; both training passes move the running statistics",
         "I",
-        "uiat.models.modes.crafting",
+        "uiat.models.modes.frozen",
         "tests/objectives/test_baselines.py::test_which_passes_move_the_running_statistics",
         "digits-uiat",
     ),

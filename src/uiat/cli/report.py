@@ -10,8 +10,8 @@ from rich.console import Console
 from uiat.cli import options
 from uiat.cli.output import console
 from uiat.errors import UserError
-from uiat.experiments.predictions import samples
-from uiat.report import RunFiles, Samples, check_out, pictured, read_all, write_report
+from uiat.experiments.predictions import predict
+from uiat.report import RunFiles, Samples, check_out, read_all, runs_with_images, write_report
 
 Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN", help="Run folders.", show_default=False)]
 Out = Annotated[
@@ -69,9 +69,9 @@ def _samples(
 ) -> dict[Path, Samples]:
     """Of the runs that the report shows pictures of; a run whose model or data cannot be had goes without them."""
     found = {}
-    for run in pictured(files) if images else []:
+    for run in runs_with_images(files) if images else []:
         try:
-            found[run.folder] = samples(run, images=images, shown=shown, root=root, device=device, own_code=own_code)
+            found[run.folder] = predict(run, images=images, shown=shown, root=root, device=device, own_code=own_code)
         except UserError as error:
             out.print(f"no pictures of {run.folder}: {error}", soft_wrap=True)
     return found

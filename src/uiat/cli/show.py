@@ -19,7 +19,7 @@ from uiat.formatting import percent
 from uiat.runs.reader import read_history, read_object
 from uiat.runs.settings import read_run
 from uiat.threat import Threat
-from uiat.training.validation import metric
+from uiat.training.validation import selection_metric
 
 FILES = {
     "config.yaml": "every setting of the run",
@@ -58,10 +58,10 @@ def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."
 
 def _best(history: list[dict[str, Any]], run: Run) -> dict[str, Any] | None:
     """The first epoch with the highest value, as the trainer selects; without validation the last one."""
-    judged = [row for row in history if metric(row, run.validation.metric) is not None]
+    judged = [row for row in history if selection_metric(row, run.validation.metric) is not None]
     if not judged:
         return history[-1] if history else None
-    return max(judged, key=lambda row: metric(row, run.validation.metric) or 0.0)
+    return max(judged, key=lambda row: selection_metric(row, run.validation.metric) or 0.0)
 
 
 def threat_name(threat: Threat | None) -> str:
@@ -104,8 +104,8 @@ def _differences(run: Run) -> str:
     """What was overridden, where the run is named after a recipe."""
     if run.name not in recipe_list.names():
         return ""
-    usual = {path: value for path, value, _ in yaml_io.describe(recipe_list.get(run.name))}
-    changed = [f"{p}={as_yaml(v)}" for p, v, _ in yaml_io.describe(run) if p not in usual or usual[p] != v]
+    usual = {path: value for path, value, _ in yaml_io.describe_fields(recipe_list.get(run.name))}
+    changed = [f"{p}={as_yaml(v)}" for p, v, _ in yaml_io.describe_fields(run) if p not in usual or usual[p] != v]
     return ", ".join(changed) or "nothing"
 
 
@@ -180,7 +180,7 @@ def recipes(
         return
     run = recipe_list.get(name)
     out.print(recipe_list.describe(name) + "\n", soft_wrap=True)
-    out.print(fields(yaml_io.describe(run)))
+    out.print(fields(yaml_io.describe_fields(run)))
     out.print("\nany field can be replaced: uiat train " + f"{name} FIELD=VALUE", soft_wrap=True)
 
 

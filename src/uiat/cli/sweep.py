@@ -13,7 +13,7 @@ from rich.table import Table
 from uiat.cli.output import command, console, table
 from uiat.errors import Stopped, UserError
 from uiat.experiments import grid
-from uiat.experiments.grid import Cell
+from uiat.experiments.grid import GridRun
 from uiat.experiments.sweep import _attempt
 from uiat.formatting import percent
 
@@ -62,7 +62,9 @@ def sweep(recipe: Recipe, set_: Sets = None, seeds: Seeds = "0", out: Out = None
     screen, folder = console(), out or Path("runs") / f"{recipe}-sweep"
     record = folder / grid.FILE
     grid.read_record(record, recipe)  # refuses what it is not to be added to
-    cells = grid.grid(recipe, [grid.axis(words) for words in set_ or []], grid.seeds(seeds), folder, root=root)
+    cells = grid.grid(
+        recipe, [grid.parse_axis(words) for words in set_ or []], grid.parse_seeds(seeds), folder, root=root
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,7 +73,7 @@ def sweep(recipe: Recipe, set_: Sets = None, seeds: Seeds = "0", out: Out = None
     same = [f"{path}={value}" for path, value in cells[0].settings.items() if path not in _varied(cells)]
     screen.print(f"{len(cells)} runs in {folder}" + (f", all with {' '.join(same)}" if same else ""), soft_wrap=True)
     try:
-        with _board(cells, screen) as told:
+        with _live_table(cells, screen) as told:
             for cell in cells:
                 _attempt(cell, told)
                 grid.write_record(record, recipe, cells)
@@ -82,7 +84,7 @@ def sweep(recipe: Recipe, set_: Sets = None, seeds: Seeds = "0", out: Out = None
 
 
 @contextmanager
-def _board(cells: Sequence[Cell], out: Console) -> Iterator[Callable[[Cell], None]]:
+def _live_table(cells: Sequence[GridRun], out: Console) -> Iterator[Callable[[GridRun], None]]:
     """Something to tell of every change: a table that fills in a terminal, a line for each new state elsewhere."""
     if out.is_terminal:
         with Live(_table(cells), console=out, auto_refresh=False) as live:
@@ -90,7 +92,7 @@ def _board(cells: Sequence[Cell], out: Console) -> Iterator[Callable[[Cell], Non
         return
     said: dict[int, str] = {}
 
-    def line(cell: Cell) -> None:
+    def line(cell: GridRun) -> None:
         if said.get(id(cell)) == cell.status:
             return
         said[id(cell)] = cell.status
@@ -101,16 +103,16 @@ def _board(cells: Sequence[Cell], out: Console) -> Iterator[Callable[[Cell], Non
     yield line
 
 
-def _varied(cells: Sequence[Cell]) -> list[str]:
+def _varied(cells: Sequence[GridRun]) -> list[str]:
     """The fields that tell the runs apart."""
     return [path for path in cells[0].settings if len({cell.settings[path] for cell in cells}) > 1]
 
 
-def _name(cell: Cell, cells: Sequence[Cell]) -> str:
+def _name(cell: GridRun, cells: Sequence[GridRun]) -> str:
     return " ".join([*(f"{path}={cell.settings[path]}" for path in _varied(cells)), f"seed={cell.run.seed}"])
 
 
-def _table(cells: Sequence[Cell]) -> Table:
+def _table(cells: Sequence[GridRun]) -> Table:
     paths = _varied(cells)
     attacks = list(dict.fromkeys(name for cell in cells for name in cell.accuracy))
     columns = (*paths, "seed", *attacks, "training, s", "state")
@@ -123,7 +125,7 @@ def _table(cells: Sequence[Cell]) -> Table:
     return table(*columns, rows=rows, numbers=("seed", *attacks, "training, s"))
 
 
-def _ending(cells: Sequence[Cell], record: Path, out: Console) -> int:
+def _ending(cells: Sequence[GridRun], record: Path, out: Console) -> int:
     if not out.is_terminal:
         out.print()
         out.print(_table(cells))
@@ -142,8 +144,8 @@ def _ending(cells: Sequence[Cell], record: Path, out: Console) -> int:
     return FAULT if failed else 0
 
 
-def _means(cells: Sequence[Cell]) -> Table:
-    found = grid.over_seeds(cells)
+def _means(cells: Sequence[GridRun]) -> Table:
+    found = grid.mean_over_seeds(cells)
     paths = _varied(cells)
     attacks = list(dict.fromkeys(name for _, _, values in found for name in values))
     rows = [

@@ -36,11 +36,11 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-def show(found: Mapping[str, Any], out: Console) -> None:
+def show_extras(found: Mapping[str, Any], out: Console) -> None:
     """A table of each.
 
     Example:
-        >>> show({}, Console())
+        >>> show_extras({}, Console())
     """
     for name in found.get("not_measured", ()):
         out.print(f"warning: {name}: not measured, its attack needs a gradient, and the model has none", soft_wrap=True)

@@ -12,12 +12,12 @@ from uiat.cli.options import split_words
 from uiat.cli.output import command, console, fields, table
 from uiat.cli.training_progress import training_progress
 from uiat.config import yaml_io
-from uiat.config.schema import Run, is_code
+from uiat.config.schema import Run, is_own_code
 from uiat.errors import Stopped, UserError
 from uiat.formatting import percent
 from uiat.runs.settings import read_config
-from uiat.system.distributed import processes, share
-from uiat.training.api import prepared, reopened
+from uiat.system.distributed import current_rank, process_group
+from uiat.training.api import reopen_run, start_run
 from uiat.training.loop import Interrupted, Training
 from uiat.training.trackers import Several, TensorBoard
 
@@ -62,7 +62,7 @@ def train(
     Under `torchrun --nproc-per-node N -m uiat train ...` the processes share each batch.
     """
     names, assignments = split_words(context.args)
-    with processes() as part:
+    with process_group() as part:
         out = console(quiet=not part.first)
         if help:
             _help(context, out, names, assignments)
@@ -98,7 +98,7 @@ def _chosen(names: list[str], config: Path | None, assignments: list[tuple[str, 
     if config is None:
         return yaml_io.override(recipes.get(names[0]), assignments)
     run = yaml_io.override(read_config(config), assignments)
-    if is_code(run) and not own_code and "model.name" not in dict(assignments):
+    if is_own_code(run) and not own_code and "model.name" not in dict(assignments):
         raise UserError(f"{config} names code to build the model with, {run.model.name!r}: allow it with --own-code")
     return run
 
@@ -108,17 +108,17 @@ def _help(context: typer.Context, out: Console, names: list[str], assignments: l
     if names:
         run = yaml_io.override(recipes.get(names[0]), assignments)
         out.print(f"\nFields of {names[0]}, each with its default:\n{recipes.describe(names[0])}\n", soft_wrap=True)
-        out.print(fields(yaml_io.describe(run)))
+        out.print(fields(yaml_io.describe_fields(run)))
 
 
 def _train(run: Run, run_dir: Path | None, out: Console, *, tensorboard: bool) -> None:
-    with prepared(run, run_dir=run_dir) as training:
+    with start_run(run, run_dir=run_dir) as training:
         out.print(f"run folder: {_folder(training)}", soft_wrap=True)
         _fit(training, out, tensorboard=tensorboard)
 
 
 def _resume(folder: Path, out: Console, *, own_code: bool, tensorboard: bool) -> None:
-    with reopened(folder, own_code=own_code) as training:
+    with reopen_run(folder, own_code=own_code) as training:
         epochs, at = training.run.optimisation.epochs, training.epoch
         if at >= epochs or training.stopped:
             out.print(f"{folder} has ended: nothing is left to train", soft_wrap=True)
@@ -135,7 +135,7 @@ def _folder(training: Training) -> Path:
 
 def _fit(training: Training, out: Console, *, tensorboard: bool) -> None:
     run, folder = training.run, _folder(training)
-    trackers = [TensorBoard(folder / "tensorboard")] if tensorboard and share().first else []
+    trackers = [TensorBoard(folder / "tensorboard")] if tensorboard and current_rank().first else []
     try:
         with training_progress(run, out, best=training.best) as listener:
             training.listener = Several(listener, *trackers)
@@ -143,7 +143,7 @@ def _fit(training: Training, out: Console, *, tensorboard: bool) -> None:
     except KeyboardInterrupt as stop:
         where = f"epoch {training.epoch + 1}, after step {training.position} of {len(training.loader)}"
         saved = "saved" if isinstance(stop, Interrupted) else "at once; what came after the last checkpoint is lost"
-        resume = command("train", "--resume", folder, own_code=is_code(run))
+        resume = command("train", "--resume", folder, own_code=is_own_code(run))
         raise Stopped(f"stopped in {where}, {saved}; go on with: {resume}") from None
     _summary(training, folder, out)
 
@@ -159,7 +159,7 @@ def _summary(training: Training, folder: Path, out: Console) -> None:
     robust = f"robust (PGD-{run.validation.steps})"
     out.print(f"\nvalidation accuracy on held-out training images; best by {run.validation.metric}", soft_wrap=True)
     out.print(table("weights", "epoch", "clean", robust, rows=rows, numbers=("epoch", "clean", robust)))
-    own = is_code(run)
+    own = is_own_code(run)
     out.print(f"\neverything lies in {folder}", soft_wrap=True)
     out.print(f"judge it on test images:  {command('evaluate', folder, own_code=own)}", soft_wrap=True)
     out.print(f"look at it again:         {command('show', folder)}", soft_wrap=True)

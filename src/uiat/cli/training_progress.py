@@ -17,7 +17,7 @@ from torch import Tensor
 from uiat.config.schema import Run
 from uiat.formatting import percent
 from uiat.training.loop import Listener
-from uiat.training.validation import metric
+from uiat.training.validation import selection_metric
 
 # Reading a loss term waits for the device, so it is not done at every step.
 SECONDS_BETWEEN_LOOKS = 0.25
@@ -62,7 +62,7 @@ def epoch_line(row: Mapping[str, Any], *, epochs: int, best: bool = False) -> st
     return f"{line}; best so far" if best else line
 
 
-class Lines:
+class TrainingLines:
     """Prints a line an epoch.
 
     Args:
@@ -72,7 +72,7 @@ class Lines:
 
     Example:
         >>> row = {"epoch": 0, "train_ce": 1.5, "clean": 0.9, "seconds": 2.0, "images_per_second": 1000.0}
-        >>> Lines(Run(), Console(width=200)).epoch(row)
+        >>> TrainingLines(Run(), Console(width=200)).epoch(row)
         epoch  1/30: ce 1.5000; validation clean 90.00 %; 1,000 images/s, 2.0 s; best so far
     """
 
@@ -84,14 +84,14 @@ class Lines:
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Print the epoch."""
-        value = metric(row, self.run.validation.metric)
+        value = selection_metric(row, self.run.validation.metric)
         better = value is not None and (self.best is None or value > self.best)
         self.best = value if better else self.best
         line = epoch_line(row, epochs=self.run.optimisation.epochs, best=better)
         self.console.print(line, soft_wrap=True)
 
 
-class Bars:
+class TrainingBars:
     """The state of training as something to draw: epoch, step, rate, time left, loss terms, validation.
 
     Args:
@@ -101,13 +101,13 @@ class Bars:
 
     Example:
         >>> import torch
-        >>> bars = Bars(Run(), Lines(Run(), Console()))
+        >>> bars = TrainingBars(Run(), TrainingLines(Run(), Console()))
         >>> bars.step(0, 1, 9, {"ce": torch.tensor(1.5)}, 64)
         >>> bars.terms
         {'ce': 1.5}
     """
 
-    def __init__(self, run: Run, lines: Lines, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, run: Run, lines: TrainingLines, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self.epochs, self.lines, self.clock = run.optimisation.epochs, lines, clock
         self.started, self.looked = clock(), float("-inf")
         self.at, self.steps, self.position, self.done, self.images = 0, 0, 0, 0, 0
@@ -173,11 +173,11 @@ def training_progress(run: Run, console: Console, *, best: Mapping[str, Any] | N
         ...     type(listener).__name__
         'Lines'
     """
-    lines = Lines(run, console, best=None if best is None else best["value"])
+    lines = TrainingLines(run, console, best=None if best is None else best["value"])
     if not console.is_terminal:
         yield lines
         return
-    bars = Bars(run, lines)
+    bars = TrainingBars(run, lines)
     # Warnings go above the bars, unless standard error was sent elsewhere.
     with Live(bars, console=console, transient=True, redirect_stderr=sys.stderr.isatty()):
         yield bars

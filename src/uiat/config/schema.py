@@ -196,7 +196,7 @@ class Guards:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Levers:
+class ResolvedCompute:
     """Levers of speed as a step is made with them; see `Compute`.
 
     Args:
@@ -254,7 +254,7 @@ class Compute:
             raise UserError("compile and recompute do not go together: set one of them to false")
 
     @property
-    def levers(self) -> Levers:
+    def levers(self) -> ResolvedCompute:
         """What is computed with: `plain` has the last word, and "auto" that nothing has settled is off.
 
         Example:
@@ -262,10 +262,10 @@ class Compute:
             'fp32'
         """
         if self.plain:
-            return Levers(precision="fp32", channels_last=False, compile=False, cuda_graphs=False)
+            return ResolvedCompute(precision="fp32", channels_last=False, compile=False, cuda_graphs=False)
         precision: Literal["fp32", "bf16"] = "fp32" if self.precision == "auto" else self.precision
         more = {"channels_last": self.channels_last, "compile": self.compile is True, "cuda_graphs": self.cuda_graphs}
-        return Levers(precision=precision, **more)
+        return ResolvedCompute(precision=precision, **more)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,11 +330,11 @@ class Run:
         return self.evaluation.threat or self.objective.threat
 
 
-def is_code(run: Run) -> bool:
+def is_own_code(run: Run) -> bool:
     """Whether the run's model is built by the user's own Python code.
 
     Example:
-        >>> is_code(Run())
+        >>> is_own_code(Run())
         False
     """
     return ":" in run.model.name and not run.model.name.startswith("timm:")

@@ -217,18 +217,18 @@ def _switched(old: dict[str, Any], new: type) -> dict[str, Any]:
     return tree
 
 
-def describe(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+def describe_fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
     """Every field of a run as (dotted path, value, what it is), read from the classes' own docstrings.
 
     Example:
-        >>> [row[0] for row in describe(Run())][:3]
+        >>> [row[0] for row in describe_fields(Run())][:3]
         ['name', 'seed', 'data.name']
     """
     documented = _arguments(type(config).__doc__ or "")
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
-            yield from describe(value, f"{prefix}{f.name}.")
+            yield from describe_fields(value, f"{prefix}{f.name}.")
         else:
             shown = _fraction(value) if f.name in _FRACTIONS else to_dict(value)
             yield f"{prefix}{f.name}", shown, documented.get(f.name, "which class the fields are of")
@@ -253,12 +253,12 @@ def _arguments(doc: str) -> dict[str, str]:
     return result
 
 
-def difference(run: Run, base: Run) -> str:
+def find_differences(run: Run, base: Run) -> str:
     """What a run has that the base has not, in what decides its weights; "" for a run that differs in its seed alone.
 
     Example:
         >>> from uiat import override
-        >>> difference(override(Run(), [("objective.weight", "1"), ("seed", "3")]), Run())
+        >>> find_differences(override(Run(), [("objective.weight", "1"), ("seed", "3")]), Run())
         'objective.weight=1.0'
     """
     if run.objective.name != base.objective.name:
@@ -271,4 +271,4 @@ def difference(run: Run, base: Run) -> str:
 
 def _described(run: Run) -> list[tuple[str, object]]:
     free = ("name", "seed", "data.root", "data.workers", "compute.", "guards.", "evaluation.")
-    return [(path, value) for path, value, _ in yaml_io.describe(run) if not path.startswith(free)]
+    return [(path, value) for path, value, _ in yaml_io.describe_fields(run) if not path.startswith(free)]

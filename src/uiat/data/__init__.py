@@ -5,7 +5,7 @@ Images are in [0, 1] everywhere; normalisation is the model's first layer, never
 
 from uiat.data.catalog import NAMES, STATS, default_root, load, open_data, statistics, tensors
 from uiat.data.image_folder import Folder, open_folder
-from uiat.data.image_set import Batch, ImageSet, as_float, check, from_dataset, from_tensors
+from uiat.data.image_set import Batch, ImageSet, as_float, check_images, from_dataset, from_tensors
 from uiat.data.loader import Loader
 from uiat.data.sampling import AUGMENTATIONS
 from uiat.data.split import split_validation, stratified_subset
@@ -21,7 +21,7 @@ __all__ = [
     "Loader",
     "StreamingLoader",
     "as_float",
-    "check",
+    "check_images",
     "default_root",
     "from_dataset",
     "from_tensors",

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uiat.data.image_folder import Folder, open_folder, torchvision_or_error
+from uiat.data.image_folder import Folder, import_torchvision, open_folder
 from uiat.data.image_set import ImageSet, as_float
 from uiat.data.sampling import generator
 from uiat.data.split import stratified_index
@@ -190,7 +190,7 @@ def _digits(split: str) -> ImageSet:
 
 def _from_torchvision(name: str, split: str, *, root: Path, download: bool) -> ImageSet:
     source = _SOURCES[name]
-    reader = getattr(torchvision_or_error(name).datasets, source.reader)
+    reader = getattr(import_torchvision(name).datasets, source.reader)
     dataset = _present_or_downloaded(
         lambda fetch: reader(str(root), download=fetch, **source.arguments(split)),
         f"{name} is missing or damaged under {root}; put {source.files} there",

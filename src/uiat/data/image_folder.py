@@ -15,14 +15,14 @@ from uiat.data.image_set import ImageSet
 from uiat.errors import UserError
 
 
-def torchvision_or_error(wanted_for: str) -> Any:
+def import_torchvision(wanted_for: str) -> Any:
     """The torchvision package, imported only now: the rest of the package works without it.
 
     Raises:
         UserError: torchvision is missing or does not fit the installed torch.
 
     Example:
-        >>> torchvision_or_error("cifar10").__name__  # doctest: +SKIP
+        >>> import_torchvision("cifar10").__name__  # doctest: +SKIP
         'torchvision'
     """
     try:
@@ -119,7 +119,7 @@ def read_image(path: str, *, image_size: int | None = None) -> UInt8[Tensor, "3 
         Traceback (most recent call last):
         uiat.errors.UserError: cannot read the image missing.png (FileNotFoundError); repair or remove the file
     """
-    torchvision = torchvision_or_error("an image folder")
+    torchvision = import_torchvision("an image folder")
     ops: Any = torchvision.transforms.functional
     try:
         image = torchvision.datasets.folder.default_loader(path)
@@ -154,7 +154,7 @@ def open_folder(path: str | os.PathLike[str], split: str, *, image_size: int | N
         raise UserError(f"{name}: image size must be at least 1 pixel, not {image_size}")
     where = _split_folder(base, split, name)
     try:
-        found = torchvision_or_error(name).datasets.ImageFolder(str(where))
+        found = import_torchvision(name).datasets.ImageFolder(str(where))
     except FileNotFoundError as fault:
         raise UserError(f"{name}: {where} must hold one folder of images a class ({fault})") from fault
     _same_classes(found.classes, base / "train", name)

@@ -40,7 +40,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images in one tensor; made only when the set passes `check`.
+    """Labelled images in one tensor; made only when the set passes `check_images`.
 
     Args:
         images: (n, c, h, w), uint8 or float32 in [0, 1].
@@ -50,7 +50,7 @@ class ImageSet:
         partial: whether this is a part of a larger set, in which a class may be absent.
 
     Raises:
-        UserError: see `check`.
+        UserError: see `check_images`.
 
     Example:
         >>> data = ImageSet(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), ("zero", "one"), "example")
@@ -65,7 +65,7 @@ class ImageSet:
     partial: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        check(self)
+        check_images(self)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -91,7 +91,7 @@ class ImageSet:
         return self
 
 
-def check(data: ImageSet) -> None:
+def check_images(data: ImageSet) -> None:
     """Refuse a set that would train badly or crash late, saying what is wrong with it and what to do.
 
     Raises:
@@ -99,7 +99,7 @@ def check(data: ImageSet) -> None:
             range; a class has no image (except in a part of a set).
 
     Example:
-        >>> check(ImageSet(torch.ones(1, 1, 8, 8), torch.tensor([0]), ("one",), "example"))
+        >>> check_images(ImageSet(torch.ones(1, 1, 8, 8), torch.tensor([0]), ("one",), "example"))
     """
     _check_images(data.images, data.name)
     _check_labels(data.labels, len(data.images), len(data.classes), data.name)
@@ -171,7 +171,7 @@ def from_tensors(
         name: what the set is called in reports.
 
     Raises:
-        UserError: see `check`.
+        UserError: see `check_images`.
 
     Example:
         >>> data = from_tensors(torch.rand(4, 3, 8, 8), [0, 1, 0, 1])
@@ -208,7 +208,8 @@ def from_dataset(dataset: Any, *, name: str = "custom", num_classes: int | None 
         num_classes: number of classes; taken from `dataset.classes` or the largest label when left out.
 
     Raises:
-        UserError: the dataset has no length, an item is not (image, label), images differ in shape; see also `check`.
+        UserError: the dataset has no length, an item is not (image, label), images differ in shape; see
+            also `check_images`.
 
     Example:
         >>> pairs = torch.utils.data.TensorDataset(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1]))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from uiat.data.image_set import Batch, ImageSet, as_float
 from uiat.data.sampling import batch_count, check_sampling, check_shared, check_start, crop_flip, draw, permutation
-from uiat.system.distributed import Share, share
+from uiat.system.distributed import Rank, current_rank
 
 
 class Loader:
@@ -52,9 +52,9 @@ class Loader:
         drop_last: bool = True,
         padding: int = 4,
         channels_last: bool = False,
-        part: Share | None = None,
+        part: Rank | None = None,
     ) -> None:
-        self.part = part or share()
+        self.part = part or current_rank()
         check_shared(batch_size, self.part)
         check_sampling(len(data), batch_size=batch_size, augment=augment, seed=seed, padding=padding)
         self.device = torch.device(device)

@@ -7,7 +7,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from uiat.errors import UserError, nearest
-from uiat.system.distributed import Share
+from uiat.system.distributed import Rank
 
 AUGMENTATIONS = ("none", "crop", "crop-flip")
 
@@ -58,14 +58,14 @@ def check_sampling(n: int, *, batch_size: int, augment: str, seed: int, padding:
         raise UserError(f"seed and padding must not be negative (seed {seed}, padding {padding})")
 
 
-def check_shared(batch_size: int, part: Share) -> None:
+def check_shared(batch_size: int, part: Rank) -> None:
     """Refuse a batch that the processes cannot share evenly.
 
     Raises:
         UserError: it is not a multiple of their number, so that some would hold more than others.
 
     Example:
-        >>> check_shared(128, Share(rank=0, size=3))
+        >>> check_shared(128, Rank(rank=0, size=3))
         Traceback (most recent call last):
         uiat.errors.UserError: 3 processes cannot share a batch of 128 images evenly: take a multiple of 3
     """

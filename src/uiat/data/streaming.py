@@ -14,7 +14,7 @@ from uiat.data.image_set import Batch, ImageSet
 from uiat.data.loader import Loader, prepare
 from uiat.data.sampling import batch_count, check_sampling, check_shared, check_start, permutation
 from uiat.errors import UserError
-from uiat.system.distributed import Share, share
+from uiat.system.distributed import Rank, current_rank
 
 GIBIBYTE = 1 << 30
 
@@ -49,9 +49,9 @@ class StreamingLoader:
         drop_last: bool = True,
         padding: int = 4,
         channels_last: bool = False,
-        part: Share | None = None,
+        part: Rank | None = None,
     ) -> None:
-        self.part = part or share()
+        self.part = part or current_rank()
         check_shared(batch_size, self.part)
         check_sampling(len(data), batch_size=batch_size, augment=augment, seed=seed, padding=padding)
         if num_workers is not None and num_workers < 0:

@@ -10,17 +10,25 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.attacks import PGD, Search
-from uiat.evaluation.engine.aggregate import collected
-from uiat.evaluation.engine.outcomes import Tally
-from uiat.evaluation.engine.plan import Plan, Stage, budgets, checked, feasible, planned, work
-from uiat.evaluation.engine.search_runner import Room, State
-from uiat.evaluation.engine.stage import Subject, Told, attacked, judging, natural
-from uiat.evaluation.engine.state_file import Keeper, fingerprint
+from uiat.evaluation.engine.aggregate import aggregate
+from uiat.evaluation.engine.outcomes import Outcomes
+from uiat.evaluation.engine.plan import (
+    Plan,
+    Stage,
+    budgets,
+    check_inputs,
+    count_steps,
+    drop_gradient_attacks,
+    make_plan,
+)
+from uiat.evaluation.engine.search_runner import AdaptiveBatchSize, State
+from uiat.evaluation.engine.stage import AttackTarget, OnProgress, attack_images, evaluate_clean, exact_inference
+from uiat.evaluation.engine.state_file import StateFile, fingerprint
 from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import examine, verdict
 from uiat.models.inspect import device_of
-from uiat.speed.fast_copy import batch_for, prepare
-from uiat.system.distributed import Share, share
+from uiat.speed.fast_copy import fastest_batch, make_fast_copy
+from uiat.system.distributed import Rank, current_rank
 from uiat.threat import Threat
 
 logger = logging.getLogger("uiat")
@@ -88,10 +96,10 @@ def run_attacks(
         >>> result.accuracy["worst"] == result.accuracy["fgsm"]
         True
     """
-    plan = planned(attacks, threat, transfer)
-    classes = checked(model, x, y, batch_size=batch_size, transfer=transfer)
-    plan, unable = feasible(plan, model, x)
-    part = share()
+    plan = make_plan(attacks, threat, transfer)
+    classes = check_inputs(model, x, y, batch_size=batch_size, transfer=transfer)
+    plan, unable = drop_gradient_attacks(plan, model, x)
+    part = current_rank()
     facts = {
         "threat": f"{threat.norm}:{float(threat.epsilon)!r}",
         "attacks": budgets(plan),
@@ -99,31 +107,31 @@ def run_attacks(
         "seed": seed,
     }
     belongs = fingerprint(model, x, y, transfer=transfer, examples=keep_examples, **facts)
-    keeper = Keeper(state, belongs, save_minutes, share=part)
+    keeper = StateFile(state, belongs, save_minutes, share=part)
     index = part.index(len(x))
-    with judging(model):
+    with exact_inference(model):
         example = x[:4].to(device_of(model))
-        room = Room(batch_for(model, example, at_most=batch_size))
-        subject = Subject(model, x[index], y[index], index, classes, room, seed, prepare(model, example))
-        judge = _Judge(subject, part, keeper, len(x), progress, bound)
+        room = AdaptiveBatchSize(fastest_batch(model, example, at_most=batch_size))
+        subject = AttackTarget(model, x[index], y[index], index, classes, room, seed, make_fast_copy(model, example))
+        judge = _Evaluation(subject, part, keeper, len(x), progress, bound)
         judge.run(plan, resume=resume, keep_examples=keep_examples)
-    found = collected(judge.tally, part, y, threat=threat, seed=seed, plan=plan, classes=classes, unable=unable)
+    found = aggregate(judge.tally, part, y, threat=threat, seed=seed, plan=plan, classes=classes, unable=unable)
     if part.first and len(found.accuracy) > 2:  # in the words of the reference, as after each stage
         logger.info("robust accuracy: %.2f%%", 100 * found.accuracy["worst"])
     return replace(found, batch_size=min(part.gather(room.size)), processes=part.size)
 
 
 @dataclass
-class _Judge:
+class _Evaluation:
     """An evaluation under way in this process."""
 
-    subject: Subject
-    share: Share
-    keeper: Keeper
+    subject: AttackTarget
+    share: Rank
+    keeper: StateFile
     n: int
     progress: Progress | None
     bound: Bound | None
-    tally: Tally = field(init=False)
+    tally: Outcomes = field(init=False)
     inside: State | None = field(default=None, init=False)
 
     def run(self, plan: Plan, *, resume: bool, keep_examples: bool) -> None:
@@ -134,13 +142,13 @@ class _Judge:
         for name, parts in plan.items():
             self.measure(name, parts)
 
-    def begin(self, held: tuple[Tally, State | None] | None, *, keep_examples: bool) -> None:
+    def begin(self, held: tuple[Outcomes, State | None] | None, *, keep_examples: bool) -> None:
         """From a state, or from the start; a file that cannot be written is refused before the work."""
         if held is not None:
             self.tally, self.inside = held
         else:
             examples = self.subject.x.detach().to("cpu", copy=True) if keep_examples else None
-            self.tally = Tally(self.subject.index, examples=examples)
+            self.tally = Outcomes(self.subject.index, examples=examples)
         self.keeper.save(self.tally, self.inside)
         if (limit := self.tally.limit) is not None:
             self.subject.room.size = min(self.subject.room.size, limit)
@@ -156,16 +164,16 @@ class _Judge:
                 self.keeper.save(self.tally)
             self._announce(name, stage)
 
-    def _run(self, name: str, stage: str, settings: PGD | Search | None, *, told: Told) -> None:
+    def _run(self, name: str, stage: str, settings: PGD | Search | None, *, told: OnProgress) -> None:
         subject, tally = self.subject, self.tally
         subject.lap()
         if settings is None:
             found = subject.x
-            right, tally.confidence = natural(subject, told=told)
+            right, tally.confidence = evaluate_clean(subject, told=told)
         else:
             among, (saved, self.inside) = tally.right.get(name, tally.right["clean"]), (self.inside, None)
             fresh, held = among & (tally.verdicts(stage) < 0), among & (tally.verdicts(stage) > 0)
-            right, found = attacked(
+            right, found = attack_images(
                 subject,
                 stage,
                 settings,
@@ -189,9 +197,9 @@ class _Judge:
         if self.subject.room.halved:
             self.tally.limit = self.subject.room.size
 
-    def _told(self, name: str, parts: Sequence[Stage], at: int) -> Told:
+    def _told(self, name: str, parts: Sequence[Stage], at: int) -> OnProgress:
         """Progress of a stage as progress of the named attack that it belongs to, and the bound."""
-        sizes = [work(settings, self.subject.classes) for _, settings in parts]
+        sizes = [count_steps(settings, self.subject.classes) for _, settings in parts]
         images, standing = max(len(self.subject.x), 1), int(self.tally.standing.sum())
 
         def told(done: int, total: int, right: int) -> None:
@@ -313,7 +321,7 @@ def _verdict(
     progress: Callable[[str, int, int], None] | None,
 ) -> str:
     """Of the self-checks; the first of several processes makes them for all."""
-    part, said = share(), ""
+    part, said = current_rank(), ""
     if part.rank == 0:
         told = progress or (lambda name, done, total: None)
         told(CHECKS, 0, 1)

@@ -84,7 +84,7 @@ def attack(name: str, *, threat: Threat, source: nn.Module | None = None) -> PGD
             raise UserError('the attack "transfer" needs a second model to make its examples on')
         return Transfer(source=source, threat=threat)
     if match := re.fullmatch(r"(apgd-ce|apgd-dlr)-eot-([1-9]\d*)", name):
-        return _but(_SEARCHES[match[1]](threat), restarts=1, draws=int(match[2]))
+        return _with_settings(_SEARCHES[match[1]](threat), restarts=1, draws=int(match[2]))
     if match := re.fullmatch(r"(noise|fmn)-([1-9]\d*)", name):
         kind: type[Noise] | type[FMN] = Noise if match[1] == "noise" else FMN
         return kind(threat=threat, iterations=int(match[2]))
@@ -99,7 +99,7 @@ def _pgd(kind: str, threat: Threat, *, steps: int, restarts: int) -> PGD:
     return PGD(threat=threat, step_size=size, steps=steps, restarts=restarts, loss=loss)  # type: ignore[arg-type]
 
 
-def _but(search: Search, **changes: int) -> Search:
+def _with_settings(search: Search, **changes: int) -> Search:
     """The same search with other settings."""
     as_dataclass: Any = search
     found: Search = replace(as_dataclass, **changes)
@@ -121,4 +121,4 @@ def stages(name: str, *, threat: Threat, source: nn.Module | None = None) -> lis
     if name not in ENSEMBLES:
         return [(name, attack(name, threat=threat, source=source))]
     found: dict[str, Search] = {stage: _SEARCHES[stage](threat) for stage in ENSEMBLES[name]}
-    return [(stage, _but(search, **_OTHERWISE.get((name, stage), {}))) for stage, search in found.items()]
+    return [(stage, _with_settings(search, **_OTHERWISE.get((name, stage), {}))) for stage, search in found.items()]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from uiat.system.environment import environment
+from uiat.system.environment import describe_environment
 
 BINS = 15  # of the expected calibration error, as in Guo et al. (2017)
 
@@ -52,7 +52,7 @@ class EvaluationResult:
     seconds: dict[str, float]
     broken_by: list[str]
     seed: int
-    environment: dict[str, Any] = field(default_factory=environment)
+    environment: dict[str, Any] = field(default_factory=describe_environment)
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
     passes: dict[str, dict[str, int]] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
@@ -88,11 +88,11 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> list[float]:
     return [0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half]
 
 
-def by_class(right: Bool[Tensor, "n"], y: Int[Tensor, "n"], *, classes: int) -> list[float | None]:
+def accuracy_by_class(right: Bool[Tensor, "n"], y: Int[Tensor, "n"], *, classes: int) -> list[float | None]:
     """Accuracy of each class; None where there is no image of it.
 
     Example:
-        >>> by_class(torch.tensor([True, False, True]), torch.tensor([0, 0, 2]), classes=3)
+        >>> accuracy_by_class(torch.tensor([True, False, True]), torch.tensor([0, 0, 2]), classes=3)
         [0.5, None, 1.0]
     """
     total = torch.bincount(y, minlength=classes).tolist()
@@ -120,11 +120,11 @@ def calibration_error(confidence: Float[Tensor, "n"], right: Bool[Tensor, "n"], 
     return (gaps.abs().sum() / len(confidence)).item()
 
 
-def added(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def add_by_name(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Sums by name.
 
     Example:
-        >>> added([{"forward": 2}, {"forward": 3, "backward": 1}])
+        >>> add_by_name([{"forward": 2}, {"forward": 3, "backward": 1}])
         {'forward': 5, 'backward': 1}
     """
     total: dict[str, float] = {}

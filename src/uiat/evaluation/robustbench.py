@@ -111,7 +111,7 @@ def zoo_model(
     """
     if name not in models:
         raise nearest("model", name, map(str, models))
-    made = _made(models[name], name, num_classes=num_classes, image_shape=image_shape)
+    made = _build(models[name], name, num_classes=num_classes, image_shape=image_shape)
     if isinstance(weights, str | Path):
         load_weights(made, weights)
     elif weights is not None:
@@ -123,7 +123,7 @@ def zoo_model(
     return made.eval()
 
 
-def _made(about: Mapping[str, Any], name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+def _build(about: Mapping[str, Any], name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
     if not isinstance(about, Mapping) or "model" not in about:
         raise UserError(f'{name}: the entry must be a dictionary with a "model"')
     source: nn.Module | str | Callable[[], Any] = about["model"]

@@ -68,14 +68,14 @@ class UnseenResult:
         }
 
 
-def usual(data: str) -> tuple[str, ...]:
+def usual_threats(data: str) -> tuple[str, ...]:
     """The threats that models for a data set are usually evaluated under, one for each norm.
 
     Raises:
         UserError: a data set for which there are no usual radii.
 
     Example:
-        >>> usual("cifar10")
+        >>> usual_threats("cifar10")
         ('Linf:8/255', 'L2:0.5', 'L1:12')
     """
     if data not in USUAL:
@@ -150,7 +150,7 @@ def _threats(trained: Threat | None, data: str | None, threats: Sequence[str] | 
         raise UserError(f"threats must be a list, such as {threats.split(',')}, not the text {threats!r}")
     if trained is not None:
         require(trained)
-    asked = {text: parse(text) for text in (usual(data) if data is not None else threats or ())}
+    asked = {text: parse(text) for text in (usual_threats(data) if data is not None else threats or ())}
     named: dict[str, Threat] = {}
     if trained is not None:
         # In the words of the list where it is in it: "Linf:8/255" reads better than a decimal fraction.

@@ -16,9 +16,9 @@ from uiat.evaluation import EvaluationResult, evaluator
 from uiat.evaluation.listener import EvaluationListener, Silent
 from uiat.evaluation.robustbench import entry
 from uiat.experiments import extras
-from uiat.experiments.target import Asked, Subject
+from uiat.experiments.target import EvaluateOptions, EvaluationTarget
 from uiat.system.atomic_files import write_bytes, write_json, write_tensors
-from uiat.system.distributed import Share
+from uiat.system.distributed import Rank
 
 FILE, STATE = "evaluation.json", "evaluation-state.safetensors"
 
@@ -31,16 +31,16 @@ class Measured:
     extras: Mapping[str, Any]
 
 
-def run(asked: Asked, what: Subject) -> EvaluationResult:
+def run(asked: EvaluateOptions, what: EvaluationTarget) -> EvaluationResult:
     """Evaluate in this process alone and write the files, without a word; for runs of a grid."""
-    measured = measure(asked, what, Share(), Silent())
+    measured = measure(asked, what, Rank(), Silent())
     for _ in write(asked, what, measured):
         pass
-    remove_state(what.folder, Share())
+    remove_state(what.folder, Rank())
     return measured.result
 
 
-def measure(asked: Asked, what: Subject, rank: Share, listener: EvaluationListener) -> Measured:
+def measure(asked: EvaluateOptions, what: EvaluationTarget, rank: Rank, listener: EvaluationListener) -> Measured:
     """Run the attacks and the extra measurements that are asked for; nothing is written but the state file.
 
     Raises:
@@ -51,7 +51,7 @@ def measure(asked: Asked, what: Subject, rank: Share, listener: EvaluationListen
     images = as_float(what.images.images)
     result = _attack(asked, what, images, state, listener)
     listener.close()
-    more = extras.measured(
+    more = extras.run_extras(
         what.further,
         what.model,
         images,
@@ -73,7 +73,7 @@ def _make_folder(folder: Path) -> Path:
 
 
 def _attack(
-    asked: Asked, what: Subject, images: Tensor, state: Path | None, listener: EvaluationListener
+    asked: EvaluateOptions, what: EvaluationTarget, images: Tensor, state: Path | None, listener: EvaluationListener
 ) -> EvaluationResult:
     try:
         return evaluator.evaluate(
@@ -92,12 +92,12 @@ def _attack(
             transfer=what.transfer,
         )
     except KeyboardInterrupt:
-        if state is None or not Share.paths(state):
+        if state is None or not Rank.paths(state):
             raise
         raise Stopped(f"stopped; the same command with --resume goes on from {state}") from None
 
 
-def write(asked: Asked, what: Subject, measured: Measured) -> Iterator[str]:
+def write(asked: EvaluateOptions, what: EvaluationTarget, measured: Measured) -> Iterator[str]:
     """Write each of the files, also where another one of them cannot be written; yields a line for each.
 
     Raises:
@@ -130,7 +130,7 @@ def write(asked: Asked, what: Subject, measured: Measured) -> Iterator[str]:
         raise failures[0]
 
 
-def remove_state(folder: Path | None, rank: Share) -> None:
+def remove_state(folder: Path | None, rank: Rank) -> None:
     """Delete this process's state file, once all processes are here: not before the result is kept."""
     rank.gather(None)
     if folder is not None and (mine := rank.path(folder / STATE)) is not None:
@@ -148,7 +148,7 @@ def _keep(path: Path) -> Path | None:
     return kept
 
 
-def _entry(what: Subject, result: EvaluationResult) -> dict[str, Any]:
+def _entry(what: EvaluationTarget, result: EvaluationResult) -> dict[str, Any]:
     facts = what.record
     footnote = f"On the first {result.n:,} test images."
     return entry(
@@ -156,7 +156,7 @@ def _entry(what: Subject, result: EvaluationResult) -> dict[str, Any]:
     )
 
 
-def _write_examples(path: Path, what: Subject, result: EvaluationResult) -> None:
+def _write_examples(path: Path, what: EvaluationTarget, result: EvaluationResult) -> None:
     """The adversarial example that broke each image, or the image itself, with labels and what broke it."""
     assert result.examples is not None  # they were asked for
     broken = torch.tensor([bool(stage) for stage in result.broken_by])

@@ -9,14 +9,14 @@ from uiat.evaluation.corruptions import KINDS, corruption_accuracy
 from uiat.evaluation.corruptions.kinds import check_kinds
 from uiat.evaluation.radius_sweep import sweep, sweep_plan
 from uiat.evaluation.registry import ENSEMBLES, GRADIENT_FREE, stages
-from uiat.evaluation.unseen import unseen, usual
+from uiat.evaluation.unseen import unseen, usual_threats
 from uiat.models.inspect import differentiable
 from uiat.threat import Threat, parse
 
 USUAL, ALL = "usual", "all"
 
 
-def wanted(
+def plan_extras(
     *,
     ball: Threat,
     data: str,
@@ -41,7 +41,9 @@ def wanted(
         UserError: what `sweep`, `unseen` and `corruption_accuracy` refuse.
 
     Example:
-        >>> wanted(ball=parse("Linf:8/255"), data="cifar10", norms="L2:0.5", corruptions="fog, snow")["corruptions"]
+        >>> plan_extras(ball=parse("Linf:8/255"), data="cifar10", norms="L2:0.5", corruptions="fog, snow")[
+        ...     "corruptions"
+        ... ]
         {'kinds': ['fog', 'snow']}
     """
     found: dict[str, dict[str, Any]] = {}
@@ -49,7 +51,7 @@ def wanted(
         strengths = list(sweep_plan(epsilons, attack=sweep_attack, threat=ball))
         found["sweep"] = {"threat": ball, "epsilons": strengths, "attack": sweep_attack}
     if norms is not None:
-        threats = list(usual(data)) if norms == USUAL else _words(norms)
+        threats = list(usual_threats(data)) if norms == USUAL else _words(norms)
         for threat in threats:
             stages(norms_attack, threat=parse(threat))
         which = {"data": data} if norms == USUAL else {"threats": threats}
@@ -65,7 +67,7 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
-def measured(
+def run_extras(
     asked: Mapping[str, dict[str, Any]],
     model: nn.Module,
     x: Tensor,
@@ -76,10 +78,10 @@ def measured(
     progress: Callable[[str, int, int], None],
     first: bool = True,
 ) -> dict[str, Any]:
-    """The results of what `wanted` found, as plain values, by the names they have in evaluation.json.
+    """The results of what `plan_extras` found, as plain values, by the names they have in evaluation.json.
 
     Args:
-        asked: from `wanted`.
+        asked: from `plan_extras`.
         model: the model.
         x: images.
         y: labels.
@@ -93,11 +95,11 @@ def measured(
         >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), torch.rand(4, 1, 8, 8)
         >>> asked = {"corruptions": {"kinds": ["fog"]}}
         >>> options = {"batch_size": 4, "seed": 0, "progress": lambda *_: None}
-        >>> list(measured(asked, model, x, torch.tensor([0, 1, 0, 1]), **options)["corruptions"]["by_kind"])
+        >>> list(run_extras(asked, model, x, torch.tensor([0, 1, 0, 1]), **options)["corruptions"]["by_kind"])
         ['fog']
     """
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
-    able = feasible(asked, model, x)
+    able = drop_gradient_extras(asked, model, x)
     found: dict[str, Any] = {"not_measured": unable} if (unable := [name for name in asked if name not in able]) else {}
     asked = able
     if "unseen" in asked:  # splits the images over the processes
@@ -109,13 +111,13 @@ def measured(
     return found
 
 
-def feasible(asked: Mapping[str, dict[str, Any]], model: nn.Module, x: Tensor) -> dict[str, dict[str, Any]]:
+def drop_gradient_extras(asked: Mapping[str, dict[str, Any]], model: nn.Module, x: Tensor) -> dict[str, dict[str, Any]]:
     """What is asked for, without what needs a gradient where the model has none.
 
     Example:
         >>> import torch
         >>> asked = {"sweep": {"attack": "pgd-20"}, "corruptions": {"kinds": ["fog"]}}
-        >>> list(feasible(asked, nn.Flatten(), torch.rand(1, 4)))
+        >>> list(drop_gradient_extras(asked, nn.Flatten(), torch.rand(1, 4)))
         ['sweep', 'corruptions']
     """
     if differentiable(model, x):

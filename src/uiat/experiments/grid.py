@@ -24,7 +24,7 @@ Status = Literal["waiting", "training", "judging", "done", "failed"]
 
 
 @dataclass
-class Cell:
+class GridRun:
     """One run of the grid.
 
     Args:
@@ -37,7 +37,7 @@ class Cell:
         reason: why it failed, in a line.
 
     Example:
-        >>> Cell({"objective.weight": "2"}, Run(), Path("runs/a")).status
+        >>> GridRun({"objective.weight": "2"}, Run(), Path("runs/a")).status
         'waiting'
     """
 
@@ -61,14 +61,14 @@ class Cell:
         return {} if self.result is None else self.result["accuracy"]
 
 
-def seeds(words: str) -> list[int]:
+def parse_seeds(words: str) -> list[int]:
     """Seeds from text such as "0,1,2".
 
     Raises:
         UserError: no whole numbers, or one of them twice.
 
     Example:
-        >>> seeds("0, 1,2")
+        >>> parse_seeds("0, 1,2")
         [0, 1, 2]
     """
     try:
@@ -82,14 +82,14 @@ def seeds(words: str) -> list[int]:
     return found
 
 
-def axis(words: str) -> tuple[str, list[str]]:
+def parse_axis(words: str) -> tuple[str, list[str]]:
     """A field and its values from text such as "objective.gamma=0,.5,.9"; a value in brackets is one value.
 
     Raises:
         UserError: no field, no value, or one of them twice.
 
     Example:
-        >>> axis("objective.gamma=0,.5"), axis("optimisation.milestones=[2,3],[3]")
+        >>> parse_axis("objective.gamma=0,.5"), parse_axis("optimisation.milestones=[2,3],[3]")
         (('objective.gamma', ['0', '.5']), ('optimisation.milestones', ['[2,3]', '[3]']))
     """
     path, equals, values = words.partition("=")
@@ -105,7 +105,7 @@ def axis(words: str) -> tuple[str, list[str]]:
 
 def grid(
     recipe: str, axes: Sequence[tuple[str, Sequence[str]]], which: Sequence[int], out: Path, *, root: str | None = None
-) -> list[Cell]:
+) -> list[GridRun]:
     """Every combination of the values of each field and the seeds, each checked before any of them is run.
 
     Args:
@@ -135,7 +135,7 @@ def grid(
         for seed in which:
             run = yaml_io.override(base, [*fixed, *settings.items(), ("seed", str(seed))])
             told = {path: value for path, value in settings.items() if path not in unsaid}
-            cells.append(Cell(settings, run, out / _folder(told, seed)))
+            cells.append(GridRun(settings, run, out / _folder(told, seed)))
     for cell in cells:
         _require_same(cell)
     return cells
@@ -155,7 +155,7 @@ def _free(path: str) -> bool:
     return path.startswith(FREE) and path != "evaluation.n"
 
 
-def _require_same(cell: Cell) -> None:
+def _require_same(cell: GridRun) -> None:
     """A folder of an earlier sweep is gone on with, so it has to hold this very run."""
     if not (cell.folder / "config.yaml").is_file():
         return
@@ -174,23 +174,23 @@ def _leaves(tree: Any, path: str = "") -> list[tuple[str, Any]]:
     return [leaf for key, value in tree.items() for leaf in _leaves(value, f"{path}.{key}" if path else str(key))]
 
 
-def trained(cell: Cell) -> bool:
+def is_trained(cell: GridRun) -> bool:
     """Whether the files say that every epoch is there; a run that stopped early has to be opened to be told.
 
     Example:
-        >>> trained(Cell({}, Run(), Path("missing")))
+        >>> is_trained(GridRun({}, Run(), Path("missing")))
         False
     """
-    rows = history(cell.folder)
+    rows = read_epochs(cell.folder)
     whole = len(rows) >= cell.run.optimisation.epochs
     return whole and all((cell.folder / f"{which}.safetensors").is_file() for which in ("best", "last"))
 
 
-def history(folder: Path) -> list[dict[str, Any]]:
+def read_epochs(folder: Path) -> list[dict[str, Any]]:
     """The epochs in metrics.jsonl; none where there is no such file, or where it cannot be read.
 
     Example:
-        >>> history(Path("missing"))
+        >>> read_epochs(Path("missing"))
         []
     """
     try:
@@ -199,11 +199,11 @@ def history(folder: Path) -> list[dict[str, Any]]:
         return []
 
 
-def judged(cell: Cell) -> Mapping[str, Any] | None:
+def read_result(cell: GridRun) -> Mapping[str, Any] | None:
     """The result of a run, where it is of the attacks, the images and the threat model asked for; otherwise None.
 
     Example:
-        >>> judged(Cell({}, Run(), Path("missing"))) is None
+        >>> read_result(GridRun({}, Run(), Path("missing"))) is None
         True
     """
     try:
@@ -218,7 +218,7 @@ def judged(cell: Cell) -> Mapping[str, Any] | None:
     return result if same and enough and {"clean", *asked.attacks, "worst"} == set(accuracy) else None
 
 
-def write_record(path: Path, recipe: str, cells: Sequence[Cell]) -> None:
+def write_record(path: Path, recipe: str, cells: Sequence[GridRun]) -> None:
     """sweep.json: every run with its settings, state and accuracies; runs of earlier calls are kept in it.
 
     Args:
@@ -232,7 +232,7 @@ def write_record(path: Path, recipe: str, cells: Sequence[Cell]) -> None:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_record(Path(folder) / "sweep.json", "digits-uiat", [Cell({}, Run(), Path(folder) / "seed=0")])
+        ...     write_record(Path(folder) / "sweep.json", "digits-uiat", [GridRun({}, Run(), Path(folder) / "seed=0")])
         ...     read_record(Path(folder) / "sweep.json", "digits-uiat")[0]["status"]
         'waiting'
     """
@@ -241,7 +241,7 @@ def write_record(path: Path, recipe: str, cells: Sequence[Cell]) -> None:
     write_json(path, {"kind": "uiat.sweep", "recipe": recipe, "runs": [*others, *map(_row, cells)]})
 
 
-def _row(cell: Cell) -> dict[str, Any]:
+def _row(cell: GridRun) -> dict[str, Any]:
     row: dict[str, Any] = {"folder": cell.folder.name, "settings": dict(cell.settings), "seed": cell.run.seed}
     row["status"] = cell.status
     if cell.result is not None:
@@ -275,17 +275,20 @@ def read_record(path: Path, recipe: str) -> list[dict[str, Any]]:
     return rows
 
 
-def over_seeds(cells: Sequence[Cell]) -> list[tuple[Mapping[str, str], int, dict[str, tuple[float, float | None]]]]:
+def mean_over_seeds(
+    cells: Sequence[GridRun],
+) -> list[tuple[Mapping[str, str], int, dict[str, tuple[float, float | None]]]]:
     """For each combination of settings: how many runs are done, and mean and standard deviation of each accuracy.
 
     Example:
         >>> cells = [
-        ...     Cell({}, Run(seed=s), Path(str(s)), "done", {"accuracy": {"clean": c}}) for s, c in ((0, 0.5), (1, 0.7))
+        ...     GridRun({}, Run(seed=s), Path(str(s)), "done", {"accuracy": {"clean": c}})
+        ...     for s, c in ((0, 0.5), (1, 0.7))
         ... ]
-        >>> over_seeds(cells)
+        >>> mean_over_seeds(cells)
         [({}, 2, {'clean': (0.6, 0.141)})]
     """
-    parts: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
+    parts: dict[tuple[tuple[str, str], ...], list[GridRun]] = {}
     for cell in cells:
         parts.setdefault(tuple(cell.settings.items()), []).append(cell)
     rows: list[tuple[Mapping[str, str], int, dict[str, tuple[float, float | None]]]] = []

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from uiat.attacks import PGD
-from uiat.config.schema import Run, is_code
+from uiat.config.schema import Run, is_own_code
 from uiat.data import ImageSet, as_float, open_data
 from uiat.errors import UserError
 from uiat.evaluation.registry import attack
 from uiat.experiments.target import first_images
 from uiat.inverse import load_inverse
 from uiat.inverse.universal import FILE as INVERSE
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 from uiat.report import RunFiles, Sample, Samples
 from uiat.runs import checkpoint
 from uiat.runs.settings import read_run
@@ -29,7 +29,7 @@ OTHERS = ("best", "last", "checkpoint", "inverse", "evaluation-state")
 KIND = "uiat.examples"
 
 
-def samples(
+def predict(
     files: RunFiles,
     *,
     images: int,
@@ -55,12 +55,12 @@ def samples(
         UserError: weights or data that are not there or do not fit, no threat model, or code that was not allowed.
 
     Example:
-        >>> samples(RunFiles(Path("missing-run"), {}), images=5, shown=2)
+        >>> predict(RunFiles(Path("missing-run"), {}), images=5, shown=2)
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
     run = read_run(files.folder)
-    if is_code(run) and not own_code:
+    if is_own_code(run) and not own_code:
         raise UserError(f"its model is code, {run.model.name!r}: allow it with --own-code")
     data = first_images(
         open_data(run.data.name, "test", root=root or run.data.root, image_size=run.data.image_size), images
@@ -145,7 +145,7 @@ def _batched(f: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, where:
 
 def _answers(model: nn.Module, x: Tensor, size: int) -> Tensor:
     """Probabilities (n, k)."""
-    with torch.no_grad(), crafting(model, batchnorm="eval"):
+    with torch.no_grad(), frozen(model, batchnorm="eval"):
         return torch.cat([model(part).float().softmax(dim=1).cpu() for part in x.split(size)])
 
 

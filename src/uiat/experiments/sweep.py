@@ -8,33 +8,33 @@ from typing import Any
 
 from torch import Tensor
 
-from uiat.config.schema import is_code
+from uiat.config.schema import is_own_code
 from uiat.errors import UserError
 from uiat.experiments import evaluate, grid
 from uiat.experiments.evaluate import STATE
-from uiat.experiments.grid import Cell
-from uiat.experiments.target import Asked, subject
+from uiat.experiments.grid import GridRun
+from uiat.experiments.target import EvaluateOptions, load_target
 from uiat.system.atomic_files import PARTIAL
-from uiat.training.api import prepared, reopened
+from uiat.training.api import reopen_run, start_run
 
 SECONDS_BETWEEN_LOOKS = 0.5  # at the board, in a terminal
 
 
-def _attempt(cell: Cell, told: Callable[[Cell], None]) -> None:
+def _attempt(cell: GridRun, told: Callable[[GridRun], None]) -> None:
     """Bring one run to its end, or note why it has none."""
     cell.reason, cell.note = "", ""
     try:
-        if not grid.trained(cell):
+        if not grid.is_trained(cell):
             _state(cell, "training", told)
             _train(cell, told)
         cell.seconds = sum(
-            row.get("seconds", 0.0) + row.get("validation_seconds", 0.0) for row in grid.history(cell.folder)
+            row.get("seconds", 0.0) + row.get("validation_seconds", 0.0) for row in grid.read_epochs(cell.folder)
         )
-        cell.result = grid.judged(cell)
+        cell.result = grid.read_result(cell)
         if cell.result is None:
             _state(cell, "judging", told)
             _judge(cell)
-            cell.result = grid.judged(cell)
+            cell.result = grid.read_result(cell)
         if cell.result is None:
             raise UserError("its evaluation.json is not of the attacks, images and threat model asked for")
         _state(cell, "done", told)
@@ -44,20 +44,20 @@ def _attempt(cell: Cell, told: Callable[[Cell], None]) -> None:
         _state(cell, "failed", told)
 
 
-def _state(cell: Cell, status: grid.Status, told: Callable[[Cell], None]) -> None:
+def _state(cell: GridRun, status: grid.Status, told: Callable[[GridRun], None]) -> None:
     cell.status, cell.note = status, ""
     told(cell)
 
 
-def _train(cell: Cell, told: Callable[[Cell], None]) -> None:
+def _train(cell: GridRun, told: Callable[[GridRun], None]) -> None:
     """From the beginning, or from the last checkpoint; nothing happens where the run has stopped early."""
     listener = _Listener(cell, told)
     _clear_unborn(cell.folder)
     if cell.folder.exists():
-        with reopened(cell.folder, listener=listener, own_code=is_code(cell.run)) as training:
+        with reopen_run(cell.folder, listener=listener, own_code=is_own_code(cell.run)) as training:
             training.fit()
     else:
-        with prepared(cell.run, run_dir=cell.folder, listener=listener) as training:
+        with start_run(cell.run, run_dir=cell.folder, listener=listener) as training:
             training.fit()
 
 
@@ -70,22 +70,22 @@ def _clear_unborn(folder: Path) -> None:
             folder.rmdir()
 
 
-def _judge(cell: Cell) -> None:
+def _judge(cell: GridRun) -> None:
     run, state = cell.run, cell.folder / STATE
-    asked = Asked(
+    asked = EvaluateOptions(
         run=cell.folder,
         attacks=",".join(run.evaluation.attacks),
         root=run.data.root,
-        own_code=is_code(run),
+        own_code=is_own_code(run),
         resume=state.exists(),
     )
-    evaluate.run(asked, subject(asked))
+    evaluate.run(asked, load_target(asked))
 
 
 class _Listener:
     """Tells the board of each epoch, and in a terminal of the steps between."""
 
-    def __init__(self, cell: Cell, told: Callable[[Cell], None]) -> None:
+    def __init__(self, cell: GridRun, told: Callable[[GridRun], None]) -> None:
         self.cell, self.told, self.looked = cell, told, float("-inf")
 
     def step(self, epoch: int, step: int, steps: int, terms: Mapping[str, Tensor], images: int) -> None:

@@ -15,8 +15,8 @@ from uiat.data import STATS, Folder, ImageSet, as_float, open_data
 from uiat.errors import UserError, nearest
 from uiat.evaluation.engine.plan import TRANSFER
 from uiat.evaluation.engine.stage import correct_under
-from uiat.evaluation.selfcheck.model_checks import scale
-from uiat.experiments.extras import wanted
+from uiat.evaluation.selfcheck.model_checks import check_scale
+from uiat.experiments.extras import plan_extras
 from uiat.models.inspect import classes_of
 from uiat.models.weights_file import load_weights
 from uiat.runs import checkpoint
@@ -30,7 +30,7 @@ FITS = 0.5  # of them right: then the scale is the one that it expects
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class EvaluateOptions:
     """The options of `uiat evaluate`, as they were given."""
 
     run: Path | None = None
@@ -65,7 +65,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class EvaluationTarget:
     """A model and what it is judged by.
 
     Args:
@@ -101,14 +101,14 @@ class Subject:
         return f"{what}, on {len(self.images):,} test images of {self.images.name}; threat model {ball}"
 
 
-def subject(asked: Asked) -> Subject:
+def load_target(asked: EvaluateOptions) -> EvaluationTarget:
     """Load what is asked for; every mistake that can be seen before the work is refused here.
 
     Raises:
         UserError: options that contradict each other, and all that can be wrong with a model, weights or data.
 
     Example:
-        >>> subject(Asked())
+        >>> load_target(EvaluateOptions())
         Traceback (most recent call last):
         uiat.errors.UserError: name a RUN folder to judge, or any model: --model NAME --weights FILE --data NAME ...
     """
@@ -121,7 +121,7 @@ def subject(asked: Asked) -> Subject:
     return _of_weights(asked, asked.model)
 
 
-def _of_run(asked: Asked, folder: Path) -> Subject:
+def _of_run(asked: EvaluateOptions, folder: Path) -> EvaluationTarget:
     for name in ("model", "width", "weights", "image_size"):
         if getattr(asked, name) is not None:
             raise UserError(f"both the run {folder} and --{name.replace('_', '-')}: a run has a model of its own")
@@ -136,7 +136,7 @@ def _of_run(asked: Asked, folder: Path) -> Subject:
     model = _run_model(folder, asked.which, own_code=asked.own_code, device=device)
     images = _images(asked, run, named=asked.data or run.data.name)
     _check_fit(model, images)
-    return Subject(
+    return EvaluationTarget(
         model=model,
         images=images,
         ball=ball,
@@ -149,7 +149,7 @@ def _of_run(asked: Asked, folder: Path) -> Subject:
     )
 
 
-def _of_weights(asked: Asked, name: str) -> Subject:
+def _of_weights(asked: EvaluateOptions, name: str) -> EvaluationTarget:
     missing = [option for option in ("data", "threat") if getattr(asked, option) is None]
     if asked.weights is None and (":" not in name or name.startswith("timm:")):
         missing.insert(0, "weights")
@@ -162,13 +162,13 @@ def _of_weights(asked: Asked, name: str) -> Subject:
     device = local_device(asked.device or "auto")
     where = pick_device(device)
     images = _images(asked, Run(), named=str(asked.data))
-    model, notes = built(name, images, width=asked.width, weights=asked.weights, normalize=asked.normalize)
+    model, notes = build_model(name, images, width=asked.width, weights=asked.weights, normalize=asked.normalize)
     model = model.to(where).eval()
     _check_fit(model, images)
     if not asked.normalize:
         _check_scale(model, images)
     weights = None if asked.weights is None else str(asked.weights)
-    return Subject(
+    return EvaluationTarget(
         model=model,
         images=images,
         ball=ball,
@@ -182,14 +182,14 @@ def _of_weights(asked: Asked, name: str) -> Subject:
     )
 
 
-def built(
+def build_model(
     name: str, images: ImageSet, *, width: str | None, weights: Path | None, normalize: bool = False
 ) -> tuple[nn.Module, list[str]]:
     """A model by name for a set of images, with weights from a file, and what it took to make them fit.
 
     Example:
         >>> from uiat.data import load
-        >>> model, notes = built("torch.nn:Identity", load("digits", "test"), width=None, weights=None)
+        >>> model, notes = build_model("torch.nn:Identity", load("digits", "test"), width=None, weights=None)
         >>> notes
         []
     """
@@ -225,7 +225,7 @@ def _facts(model: str, images: ImageSet) -> dict[str, Any]:
     return {"model": model, "data": images.name, "split": "test"}
 
 
-def _names(asked: Asked, default: Sequence[str], ball: Threat) -> tuple[str, ...]:
+def _names(asked: EvaluateOptions, default: Sequence[str], ball: Threat) -> tuple[str, ...]:
     """The attacks, each known: a mistyped one is refused before anything is loaded."""
     words = default if asked.attacks is None else [word.strip() for word in asked.attacks.split(",")]
     names = tuple(dict.fromkeys(["clean", *(word for word in words if word)]))
@@ -237,9 +237,9 @@ def _names(asked: Asked, default: Sequence[str], ball: Threat) -> tuple[str, ...
     return names
 
 
-def _further(asked: Asked, ball: Threat, data: str) -> dict[str, dict[str, Any]]:
+def _further(asked: EvaluateOptions, ball: Threat, data: str) -> dict[str, dict[str, Any]]:
     names = ("epsilons", "sweep_attack", "norms", "norms_attack", "corruptions")
-    return wanted(ball=ball, data=data, **{name: getattr(asked, name) for name in names})
+    return plan_extras(ball=ball, data=data, **{name: getattr(asked, name) for name in names})
 
 
 def _run_model(folder: Path, which: str, *, own_code: bool, device: str) -> nn.Module:
@@ -248,7 +248,7 @@ def _run_model(folder: Path, which: str, *, own_code: bool, device: str) -> nn.M
     return checkpoint.load(folder, cast(checkpoint.Which, which), own_code=own_code).to(pick_device(device))
 
 
-def _images(asked: Asked, run: Run, *, named: str) -> ImageSet:
+def _images(asked: EvaluateOptions, run: Run, *, named: str) -> ImageSet:
     other = named != run.data.name
     size = asked.image_size if other or asked.run is None else run.data.image_size
     data = open_data(named, "test", root=asked.root or run.data.root, image_size=size)
@@ -299,14 +299,14 @@ def _check_scale(model: nn.Module, images: ImageSet) -> None:
     best = max(right, key=lambda way: int(right[way].sum()))
     gained, lost, count = ((right[best] & ~as_is).sum(), (as_is & ~right[best]).sum(), int(right[best].sum()))
     # Where it has few right on any scale, something else is wrong: that is for the self-checks to say, and no refusal.
-    if scale(best[1], int(gained), int(lost), len(x)) is not None and count > FITS * len(x):
+    if check_scale(best[1], int(gained), int(lost), len(x)) is not None and count > FITS * len(x):
         raise UserError(
             f"the model expects {best[0]}: of {len(x)} it has {int(as_is.sum())} right as they are and {count} "
             f"{best[1]}; {best[2]}"
         )
 
 
-def _transfer(asked: Asked, images: ImageSet, *, device: str) -> nn.Module | None:
+def _transfer(asked: EvaluateOptions, images: ImageSet, *, device: str) -> nn.Module | None:
     if asked.transfer is None:
         return None
     other = checkpoint.load(asked.transfer, own_code=asked.own_code).to(pick_device(device))
@@ -314,11 +314,11 @@ def _transfer(asked: Asked, images: ImageSet, *, device: str) -> nn.Module | Non
     return other
 
 
-def judged_images(run: Run, *, n: int | None = None, root: str | None = None) -> ImageSet:
+def evaluated_images(run: Run, *, n: int | None = None, root: str | None = None) -> ImageSet:
     """The first n test images of a run's data set; all of them by default, or where there are fewer.
 
     Example:
-        >>> len(judged_images(Run(), n=5))
+        >>> len(evaluated_images(Run(), n=5))
         5
     """
     data = open_data(run.data.name, "test", root=root or run.data.root, image_size=run.data.image_size)

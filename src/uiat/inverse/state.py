@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.inverse.universal import class_means
-from uiat.system.distributed import share
+from uiat.system.distributed import current_rank
 
 Momentum = Literal["none", "example", "class"]
 
@@ -51,7 +51,7 @@ class InverseState(nn.Module):
         """
         p = p.to(self.p_bar.dtype)
         if not by_class:
-            rows, p = share().joined(rows), share().joined(p)
+            rows, p = current_rank().joined(rows), current_rank().joined(p)
             old, kept = self.recall(rows, gamma)
             self.p_bar[rows] = kept * old + (1 - kept) * p
             self.visited.index_fill_(0, rows, True)  # not by assignment, which would move a True to the device

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from uiat.errors import UserError
 from uiat.system.atomic_files import read_tensors, write_tensors
-from uiat.system.distributed import share
+from uiat.system.distributed import current_rank
 from uiat.threat import Threat, parse, to_range
 
 FILE = "inverse.safetensors"
@@ -97,6 +97,6 @@ def class_means(
         ([[0.0], [2.0]], [False, True])
     """
     one_hot = torch.nn.functional.one_hot(y, num_classes).to(per_example.dtype)
-    counts = share().total(one_hot.sum(dim=0))
-    means = share().total((one_hot / counts.clamp_min(1)).t() @ per_example.flatten(1))
+    counts = current_rank().total(one_hot.sum(dim=0))
+    means = current_rank().total((one_hot / counts.clamp_min(1)).t() @ per_example.flatten(1))
     return means.view(num_classes, *per_example.shape[1:]), counts > 0

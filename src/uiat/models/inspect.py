@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from uiat.errors import UserError
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -32,7 +32,7 @@ def classes_of(model: nn.Module, x: Float[Tensor, "n ..."]) -> int:
         >>> classes_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2))
         2
     """
-    with torch.no_grad(), crafting(model):
+    with torch.no_grad(), frozen(model):
         logits = model(x[:1].to(device_of(model)))
     if not isinstance(logits, Tensor):
         raise UserError(f"the model must return a tensor of logits, not {type(logits).__name__}")
@@ -48,7 +48,7 @@ def differentiable(model: nn.Module, x: Float[Tensor, "n ..."]) -> bool:
         >>> differentiable(nn.Flatten(), torch.rand(3, 1, 2, 2))
         True
     """
-    with torch.enable_grad(), crafting(model):
+    with torch.enable_grad(), frozen(model):
         try:
             logits = model(x[:1].to(device_of(model)).detach().requires_grad_(True))
         except RuntimeError as error:
@@ -83,7 +83,7 @@ def check_model(model: nn.Module, x: Float[Tensor, "b c h w"], num_classes: int)
     if len(x) == 0:
         raise UserError("no images were given to check the model with; give at least one")
     x = x[:_IMAGES]
-    with crafting(model), torch.no_grad():
+    with frozen(model), torch.no_grad():
         logits = model(x)
     if not isinstance(logits, Tensor):
         raise UserError(f"the model returns a {type(logits).__name__}, not a tensor of logits{_hint(logits)}")

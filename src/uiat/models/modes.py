@@ -66,18 +66,18 @@ def repeated_pass(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def crafting(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
+def frozen(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
     """The model as an inner problem sees it: parameters frozen, nothing about it changed afterwards, errors included.
 
     The BatchNorm policy of crafting (UIAT and most of its peers craft in eval mode; which one is a choice, PAPER.md).
 
     Args:
         model: any module; each parameter's requires_grad is restored one by one.
-        batchnorm: as in `attacked`.
+        batchnorm: as in `attack_mode`.
 
     Example:
         >>> model = nn.Linear(2, 2).train()
-        >>> with crafting(model):
+        >>> with frozen(model):
         ...     print(model.training, model.weight.requires_grad)
         False False
         >>> print(model.training, model.weight.requires_grad)
@@ -87,7 +87,7 @@ def crafting(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator
     for p in trainable:
         p.requires_grad_(False)
     try:
-        with attacked(model, batchnorm=batchnorm):
+        with attack_mode(model, batchnorm=batchnorm):
             yield
     finally:
         for p in trainable:
@@ -95,7 +95,7 @@ def crafting(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator
 
 
 @contextmanager
-def attacked(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
+def attack_mode(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
     """The model in the mode in which it is attacked, its statistics untouched; parameters keep their gradients.
 
     Args:
@@ -105,7 +105,7 @@ def attacked(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator
 
     Example:
         >>> model = nn.Linear(2, 2).train()
-        >>> with attacked(model):
+        >>> with attack_mode(model):
         ...     print(model.training, model.weight.requires_grad)
         False True
     """

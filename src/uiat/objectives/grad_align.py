@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks.gradient import input_gradient
-from uiat.attacks.random_numbers import Keyed, rekey
-from uiat.models.modes import BatchNormMode, attacked, crafting
-from uiat.system.distributed import share
+from uiat.attacks.random_numbers import KeyedNumbers, rekey
+from uiat.models.modes import BatchNormMode, attack_mode, frozen
+from uiat.system.distributed import current_rank
 from uiat.threat import Threat, to_range
 
 POINT = 2  # which random numbers of an image
@@ -41,9 +41,9 @@ def misalignment(
         >>> torch.allclose(found, torch.zeros(3), atol=1e-6)
         True
     """
-    there = threat.project(x + share().drawn(x, threat.noise), x)
+    there = threat.project(x + current_rank().drawn(x, threat.noise), x)
     gradients: list[Tensor] = []
-    with attacked(model, batchnorm=batchnorm), torch.enable_grad():
+    with attack_mode(model, batchnorm=batchnorm), torch.enable_grad():
         for at in (x, there):
             at = at.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(losses.cross_entropy(model(at), y).sum(), at, create_graph=True)
@@ -72,8 +72,8 @@ def alignment(
         logits = model(at)
         return losses.cross_entropy(logits, y), logits
 
-    eta = threat.noise_from(x, Keyed(rekey(key, POINT)))
-    with crafting(model):
+    eta = threat.noise_from(x, KeyedNumbers(rekey(key, POINT)))
+    with frozen(model):
         here, there = (input_gradient(loss, at).gradient.cpu().flatten(1).double() for at in (x, to_range(x + eta)))
     # Gradients of a sure model are tiny, and the usual floor of 1e-8 on their lengths would flatten the cosine.
     return nn.functional.cosine_similarity(here, there, dim=1, eps=1e-30).float()

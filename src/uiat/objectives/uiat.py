@@ -12,7 +12,7 @@ from uiat.attacks import PGD
 from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.inverse import InverseAdversary, InverseState, Momentum, UniversalInverse
-from uiat.models.modes import crafting, frozen_statistics
+from uiat.models.modes import frozen, frozen_statistics
 from uiat.objectives.base import Examples, check_fields, correct
 from uiat.objectives.grad_align import misalignment
 from uiat.threat import Threat
@@ -111,7 +111,7 @@ class UIAT:
         x_adv = self.attack.perturb(model, x, y)
         if not self.inverse.active(epoch):
             return Examples(x, y, x_adv)
-        with crafting(model, batchnorm=self.attack.batchnorm):
+        with frozen(model, batchnorm=self.attack.batchnorm):
             threat = self.attack.threat
             x_inv, logits = self.inverse.find(model, x, x_adv, y, state=state, threat=threat, epoch=epoch)
             if logits is None and (not self.inverse_gradient or self.momentum != "none"):

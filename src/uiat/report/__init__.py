@@ -1,7 +1,7 @@
 """Run folders as one page to look at: HTML that needs no network, and a twin in Markdown. Reads files only."""
 
 from uiat.report.images import Sample, Samples
-from uiat.report.page import check_out, pictured, read_all, write_report
+from uiat.report.page import check_out, read_all, runs_with_images, write_report
 from uiat.runs.reader import RunFiles, read_files
 
-__all__ = ["RunFiles", "Sample", "Samples", "check_out", "pictured", "read_all", "read_files", "write_report"]
+__all__ = ["RunFiles", "Sample", "Samples", "check_out", "runs_with_images", "read_all", "read_files", "write_report"]

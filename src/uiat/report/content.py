@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from uiat.formatting import threat_text
-from uiat.report.groups import Group, attacks, different, spread
+from uiat.report.groups import Group, attack_names, find_differences, spread
 from uiat.report.labels import plain
-from uiat.report.published import compared
+from uiat.report.published import compare
 from uiat.runs.reader import RunFiles, leaves
 
 
@@ -75,7 +75,7 @@ def summary(groups: Sequence[Group]) -> Summary:
         >>> summary([]).head[:2]
         [('run', False), ('self-checks', False)]
     """
-    names = attacks(groups)
+    names = attack_names(groups)
     head = [("run", False), *((name, True) for name in names), ("self-checks", False)]
     head += [("training, s", True), ("evaluation, s", True)]
     rows = [_row(group, names) for group in groups]
@@ -120,7 +120,7 @@ def _facts(group: Group) -> dict[str, Cell]:
 
 
 def _accuracies(group: Group, names: Sequence[str]) -> Iterator[Cell]:
-    published = compared(group)
+    published = compare(group)
     for name in names:
         values, beside = group.values(name), published.get(name)
         if not values:
@@ -152,7 +152,7 @@ def published(groups: Sequence[Group]) -> list[str]:
     """
     lines = []
     for group in groups:
-        for one in compared(group).values():
+        for one in compare(group).values():
             lines.append(
                 f"{group.label}, {one.attack}: yours {one.value:.1f}, published {one.published.text} "
                 f"(tolerance {one.tolerance:.1f}; {one.published.source}): {one.judgement}"
@@ -160,19 +160,19 @@ def published(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
-def differences(groups: Sequence[Group]) -> tuple[list[list[str]], list[str]]:
+def describe_differences(groups: Sequence[Group]) -> tuple[list[list[str]], list[str]]:
     """The settings in which groups differ, and those that only some groups have, equal in all that have them.
 
     Returns:
         Rows of the field and its value in each group, a dash where the method has no such field; and sentences.
 
     Example:
-        >>> differences([])
+        >>> describe_differences([])
         ([], [])
     """
     known = [dict(leaves(group.first.config)) for group in groups]
     rows, partly = [], []
-    for path, _ in different([group.first for group in groups]):
+    for path, _ in find_differences([group.first for group in groups]):
         having = [settings[path] for settings in known if path in settings]
         if all(value == having[0] for value in having):
             partly.append(f"{path} = {plain(having[0])}")
@@ -201,11 +201,11 @@ def environments(runs: Sequence[RunFiles]) -> list[tuple[str, str]]:
     return rows
 
 
-def cautions(groups: Sequence[Group]) -> list[str]:
+def find_warnings(groups: Sequence[Group]) -> list[str]:
     """Why numbers of different rows may not be set beside each other.
 
     Example:
-        >>> cautions([])
+        >>> find_warnings([])
         []
     """
     judged = [group for group in groups if group.evaluation is not None]
@@ -244,7 +244,7 @@ def _told(groups: Sequence[Group], values: Sequence[str]) -> str:
 
 def _fewer(judged: Sequence[Group]) -> list[str]:
     """Rows that were spared attacks: their worst case is over fewer of them."""
-    names = attacks(judged)
+    names = attack_names(judged)
     spared: dict[str, list[str]] = {}
     for group in judged:
         known = {name for run in group.runs for name in (run.evaluation or {}).get("accuracy", {})}

@@ -80,14 +80,14 @@ class Group:
         return "credible" if all(verdicts) else "not checked"
 
 
-def grouped(runs: Sequence[RunFiles]) -> list[Group]:
+def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
     """The runs in groups, in the order in which they first appear, each with a label of its own.
 
     Example:
         >>> from pathlib import Path
         >>> config = {"name": "a", "objective": {"weight": 1}}
         >>> one, two = (RunFiles(Path(f"runs/{w}"), config | {"objective": {"weight": w}}) for w in (1, 2))
-        >>> [group.label for group in grouped([one, two])]
+        >>> [group.label for group in group_runs([one, two])]
         ['a, weight=1', 'a, weight=2']
     """
     parts: dict[str, list[RunFiles]] = {}
@@ -115,12 +115,12 @@ def _facts(run: RunFiles) -> list[Any]:
     return [run.evaluation.get(name) for name in ("data", "split", "threat", "n", "which")]
 
 
-def name_of(run: RunFiles) -> str:
+def run_name(run: RunFiles) -> str:
     """The name of a run, or that of its folder.
 
     Example:
         >>> from pathlib import Path
-        >>> name_of(RunFiles(Path("runs/a"), {}))
+        >>> run_name(RunFiles(Path("runs/a"), {}))
         'a'
     """
     return str(run.setting("name", run.folder.name))
@@ -131,15 +131,15 @@ def _label(run: RunFiles, members: list[list[RunFiles]]) -> str:
 
     Of these, what most namesakes have is left out: in an ablation each label says what is unusual about its run.
     """
-    name = name_of(run)
-    namesakes = [other[0] for other in members if name_of(other[0]) == name]
+    name = run_name(run)
+    namesakes = [other[0] for other in members if run_name(other[0]) == name]
     told = {}
-    for path, values in different(namesakes):
+    for path, values in find_differences(namesakes):
         value = run.setting(path)
         if value is not None and 2 * values.count(value) <= len(values):
             told[path] = value
     ends = [path.rpartition(".")[2] for path in told]
-    short = name.removeprefix(beginning([name_of(other[0]) for other in members]))
+    short = name.removeprefix(beginning([run_name(other[0]) for other in members]))
     settings = [
         f"{end if ends.count(end) == 1 else path}={value}"
         for end, (path, value) in zip(ends, told.items(), strict=True)
@@ -147,13 +147,13 @@ def _label(run: RunFiles, members: list[list[RunFiles]]) -> str:
     return ", ".join([short or name, *settings])
 
 
-def different(runs: Sequence[RunFiles]) -> list[tuple[str, list[Any]]]:
+def find_differences(runs: Sequence[RunFiles]) -> list[tuple[str, list[Any]]]:
     """Settings in which runs differ, with the value of each; a value that a run does not have is None.
 
     Example:
         >>> from pathlib import Path
         >>> runs = [RunFiles(Path("runs/a"), {"seed": s, "data": {"name": "digits"}, "x": s}) for s in (0, 1)]
-        >>> different(runs)
+        >>> find_differences(runs)
         [('x', [0, 1])]
     """
     flat = [dict(leaves(run.config)) for run in runs]
@@ -162,11 +162,11 @@ def different(runs: Sequence[RunFiles]) -> list[tuple[str, list[Any]]]:
     return [(path, values) for path, values in rows if any(value != values[0] for value in values)]
 
 
-def attacks(groups: Sequence[Group]) -> list[str]:
+def attack_names(groups: Sequence[Group]) -> list[str]:
     """The names under which any run was judged: clean first, ensembles after single attacks, the worst case last.
 
     Example:
-        >>> attacks([])
+        >>> attack_names([])
         []
     """
     results = [run.evaluation["accuracy"] for group in groups for run in group.runs if run.evaluation is not None]

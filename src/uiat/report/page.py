@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from uiat.errors import UserError
 from uiat.report import content, figures, images
-from uiat.report.content import cautions
-from uiat.report.groups import Group, grouped, name_of
+from uiat.report.content import find_warnings
+from uiat.report.groups import Group, group_runs, run_name
 from uiat.report.images import Samples
 from uiat.report.labels import beginning, dotted
 from uiat.report.svg import charts
@@ -25,14 +25,14 @@ HEAD = 400  # bytes in which the mark stands
 PRINTED = 5  # groups side by side that a sheet of A4 has room for
 
 
-def twin(out: Path) -> Path:
+def markdown_path(out: Path) -> Path:
     """Where the Markdown goes.
 
     Raises:
         UserError: the name does not end in .html.
 
     Example:
-        >>> twin(Path("report.html"))
+        >>> markdown_path(Path("report.html"))
         PosixPath('report.md')
     """
     if out.suffix.lower() not in (".html", ".htm"):
@@ -51,7 +51,7 @@ def check_out(out: Path) -> None:
         Traceback (most recent call last):
         uiat.errors.UserError: cannot write missing/report.html: there is no folder missing
     """
-    for path in (out, twin(out)):
+    for path in (out, markdown_path(out)):
         if not path.absolute().parent.is_dir():
             raise UserError(f"cannot write {path}: there is no folder {path.parent}")
         if not path.exists():
@@ -89,8 +89,10 @@ def write_report(
     out = Path(out)
     check_out(out)
     runs = read_all(folders)
-    facts = gathered(runs, samples or {}) | {"twin": twin(out).name, "page": out.name}
-    texts = {path: rendered(name, facts) for path, name in ((out, "report.html.j2"), (twin(out), "report.md.j2"))}
+    facts = gather(runs, samples or {}) | {"twin": markdown_path(out).name, "page": out.name}
+    texts = {
+        path: render(name, facts) for path, name in ((out, "report.html.j2"), (markdown_path(out), "report.md.j2"))
+    }
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)
@@ -118,34 +120,37 @@ def read_all(folders: Sequence[str | Path]) -> list[RunFiles]:
     return [read_files(path) for path in paths]
 
 
-def pictured(runs: Sequence[RunFiles]) -> list[RunFiles]:
+def runs_with_images(runs: Sequence[RunFiles]) -> list[RunFiles]:
     """The runs of which a report shows pictures: the first of those that differ only in the seed.
 
     Example:
-        >>> [run.folder.name for run in pictured([RunFiles(Path("a"), {"seed": 0}), RunFiles(Path("b"), {"seed": 1})])]
+        >>> [
+        ...     run.folder.name
+        ...     for run in runs_with_images([RunFiles(Path("a"), {"seed": 0}), RunFiles(Path("b"), {"seed": 1})])
+        ... ]
         ['a']
     """
-    return [group.first for group in grouped(runs)]
+    return [group.first for group in group_runs(runs)]
 
 
-def gathered(runs: Sequence[RunFiles], samples: Mapping[Path, Samples]) -> dict[str, Any]:
+def gather(runs: Sequence[RunFiles], samples: Mapping[Path, Samples]) -> dict[str, Any]:
     """Everything that the templates show.
 
     Example:
-        >>> gathered([], {})["cautions"]
+        >>> gather([], {})["cautions"]
         []
     """
-    groups = grouped(runs)
+    groups = group_runs(runs)
     labels = [group.label for group in groups]
-    differences, partly = content.differences(groups)
+    differences, partly = content.describe_differences(groups)
     return {
         "mark": MARK,
         "version": _version(),
         "title": "Robustness report: " + (", ".join(labels[:3]) or "no runs"),
-        "cautions": cautions(groups),
+        "cautions": find_warnings(groups),
         "summary": content.summary(groups),
         "labels": labels,
-        "beginning": beginning([name_of(group.first) for group in groups]),
+        "beginning": beginning([run_name(group.first) for group in groups]),
         "several": any(len(group.runs) > 1 for group in groups),
         "verdicts": content.verdicts(groups),
         "published": content.published(groups),
@@ -184,12 +189,12 @@ def _version() -> str:
         return "from a source tree"
 
 
-def rendered(template: str, facts: Mapping[str, Any]) -> str:
+def render(template: str, facts: Mapping[str, Any]) -> str:
     """A template filled in; what is put into HTML is escaped, into a table of Markdown as well.
 
     Example:
-        >>> facts = gathered([], {}) | {"twin": "a.md", "page": "a.html"}
-        >>> rendered("report.html.j2", facts)[:15]
+        >>> facts = gather([], {}) | {"twin": "a.md", "page": "a.html"}
+        >>> render("report.html.j2", facts)[:15]
         '<!DOCTYPE html>'
     """
     environment = Environment(

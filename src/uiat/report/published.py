@@ -30,7 +30,7 @@ class Reference:
 
     Args:
         models: architectures it is for.
-        method: as `method` names it.
+        method: as `published_method` names it.
         attack: as `uiat evaluate` names it.
         low: the lowest published value.
         high: the highest.
@@ -104,11 +104,11 @@ USUAL: Mapping[str, Any] = {
 WEIGHTS = {"trades": 6.0, "mart": 5.0, "uiat": 3.5}  # of the objectives' second terms in the published runs
 
 
-def method(config: Mapping[str, Any]) -> str:
+def published_method(config: Mapping[str, Any]) -> str:
     """The name under which others publish what a run's settings describe.
 
     Example:
-        >>> method({"objective": {"name": "trades"}, "optimisation": {"awp": 0.005}})
+        >>> published_method({"objective": {"name": "trades"}, "optimisation": {"awp": 0.005}})
         'trades-awp'
     """
     objective, optimisation = config.get("objective") or {}, config.get("optimisation") or {}
@@ -197,7 +197,7 @@ class Compared:
         return self.judgement.replace(":", " ").split()[0]
 
 
-def compared(group: Group) -> dict[str, Compared]:
+def compare(group: Group) -> dict[str, Compared]:
     """The published number beside each of a group's, where there is one for its data, model, method and threat model.
 
     Where fewer than 10,000 images were judged, half of the 95 % interval comes on top of the tolerance.
@@ -208,7 +208,7 @@ def compared(group: Group) -> dict[str, Compared]:
         >>> config = {"data": {"name": "cifar10"}, "model": {"name": "resnet18"}, "objective": {"name": "pgd-at"}}
         >>> result = {"data": "cifar10", "threat": "Linf:0.03137255", "n": 10000, "accuracy": {"autoattack": 0.509}}
         >>> group = Group((RunFiles(Path("runs/a"), config, evaluation=result),), "a")
-        >>> compared(group)["autoattack"].short
+        >>> compare(group)["autoattack"].short
         'published 48.3–48.7: suspicious'
     """
     run, result = group.first, group.evaluation
@@ -216,7 +216,7 @@ def compared(group: Group) -> dict[str, Compared]:
         return {}
     found = {}
     for published in PUBLISHED:
-        fits = run.setting("model.name") in published.models and method(run.config) == published.method
+        fits = run.setting("model.name") in published.models and published_method(run.config) == published.method
         values = group.values(published.attack)
         if fits and values and result.get("data") == run.setting("data.name") == published.data:
             value = sum(values) / len(values)

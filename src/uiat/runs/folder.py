@@ -11,9 +11,9 @@ import yaml
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
-from uiat.system.atomic_files import locked, write_json, write_text
-from uiat.system.distributed import share
-from uiat.system.environment import environment
+from uiat.system.atomic_files import locked_folder, write_json, write_text
+from uiat.system.distributed import current_rank
+from uiat.system.environment import describe_environment
 
 
 def make_folder(run: Run, run_dir: str | Path | None) -> Path:
@@ -47,7 +47,7 @@ def make_folder(run: Run, run_dir: str | Path | None) -> Path:
         raise _taken(run_dir)
     try:
         write_text(folder / "config.yaml", config)
-        write_json(folder / "environment.json", environment())
+        write_json(folder / "environment.json", describe_environment())
     except UserError:
         shutil.rmtree(folder, ignore_errors=True)  # made just now, so nothing but these two can be in it
         raise
@@ -63,13 +63,13 @@ def new_folder(run: Run, run_dir: str | Path | None) -> Path:
         ...     new_folder(Run(), Path(folder) / "mine").name
         'mine'
     """
-    part = share()
+    part = current_rank()
     made = part.agree(lambda: make_folder(run, run_dir) if part.first else None)
     return Path(next(folder for folder in part.gather(made) if folder is not None))
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def locked_run(folder: Path) -> Iterator[None]:
     """Inside, the folder is this run's alone to write to, whatever the number of its processes.
 
     Raises:
@@ -77,20 +77,20 @@ def held(folder: Path) -> Iterator[None]:
 
     Example:
         >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, held(Path(folder)):
+        >>> with tempfile.TemporaryDirectory() as folder, locked_run(Path(folder)):
         ...     pass
     """
-    part = share()
+    part = current_rank()
     with ExitStack() as inside:
-        part.agree(lambda: inside.enter_context(locked(folder)) if part.first else None)
+        part.agree(lambda: inside.enter_context(locked_folder(folder)) if part.first else None)
         yield
 
 
-def check_new(run_dir: str | Path | None) -> None:
+def check_new_folder(run_dir: str | Path | None) -> None:
     """Refuse a run folder that exists, before any work goes into the run; of several processes none is ahead of this.
 
     Example:
-        >>> check_new(".")
+        >>> check_new_folder(".")
         Traceback (most recent call last):
         uiat.errors.UserError: . exists and is never overwritten: choose another, or go on with --resume
     """
@@ -99,7 +99,7 @@ def check_new(run_dir: str | Path | None) -> None:
         if run_dir is not None and Path(run_dir).exists():
             raise _taken(run_dir)
 
-    share().agree(check)
+    current_rank().agree(check)
 
 
 def _taken(run_dir: str | Path | None) -> UserError:

@@ -16,14 +16,14 @@ from uiat.system.atomic_files import read_tensors
 logger = logging.getLogger("uiat")
 
 
-def settings_of(folder: Path) -> Path:
+def settings_path(folder: Path) -> Path:
     """The file in a run folder that holds the settings of the run.
 
     Raises:
         UserError: there is none.
 
     Example:
-        >>> settings_of(Path("missing-run"))
+        >>> settings_path(Path("missing-run"))
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
@@ -136,7 +136,7 @@ def read_files(folder: Path) -> RunFiles:
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
-    path = settings_of(folder)
+    path = settings_path(folder)
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):

@@ -8,7 +8,7 @@ from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
 from uiat.objectives import AnyObjective, Objective
-from uiat.runs.reader import settings_of
+from uiat.runs.reader import settings_path
 
 # The model name of a run whose model was passed to `fit`.
 CUSTOM = "custom"
@@ -29,7 +29,7 @@ def read_run(folder: Path, *, objective: Objective | None = None) -> Run:
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
-    path = settings_of(folder)
+    path = settings_path(folder)
     tree = yaml_io.parse(_content(path), source=str(path))
     if isinstance(tree, dict) and objective is not None:
         tree.pop("objective", None)

@@ -20,24 +20,24 @@ from uiat.inverse.universal import FILE as INVERSE_FILE
 from uiat.runs import checkpoint
 from uiat.runs.reader import FREE, _leaves
 from uiat.system.atomic_files import clear_partial, read_tensors, write_text
-from uiat.system.distributed import share
+from uiat.system.distributed import current_rank
 
 logger = logging.getLogger("uiat")
 CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
-class Store:
+class RunWriter:
     """Writes and reads the files of one run folder; of several processes the first one alone writes.
 
     Args:
         folder: it exists.
         run: every setting.
         spec: how to build the model again, for the weights files.
-        data: what identifies the training set, see `identity`; a checkpoint of another one is refused.
+        data: what identifies the training set, see `fingerprint`; a checkpoint of another one is refused.
 
     Example:
-        >>> Store(Path("runs/mine"), Run(), {}, {}).kept
+        >>> RunWriter(Path("runs/mine"), Run(), {}, {}).kept
         'none yet'
     """
 
@@ -54,26 +54,26 @@ class Store:
 
     def write_weights(self, which: checkpoint.Which, model: nn.Module, *, epoch: int) -> None:
         """best.safetensors or last.safetensors."""
-        if not share().first:
+        if not current_rank().first:
             return
         path = self.folder / f"{which}.safetensors"
         checkpoint.save_weights(path, model, spec=self.spec, threat=self.run.threat, epoch=epoch)
 
     def best_weights(self) -> dict[str, Tensor]:
         """The state dict in best.safetensors, once the process that writes it is here too."""
-        share().gather(None)
+        current_rank().gather(None)
         return read_tensors(self.folder / "best.safetensors")[0]
 
     def write_inverse(self, state: nn.Module) -> None:
         """The universal inverse perturbations on their own, where the method has them."""
-        if not share().first:
+        if not current_rank().first:
             return
-        if (universal := perturbations(self.run, state)) is not None:
+        if (universal := universal_of(self.run, state)) is not None:
             universal.save(self.folder / INVERSE_FILE)
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """metrics.jsonl: a line an epoch."""
-        if not share().first:
+        if not current_rank().first:
             return
         write_text(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))
 
@@ -86,7 +86,7 @@ class Store:
         meta: Mapping[str, Any],
     ) -> None:
         """Write the checkpoint."""
-        if not share().first:
+        if not current_rank().first:
             return
         facts = {**meta, "run": yaml_io.to_dict(self.run), "data": dict(self.data)}
         path = self.folder / CHECKPOINT
@@ -100,7 +100,7 @@ class Store:
         Raises:
             UserError: the checkpoint is damaged, or config.yaml or the data are not those it was written with.
         """
-        if share().first:
+        if current_rank().first:
             clear_partial(self.folder)
         path = self.folder / CHECKPOINT
         if not path.exists():
@@ -127,14 +127,14 @@ class Store:
             )
 
 
-def identity(data: ImageSet | Folder) -> dict[str, Any]:
+def fingerprint(data: ImageSet | Folder) -> dict[str, Any]:
     """What tells one training set from another: its size, its shape, and a checksum of its labels and pixels.
 
     The files of a `Folder` are told by their names alone.
 
     Example:
         >>> from uiat.data import load
-        >>> identity(load("digits", "train"))["examples"]
+        >>> fingerprint(load("digits", "train"))["examples"]
         1258
     """
     check = zlib.crc32(data.labels.cpu().contiguous().numpy().data)
@@ -147,13 +147,13 @@ def identity(data: ImageSet | Folder) -> dict[str, Any]:
     return {"examples": len(data), "classes": data.num_classes, "image_shape": shape, "checksum": f"{check:08x}"}
 
 
-def perturbations(run: Run, state: nn.Module) -> UniversalPerturbation | None:
+def universal_of(run: Run, state: nn.Module) -> UniversalPerturbation | None:
     """The universal inverse perturbations in an objective's state, on the CPU; None where the method has none.
 
     Example:
         >>> from uiat.objectives import UIAT
         >>> run = Run(objective=UIAT())
-        >>> perturbations(run, run.objective.init(num_classes=2, image_shape=(1, 8, 8))).z.shape
+        >>> universal_of(run, run.objective.init(num_classes=2, image_shape=(1, 8, 8))).z.shape
         torch.Size([2, 1, 8, 8])
     """
     z, inverse = getattr(state, "z", None), getattr(run.objective, "inverse", None)

@@ -11,7 +11,7 @@ from uiat.errors import UserError
 from uiat.models.modes import repeated_pass
 
 
-def blocks(model: nn.Module) -> list[nn.Module]:
+def find_blocks(model: nn.Module) -> list[nn.Module]:
     """The blocks of a model: modules of several layers in a chain (nn.Sequential) of them; none inside another.
 
     Raises:
@@ -20,7 +20,7 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     Example:
         >>> from uiat import models
         >>> model = models.build("preact-resnet8", num_classes=10, image_shape=(3, 32, 32))
-        >>> len(blocks(model))
+        >>> len(find_blocks(model))
         3
     """
     found: list[nn.Module] = []
@@ -38,7 +38,7 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def recomputed(parts: Sequence[nn.Module]) -> Iterator[None]:
+def checkpointed_blocks(parts: Sequence[nn.Module]) -> Iterator[None]:
     """Inside, passes through these blocks keep their outputs alone (Chen et al. 2016, "sublinear memory cost").
 
     The backward pass belongs inside too. BatchNorm statistics are written by the first computation and not by the
@@ -47,7 +47,7 @@ def recomputed(parts: Sequence[nn.Module]) -> Iterator[None]:
     Example:
         >>> import torch
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-        >>> with recomputed([model[1]]):
+        >>> with checkpointed_blocks([model[1]]):
         ...     model(torch.ones(1, 2)).sum().backward()
     """
 

@@ -14,14 +14,14 @@ Hook = Callable[[Tensor], Tensor | None]
 
 
 @dataclass(frozen=True)
-class Cut:
+class CachedLayer:
     """A layer whose output is kept. Along a side, output o reads inputs `stride * o - before` to `stride * o + after`.
 
     Inputs are pixels of the map of the cut before, or of the image.
 
     Example:
         >>> import torch
-        >>> cut = Cut(nn.Identity(), stride=2, before=1, after=1, size=16)
+        >>> cut = CachedLayer(nn.Identity(), stride=2, before=1, after=1, size=16)
         >>> [int(v) for v in cut.changed(torch.tensor(10), 4)], cut.crop(4)
         ([5, 3], 8)
     """
@@ -53,7 +53,7 @@ class Cut:
 
 
 @contextmanager
-def hooked(cuts: Sequence[Cut], hooks: Sequence[Hook]) -> Iterator[None]:
+def layer_hooks(cuts: Sequence[CachedLayer], hooks: Sequence[Hook]) -> Iterator[None]:
     """While the outputs of the first cuts go through these."""
     pairs = list(zip(cuts, hooks, strict=False))
     handles = [c.layer.register_forward_hook(lambda _, __, out, hook=hook: hook(out)) for c, hook in pairs]
@@ -64,7 +64,7 @@ def hooked(cuts: Sequence[Cut], hooks: Sequence[Hook]) -> Iterator[None]:
             handle.remove()
 
 
-def candidates(model: nn.Module, example: Tensor) -> list[nn.Module]:
+def find_candidates(model: nn.Module, example: Tensor) -> list[nn.Module]:
     """Parts of chains of layers that put out square maps, once a pass, in the order in which they end."""
     chained = {child for m in model.modules() if isinstance(m, nn.Sequential) for child in m.children()}
     calls = Counter[nn.Module]()
@@ -84,7 +84,9 @@ def candidates(model: nn.Module, example: Tensor) -> list[nn.Module]:
     return [module for module in ended if calls[module] == 1]
 
 
-def measured(model: nn.Module, cuts: list[Cut], layer: nn.Module, example: Tensor) -> Cut | None:
+def measure_receptive_field(
+    model: nn.Module, cuts: list[CachedLayer], layer: nn.Module, example: Tensor
+) -> CachedLayer | None:
     """How far a layer sees, by where a NaN in the map before it comes out; None where that is at an edge or nowhere."""
     size, seen = cuts[-1].size if cuts else example.shape[3], False
     middle, stride, before, after = size // 2, 1, 0, 0
@@ -102,10 +104,10 @@ def measured(model: nn.Module, cuts: list[Cut], layer: nn.Module, example: Tenso
             if reached:
                 before, after = max(before, stride * reached[-1] - at), max(after, at - stride * reached[0])
         at += 1
-    return Cut(layer, stride, before, after, out.shape[2]) if seen else None
+    return CachedLayer(layer, stride, before, after, out.shape[2]) if seen else None
 
 
-def _poisoned(model: nn.Module, cuts: list[Cut], layer: nn.Module, example: Tensor, at: int) -> Tensor:
+def _poisoned(model: nn.Module, cuts: list[CachedLayer], layer: nn.Module, example: Tensor, at: int) -> Tensor:
     """A layer's output where one pixel of the map of the last cut (or of the image) is NaN in all channels."""
     seen: list[Tensor] = []
 
@@ -116,7 +118,7 @@ def _poisoned(model: nn.Module, cuts: list[Cut], layer: nn.Module, example: Tens
 
     handle = layer.register_forward_hook(lambda _, __, out: seen.append(out.clone()))
     try:
-        with hooked(cuts[-1:], [poison]):
+        with layer_hooks(cuts[-1:], [poison]):
             model(example if cuts else poison(example))
     finally:
         handle.remove()

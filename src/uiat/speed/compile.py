@@ -10,7 +10,7 @@ from torch import nn
 from uiat.errors import UserError
 
 
-def compiled(model: nn.Module) -> nn.Module:
+def compile_model(model: nn.Module) -> nn.Module:
     """The same module, its forward pass compiled for each shape of images that it meets.
 
     Raises:
@@ -18,7 +18,7 @@ def compiled(model: nn.Module) -> nn.Module:
 
     Example:
         >>> model = nn.Linear(2, 2)
-        >>> not can_compile(torch.device("cpu")) or compiled(model).weight is model.weight
+        >>> not can_compile(torch.device("cpu")) or compile_model(model).weight is model.weight
         True
     """
     if not can_compile(next(model.parameters()).device):

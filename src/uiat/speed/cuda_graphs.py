@@ -23,7 +23,7 @@ SETTLING = 1
 
 
 @dataclass
-class Graphed:
+class GraphedSteps:
     """`graphed(batch, epoch)` is `work(batch, epoch)`, the gradients of the parameters included, on a GPU.
 
     A network of small images is a few thousand kernels of some microseconds each a step; a GPU is done with them before
@@ -46,7 +46,7 @@ class Graphed:
 
     work: Work
     parameters: tuple[nn.Parameter, ...]
-    recorded: "Recorded | None" = field(default=None, init=False)
+    recorded: "RecordedStep | None" = field(default=None, init=False)
     _key: tuple[object, ...] = field(default=(), init=False)
     _settling: int = field(default=SETTLING, init=False)
     _watched: bool = field(default=False, init=False)
@@ -73,11 +73,11 @@ class Graphed:
         if not self._watched:
             return self._watch(batch, epoch)
         if self.recorded is None:
-            self.recorded = Recorded.of(self.work, batch, epoch, self.parameters)
+            self.recorded = RecordedStep.of(self.work, batch, epoch, self.parameters)
         return self.recorded(batch)
 
     def _watch(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        with waits() as found, draws() as drawn:
+        with host_waits() as found, host_draws() as drawn:
             result = self.work(batch, epoch)
         found += drawn
         self._watched = not found
@@ -88,7 +88,7 @@ class Graphed:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedStep:
     """A recorded step: where it reads its batch, where it leaves its results and gradients."""
 
     graph: torch.cuda.CUDAGraph
@@ -97,7 +97,7 @@ class Recorded:
     gradients: list[tuple[nn.Parameter, Tensor | None]]
 
     @staticmethod
-    def of(work: Work, batch: Batch, epoch: int, parameters: tuple[nn.Parameter, ...]) -> "Recorded":
+    def of(work: Work, batch: Batch, epoch: int, parameters: tuple[nn.Parameter, ...]) -> "RecordedStep":
         """Record the work; it is not done."""
         here = Batch(batch.x.clone(), batch.y.clone(), batch.index.clone())
         graph = torch.cuda.CUDAGraph()
@@ -110,7 +110,7 @@ class Recorded:
             raise UserError(
                 f"the step cannot be recorded as a CUDA graph ({reason}): set compute.cuda_graphs to false"
             ) from error
-        return Recorded(graph, here, terms, [(p, p.grad) for p in parameters])
+        return RecordedStep(graph, here, terms, [(p, p.grad) for p in parameters])
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Do the recorded work on another batch of the same shape."""
@@ -128,11 +128,11 @@ def _current(device: torch.device) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def waits() -> Iterator[list[str]]:
+def host_waits() -> Iterator[list[str]]:
     """What inside waits for the GPU, as far as torch sees it: a list that fills.
 
     Example:
-        >>> with waits() as found:  # doctest: +SKIP
+        >>> with host_waits() as found:  # doctest: +SKIP
         ...     _ = torch.ones(1, device="cuda").item()
         >>> len(found)  # doctest: +SKIP
         1
@@ -153,11 +153,11 @@ def waits() -> Iterator[list[str]]:
 
 
 @contextmanager
-def draws() -> Iterator[list[str]]:
+def host_draws() -> Iterator[list[str]]:
     """Which of the host's random generators are drawn from inside: a list that fills.
 
     Example:
-        >>> with draws() as found:
+        >>> with host_draws() as found:
         ...     _ = torch.rand(1)
         >>> found
         ["it draws from torch's random generator of the CPU"]

@@ -7,7 +7,7 @@ import torch
 
 
 @contextmanager
-def tried(on: bool) -> Iterator[None]:
+def cudnn_benchmark(on: bool) -> Iterator[None]:
     """Inside, cuDNN tries its kernels at each new shape of a convolution and keeps to the fastest.
 
     Its guess, used outside, can be far off: one strided 1x1 convolution in bf16 did without tensor cores. ResNet-18's
@@ -18,7 +18,7 @@ def tried(on: bool) -> Iterator[None]:
         on: off, everything is as it was.
 
     Example:
-        >>> with tried(True):
+        >>> with cudnn_benchmark(True):
         ...     torch.backends.cudnn.benchmark
         True
         >>> torch.backends.cudnn.benchmark

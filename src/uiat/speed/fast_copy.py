@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from uiat.models.modes import crafting
-from uiat.speed.incremental import Incremental, agree
+from uiat.models.modes import frozen
+from uiat.speed.incremental import Incremental, have_equal_logits
 from uiat.speed.malloc import keep_memory
 
 logger = logging.getLogger("uiat")
@@ -32,7 +32,7 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
-class Counted:
+class CountingModel:
     """Images to logits through any callable, with a count of the images that went forward and of those that came back.
 
     Args:
@@ -41,7 +41,7 @@ class Counted:
             had for less, see `incremental`.
 
     Example:
-        >>> model = Counted(nn.Linear(4, 2))
+        >>> model = CountingModel(nn.Linear(4, 2))
         >>> x = torch.rand(3, 4, requires_grad=True)
         >>> model(x).sum().backward()
         >>> model.forward, model.backward
@@ -109,14 +109,14 @@ class Affine(nn.Module):
         return torch.addcmul(self.shift.view(shape), x, self.scale.view(shape))
 
 
-def prepare(model: nn.Module, example: Float[Tensor, "b ..."], *, compile: bool = False) -> Counted:
+def make_fast_copy(model: nn.Module, example: Float[Tensor, "b ..."], *, compile: bool = False) -> CountingModel:
     """A faster form of a model for the passes of an attack, counted; the model itself where there is none.
 
     A frozen copy in eval mode: BatchNorm that reads the output of a convolution or linear layer is folded into it,
     any other becomes one multiplication and addition, and convolutions of images work channels-last. Which layer
     reads which is seen in a forward pass of the example. Where the copy's logits then differ from the model's by more
-    than a tolerance (`uiat.speed.incremental.agree`), it is left unfolded, and where those differ too (a model
-    that answers at random, say), or where there can be no copy, the model itself is what is counted. On a CPU
+    than a tolerance (`uiat.speed.incremental.have_equal_logits`), it is left unfolded, and where those differ too (a
+    model that answers at random, say), or where there can be no copy, the model itself is what is counted. On a CPU
     the process keeps its memory from then on (`uiat.speed.malloc`).
 
     Args:
@@ -129,35 +129,35 @@ def prepare(model: nn.Module, example: Float[Tensor, "b ..."], *, compile: bool 
         >>> from uiat import models
         >>> model = models.build("preact-resnet8", num_classes=10, image_shape=(3, 32, 32), width=4).eval()
         >>> x = torch.rand(2, 3, 32, 32)
-        >>> fast = prepare(model, x)
+        >>> fast = make_fast_copy(model, x)
         >>> torch.allclose(fast(x), model(x), atol=1e-4), fast.forward
         (True, 2)
     """
     keep_memory(example.device)
     example = example[:4].detach()  # as few as may always be passed at once
-    with torch.no_grad(), crafting(model):
+    with torch.no_grad(), frozen(model):
         logits = model(example)
-    for form in (_folded, _plain):
+    for form in (_fold_batch_norms, _plain):
         try:
             with torch.no_grad():
                 faster = form(model, example)
-                same = agree(faster(example), logits)
+                same = have_equal_logits(faster(example), logits)
         # The model is its user's: whatever its copy or a layer of it raises, the model itself will do.
         except Exception as error:
             logger.debug("no %s copy of the model: %s", form.__name__.strip("_"), error)
             continue
         if same:
-            return Counted(_compiled(faster, example) if compile else faster, example=example)
-    return Counted(model)
+            return CountingModel(_is_compiled(faster, example) if compile else faster, example=example)
+    return CountingModel(model)
 
 
-def batch_for(model: nn.Module, example: Float[Tensor, "b ..."], *, at_most: int = 500) -> int:
+def fastest_batch(model: nn.Module, example: Float[Tensor, "b ..."], *, at_most: int = 500) -> int:
     """Images to give a model at a time: on a CPU as many as pass fastest, on other devices as many as are allowed.
 
     Example:
         >>> from uiat import models
         >>> model = models.build("preact-resnet8", num_classes=10, image_shape=(3, 32, 32), width=16)
-        >>> batch_for(model, torch.rand(1, 3, 32, 32))
+        >>> fastest_batch(model, torch.rand(1, 3, 32, 32))
         70
     """
     if example.device.type != "cpu":
@@ -171,7 +171,7 @@ def batch_for(model: nn.Module, example: Float[Tensor, "b ..."], *, at_most: int
 
     hooks = [m.register_forward_hook(note) for m in model.modules() if not any(m.children())]
     try:
-        with torch.no_grad(), crafting(model):
+        with torch.no_grad(), frozen(model):
             model(example[:1])
     finally:
         for hook in hooks:
@@ -187,7 +187,7 @@ def _plain(model: nn.Module, example: Tensor) -> nn.Module:
     return copied
 
 
-def _folded(model: nn.Module, example: Tensor) -> nn.Module:
+def _fold_batch_norms(model: nn.Module, example: Tensor) -> nn.Module:
     """The same without BatchNorm layers."""
     copied = _plain(model, example)
     for norm, layer in _norms(copied, example):
@@ -209,7 +209,7 @@ def _norms(model: nn.Module, example: Tensor) -> list[tuple[Norm, nn.Module | No
     Read from the graph of one forward pass, so whatever `forward` does is allowed for. A layer that is used more than
     once stays, and so does one with hooks of its own. A reader without a gradient goes unseen, and shows in the logits.
     """
-    wanted = [m for m in model.modules() if type(m) in (*_CONVOLUTIONS, nn.Linear, *_NORMS) and not _hooked(m)]
+    wanted = [m for m in model.modules() if type(m) in (*_CONVOLUTIONS, nn.Linear, *_NORMS) and not _layer_hooks(m)]
     calls = Counter[nn.Module]()
     layers: dict[Node | None, nn.Module] = {}
     found: list[tuple[Norm, Node | None, int]] = []
@@ -252,7 +252,7 @@ def _readers(last: Node | None) -> Counter[Node | None]:
     return readers
 
 
-def _hooked(module: nn.Module) -> bool:
+def _layer_hooks(module: nn.Module) -> bool:
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 
@@ -264,7 +264,7 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
                 setattr(parent, name, new)
 
 
-def _compiled(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+def _is_compiled(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
     """The model, compiled for batches of any size; as it is where that does not work."""
     compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=True)
     try:

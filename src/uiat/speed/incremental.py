@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from uiat.speed.cached_layers import Corner, Cut, Hook, candidates, hooked, measured
+from uiat.speed.cached_layers import CachedLayer, Corner, Hook, find_candidates, layer_hooks, measure_receptive_field
 
 logger = logging.getLogger("uiat")
 
@@ -40,11 +40,14 @@ class Change:
         self.flat.index_copy_(0, self.rows[again], self.old[again])
 
 
-def agree(one: Tensor, other: Tensor) -> bool:
+def have_equal_logits(one: Tensor, other: Tensor) -> bool:
     """Whether two forms of a model say the same; False where either is not finite, too.
 
     Example:
-        >>> agree(torch.tensor([1.0]), torch.tensor([1.00001])), agree(torch.tensor([1.0]), torch.tensor([1.001]))
+        >>> (
+        ...     have_equal_logits(torch.tensor([1.0]), torch.tensor([1.00001])),
+        ...     have_equal_logits(torch.tensor([1.0]), torch.tensor([1.001])),
+        ... )
         (True, False)
     """
     return bool((one - other).abs().max() <= TOLERANCE * other.abs().max())
@@ -70,7 +73,7 @@ class Incremental:
     def __init__(self, model: nn.Module, example: Tensor, told: Callable[[int], None] | None = None) -> None:
         self.model = model
         self.told: Callable[[int], None] = lambda count: None
-        self.cuts: list[Cut] = []
+        self.cuts: list[CachedLayer] = []
         if example.ndim == 4 and example.shape[2] == example.shape[3]:
             with torch.no_grad():
                 _find(self, example[:2])
@@ -99,7 +102,7 @@ class Incremental:
             kept.append(_channels_last(out).clone())
 
         self.told(len(x))
-        with hooked(self.cuts, [keep] * count):
+        with layer_hooks(self.cuts, [keep] * count):
             self.model(x)
         return kept
 
@@ -129,7 +132,7 @@ class Incremental:
             return write
 
         self.told(len(x))
-        with hooked(self.cuts, [hook(at) for at in range(len(steps))]):
+        with layer_hooks(self.cuts, [hook(at) for at in range(len(steps))]):
             return self.model(steps[0].cropped(_channels_last(x))), changes
 
     def _steps(self, corner: Corner, pixels: int, maps: Sequence[Tensor]) -> list["_Step"]:
@@ -200,10 +203,10 @@ def _find(near: Incremental, example: Tensor) -> None:
     A layer that reads no neighbours takes the place of the cut before it. One that is left out by a path around it, or
     whose output is written to by what follows, shows in the logits or in the maps, and is no cut.
     """
-    for layer in candidates(near.model, example):
+    for layer in find_candidates(near.model, example):
         before = near.cuts
         try:
-            cut = measured(near.model, before, layer, example)
+            cut = measure_receptive_field(near.model, before, layer, example)
             if cut is None:
                 continue
             if before and cut.stride == 1 and cut.before == cut.after == 0:
@@ -238,6 +241,6 @@ def _holds(near: Incremental, example: Tensor) -> bool:
         top, left = places.to(image.device).unbind(1)
         logits, _ = near(changed, (top, left), pixels, maps)
         wanted = [near.model(changed), *near.maps(changed, count)]
-        if not all(agree(one, other) for one, other in zip([logits, *maps], wanted, strict=True)):
+        if not all(have_equal_logits(one, other) for one, other in zip([logits, *maps], wanted, strict=True)):
             return False
     return True

@@ -48,7 +48,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Inside, the folder is this process's alone to write to; the lock is no file, and a kill ends it too.
 
     Raises:
@@ -56,7 +56,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Example:
         >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)), locked(Path(folder)):
+        >>> with tempfile.TemporaryDirectory() as folder, locked_folder(Path(folder)), locked_folder(Path(folder)):
         ...     pass
         Traceback (most recent call last):
         uiat.errors.UserError: ... is being trained in already: wait for that run to end, or stop it first

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Share:
+class Rank:
     """The part of the images that a process judges or trains on.
 
     Args:
@@ -28,9 +28,9 @@ class Share:
         size: processes.
 
     Example:
-        >>> Share(rank=1, size=3).index(8).tolist()
+        >>> Rank(rank=1, size=3).index(8).tolist()
         [1, 4, 7]
-        >>> Share(rank=1, size=2).rows(8)
+        >>> Rank(rank=1, size=2).rows(8)
         slice(4, 8, None)
     """
 
@@ -86,11 +86,11 @@ class Share:
         return path.with_name(f"{path.name}.rank{self.rank}-of-{self.size}")
 
     @classmethod
-    def paths(cls, path: Path) -> dict["Share", Path]:
+    def paths(cls, path: Path) -> dict["Rank", Path]:
         """The files that there are of processes of whatever number, see `path`, by their shares.
 
         Example:
-            >>> Share.paths(Path("missing"))
+            >>> Rank.paths(Path("missing"))
             {}
         """
         found = {cls(): path} if path.exists() else {}
@@ -122,16 +122,16 @@ class Share:
         return result  # type: ignore[return-value]
 
 
-def share() -> Share:
+def current_rank() -> Rank:
     """The share of this process: all images, unless `torch.distributed` was initialised, as under `torchrun`.
 
     Example:
-        >>> share()
+        >>> current_rank()
         Share(rank=0, size=1)
     """
     if dist.is_available() and dist.is_initialized():
-        return Share(dist.get_rank(), dist.get_world_size())
-    return Share()
+        return Rank(dist.get_rank(), dist.get_world_size())
+    return Rank()
 
 
 def local_device(name: str) -> str:
@@ -141,16 +141,16 @@ def local_device(name: str) -> str:
         >>> local_device("cpu")
         'cpu'
     """
-    if launched() > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+    if launched_processes() > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
         return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
     return name
 
 
-def launched() -> int:
+def launched_processes() -> int:
     """How many processes the launcher started: 1 without one.
 
     Example:
-        >>> launched()
+        >>> launched_processes()
         1
     """
     count = os.environ.get("WORLD_SIZE", "1")
@@ -164,7 +164,7 @@ _GONE = ("Connection closed", "Connection reset", "Broken pipe", "connection err
 
 
 @contextmanager
-def processes() -> Iterator[Share]:
+def process_group() -> Iterator[Rank]:
     """This process's share, with `torch.distributed` initialised inside where `torchrun` started several.
 
     Raises:
@@ -172,12 +172,12 @@ def processes() -> Iterator[Share]:
         Lost: another process ended while this one waited for it.
 
     Example:
-        >>> with processes() as part:
+        >>> with process_group() as part:
         ...     part.size
         1
     """
-    if launched() == 1 or dist.is_initialized():
-        yield share()
+    if launched_processes() == 1 or dist.is_initialized():
+        yield current_rank()
         return
     on_gpu = torch.cuda.is_available()
     try:
@@ -186,12 +186,14 @@ def processes() -> Iterator[Share]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"WORLD_SIZE says that there are {launched()} processes, but: {reason}") from None
+        raise UserError(f"WORLD_SIZE says that there are {launched_processes()} processes, but: {reason}") from None
     try:
-        yield share()
+        yield current_rank()
     except RuntimeError as error:
         if any(words in str(error) for words in _GONE):
-            raise Lost(f"process {share().rank} of {share().size} lost another one, which has ended") from error
+            raise Lost(
+                f"process {current_rank().rank} of {current_rank().size} lost another one, which has ended"
+            ) from error
         raise
     finally:
         dist.destroy_process_group()

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Versions, processor, devices, threads and git commit, as plain values for JSON.
 
     Example:
-        >>> sorted(environment())[:3]
+        >>> sorted(describe_environment())[:3]
         ['commit', 'cores', 'device_names']
     """
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

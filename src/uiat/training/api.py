@@ -16,20 +16,20 @@ from uiat.errors import UserError
 from uiat.inverse import UniversalPerturbation
 from uiat.objectives import UIAT, AnyObjective, Objective
 from uiat.runs import checkpoint
-from uiat.runs.folder import check_new, held, new_folder
+from uiat.runs.folder import check_new_folder, locked_run, new_folder
 from uiat.runs.settings import CUSTOM, read_run
-from uiat.runs.writer import Store, identity, perturbations
-from uiat.training.autotune import settled
+from uiat.runs.writer import RunWriter, fingerprint, universal_of
+from uiat.training.autotune import resolve_auto
 from uiat.training.loop import Listener, Training
 from uiat.training.setup import (
-    channels_last,
-    datasets,
-    held_out_images,
+    can_use_channels_last,
+    first_held_out_images,
+    load_datasets,
     model_spec,
     own_data,
     pick_device,
     seeded,
-    synchronised,
+    sync_batchnorm,
     training_device,
 )
 from uiat.training.validation import check_plan
@@ -75,13 +75,13 @@ def train(run: Run, *, run_dir: str | Path | None = None, listener: Listener | N
         >>> len(trained.history)
         1
     """
-    with prepared(run, run_dir=run_dir, listener=listener) as training:
+    with start_run(run, run_dir=run_dir, listener=listener) as training:
         training.fit()
         return _trained(training)
 
 
 @contextmanager
-def prepared(run: Run, *, run_dir: str | Path | None = None, listener: Listener | None = None) -> Iterator[Training]:
+def start_run(run: Run, *, run_dir: str | Path | None = None, listener: Listener | None = None) -> Iterator[Training]:
     """What `train` does before the first step: data loaded, model built and tried, and only then the folder made.
 
     Args:
@@ -94,21 +94,21 @@ def prepared(run: Run, *, run_dir: str | Path | None = None, listener: Listener 
 
     Example:
         >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, prepared(Run(), run_dir=Path(folder) / "run") as training:
+        >>> with tempfile.TemporaryDirectory() as folder, start_run(Run(), run_dir=Path(folder) / "run") as training:
         ...     len(training.loader)
         9
     """
-    check_new(run_dir)
+    check_new_folder(run_dir)
     check_plan(run)
     device = pick_device(run.compute.device)
-    training_set, held_out = datasets(run.data, run.seed)
+    training_set, held_out = load_datasets(run.data, run.seed)
     with seeded(run.seed, device):
         spec = model_spec(run, training_set)
         model = models.build(**spec).to(device)
         training = _training(run, model, training_set, held_out, listener=listener)
         folder = new_folder(training.run, run_dir)
-        with held(folder):
-            training.store = Store(folder, training.run, spec, identity(training_set))
+        with locked_run(folder):
+            training.store = RunWriter(folder, training.run, spec, fingerprint(training_set))
             yield training
 
 
@@ -142,13 +142,13 @@ def resume(
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
     own = (model, train_data, validation_data, objective)
-    with reopened(run_dir, own=own, listener=listener, own_code=own_code) as training:
+    with reopen_run(run_dir, own=own, listener=listener, own_code=own_code) as training:
         training.fit()
         return _trained(training)
 
 
 @contextmanager
-def reopened(
+def reopen_run(
     run_dir: str | Path,
     *,
     own: tuple[nn.Module | None, Any, Any, Objective | None] = (None, None, None, None),
@@ -167,7 +167,7 @@ def reopened(
         UserError: as for `resume`.
 
     Example:
-        >>> with reopened("missing-run") as training:
+        >>> with reopen_run("missing-run") as training:
         ...     training.epoch
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
@@ -177,10 +177,10 @@ def reopened(
     run = read_run(folder, objective=objective)
     _require_own(folder, fitted=run.model.name == CUSTOM, given=[part is not None for part in own])
     with ExitStack() as inside:
-        inside.enter_context(held(folder))
+        inside.enter_context(locked_run(folder))
         if model is None:
             device = pick_device(run.compute.device)
-            training_set, held_out = datasets(run.data, run.seed)
+            training_set, held_out = load_datasets(run.data, run.seed)
         else:
             device = training_device(model)
             training_set, held_out = own_data(train_data, validation_data, seed=run.seed)
@@ -188,7 +188,7 @@ def reopened(
         spec = model_spec(run, training_set) if model is None else _own_spec(training_set)
         model = checkpoint.build(spec, own_code=own_code).to(device) if model is None else model
         training = _training(run, model, training_set, held_out, listener=listener)
-        training.store = Store(folder, run, spec, identity(training_set))
+        training.store = RunWriter(folder, run, spec, fingerprint(training_set))
         training.resume()
         yield training
 
@@ -246,7 +246,7 @@ def fit(
         >>> sorted(trained.best)
         ['epoch', 'value']
     """
-    check_new(run_dir)
+    check_new_folder(run_dir)
     if objective is not None:
         _check_objective(objective)
     data, held_out = own_data(train_data, validation_data, seed=seed)
@@ -266,8 +266,8 @@ def fit(
         training = _training(run, model, data, held_out, listener=listener)
         if run_dir is not None:
             folder = new_folder(training.run, run_dir)
-            inside.enter_context(held(folder))
-            training.store = Store(folder, training.run, _own_spec(data), identity(data))
+            inside.enter_context(locked_run(folder))
+            training.store = RunWriter(folder, training.run, _own_spec(data), fingerprint(data))
         training.fit()
     return _trained(training)
 
@@ -289,12 +289,12 @@ def _training(
     """The run about to begin, its model tried on a few images; nothing is written before this has succeeded."""
     device, memory_format = training_device(model), torch.contiguous_format
     if run.compute.sync_batchnorm:
-        model = synchronised(model, device)
-    last = channels_last(model, asked=run.compute.levers.channels_last)
+        model = sync_batchnorm(model, device)
+    last = can_use_channels_last(model, asked=run.compute.levers.channels_last)
     if last:
         memory_format = torch.channels_last
         model.to(memory_format=memory_format)
-    images = held_out_images(held_out, device).contiguous(memory_format=memory_format)
+    images = first_held_out_images(held_out, device).contiguous(memory_format=memory_format)
     try:
         models.check_model(model, images, training_set.num_classes)
     except RuntimeError as error:
@@ -314,7 +314,7 @@ def _training(
         num_workers=run.data.workers,
     )
     steps = len(loader) * run.optimisation.epochs
-    run = settled(run, model, image_shape=loader.image_shape, num_classes=loader.num_classes, steps=steps)
+    run = resolve_auto(run, model, image_shape=loader.image_shape, num_classes=loader.num_classes, steps=steps)
     return Training(run, model, loader, held_out, listener=listener)
 
 
@@ -326,5 +326,5 @@ def _trained(training: Training) -> Trained:
     elif training.best_weights is not None:
         model.load_state_dict(training.best_weights)
     model.threat = run.threat  # type: ignore[assignment]
-    universal = perturbations(run, training.step.state)
+    universal = universal_of(run, training.step.state)
     return Trained(model.eval(), training.history, training.best, universal, None if store is None else store.folder)

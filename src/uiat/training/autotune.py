@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from uiat.attacks.gradient import input_gradient
 from uiat.config.schema import Run
 from uiat.data import Batch
-from uiat.models.modes import crafting
-from uiat.speed.compile import can_compile, compiled
+from uiat.models.modes import frozen
+from uiat.speed.compile import can_compile, compile_model
 from uiat.speed.throughput import convolution_rate, median_seconds
-from uiat.system.distributed import share
+from uiat.system.distributed import current_rank
 from uiat.training.pass_count import step_passes
 from uiat.training.setup import seeded
 from uiat.training.step import autocast
@@ -27,7 +27,7 @@ COMPILE_FROM = 600.0
 COMPILE_PAYS = 1.05
 
 
-def settled(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int], num_classes: int, steps: int) -> Run:
+def resolve_auto(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int], num_classes: int, steps: int) -> Run:
     """The run with a value in place of each "auto", by what pays on the model's device.
 
     Of several processes the first one decides for all. Random generators are left as they were.
@@ -43,20 +43,20 @@ def settled(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int], nu
         >>> from uiat import models, recipes
         >>> run = recipes.get("digits-pgd-at")
         >>> model = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
-        >>> settled(run, model, image_shape=(1, 8, 8), num_classes=10, steps=100) == run
+        >>> resolve_auto(run, model, image_shape=(1, 8, 8), num_classes=10, steps=100) == run
         True
     """
     compute, device = run.compute, next(model.parameters()).device
     with seeded(run.seed, device):
         if compute.precision == "auto":
             fast = not compute.plain and bf16_pays(device)
-            compute = replace(compute, precision=share().gather("bf16" if fast else "fp32")[0])
+            compute = replace(compute, precision=current_rank().gather("bf16" if fast else "fp32")[0])
         if compute.compile == "auto":
             able = not (compute.plain or compute.recompute) and can_compile(device)
-            images = torch.rand(run.data.batch_size // share().size, *image_shape, device=device)
+            images = torch.rand(run.data.batch_size // current_rank().size, *image_shape, device=device)
             run = replace(run, compute=replace(compute, compile=False))
             pays = able and compilation_pays(run, model, images, num_classes=num_classes, steps=steps)
-            compute = replace(compute, compile=share().gather(pays)[0])
+            compute = replace(compute, compile=current_rank().gather(pays)[0])
     return replace(run, compute=compute)
 
 
@@ -98,11 +98,11 @@ def compilation_pays(run: Run, model: nn.Module, x: Float[Tensor, "b c h w"], *,
             logits = form(images)
             return logits.float().logsumexp(dim=1), logits
 
-        with crafting(model), autocast(device, run.compute.levers.precision):
+        with frozen(model), autocast(device, run.compute.levers.precision):
             return median_seconds(lambda: input_gradient(loss, x), times, device)
 
     if inner * steps * seconds(model, 1) < COMPILE_FROM:
         return False
-    gain = seconds(model, 5) / seconds(compiled(model), 5)
+    gain = seconds(model, 5) / seconds(compile_model(model), 5)
     logger.info("inner problems are %.2f times as fast compiled as they are eager", gain)
     return gain > COMPILE_PAYS

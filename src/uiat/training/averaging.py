@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
 
-from uiat.system.distributed import share
+from uiat.system.distributed import current_rank
 
 
-def averaged(model: nn.Module, kind: Literal["ema", "swa"], *, decay: float) -> AveragedModel:
+def make_average(model: nn.Module, kind: Literal["ema", "swa"], *, decay: float) -> AveragedModel:
     """A running average of the weights: exponential ("ema", with `decay`) or equal ("swa"; Izmailov et al. 2018).
 
     BatchNorm statistics are not averaged: `refresh_statistics` measures them anew.
 
     Example:
-        >>> average = averaged(nn.Linear(2, 2), "ema", decay=0.99)
+        >>> average = make_average(nn.Linear(2, 2), "ema", decay=0.99)
     """
     if kind == "swa":
         return AveragedModel(model)
@@ -24,7 +24,7 @@ def averaged(model: nn.Module, kind: Literal["ema", "swa"], *, decay: float) -> 
 
 
 @torch.no_grad()
-def follow(average: AveragedModel, model: nn.Module) -> None:
+def update_average(average: AveragedModel, model: nn.Module) -> None:
     """Take the model's present weights into the average, and its buffers as they are.
 
     `AveragedModel.update_parameters` does the same and reads the count of averaged weights on the device, which has a
@@ -32,10 +32,10 @@ def follow(average: AveragedModel, model: nn.Module) -> None:
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
-        >>> average = averaged(model, "swa", decay=0.0)
+        >>> average = make_average(model, "swa", decay=0.0)
         >>> for value in (1.0, 2.0, 6.0):
         ...     _ = model.weight.data.fill_(value)
-        ...     follow(average, model)
+        ...     update_average(average, model)
         >>> average.module.weight.item()
         3.0
     """
@@ -71,8 +71,8 @@ def average_statistics(model: nn.Module) -> None:
         >>> average_statistics(nn.BatchNorm2d(3))  # one process: nothing to do
     """
     seen = [b for b in model.buffers() if b.is_floating_point()]
-    if share().size == 1 or not seen:
+    if current_rank().size == 1 or not seen:
         return
-    flat = share().mean(torch.cat([b.flatten() for b in seen]))
+    flat = current_rank().mean(torch.cat([b.flatten() for b in seen]))
     for b, mean in zip(seen, flat.split([b.numel() for b in seen]), strict=True):
         b.copy_(mean.view_as(b))

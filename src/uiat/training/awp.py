@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from uiat.models.modes import frozen_statistics
-from uiat.system.distributed import share
+from uiat.system.distributed import current_rank
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def adversarial_weights(model: nn.Module, loss: Callable[[], Tensor], *, gamma: 
         with torch.no_grad():
             for p, g in zip(moved, gradients, strict=True):
                 if g is not None:
-                    share().mean(g)
+                    current_rank().mean(g)
                     tiny = torch.finfo(g.dtype).tiny
                     p.add_(g * (gamma * p.norm() / g.norm().clamp_min(tiny)))
         yield

@@ -12,11 +12,11 @@ from uiat import models
 from uiat.config.schema import Run
 from uiat.data import STATS, Batch, ImageSet
 from uiat.data.catalog import KNOWN
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 from uiat.speed.throughput import convolution_rate, matrix_rate, median_seconds
-from uiat.training.autotune import settled
-from uiat.training.pass_count import Passes, own_step, step_passes
-from uiat.training.setup import channels_last, datasets, model_spec, pick_device, seeded
+from uiat.training.autotune import resolve_auto
+from uiat.training.pass_count import PassCount, step_for, step_passes
+from uiat.training.setup import can_use_channels_last, load_datasets, model_spec, pick_device, seeded
 from uiat.training.step import PRECISIONS
 
 
@@ -32,13 +32,13 @@ class Cost:
     """
 
     epochs: tuple[int, int]
-    passes: Passes
+    passes: PassCount
     seconds: float
     flops: float
 
 
 @dataclass(frozen=True)
-class Bill:
+class CostReport:
     """A run's costs.
 
     Args:
@@ -71,7 +71,7 @@ class Bill:
         return sum(cost.epochs[0] * self.steps * cost.seconds for cost in self.costs)
 
 
-def bill(run: Run, *, steps: int = 3) -> Bill:
+def estimate_cost(run: Run, *, steps: int = 3) -> CostReport:
     """Count, measure and compare: what the run's training costs on this machine. Trains on noise, keeps nothing.
 
     Args:
@@ -83,7 +83,7 @@ def bill(run: Run, *, steps: int = 3) -> Bill:
 
     Example:
         >>> from uiat import recipes
-        >>> found = bill(recipes.get("digits-pgd-at"), steps=1)
+        >>> found = estimate_cost(recipes.get("digits-pgd-at"), steps=1)
         >>> found.costs[0].passes.units, found.steps
         (23.0, 17)
     """
@@ -91,15 +91,15 @@ def bill(run: Run, *, steps: int = 3) -> Bill:
     data, images = _noise(run)
     with seeded(run.seed, device):
         model = models.build(**model_spec(run, data)).to(device)
-        last = channels_last(model, asked=run.compute.levers.channels_last)
+        last = can_use_channels_last(model, asked=run.compute.levers.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format
         model.to(memory_format=layout)
         x = data.images.to(device).float().div(255).contiguous(memory_format=layout)
         batch = Batch(x, data.labels.to(device), torch.arange(len(x), device=device))
         whole = images // len(x) * run.optimisation.epochs
-        run = settled(run, model, image_shape=data.image_shape, num_classes=data.num_classes, steps=whole)
-        forward = flops(model, x[:1])
-        step = own_step(run, model, batch, num_classes=data.num_classes, eager=False)
+        run = resolve_auto(run, model, image_shape=data.image_shape, num_classes=data.num_classes, steps=whole)
+        forward = count_flops(model, x[:1])
+        step = step_for(run, model, batch, num_classes=data.num_classes, eager=False)
         passes, costs = step_passes(run, model, batch, num_classes=data.num_classes), []
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
@@ -109,7 +109,7 @@ def bill(run: Run, *, steps: int = 3) -> Bill:
             seconds = median_seconds(work, steps, device, warm=4 if step.graphed else 1)
             costs.append(Cost((count, epoch), each, seconds, each.units * forward * len(x)))
         peak, precision, rates = _peak(device), run.compute.levers.precision, _rates(device)
-    return Bill(tuple(costs), forward, precision, rates, images // len(x), len(x), peak, _name(device))
+    return CostReport(tuple(costs), forward, precision, rates, images // len(x), len(x), peak, _name(device))
 
 
 def _rates(device: torch.device) -> dict[str, dict[str, float]]:
@@ -129,7 +129,7 @@ def _noise(run: Run) -> tuple[ImageSet, int]:
         shape, classes, images = KNOWN[name]
         images = min(run.data.subset or images, images - (run.data.validation or min(1_000, images // 20)))
     else:
-        data, _ = datasets(run.data, run.seed)
+        data, _ = load_datasets(run.data, run.seed)
         shape, classes, images = data.image_shape, data.num_classes, len(data)
     random = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (size, *shape), dtype=torch.uint8, generator=random)
@@ -138,14 +138,14 @@ def _noise(run: Run) -> tuple[ImageSet, int]:
     return ImageSet(noise, torch.arange(size) % classes, names, known, partial=True), images
 
 
-def flops(model: nn.Module, example: Tensor) -> float:
+def count_flops(model: nn.Module, example: Tensor) -> float:
     """Floating-point operations of a forward pass of one image, convolutions and matrix products.
 
     Example:
-        >>> flops(nn.Linear(4, 2), torch.rand(1, 4))
+        >>> count_flops(nn.Linear(4, 2), torch.rand(1, 4))
         16.0
     """
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), crafting(model):
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), frozen(model):
         model(example[:1])
     return float(counter.get_total_flops())
 

@@ -62,11 +62,11 @@ def _not_finite(what: str, *, epoch: int, step: int, kept: str) -> NotFinite:
     )
 
 
-def at_chance(history: Sequence[Mapping[str, Any]], *, num_classes: int, epochs: int) -> Alarm | None:
+def warn_at_chance(history: Sequence[Mapping[str, Any]], *, num_classes: int, epochs: int) -> Alarm | None:
     """Clean accuracy on held-out data that has not left chance by the first validation after some epochs; said once.
 
     Example:
-        >>> at_chance([{"epoch": 0, "clean": 0.1}], num_classes=10, epochs=1).kind
+        >>> warn_at_chance([{"epoch": 0, "clean": 0.1}], num_classes=10, epochs=1).kind
         'chance'
     """
     judged = [row for row in history if row.get("clean") is not None]
@@ -85,7 +85,7 @@ def at_chance(history: Sequence[Mapping[str, Any]], *, num_classes: int, epochs:
     )
 
 
-def catastrophic_overfitting(history: Sequence[Mapping[str, Any]], *, num_classes: int) -> Alarm | None:
+def warn_catastrophic_overfitting(history: Sequence[Mapping[str, Any]], *, num_classes: int) -> Alarm | None:
     """Training robust accuracy above where it was at the best epoch, held-out PGD accuracy under half of its best.
 
     Or, where it never had a best: half of the training batches stand, and not a tenth as many held-out images; said
@@ -98,7 +98,7 @@ def catastrophic_overfitting(history: Sequence[Mapping[str, Any]], *, num_classe
         ...     {"epoch": 0, "robust": 0.4, "train_correct": 0.4},
         ...     {"epoch": 1, "robust": 0.0, "train_correct": 0.8},
         ... ]
-        >>> catastrophic_overfitting(rows, num_classes=10).kind
+        >>> warn_catastrophic_overfitting(rows, num_classes=10).kind
         'overfitting'
     """
     judged = [row for row in history if row.get("robust") is not None and "train_correct" in row]

@@ -14,14 +14,20 @@ from uiat.config.schema import Run
 from uiat.data import Batch, ImageSet, Loader, StreamingLoader
 from uiat.errors import NotFinite, UserError
 from uiat.runs.checkpoint import restore
-from uiat.runs.writer import CHECKPOINT, Store
-from uiat.system.distributed import share
+from uiat.runs.writer import CHECKPOINT, RunWriter
+from uiat.system.distributed import current_rank
 from uiat.system.signals import Stop, stop_on_signal
-from uiat.training.averaging import averaged, follow, refresh_statistics
-from uiat.training.guards import Alarm, at_chance, catastrophic_overfitting, require_finite, require_finite_weights
+from uiat.training.averaging import make_average, refresh_statistics, update_average
+from uiat.training.guards import (
+    Alarm,
+    require_finite,
+    require_finite_weights,
+    warn_at_chance,
+    warn_catastrophic_overfitting,
+)
 from uiat.training.optimizer import make_optimizer, make_scheduler
 from uiat.training.step import make_step
-from uiat.training.validation import metric, validate
+from uiat.training.validation import selection_metric, validate
 
 logger = logging.getLogger("uiat")
 # Batches between looks at the running sums: each look waits for the device.
@@ -74,7 +80,7 @@ class Training:
         listener: Listener | None = None,
     ) -> None:
         self.run, self.model, self.loader, self.held_out, self.listener = run, model, loader, held_out, listener
-        self.store: Store | None = None
+        self.store: RunWriter | None = None
         config = run.optimisation
         self.optimizer = make_optimizer(model, config, plain=run.compute.plain)
         self.scheduler = make_scheduler(self.optimizer, config, steps_per_epoch=len(loader))
@@ -96,7 +102,9 @@ class Training:
             cuda_graphs=run.compute.levers.cuda_graphs,
             try_kernels=not run.compute.plain,
         )
-        self.average = None if config.average == "none" else averaged(model, config.average, decay=config.average_decay)
+        self.average = (
+            None if config.average == "none" else make_average(model, config.average, decay=config.average_decay)
+        )
         self.epoch, self.position, self.seconds, self.learning_rate = 0, 0, 0.0, config.learning_rate
         self.sums: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
@@ -129,14 +137,16 @@ class Training:
             terms = self._one_step(batch)
             self.seconds = before + time.perf_counter() - started
             if self.listener is not None:
-                self.listener.step(self.epoch, self.position, len(self.loader), terms, len(batch.y) * share().size)
+                self.listener.step(
+                    self.epoch, self.position, len(self.loader), terms, len(batch.y) * current_rank().size
+                )
             due = compute.checkpoint_steps is not None and self.position % compute.checkpoint_steps == 0
             if look := self.position % LOOK_EVERY == 0 or self.position == len(self.loader):
                 self._means()
-            if look or share().size == 1:
+            if look or current_rank().size == 1:
                 late = time.perf_counter() - saved > 60 * compute.checkpoint_minutes
                 # A signal to one process stops all of them, at the same step; they save together likewise.
-                told = share().gather((self._stop.asked, late))
+                told = current_rank().gather((self._stop.asked, late))
                 self._stopping, due = any(asked for asked, _ in told), due or any(late for _, late in told)
             if self._stopping or (due and self.position < len(self.loader)):
                 self.save()
@@ -149,7 +159,7 @@ class Training:
         self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         self.scheduler.step()
         if self.average is not None and self.epoch >= self.run.optimisation.average_from_epoch:
-            follow(self.average, self.model)
+            update_average(self.average, self.model)
         for name, value in terms.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.position += 1
@@ -165,7 +175,7 @@ class Training:
     def _means(self) -> dict[str, float]:
         """Mean of each term over the epoch so far; waits for the device, and stops the run where one is not finite."""
         names = sorted(self.sums)
-        values = share().mean(torch.stack([self.sums[name] / self.position for name in names])).tolist()
+        values = current_rank().mean(torch.stack([self.sums[name] / self.position for name in names])).tolist()
         return self._finite(dict(zip(names, values, strict=True)))
 
     def _finite(self, means: dict[str, float]) -> dict[str, float]:
@@ -205,9 +215,9 @@ class Training:
 
     def _alarms(self) -> Iterator[Alarm]:
         classes, guards = self.loader.num_classes, self.run.guards
-        found = [at_chance(self.history, num_classes=classes, epochs=guards.chance_epochs)]
+        found = [warn_at_chance(self.history, num_classes=classes, epochs=guards.chance_epochs)]
         if self.run.objective.threat is not None:  # trained under attack
-            found.append(catastrophic_overfitting(self.history, num_classes=classes))
+            found.append(warn_catastrophic_overfitting(self.history, num_classes=classes))
         for alarm in found:
             if alarm is not None:
                 logger.warning(alarm.message)
@@ -238,7 +248,7 @@ class Training:
 
     def _keep_best(self, model: nn.Module, row: Mapping[str, Any]) -> None:
         """Remember the epoch if it is the best by the run's metric; without validation the last is the best."""
-        value = metric(row, self.run.validation.metric)
+        value = selection_metric(row, self.run.validation.metric)
         if value is not None and self.best is not None and value <= self.best["value"]:
             self.stale += 1
             patience = self.run.validation.patience
@@ -254,7 +264,7 @@ class Training:
         else:
             self.store.write_weights("best", model, epoch=row["epoch"])
 
-    def _write(self, store: Store, model: nn.Module) -> None:
+    def _write(self, store: RunWriter, model: nn.Module) -> None:
         """The files of an epoch, the checkpoint last: a kill before it repeats the epoch and writes the same again."""
         store.write_weights("last", model, epoch=self.history[-1]["epoch"])
         store.write_inverse(self.step.state)
@@ -273,9 +283,9 @@ class Training:
             self._means()
         require_finite_weights(self.model, epoch=self.epoch, step=self.position, kept=self._kept)
         meta = {name: getattr(self, name) for name in _REMEMBERED}
-        meta |= {"steps_per_epoch": len(self.loader), "processes": share().size}
+        meta |= {"steps_per_epoch": len(self.loader), "processes": current_rank().size}
         # Of each process's sums the mean is kept, which all of them go on from.
-        sums = {name: share().mean(self.sums[name].clone()) for name in sorted(self.sums)}
+        sums = {name: current_rank().mean(self.sums[name].clone()) for name in sorted(self.sums)}
         self.store.save(modules=self._modules(), optimizer=self.optimizer, tensors=sums, meta=meta)
 
     def resume(self) -> None:
@@ -290,12 +300,12 @@ class Training:
             return
         sums, meta = loaded
         self._set_position(meta)
-        if (then := meta.get("processes", 1)) != share().size:
+        if (then := meta.get("processes", 1)) != current_rank().size:
             logger.warning(
                 "this run began in %s processes and goes on in %d: BatchNorm sees other parts of a batch, and sums "
                 "have another order, so its weights will not be bit for bit those of an undisturbed run",
                 then,
-                share().size,
+                current_rank().size,
             )
         device = next(self.model.parameters()).device
         self.sums = {name: value.to(device) for name, value in sums.items()}

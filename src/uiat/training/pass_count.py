@@ -15,13 +15,13 @@ from uiat.config.schema import Run
 from uiat.data import Batch
 from uiat.inverse import UniversalInverse
 from uiat.models.inspect import device_of
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 from uiat.training.optimizer import make_optimizer
 from uiat.training.step import Step, make_step
 
 
 @dataclass
-class Passes:
+class PassCount:
     """Images that went through a model, by what was asked of the pass.
 
     Args:
@@ -30,7 +30,7 @@ class Passes:
         training_backward: backward passes to the weights.
 
     Example:
-        >>> Passes(forward=12, input_backward=10, training_backward=1).units
+        >>> PassCount(forward=12, input_backward=10, training_backward=1).units
         24.0
     """
 
@@ -43,25 +43,25 @@ class Passes:
         """In F, the price of a forward pass: a backward pass to the images costs one more, one to the weights two."""
         return float(self.forward + self.input_backward + 2 * self.training_backward)
 
-    def per(self, images: int) -> "Passes":
+    def per(self, images: int) -> "PassCount":
         """The same for one image of so many."""
-        return Passes(self.forward / images, self.input_backward / images, self.training_backward / images)
+        return PassCount(self.forward / images, self.input_backward / images, self.training_backward / images)
 
 
 @contextmanager
-def counted(model: nn.Module, example: Tensor) -> Iterator[Passes]:
+def count_passes(model: nn.Module, example: Tensor) -> Iterator[PassCount]:
     """Count the images that pass inside, whichever way the model is entered (`forward`, or `features` and `head`).
 
     They are counted at the first layer with weights that an image meets.
 
     Example:
         >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)
-        >>> with counted(model, x) as passes:
+        >>> with count_passes(model, x) as passes:
         ...     model(x).sum().backward()
         >>> passes
         Passes(forward=3, input_backward=0, training_backward=3)
     """
-    passes, layer = Passes(), _first_layer(model, example)
+    passes, layer = PassCount(), _first_layer(model, example)
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         passes.forward += len(output)
@@ -87,7 +87,7 @@ def _first_layer(model: nn.Module, example: Tensor) -> nn.Module:
     leaves = [m for m in model.modules() if not any(m.children()) and any(True for _ in m.parameters())]
     hooks = [m.register_forward_hook(lambda module, inputs, output: met.append(module)) for m in leaves]
     try:
-        with torch.no_grad(), crafting(model):
+        with torch.no_grad(), frozen(model):
             model(example[:1])
     finally:
         for hook in hooks:
@@ -95,7 +95,7 @@ def _first_layer(model: nn.Module, example: Tensor) -> nn.Module:
     return met[0]
 
 
-def own_step(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, eager: bool = True) -> Step:
+def step_for(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, eager: bool = True) -> Step:
     """The run's training step on the examples of one batch, as far as its cost goes: it hardly moves a weight.
 
     Eager, so that layers are called one by one and can be counted, or compiled and recorded as the run has it.
@@ -104,7 +104,7 @@ def own_step(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, eage
         >>> from uiat import models
         >>> model = models.build("small-cnn", num_classes=2, image_shape=(1, 8, 8), width=4)
         >>> batch = Batch(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1]), torch.arange(4))
-        >>> sorted(own_step(Run(), model, batch, num_classes=2)(batch))
+        >>> sorted(step_for(Run(), model, batch, num_classes=2)(batch))
         ['adv_ce', 'correct', 'inverse_kl']
     """
     config = run.optimisation
@@ -134,7 +134,7 @@ def own_step(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, eage
     )
 
 
-def step_passes(run: Run, model: nn.Module, batch: Batch, *, num_classes: int) -> dict[tuple[int, int], Passes]:
+def step_passes(run: Run, model: nn.Module, batch: Batch, *, num_classes: int) -> dict[tuple[int, int], PassCount]:
     """Passes of an image in a step of the run, by the epochs that cost the same (see `phases`), as they are made.
 
     Example:
@@ -144,9 +144,9 @@ def step_passes(run: Run, model: nn.Module, batch: Batch, *, num_classes: int) -
         >>> {k: v.units for k, v in step_passes(Run(), model, batch, num_classes=2).items()}
         {(30, 0): 28.0}
     """
-    step, found = own_step(run, model, batch, num_classes=num_classes), {}
+    step, found = step_for(run, model, batch, num_classes=num_classes), {}
     for count, epoch in phases(run):
-        with counted(model, batch.x) as passes:
+        with count_passes(model, batch.x) as passes:
             step(batch, epoch=epoch)
         found[count, epoch] = passes.per(len(batch.y))
     return found
@@ -170,7 +170,7 @@ def phases(run: Run) -> list[tuple[int, int]]:
 IMAGES = 8  # of the batch that is counted on
 
 
-def step_cost(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int], classes: int) -> Passes:
+def step_cost(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int], classes: int) -> PassCount:
     """Passes of a run's training step through the model, the mean over its epochs: one-off runs change their ways.
 
     Example:
@@ -187,7 +187,7 @@ def step_cost(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int], 
         name: sum(getattr(passes, name) * count for (count, _), passes in found.items()) / epochs
         for name in ("forward", "input_backward", "training_backward")
     }
-    return Passes(**means)
+    return PassCount(**means)
 
 
 def _noise(model: nn.Module, image_shape: tuple[int, int, int], classes: int) -> Batch:
@@ -197,7 +197,7 @@ def _noise(model: nn.Module, image_shape: tuple[int, int, int], classes: int) ->
     return Batch(x, index % classes, index)
 
 
-def kept_bytes(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int], classes: int) -> int:
+def activation_bytes(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int], classes: int) -> int:
     """Bytes that the training pass of a step keeps for its backward pass, for a batch of the run's size.
 
     What differs between methods: a second training pass keeps as much again. In fp32, at the last epoch.
@@ -206,14 +206,14 @@ def kept_bytes(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int],
         >>> from uiat import PGDAT, UIAT, models
         >>> model = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
         >>> once, twice = (
-        ...     kept_bytes(Run(objective=o), model, image_shape=(1, 8, 8), classes=10) for o in (PGDAT(), UIAT())
+        ...     activation_bytes(Run(objective=o), model, image_shape=(1, 8, 8), classes=10) for o in (PGDAT(), UIAT())
         ... )
         >>> 1.8 < twice / once < 2.2
         True
     """
     model = copy.deepcopy(model).train()
     batch = _noise(model, image_shape, classes)
-    step = own_step(run, model, batch, num_classes=classes)
+    step = step_for(run, model, batch, num_classes=classes)
     own = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 

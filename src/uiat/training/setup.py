@@ -22,7 +22,7 @@ from uiat.data import (
     stratified_subset,
 )
 from uiat.errors import UserError
-from uiat.system.distributed import local_device, share
+from uiat.system.distributed import current_rank, local_device
 
 logger = logging.getLogger("uiat")
 
@@ -81,11 +81,11 @@ def _is_pair(data: Any) -> bool:
     return isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
 
 
-def datasets(data: Data, seed: int) -> tuple[ImageSet | Folder, ImageSet]:
+def load_datasets(data: Data, seed: int) -> tuple[ImageSet | Folder, ImageSet]:
     """The training images of a run and those it is validated on, held out of the training set.
 
     Example:
-        >>> training_set, held_out = datasets(Data(name="digits", validation=100), 0)
+        >>> training_set, held_out = load_datasets(Data(name="digits", validation=100), 0)
         >>> len(held_out)
         100
     """
@@ -106,7 +106,7 @@ def model_spec(run: Run, data: ImageSet | Folder) -> dict[str, Any]:
     """The arguments of `models.build` for a run: the data's statistics become the model's first layer.
 
     Example:
-        >>> model_spec(Run(), datasets(Data(), 0)[0])["image_shape"]
+        >>> model_spec(Run(), load_datasets(Data(), 0)[0])["image_shape"]
         [1, 8, 8]
     """
     spec: dict[str, Any] = {
@@ -159,14 +159,14 @@ def training_device(model: nn.Module) -> torch.device:
     return parameter.device
 
 
-def channels_last(model: nn.Module, *, asked: bool) -> bool:
+def can_use_channels_last(model: nn.Module, *, asked: bool) -> bool:
     """Whether images and weights lie channels last: where asked for, and where torch's kernels do not crash.
 
     On a CPU, the backward pass of a strided 1x1 convolution of fewer than 8 channels writes out of its bounds in that
     memory format (torch 2.14): the shortcut of a very narrow ResNet.
 
     Example:
-        >>> channels_last(nn.Conv2d(4, 8, 1, stride=2), asked=True)
+        >>> can_use_channels_last(nn.Conv2d(4, 8, 1, stride=2), asked=True)
         False
     """
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.device.type == "cpu"]
@@ -176,17 +176,17 @@ def channels_last(model: nn.Module, *, asked: bool) -> bool:
     return False
 
 
-def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+def sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
     """The model with BatchNorm by the statistics of all processes; as it is, where there is one process.
 
     Raises:
         UserError: not on GPUs, for which alone torch has it.
 
     Example:
-        >>> type(synchronised(nn.BatchNorm2d(3), torch.device("cpu"))).__name__
+        >>> type(sync_batchnorm(nn.BatchNorm2d(3), torch.device("cpu"))).__name__
         'BatchNorm2d'
     """
-    if share().size == 1:
+    if current_rank().size == 1:
         return model
     if device.type != "cuda":
         raise UserError(f"compute.sync_batchnorm needs GPUs: torch has no synchronised BatchNorm for {device.type!r}")
@@ -209,12 +209,12 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def held_out_images(held_out: ImageSet, device: torch.device) -> Tensor:
+def first_held_out_images(held_out: ImageSet, device: torch.device) -> Tensor:
     """A few images to try a model on.
 
     Example:
         >>> data = from_tensors(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1]))
-        >>> held_out_images(data, torch.device("cpu")).shape
+        >>> first_held_out_images(data, torch.device("cpu")).shape
         torch.Size([4, 1, 8, 8])
     """
     return as_float(held_out.images[:4]).to(device)

@@ -18,12 +18,12 @@ from uiat.checks import check_shapes, check_values
 from uiat.data import Batch
 from uiat.errors import UserError, nearest
 from uiat.objectives import Examples, Objective, total
-from uiat.speed.activation_checkpointing import blocks, recomputed
-from uiat.speed.compile import compiled
-from uiat.speed.cuda_graphs import Graphed
-from uiat.speed.cudnn import tried
+from uiat.speed.activation_checkpointing import checkpointed_blocks, find_blocks
+from uiat.speed.compile import compile_model
+from uiat.speed.cuda_graphs import GraphedSteps
+from uiat.speed.cudnn import cudnn_benchmark
 from uiat.speed.malloc import keep_memory
-from uiat.system.distributed import share
+from uiat.system.distributed import current_rank
 from uiat.training.averaging import average_statistics
 from uiat.training.awp import adversarial_weights
 
@@ -57,14 +57,14 @@ class Step:
     ) -> None:
         # Inner problems run the same parameters through one fixed graph many times a step; training passes do not,
         # and repay compilation on a GPU alone.
-        self.crafted = compiled(model) if compile else model
-        self.trained = compiled(model) if compile and _fits(model, objective) else _parallel(model)
+        self.crafted = compile_model(model) if compile else model
+        self.trained = compile_model(model) if compile and _fits(model, objective) else _parallel(model)
         self.model, self.objective, self.optimizer, self.state = model, objective, optimizer, state
         self.num_classes, self.autocast = num_classes, autocast
         self.clip_norm, self.awp, self.awp_from_epoch = clip_norm, awp, awp_from_epoch
         self.accumulate, self.replays = accumulate, replays
-        self.recomputing = partial(recomputed, blocks(model)) if recompute else nullcontext
-        self.graphed = Graphed(self._means, tuple(model.parameters())) if cuda_graphs else None
+        self.recomputing = partial(checkpointed_blocks, find_blocks(model)) if recompute else nullcontext
+        self.graphed = GraphedSteps(self._means, tuple(model.parameters())) if cuda_graphs else None
         self.try_kernels, self._checked = try_kernels, False
 
     def __call__(self, batch: Batch, *, epoch: int = 0) -> dict[str, Tensor]:
@@ -85,7 +85,7 @@ class Step:
             check_values(batch.x, batch.y, num_classes=self.num_classes)
             self._checked = True
         self.model.train()
-        with tried(self.try_kernels):
+        with cudnn_benchmark(self.try_kernels):
             terms, moved = self._update(batch, epoch, None)
             for _ in range(self.replays - 1):
                 terms, moved = self._update(batch, epoch, moved)
@@ -167,7 +167,7 @@ class Step:
 
 def _fits(model: nn.Module, objective: Objective) -> bool:
     """Whether training passes can be compiled, and gain by it: on one GPU, for losses without second derivatives."""
-    return next(model.parameters()).is_cuda and share().size == 1 and not getattr(objective, "alignment", 0.0)
+    return next(model.parameters()).is_cuda and current_rank().size == 1 and not getattr(objective, "alignment", 0.0)
 
 
 def _parts(count: int, parts: int) -> list[slice]:
@@ -183,7 +183,7 @@ def _parallel(model: nn.Module) -> nn.Module:
     BatchNorm layers see this process's images; what they have seen is averaged after each step, so that all processes
     hold one model.
     """
-    if share().size == 1:
+    if current_rank().size == 1:
         return model
     with warnings.catch_warnings():
         # torch 2.14 has another name for this setting, which 2.9 does not know.
@@ -279,7 +279,7 @@ def make_step(
         replays=_allowed(replays, objective),
         recompute=recompute,
         try_kernels=try_kernels,
-        cuda_graphs=cuda_graphs and device.type == "cuda" and not (recompute or replays or share().size > 1),
+        cuda_graphs=cuda_graphs and device.type == "cuda" and not (recompute or replays or current_rank().size > 1),
     )
 
 

@@ -34,15 +34,15 @@ class TensorBoard:
         """One point a measurement, at the number of epochs done."""
         for name, value in row.items():
             if isinstance(value, float):
-                self.writer.add_scalar(tag(name), value, row["epoch"] + 1)
+                self.writer.add_scalar(group_name(name), value, row["epoch"] + 1)
         self.writer.flush()
 
 
-def tag(name: str) -> str:
+def group_name(name: str) -> str:
     """A measurement's name in groups.
 
     Example:
-        >>> tag("train_adv_ce"), tag("robust"), tag("learning_rate")
+        >>> group_name("train_adv_ce"), group_name("robust"), group_name("learning_rate")
         ('train/adv_ce', 'validation/robust', 'run/learning_rate')
     """
     if name.startswith("train_"):

@@ -13,10 +13,10 @@ from uiat.config.schema import Run
 from uiat.data import ImageSet, as_float
 from uiat.errors import UserError
 from uiat.evaluation import attack, correct_under, stages
-from uiat.evaluation.engine.stage import judging
+from uiat.evaluation.engine.stage import exact_inference
 from uiat.inverse import UniversalInverse
 from uiat.objectives.grad_align import alignment
-from uiat.system.distributed import share
+from uiat.system.distributed import current_rank
 from uiat.threat import Linf, Threat
 
 # Held-out images whose gradient alignment is looked at: a standard error of 0.07 at most, for 800 forward passes, where
@@ -43,11 +43,11 @@ def validate(model: nn.Module, held_out: ImageSet, *, run: Run) -> dict[str, flo
     """
     start = time.perf_counter()
     device = next(model.parameters()).device
-    index = share().index(len(held_out))
+    index = current_rank().index(len(held_out))
     x, y = as_float(held_out.images[index]).to(device), held_out.labels[index].to(device)
 
     def accuracy(right: Tensor) -> float:
-        return share().total(right.double().sum()).item() / len(held_out)
+        return current_rank().total(right.double().sum()).item() / len(held_out)
 
     clean = correct_under(model, x, y, None, classes=held_out.num_classes)
     row = {"clean": accuracy(clean)}
@@ -56,19 +56,19 @@ def validate(model: nn.Module, held_out: ImageSet, *, run: Run) -> dict[str, flo
         classes = held_out.num_classes
         right = correct_under(model, x, y, pgd, among=clean, seed=run.seed, index=index, classes=classes)
         row["robust"] = accuracy(right)
-        if single_step(run):
+        if is_single_step(run):
             few = index < ALIGNED
             cosines = _alignment(model, x[few], y[few], threat, seed=run.seed, index=index[few])
-            row["alignment"] = share().total(cosines).item() / min(ALIGNED, len(held_out))
+            row["alignment"] = current_rank().total(cosines).item() / min(ALIGNED, len(held_out))
     return row | {"validation_seconds": time.perf_counter() - start}
 
 
-def single_step(run: Run) -> bool:
+def is_single_step(run: Run) -> bool:
     """Whether a run is trained on attacks of one step, or of none but those that replays take (Free-AT).
 
     Example:
         >>> from uiat import recipes
-        >>> single_step(recipes.get("cifar10-small-fgsm-rs")), single_step(recipes.get("cifar10-small-pgd-at"))
+        >>> is_single_step(recipes.get("cifar10-small-fgsm-rs")), is_single_step(recipes.get("cifar10-small-pgd-at"))
         (True, False)
     """
     trained_under = getattr(run.objective, "attack", None)
@@ -79,15 +79,15 @@ def _alignment(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, seed: 
     """The sum over this process's images, of which there may be none."""
     if len(x) == 0:
         return torch.zeros((), dtype=torch.float64)
-    with judging(model):
+    with exact_inference(model):
         return alignment(model, x, y, threat, key=keys(seed, index).to(x.device)).double().sum()
 
 
-def metric(row: Mapping[str, Any], name: str) -> float | None:
+def selection_metric(row: Mapping[str, Any], name: str) -> float | None:
     """The value a run is selected by, from an epoch's row; robust accuracy falls back to clean without a threat model.
 
     Example:
-        >>> metric({"clean": 0.8, "robust": 0.4}, "mean")
+        >>> selection_metric({"clean": 0.8, "robust": 0.4}, "mean")
         0.6000000000000001
     """
     clean, robust = row.get("clean"), row.get("robust", row.get("clean"))

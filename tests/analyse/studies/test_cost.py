@@ -11,8 +11,8 @@ from support import tiny
 from uiat import PGDAT, UIAT, InstanceInverse, Linf, Mart, Run, Standard, Trades, UniversalInverse, UserError, models
 from uiat.analyse import changes
 from uiat.analyse.studies import ablation, cost, one_off, overfitting
-from uiat.analyse.study import Asked, Context, subjects
-from uiat.config.yaml_io import difference
+from uiat.analyse.study import Context, StudyOptions, open_runs
+from uiat.config.yaml_io import find_differences
 from uiat.evaluation import attack, correct_under
 from uiat.training.pass_count import step_cost
 
@@ -93,7 +93,7 @@ def test_overfitting_is_measured_under_one_attack_whatever_a_run_was_trained_und
     monkeypatch.setattr(overfitting, "standing", standing)
     kept = {"a": {1: ["best"], 3: ["last"]}, "b": {3: ["best", "last"]}}
     monkeypatch.setattr(overfitting, "kept_weights", lambda subject: kept[subject.label])
-    data = overfitting.measure(Context(subjects(folders), Asked()))
+    data = overfitting.measure(Context(open_runs(folders), StudyOptions()))
     assert set(asked_for) == {(name, 3, ("train", "held-out")) for name in "ab"}
     assert data["attack"] == "pgd-3"
     run = data["runs"]["a"]
@@ -111,7 +111,7 @@ def test_overfitting_is_measured_under_one_attack_whatever_a_run_was_trained_und
 def test_as_many_training_images_as_held_out_ones_are_judged(tmp_path):
     run = tiny.run(objective=PGDAT(attack=tiny.attack()), epochs=1, data={"subset": 64, "validation": 100})
     uiat.train(run, run_dir=tmp_path / "run")
-    context = Context(subjects([tmp_path / "run"]), Asked())
+    context = Context(open_runs([tmp_path / "run"]), StudyOptions())
     data = overfitting.measure(context)["runs"]["run"]
     assert context.sizes == {"train": 64, "held-out": 64}
     assert data["n"] == 64
@@ -125,7 +125,7 @@ def test_as_many_training_images_as_held_out_ones_are_judged(tmp_path):
 def test_without_robust_validation_there_is_no_overfitting_to_see(tmp_path):
     folder = write_run(tmp_path / "run", [{"epoch": 0, "clean": 0.5}], objective=Standard())
     with pytest.raises(UserError, match="validated without an attack"):
-        overfitting.measure(Context(subjects([folder]), Asked(threat="Linf:0.1")))
+        overfitting.measure(Context(open_runs([folder]), StudyOptions(threat="Linf:0.1")))
 
 
 # one-off
@@ -183,7 +183,7 @@ def test_each_row_changes_the_run_and_no_two_are_the_same():
     for i, run in enumerate(runs):
         assert all(run != other for other in runs[:i])
         if i:
-            assert difference(run, base)
+            assert find_differences(run, base)
     radius = uiat.override(base, rows["radius epsilon"]).objective.inverse
     assert radius.radius == pytest.approx(0.2)
     assert radius.step_size / radius.radius == pytest.approx(
@@ -211,9 +211,9 @@ def test_an_instance_wise_run_has_no_rows_of_the_universal_kind():
 def test_differences_are_those_that_decide_the_weights():
     base = tiny.run()
     free = [("seed", "7"), ("name", "x"), ("evaluation.n", "3"), ("compute.device", "cpu"), ("data.root", "there")]
-    assert difference(uiat.override(base, free), base) == ""
-    assert difference(uiat.override(base, [("objective.weight", "1")]), base) == "objective.weight=1.0"
-    assert difference(tiny.run(objective=PGDAT(attack=tiny.attack())), base) == "pgd-at"
+    assert find_differences(uiat.override(base, free), base) == ""
+    assert find_differences(uiat.override(base, [("objective.weight", "1")]), base) == "objective.weight=1.0"
+    assert find_differences(tiny.run(objective=PGDAT(attack=tiny.attack())), base) == "pgd-at"
 
 
 TINY = (
@@ -224,7 +224,7 @@ TINY = (
 
 def asked(tmp_path, **more):
     options = {"n": 30, "attack": "pgd-2", "recipe": "digits-uiat", "seeds": (0, 1), "settings": TINY}
-    return Asked(**{**options, "train_dir": tmp_path / "runs", **more})
+    return StudyOptions(**{**options, "train_dir": tmp_path / "runs", **more})
 
 
 @pytest.fixture
@@ -254,7 +254,7 @@ def test_the_ablation_trains_what_is_missing_and_goes_on_with_what_was_stopped(t
     assert again == data
     # The same as comparing the folders by hand, where rows are named by what differs.
     given = ablation.measure(
-        Context(subjects(sorted((tmp_path / "runs").iterdir(), reverse=True)), Asked(n=30, attack="pgd-2"))
+        Context(open_runs(sorted((tmp_path / "runs").iterdir(), reverse=True)), StudyOptions(n=30, attack="pgd-2"))
     )
     assert {name: sorted(row["robust"]) for name, row in given["rows"].items()} == {
         "uiat": sorted(data["rows"]["uiat"]["robust"]),

@@ -23,7 +23,7 @@ from uiat.analyse.studies.landscape import draw_landscape, measure_landscape
 from uiat.analyse.studies.misaligned import measure as measure_misaligned
 from uiat.analyse.studies.misaligned import sentences as say_misaligned
 from uiat.analyse.studies.strength import crossings, draw_strength, measure_strength, say_strength
-from uiat.analyse.study import Asked, Context, Subject
+from uiat.analyse.study import Context, StudyOptions, StudyRun
 
 
 @dataclass
@@ -42,8 +42,8 @@ class Known(Context):
 
 
 def known(models, x, y, *, epsilon=0.1, **asked):
-    labels = [Subject(name, Path(name), Run()) for name in models]
-    asked = Asked(threat=f"Linf:{epsilon}", **{"attack": "pgd-5", **asked})
+    labels = [StudyRun(name, Path(name), Run()) for name in models]
+    asked = StudyOptions(threat=f"Linf:{epsilon}", **{"attack": "pgd-5", **asked})
     return Known(labels, asked, models=models, data=(x, y))
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from uiat import L2, Linf
 from uiat.attacks import APGD, FAB, Square
-from uiat.evaluation.engine.search_runner import LONGEST, Room, ran_out_of_memory, rounds, search
+from uiat.evaluation.engine.search_runner import LONGEST, AdaptiveBatchSize, ran_out_of_memory, rounds, search
 
 
 class Sign(nn.Module):
@@ -145,7 +145,7 @@ every_search = pytest.mark.parametrize("attack", SHORT, ids=lambda attack: attac
 def test_where_memory_runs_out_the_batch_is_halved_and_the_verdicts_are_the_same(attack):
     model = net()
     x, y, index = images(model)
-    hungry, room = Hungry(model, 4), Room(30)
+    hungry, room = Hungry(model, 4), AdaptiveBatchSize(30)
     broken, found = search(attack, hungry, x, y, index, batch_size=room, **OPTIONS)
     expected, examples = search(attack, model, x, y, index, **OPTIONS)
     assert 0 < expected.sum() < 30

@@ -18,11 +18,11 @@ from support.paths import ROOT, SRC
 from uiat import L2, Linf, UserError
 from uiat.attacks import APGD, FAB, Square
 from uiat.evaluation import registry
-from uiat.evaluation.engine.outcomes import Tally, merged
-from uiat.evaluation.engine.state_file import Keeper, checksum
+from uiat.evaluation.engine.outcomes import Outcomes, merge_outcomes
+from uiat.evaluation.engine.state_file import StateFile, checksum
 from uiat.evaluation.evaluator import run_attacks
 from uiat.system.atomic_files import read_tensors, write_tensors
-from uiat.system.distributed import Share
+from uiat.system.distributed import Rank
 
 ATTACKS = ("pgd-3-2", "autoattack")
 
@@ -193,13 +193,13 @@ def test_a_folder_that_is_not_there_is_refused_before_the_work(tmp_path):
 
 
 def test_writes_inside_a_stage_wait_for_their_time(tmp_path):
-    now, tally = [0.0], Tally(torch.arange(3))
-    keeper = Keeper(tmp_path / "state", {}, minutes=5, clock=lambda: now[0])
+    now, tally = [0.0], Outcomes(torch.arange(3))
+    keeper = StateFile(tmp_path / "state", {}, minutes=5, clock=lambda: now[0])
     assert keeper.due()
     keeper.save(tally)
     for now[0], due in ((299.0, False), (300.0, True)):
         assert keeper.due() is due
-    assert not Keeper(None, {}).due()
+    assert not StateFile(None, {}).due()
 
 
 def test_what_a_kill_left_half_written_is_removed(tmp_path):
@@ -210,18 +210,18 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path):
 
 
 def test_a_tally_comes_back_as_it_was():
-    tally = Tally(torch.arange(3), examples=torch.zeros(3, 2), confidence=torch.rand(3), limit=4)
+    tally = Outcomes(torch.arange(3), examples=torch.zeros(3, 2), confidence=torch.rand(3), limit=4)
     tally.note("clean", "clean", torch.tensor([True, True, False]), torch.zeros(3, 2))
     tally.note("b", "b", torch.tensor([True, False, False]), torch.ones(3, 2))
     tally.note("a", "a", torch.tensor([False, True, False]), torch.full((3, 2), 2.0))
     tally.spend("b", "b", {"seconds": 0.5})
     tally.spend("b", "b", {"seconds": 0.25})
     tally.learn("a", torch.tensor([True, False, True]), torch.tensor([True, False, False]))
-    again = Tally.unpack(tally.pack())
+    again = Outcomes.unpack(tally.pack())
     assert list(again.right) == ["clean", "b", "a"]
     assert again.verdicts("a").tolist() == [1, -1, 0]
     assert again.verdicts("b").tolist() == [-1, -1, -1]
-    for field in dataclasses.fields(Tally):
+    for field in dataclasses.fields(Outcomes):
         one, other = getattr(tally, field.name), getattr(again, field.name)
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else str(one) == str(other)
     assert again.breaker.tolist() == [2, 1, 0]
@@ -292,7 +292,7 @@ def test_two_processes_come_to_the_verdicts_of_one(tmp_path):
 
 def as_process(monkeypatch, path, share, *, at):
     """One of several processes, alone: it is killed as it writes for the at-th time, or ends before that."""
-    save, calls = Keeper.save, []
+    save, calls = StateFile.save, []
 
     def stopping(self, *words):
         calls.append(1)
@@ -302,8 +302,8 @@ def as_process(monkeypatch, path, share, *, at):
 
     with monkeypatch.context() as patch:
         patch.setattr("uiat.evaluation.evaluator.share", lambda: share)
-        patch.setattr(Share, "gather", lambda self, value: [value])
-        patch.setattr(Keeper, "save", stopping)
+        patch.setattr(Rank, "gather", lambda self, value: [value])
+        patch.setattr(StateFile, "save", stopping)
         with suppress(tiny.Killed):
             judged(path, resume=True)
 
@@ -313,7 +313,7 @@ def as_process(monkeypatch, path, share, *, at):
 def test_it_goes_on_in_another_number_of_processes(monkeypatch, tmp_path, stops, caplog):
     whole = judged()
     for rank, at in enumerate(stops):
-        as_process(monkeypatch, tmp_path / "state", Share(rank, len(stops)), at=at)
+        as_process(monkeypatch, tmp_path / "state", Rank(rank, len(stops)), at=at)
     with caplog.at_level("INFO", logger="uiat"):
         same(judged(tmp_path / "state", resume=True), whole)
     assert f"begun in {len(stops)} processes and goes on in 1" in caplog.text
@@ -322,7 +322,7 @@ def test_it_goes_on_in_another_number_of_processes(monkeypatch, tmp_path, stops,
 
 @pytest.mark.usefixtures("short")
 def test_where_a_process_had_not_begun_nothing_is_known(monkeypatch, tmp_path):
-    as_process(monkeypatch, tmp_path / "state", Share(1, 2), at=12)
+    as_process(monkeypatch, tmp_path / "state", Rank(1, 2), at=12)
     with pytest.raises(UserError, match=r"state\.rank1-of-2 holds the state"):
         judged(tmp_path / "state")
     same(judged(tmp_path / "state", resume=True), judged())
@@ -332,7 +332,7 @@ def test_where_a_process_had_not_begun_nothing_is_known(monkeypatch, tmp_path):
 @pytest.mark.usefixtures("short")
 def test_the_state_of_another_evaluation_is_refused_from_any_number_of_processes(monkeypatch, tmp_path):
     for rank in range(2):
-        as_process(monkeypatch, tmp_path / "state", Share(rank, 2), at=4)
+        as_process(monkeypatch, tmp_path / "state", Rank(rank, 2), at=4)
     with pytest.raises(UserError, match=r"rank0-of-2 is the state of another evaluation: not the same seed"):
         judged(tmp_path / "state", resume=True, seed=1)
     assert len(list(tmp_path.iterdir())) == 2
@@ -341,10 +341,10 @@ def test_the_state_of_another_evaluation_is_refused_from_any_number_of_processes
 @pytest.mark.usefixtures("short")
 def test_what_one_process_knows_is_divided_and_put_together_again(tmp_path):
     judged(tmp_path / "state")
-    (tally, _) = Keeper(tmp_path / "state", read_tensors(tmp_path / "state")[1]["belongs"]).open(resume=True)
-    parts = [merged([tally], Share(rank, 3)) for rank in range(3)]
+    (tally, _) = StateFile(tmp_path / "state", read_tensors(tmp_path / "state")[1]["belongs"]).open(resume=True)
+    parts = [merge_outcomes([tally], Rank(rank, 3)) for rank in range(3)]
     assert [len(part.index) for part in parts] == [8, 8, 8]
-    again = merged(parts, Share())
+    again = merge_outcomes(parts, Rank())
     assert (again.names, again.after, again.spent) == (tally.names, tally.after, tally.spent)
     assert torch.equal(again.breaker, tally.breaker)
     assert torch.equal(again.examples, tally.examples)
@@ -356,19 +356,19 @@ def test_what_one_process_knows_is_divided_and_put_together_again(tmp_path):
 
 
 def test_the_share_of_a_process():
-    assert [Share(rank, 3).index(7).tolist() for rank in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
-    assert Share(rank=2, size=3).index(1).tolist() == []
-    assert Share().path(Path("a/state")) == Path("a/state")
-    assert Share(1, 2).path(Path("a/state")) == Path("a/state.rank1-of-2")
-    assert Share(1, 2).path(None) is None
+    assert [Rank(rank, 3).index(7).tolist() for rank in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
+    assert Rank(rank=2, size=3).index(1).tolist() == []
+    assert Rank().path(Path("a/state")) == Path("a/state")
+    assert Rank(1, 2).path(Path("a/state")) == Path("a/state.rank1-of-2")
+    assert Rank(1, 2).path(None) is None
 
 
 @pytest.mark.usefixtures("short")
 def test_a_process_without_images_does_nothing(monkeypatch):
     """As with one image and two processes; what the other one would say is left out."""
     x, y = images(1)
-    monkeypatch.setattr("uiat.evaluation.evaluator.share", lambda: Share(1, 2))
-    monkeypatch.setattr(Share, "gather", lambda self, value: [value])
+    monkeypatch.setattr("uiat.evaluation.evaluator.share", lambda: Rank(1, 2))
+    monkeypatch.setattr(Rank, "gather", lambda self, value: [value])
     result = run_attacks(net(), x, y, threat=Linf(0.05), attacks=ATTACKS)
     assert set(result.accuracy.values()) == {0}  # of one image, none is known to be right
 

@@ -13,7 +13,7 @@ from uiat.attacks import APGD
 from uiat.data import tensors
 from uiat.evaluation import evaluator, registry
 from uiat.evaluation.selfcheck import Finding, attack_checks, examine, model_checks, result_checks, verdict
-from uiat.evaluation.selfcheck.finding import coin, lower
+from uiat.evaluation.selfcheck.finding import sign_test, wilson_lower
 
 HONEST = ("standard", "pgd-at", "trades", "uiat")
 RADIUS = 0.2
@@ -195,15 +195,19 @@ def result(broken_by=(), **accuracy):
 
 
 def test_what_a_result_knows():
-    assert result_checks.told(result()) == []
+    assert result_checks.from_result(result()) == []
     behind = result(["square"] * 50, autoattack=0.5)
-    assert [f.check for f in result_checks.told(behind)] == ["square"]
-    assert result_checks.told(result(["square"] * 20, autoattack=0.5)) == []  # 2 of 100 may be
-    assert result_checks.told(result(["square"] * 50, square=0.5, autoattack=0.5)) == []  # it came first: no contest
-    assert result_checks.told(result(["square"] * 50, pgd_20=0.5, square=0.5)) == []  # plain PGD is no measure for it
-    assert [f.check for f in result_checks.told(result(pgd_10=0.6, pgd_100=0.4))] == ["steps"]
-    assert result_checks.told(result(pgd_10=0.42, pgd_100=0.4)) == []
-    assert result_checks.told(result(pgd_10_5=0.6, pgd_100=0.4)) == []
+    assert [f.check for f in result_checks.from_result(behind)] == ["square"]
+    assert result_checks.from_result(result(["square"] * 20, autoattack=0.5)) == []  # 2 of 100 may be
+    assert (
+        result_checks.from_result(result(["square"] * 50, square=0.5, autoattack=0.5)) == []
+    )  # it came first: no contest
+    assert (
+        result_checks.from_result(result(["square"] * 50, pgd_20=0.5, square=0.5)) == []
+    )  # plain PGD is no measure for it
+    assert [f.check for f in result_checks.from_result(result(pgd_10=0.6, pgd_100=0.4))] == ["steps"]
+    assert result_checks.from_result(result(pgd_10=0.42, pgd_100=0.4)) == []
+    assert result_checks.from_result(result(pgd_10_5=0.6, pgd_100=0.4)) == []
 
 
 def test_attacks_that_are_made_for_it_turn_a_verdict_into_a_note(models, digits):
@@ -236,53 +240,58 @@ def test_verdicts():
 
 
 def test_a_share_needs_enough_images_to_speak():
-    assert lower(3, 3) < 0.5 < lower(30, 30)
-    assert lower(0, 10) == lower(0, 0) == 0
-    assert attack_checks.beaten("square", 3, 4) is not None
-    assert attack_checks.beaten("square", 1, 30) is None
-    assert attack_checks.bounded(1, 10) is None
-    assert attack_checks.more_steps(8, 64) is None
-    assert attack_checks.more_steps(16, 64) is not None
+    assert wilson_lower(3, 3) < 0.5 < wilson_lower(30, 30)
+    assert wilson_lower(0, 10) == wilson_lower(0, 0) == 0
+    assert attack_checks.check_gradient_free_wins("square", 3, 4) is not None
+    assert attack_checks.check_gradient_free_wins("square", 1, 30) is None
+    assert attack_checks.check_unbounded_attack(1, 10) is None
+    assert attack_checks.check_more_steps(8, 64) is None
+    assert attack_checks.check_more_steps(16, 64) is not None
 
 
 def test_the_sign_test():
-    assert coin(0, 0) == 1
-    assert coin(8, 0) == 1 / 256
-    assert coin(5, 5) > 0.5
-    assert attack_checks.weaker(3, 8, 100) is None
-    assert attack_checks.weaker(0, 8, 100) is not None
+    assert sign_test(0, 0) == 1
+    assert sign_test(8, 0) == 1 / 256
+    assert sign_test(5, 5) > 0.5
+    assert attack_checks.check_larger_radius(3, 8, 100) is None
+    assert attack_checks.check_larger_radius(0, 8, 100) is not None
 
 
 def test_saturated_logits_need_an_effect_unless_the_gradient_is_gone():
     no, yes, far = torch.zeros(50, dtype=torch.bool), torch.ones(50, dtype=torch.bool), torch.full((50,), 30.0)
     some = torch.arange(50) < 4
-    assert attack_checks.saturated(no, far, by_margin=yes, by_entropy=yes) is None
-    assert attack_checks.saturated(no, far, by_margin=yes, by_entropy=~some) is None  # 4 to 0 may be chance
-    assert attack_checks.saturated(no, far, by_margin=yes, by_entropy=no).check == "saturation"
-    assert attack_checks.saturated(no, far / 10, by_margin=yes, by_entropy=no).severity == "note"  # honest models may
-    assert attack_checks.saturated(yes, far, by_margin=no, by_entropy=no).check == "saturation"
+    assert attack_checks.check_saturation(no, far, by_margin=yes, by_entropy=yes) is None
+    assert attack_checks.check_saturation(no, far, by_margin=yes, by_entropy=~some) is None  # 4 to 0 may be chance
+    assert attack_checks.check_saturation(no, far, by_margin=yes, by_entropy=no).check == "saturation"
+    assert (
+        attack_checks.check_saturation(no, far / 10, by_margin=yes, by_entropy=no).severity == "note"
+    )  # honest models may
+    assert attack_checks.check_saturation(yes, far, by_margin=no, by_entropy=no).check == "saturation"
 
 
 def test_gradients_that_are_zero_at_one_point_are_a_note():
     gradient = torch.ones(50, 1, 2, 2)
-    assert model_checks.dead(gradient) is None
+    assert model_checks.check_zero_gradients(gradient) is None
     gradient[0] = 0
-    assert model_checks.dead(gradient).severity == "note"
+    assert model_checks.check_zero_gradients(gradient).severity == "note"
     gradient[:10] = float("nan")
-    assert model_checks.dead(gradient).severity == "do not believe"
-    assert "zero or NaN at 10 of 50" in model_checks.dead(gradient).reason
+    assert model_checks.check_zero_gradients(gradient).severity == "do not believe"
+    assert "zero or NaN at 10 of 50" in model_checks.check_zero_gradients(gradient).reason
 
 
 def test_finite_differences_below_what_float32_resolves_say_nothing():
     promised, wrong = torch.full((50,), 1e-5), torch.zeros(50)
-    assert model_checks.disagreeing(promised, wrong, resolution=torch.full((50,), 1e-6)) is None
-    assert model_checks.disagreeing(promised, wrong, resolution=torch.full((50,), 1e-8)) is not None
-    assert model_checks.disagreeing(promised * float("nan"), wrong, resolution=torch.full((50,), 1e-8)) is None
+    assert model_checks.check_gradient_direction(promised, wrong, resolution=torch.full((50,), 1e-6)) is None
+    assert model_checks.check_gradient_direction(promised, wrong, resolution=torch.full((50,), 1e-8)) is not None
+    assert (
+        model_checks.check_gradient_direction(promised * float("nan"), wrong, resolution=torch.full((50,), 1e-8))
+        is None
+    )
 
 
 def test_errors_of_rounding_are_no_randomness():
     logits = torch.randn(20, 10)
-    assert model_checks.unsteady(torch.stack([logits, logits * (1 + 1e-6)])) is None
-    assert model_checks.unsteady(torch.stack([logits, logits + 0.01])) is not None
-    assert model_checks.neighbours(logits, logits.bfloat16().float()) is None
-    assert model_checks.neighbours(logits, logits + 0.2) is not None
+    assert model_checks.check_randomness(torch.stack([logits, logits * (1 + 1e-6)])) is None
+    assert model_checks.check_randomness(torch.stack([logits, logits + 0.01])) is not None
+    assert model_checks.check_batch_dependence(logits, logits.bfloat16().float()) is None
+    assert model_checks.check_batch_dependence(logits, logits + 0.2) is not None

@@ -8,10 +8,10 @@ from uiat import recipes
 from uiat.analyse.figures import in_percent, panels, rows_of
 from uiat.analyse.prose import percent, points
 from uiat.analyse.studies.ablation_rows import BASE, changes
-from uiat.analyse.study import Context, Data, Study, Subject, subjects
+from uiat.analyse.study import Context, Data, Study, StudyRun, open_runs
 from uiat.config import yaml_io
 from uiat.config.schema import Run
-from uiat.config.yaml_io import difference
+from uiat.config.yaml_io import find_differences
 from uiat.errors import UserError
 from uiat.evaluation.engine.stage import correct_under
 from uiat.formatting import mean_and_deviation, spread
@@ -39,7 +39,7 @@ def measure(context: Context) -> Data:
     return {"base": next(iter(found)), "split": "held-out", "rows": found, "failed": failed}
 
 
-def held_out_accuracy(context: Context, subject: Subject) -> Data:
+def held_out_accuracy(context: Context, subject: StudyRun) -> Data:
     """Accuracy of a run on the images that its training held out, as they are and under the attack, and its seconds."""
     x, y = context.images(subject, "held-out")
     model, seed = context.model(subject), context.asked.seed
@@ -50,28 +50,28 @@ def held_out_accuracy(context: Context, subject: Subject) -> Data:
     return {"n": len(x), **shares, "seconds": seconds}
 
 
-def _given(context: Context) -> dict[str, list[Subject]]:
+def _given(context: Context) -> dict[str, list[StudyRun]]:
     """The given runs by what they have that the first has not."""
     base = context.subjects[0].run
-    found: dict[str, list[Subject]] = {}
+    found: dict[str, list[StudyRun]] = {}
     for subject in context.subjects:
-        found.setdefault(difference(subject.run, base) or base.objective.name, []).append(subject)
+        found.setdefault(find_differences(subject.run, base) or base.objective.name, []).append(subject)
     return found
 
 
-def _trained(context: Context) -> tuple[dict[str, list[Subject]], dict[str, str]]:
+def _trained(context: Context) -> tuple[dict[str, list[StudyRun]], dict[str, str]]:
     """The rows of a recipe, trained where they are missing and resumed where they were stopped; and what failed."""
     asked = context.asked
     base = yaml_io.override(recipes.get(str(asked.recipe)), asked.settings)
     if asked.root is not None:
         base = replace(base, data=replace(base.data, root=asked.root))
     folder = asked.train_dir or (context.out or Path("analysis")) / "runs"
-    whole = Subject(BASE, folder, base)
+    whole = StudyRun(BASE, folder, base)
     context.subjects = [whole]  # what cannot be measured is refused before hours of training
     context.settings()
     context.images(whole, "held-out")
     every = changes(base)
-    rows: dict[str, list[Subject]] = {name: [] for name in every}  # the base first, whatever fails
+    rows: dict[str, list[StudyRun]] = {name: [] for name in every}  # the base first, whatever fails
     failed: dict[str, str] = {}
     for seed in asked.seeds:
         for name, fields in every.items():
@@ -82,7 +82,7 @@ def _trained(context: Context) -> tuple[dict[str, list[Subject]], dict[str, str]
                 failed[f"{name}, seed {seed}"] = str(error)
                 context.told(f"{name}, seed {seed}, failed: {error}")
                 continue
-            rows[name].append(subjects([where])[0])
+            rows[name].append(open_runs([where])[0])
     if not rows[BASE]:
         raise UserError(f"the recipe itself could not be trained: {next(iter(failed.values()))}")
     context.subjects = [subject for members in rows.values() for subject in members]
@@ -102,8 +102,8 @@ def slug(name: str, seed: int) -> str:
 def made(run: Run, folder: Path, *, told: Any) -> Path:
     """Train a run in a folder, go on with it, or leave it where it has ended; refuse a folder of another run."""
     if (folder / "config.yaml").is_file():
-        there = subjects([folder])[0].run
-        if changed := difference(run, there) or ("seed" if there.seed != run.seed else ""):
+        there = open_runs([folder])[0].run
+        if changed := find_differences(run, there) or ("seed" if there.seed != run.seed else ""):
             raise UserError(f"{folder} holds a run of other settings ({changed}): choose another --out or --runs")
         if len(resume(folder).history) < run.optimisation.epochs:
             told(f"{folder} stopped early")

@@ -14,7 +14,7 @@ from uiat.analyse.study import BATCH, Context, Data, Study, kept_weights
 from uiat.attacks.gradient import input_gradient
 from uiat.attacks.random_numbers import keys
 from uiat.models.inspect import device_of
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 from uiat.objectives.grad_align import alignment
 from uiat.threat import Threat
 from uiat.training.validation import ALIGNED
@@ -51,7 +51,7 @@ def gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         torch.Size([3, 1, 2, 2])
     """
     device, found = device_of(model), []
-    with crafting(model):
+    with frozen(model):
         for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
             target = labels.to(device)
 

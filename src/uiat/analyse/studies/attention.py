@@ -9,7 +9,7 @@ from uiat.analyse.figures import in_percent, look, panels, rows_of
 from uiat.analyse.prose import CHANCE, against_chance, percent, share_error
 from uiat.analyse.studies.alignment import gradients
 from uiat.analyse.studies.overfitting import gap, standing
-from uiat.analyse.study import Context, Data, Study, Subject, crafted
+from uiat.analyse.study import Context, Data, Study, StudyRun, craft
 
 KINDS = ("natural", "adversarial", "inverse")
 
@@ -28,8 +28,8 @@ def measure(context: Context) -> Data:
         seed = context.asked.seed
         images = {
             "natural": x,
-            "adversarial": crafted(model, x, y, context.settings(), seed=seed),
-            "inverse": crafted(model, x, y, context.settings(step=0.5, descend=True), seed=seed),
+            "adversarial": craft(model, x, y, context.settings(), seed=seed),
+            "inverse": craft(model, x, y, context.settings(step=0.5, descend=True), seed=seed),
         }
         run: Data = {"n": len(x)}
         shares = {kind: centre_share(gradients(model, at, y)) for kind, at in images.items()}
@@ -60,7 +60,7 @@ def centre_share(gradient: Tensor) -> Tensor:
     return torch.where(total > 0, inside / total.clamp_min(torch.finfo(mass.dtype).tiny), area)
 
 
-def _gap(context: Context, subject: Subject) -> Data:
+def _gap(context: Context, subject: StudyRun) -> Data:
     """Robust accuracy on as many training images as test images, and on the latter."""
     right = standing(context, subject, context.settings(), ("train", "test"))
     shares = {f"robust_{split}": verdict.double().mean().item() for split, verdict in right.items()}

@@ -8,7 +8,7 @@ from uiat import losses
 from uiat.analyse.figures import key, look, panels
 from uiat.analyse.prose import percent, points
 from uiat.analyse.studies.strength import _ball, _labelled, _strengths, _swept, _writer
-from uiat.analyse.study import Context, Data, Study, logits
+from uiat.analyse.study import Context, Data, Study, compute_logits
 
 
 def measure_gap(context: Context) -> Data:
@@ -20,7 +20,7 @@ def measure_gap(context: Context) -> Data:
     found: dict[str, Any] = {}
     for subject in context.subjects:
         x, y = context.images(subject)
-        halves = by_loss(losses.cross_entropy(logits(context.model(subject), x), y))
+        halves = by_loss(losses.cross_entropy(compute_logits(context.model(subject), x), y))
         run: Data = {"n": len(x)}
         for name, (index, mean) in halves.items():
             accuracy = _swept(context, subject, x[index], y[index], strengths).accuracy

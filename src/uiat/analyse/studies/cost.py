@@ -4,22 +4,22 @@ from typing import Any
 
 from uiat.analyse.figures import in_percent, look, panels
 from uiat.analyse.prose import joined, percent, points
-from uiat.analyse.study import Context, Data, Study, Subject, named
+from uiat.analyse.study import Context, Data, Study, StudyRun, threat_text
 from uiat.errors import UserError
 from uiat.runs.reader import read_object
 from uiat.system.atomic_files import read_tensors
 from uiat.threat import parse
-from uiat.training.pass_count import kept_bytes, step_cost
+from uiat.training.pass_count import activation_bytes, step_cost
 
 
-def _passes(context: Context, subject: Subject) -> Data:
+def _passes(context: Context, subject: StudyRun) -> Data:
     """Passes of a step, and bytes kept, of a run's method: counted on noise, for which no data set has to be there."""
     model = context.model(subject)
     spec = read_tensors(subject.folder / f"{context.asked.which}.safetensors")[1]["model"]
     c, h, w = spec["image_shape"]
     shape, classes = (c, h, w), int(spec["num_classes"])
     cost = step_cost(subject.run, model, image_shape=shape, classes=classes)
-    kept = kept_bytes(subject.run, model, image_shape=shape, classes=classes)
+    kept = activation_bytes(subject.run, model, image_shape=shape, classes=classes)
     return {**vars(cost), "passes": cost.units, "kept_bytes": kept}
 
 
@@ -37,7 +37,7 @@ def measure_cost(context: Context) -> Data:
         history, seen = context.history(subject), read_object(subject.folder / "environment.json") or {}
         try:
             judged = {"clean": float(result["accuracy"]["clean"]), "worst": float(result["accuracy"]["worst"])}
-            judged |= {"n": int(result["n"]), "threat": named(parse(str(result["threat"])))}
+            judged |= {"n": int(result["n"]), "threat": threat_text(parse(str(result["threat"])))}
             judged["attacks"] = [name for name in result["accuracy"] if name not in ("clean", "worst")]
         except (KeyError, TypeError, ValueError, UserError):
             raise UserError(f"{subject.folder}/evaluation.json is damaged: evaluate the run again") from None

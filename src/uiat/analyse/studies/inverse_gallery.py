@@ -8,7 +8,7 @@ from torch import Tensor
 from uiat import losses
 from uiat.analyse.figures import matrix, stacked
 from uiat.analyse.prose import percent, points
-from uiat.analyse.study import Context, Data, Study, Subject, logits
+from uiat.analyse.study import Context, Data, Study, StudyRun, compute_logits
 from uiat.errors import UserError
 from uiat.formatting import in_255ths, strength
 from uiat.inverse import load_inverse
@@ -58,20 +58,20 @@ def cosines(z: Tensor) -> Tensor:
     return flat @ flat.t()
 
 
-def moved(context: Context, subject: Subject, z: Tensor) -> Data:
+def moved(context: Context, subject: StudyRun, z: Tensor) -> Data:
     """Where z_c sends images of other classes under a run's model, and what z_y does to images of its own class."""
     model = context.model(subject)
     x, y = context.images(subject)
     classes = len(z)
     if x.shape[1:] != z.shape[1:] or int(y.max()) >= classes:
         raise UserError(f"the perturbations have shape {tuple(z.shape)} and do not fit the images of {subject.label}")
-    natural = logits(model, x)
-    own = logits(model, to_range(x + z[y]))
+    natural = compute_logits(model, x)
+    own = compute_logits(model, to_range(x + z[y]))
     p = losses.log_probabilities(natural).exp()
     table, before, shift = [], [], []
     for c in range(classes):
         others = y != c
-        values = logits(model, to_range(x[others] + z[c]))
+        values = compute_logits(model, to_range(x[others] + z[c]))
         after = values.argmax(dim=1)
         shift.append((losses.log_probabilities(values).exp() - p[others]).mean(dim=0)[:classes].tolist())
         table.append((torch.bincount(after, minlength=classes)[:classes] / max(len(after), 1)).tolist())

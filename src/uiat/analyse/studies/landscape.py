@@ -7,8 +7,8 @@ from torch import Tensor
 
 from uiat import losses
 from uiat.analyse.figures import SEQUENTIAL, look, stacked
-from uiat.analyse.study import Context, Data, Study, crafted, logits
-from uiat.attacks.random_numbers import Keyed, keys, rekey
+from uiat.analyse.study import Context, Data, Study, compute_logits, craft
+from uiat.attacks.random_numbers import KeyedNumbers, keys, rekey
 from uiat.threat import Threat, to_range
 
 STEPS = [i / 4 for i in range(-4, 9)]  # along a direction, 1 being the whole perturbation
@@ -27,13 +27,13 @@ def measure_landscape(context: Context) -> Data:
     for subject in context.subjects:
         model = context.model(subject)
         x, y = context.images(subject)
-        adversarial = crafted(model, x, y, context.settings(), seed=context.asked.seed) - x
+        adversarial = craft(model, x, y, context.settings(), seed=context.asked.seed) - x
         random = corner(x, context.ball, seed=context.asked.seed)
 
         def at(a: float, b: float, n: int = len(x), parts: Any = (model, x, y, adversarial, random)) -> float:
             model, x, y, d, r = parts
             images = to_range(x[:n] + a * d[:n] + b * r[:n])
-            return losses.cross_entropy(logits(model, images), y[:n]).mean().item()
+            return losses.cross_entropy(compute_logits(model, images), y[:n]).mean().item()
 
         few = min(ON_GRID, len(x))
         found[subject.label] = {
@@ -55,7 +55,7 @@ def corner(x: Tensor, ball: Threat, *, seed: int) -> Tensor:
         >>> corner(torch.zeros(1, 1, 2, 2), Linf(0.1), seed=0).abs().flatten().tolist()
         [0.1, 0.1, 0.1, 0.1]
     """
-    signs = Keyed(rekey(keys(seed, torch.arange(len(x))), DIRECTION)).normal(x.shape[1:]).to(x).sign()
+    signs = KeyedNumbers(rekey(keys(seed, torch.arange(len(x))), DIRECTION)).normal(x.shape[1:]).to(x).sign()
     lengths = ball.length(signs).view(-1, *[1] * (x.ndim - 1))
     return signs * (float(ball.epsilon) / lengths)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from uiat import losses
 from uiat.analyse.figures import in_percent, panels
 from uiat.analyse.prose import percent
-from uiat.analyse.study import Context, Data, Study, crafted, logits
+from uiat.analyse.study import Context, Data, Study, compute_logits, craft
 from uiat.evaluation.result import wilson
 
 FEW = 30  # below so many images a share says little
@@ -29,14 +29,14 @@ def measure(context: Context) -> Data:
     for subject in context.subjects:
         model = context.model(subject)
         x, y = context.images(subject)
-        natural = logits(model, x)
+        natural = compute_logits(model, x)
         wrong = natural.argmax(dim=1) != y
         run: Data = {"n": len(x), "misclassified": int(wrong.sum())}
         w, target = natural.argmax(dim=1)[wrong], y[wrong]
         given = {"natural": natural[wrong]}
         for kind, settings in kinds.items():
             given[kind] = (
-                logits(model, crafted(model, x[wrong], target, settings, seed=context.asked.seed))
+                compute_logits(model, craft(model, x[wrong], target, settings, seed=context.asked.seed))
                 if len(w)
                 else natural[wrong]
             )

@@ -7,7 +7,7 @@ from uiat.analyse.figures import in_percent, look, panels, whole_numbers
 from uiat.analyse.prose import percent, points, share_error
 from uiat.analyse.studies.ablation import held_out_accuracy
 from uiat.analyse.studies.cost import _passes
-from uiat.analyse.study import Context, Data, Study, Subject
+from uiat.analyse.study import Context, Data, Study, StudyRun
 from uiat.errors import UserError
 from uiat.formatting import mean_and_deviation, spread
 from uiat.inverse import UniversalInverse
@@ -35,7 +35,7 @@ def measure_one_off(context: Context) -> Data:
     return {"split": "held-out", "rows": rows}
 
 
-def _epoch(subject: Subject) -> int | str:
+def _epoch(subject: StudyRun) -> int | str:
     objective = subject.run.objective
     if isinstance(objective, PGDAT):
         return NEVER

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from uiat.analyse.figures import in_percent, key, look, rows_of, stacked, whole_numbers
 from uiat.analyse.prose import against_chance, percent, share_error
-from uiat.analyse.study import Context, Data, Split, Study, Subject, kept_weights
+from uiat.analyse.study import Context, Data, Split, Study, StudyRun, kept_weights
 from uiat.attacks import PGD
 from uiat.errors import UserError
 from uiat.evaluation import attack
@@ -33,7 +33,7 @@ def measure(context: Context) -> Data:
     return {"runs": found, "attack": name}
 
 
-def _by_epoch(context: Context, subject: Subject) -> Data:
+def _by_epoch(context: Context, subject: StudyRun) -> Data:
     rows = context.history(subject)
     judged = [row for row in rows if row.get("robust") is not None]
     if not judged:
@@ -47,7 +47,7 @@ def _by_epoch(context: Context, subject: Subject) -> Data:
     }
 
 
-def _weights(context: Context, subject: Subject, settings: PGD) -> Data:
+def _weights(context: Context, subject: StudyRun, settings: PGD) -> Data:
     """Accuracy of the kept weights, the earliest first, and how the last differ, image by image, from the first."""
     rows: list[Data] = []
     verdicts: list[dict[Split, Tensor]] = []
@@ -70,7 +70,7 @@ def _weights(context: Context, subject: Subject, settings: PGD) -> Data:
 
 
 def standing(
-    context: Context, subject: Subject, settings: PGD, splits: tuple[Split, Split], *, which: Which | None = None
+    context: Context, subject: StudyRun, settings: PGD, splits: tuple[Split, Split], *, which: Which | None = None
 ) -> dict[Split, Tensor]:
     """Which of equally many images of two splits a run's model gets right under an attack."""
     model = context.model(subject, which)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from uiat.analyse.figures import in_percent, key, look, panels, radii
 from uiat.analyse.prose import CHANCE, joined, percent
-from uiat.analyse.study import Context, Data, Study, Subject
+from uiat.analyse.study import Context, Data, Study, StudyRun
 from uiat.evaluation.radius_sweep import SweepResult, epsilons, sweep
 from uiat.evaluation.result import wilson
 from uiat.formatting import in_255ths, strength
@@ -33,7 +33,7 @@ def _writer(data: Data) -> Callable[..., str]:
     return partial(strength, pixels=in_255ths(data["norm"], data["epsilon"]))
 
 
-def _swept(context: Context, subject: Subject, x: Tensor, y: Tensor, strengths: list[float]) -> SweepResult:
+def _swept(context: Context, subject: StudyRun, x: Tensor, y: Tensor, strengths: list[float]) -> SweepResult:
     asked = context.asked
     model = context.model(subject)
     return sweep(model, x, y, threat=context.ball, epsilons=strengths, attack=asked.attack, seed=asked.seed)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from uiat.errors import UserError
 from uiat.evaluation.corruptions.kinds import KINDS, SEVERITIES, check_kinds, corrupt, strengths
-from uiat.evaluation.engine.plan import checked
+from uiat.evaluation.engine.plan import check_inputs
 from uiat.evaluation.engine.search_runner import misclassified
 from uiat.evaluation.evaluator import Progress
 from uiat.models.inspect import device_of
-from uiat.models.modes import crafting
-from uiat.system.environment import environment
+from uiat.models.modes import frozen
+from uiat.system.environment import describe_environment
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class CorruptionResult:
     accuracy: dict[str, dict[int, float]]
     seconds: dict[str, float]
     seed: int
-    environment: dict[str, Any] = field(default_factory=environment)
+    environment: dict[str, Any] = field(default_factory=describe_environment)
 
     @property
     def by_kind(self) -> dict[str, float]:
@@ -101,7 +101,7 @@ def corruption_accuracy(
     """
     kinds, severities = _several(kinds, "kinds"), _several(severities, "severities")
     check_kinds(kinds, severities)
-    checked(model, x, y, batch_size=batch_size)
+    check_inputs(model, x, y, batch_size=batch_size)
     device = device_of(model)
     parts = torch.arange(len(x)).split(batch_size)
     clean = sum(_right(model, x[part].to(device), y[part]) for part in parts) / len(x)
@@ -129,5 +129,5 @@ def _several(values: Sequence[Any], name: str) -> list[Any]:
 
 def _right(model: nn.Module, x: Tensor, y: Tensor) -> int:
     """How many images are classified correctly."""
-    with torch.no_grad(), crafting(model):
+    with torch.no_grad(), frozen(model):
         return len(x) - int(misclassified(model(x), y.to(x.device)).sum())

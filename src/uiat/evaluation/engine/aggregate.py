@@ -5,17 +5,17 @@ from typing import Any
 
 from torch import Tensor
 
-from uiat.evaluation.engine.outcomes import Tally
+from uiat.evaluation.engine.outcomes import Outcomes
 from uiat.evaluation.engine.plan import Plan, budgets
 from uiat.evaluation.registry import ENSEMBLES
-from uiat.evaluation.result import BINS, EvaluationResult, added, by_class, calibration_error, wilson
-from uiat.system.distributed import Share
+from uiat.evaluation.result import BINS, EvaluationResult, accuracy_by_class, add_by_name, calibration_error, wilson
+from uiat.system.distributed import Rank
 from uiat.threat import Threat
 
 
-def collected(
-    tally: Tally,
-    share: Share,
+def aggregate(
+    tally: Outcomes,
+    share: Rank,
     y: Tensor,
     *,
     threat: Threat,
@@ -39,11 +39,11 @@ def collected(
     Example:
         >>> import torch
         >>> from uiat import Linf
-        >>> tally = Tally(torch.arange(2), confidence=torch.tensor([0.9, 0.6]))
+        >>> tally = Outcomes(torch.arange(2), confidence=torch.tensor([0.9, 0.6]))
         >>> tally.note("clean", "clean", torch.tensor([True, False]), torch.rand(2, 1))
         >>> tally.spend("clean", "clean", {"seconds": 0.1, "forward": 2, "backward": 0})
         >>> options = {"threat": Linf(0.1), "seed": 0, "plan": {"clean": [("clean", None)]}, "classes": 2}
-        >>> collected(tally, Share(), torch.tensor([0, 1]), **options).accuracy
+        >>> aggregate(tally, Rank(), torch.tensor([0, 1]), **options).accuracy
         {'clean': 0.5, 'worst': 0.5}
     """
     tallies, n, y = share.gather(tally), len(y), y.cpu()
@@ -62,7 +62,7 @@ def collected(
         stages={name: shares for name, shares in stages.items() if name in ENSEMBLES},
         **_costs(tallies),
         intervals={name: wilson(int(those.sum()), n) for name, those in right.items()},
-        per_class={name: by_class(those, y, classes=classes) for name, those in right.items()},
+        per_class={name: accuracy_by_class(those, y, classes=classes) for name, those in right.items()},
         calibration={"ece": calibration_error(confidence, right["clean"]), "bins": BINS},
         budgets=budgets(plan),
         warnings=_warnings(tallies, unable),
@@ -70,7 +70,7 @@ def collected(
     )
 
 
-def _whole(parts: Sequence[Tensor], tallies: Sequence[Tally], n: int) -> Tensor:
+def _whole(parts: Sequence[Tensor], tallies: Sequence[Outcomes], n: int) -> Tensor:
     """The values of all images, from those of each process's."""
     whole = parts[0].new_zeros(n, *parts[0].shape[1:])
     for part, tally in zip(parts, tallies, strict=True):
@@ -78,7 +78,7 @@ def _whole(parts: Sequence[Tensor], tallies: Sequence[Tally], n: int) -> Tensor:
     return whole
 
 
-def _count(tallies: Sequence[Tally], name: str, stage: str) -> int:
+def _count(tallies: Sequence[Outcomes], name: str, stage: str) -> int:
     return sum(tally.after[name][stage][0] for tally in tallies)
 
 
@@ -86,7 +86,7 @@ def _seconds(costs: Any) -> float:
     return float(sum(cost["seconds"] for cost in costs))
 
 
-def _broken_by(tallies: Sequence[Tally], n: int) -> list[str]:
+def _broken_by(tallies: Sequence[Outcomes], n: int) -> list[str]:
     names = [""] * n
     for tally in tallies:
         for position, number in zip(tally.index.tolist(), tally.breaker.tolist(), strict=True):
@@ -94,7 +94,7 @@ def _broken_by(tallies: Sequence[Tally], n: int) -> list[str]:
     return names
 
 
-def _costs(tallies: Sequence[Tally]) -> dict[str, Any]:
+def _costs(tallies: Sequence[Outcomes]) -> dict[str, Any]:
     """Passes of all processes together, and seconds of the slowest, by stage; a stage of two attacks has both."""
     alone: list[dict[str, Mapping[str, float]]] = []
     for tally in tallies:
@@ -102,15 +102,15 @@ def _costs(tallies: Sequence[Tally]) -> dict[str, Any]:
         for costs in tally.spent.values():
             for stage, cost in costs.items():
                 stages.setdefault(stage, []).append(cost)
-        alone.append({stage: added(costs) for stage, costs in stages.items()})
-    total = {stage: added([costs[stage] for costs in alone]) for stage in alone[0]}
+        alone.append({stage: add_by_name(costs) for stage, costs in stages.items()})
+    total = {stage: add_by_name([costs[stage] for costs in alone]) for stage in alone[0]}
     return {
         "passes": {stage: {kind: int(cost[kind]) for kind in ("forward", "backward")} for stage, cost in total.items()},
         "stage_seconds": {stage: max(costs[stage]["seconds"] for costs in alone) for stage in total},
     }
 
 
-def _warnings(tallies: Sequence[Tally], unable: Sequence[str]) -> list[str]:
+def _warnings(tallies: Sequence[Outcomes], unable: Sequence[str]) -> list[str]:
     found, limits = [], [tally.limit for tally in tallies if tally.limit is not None]
     if limits:
         found.append(f"memory ran out: no more than {min(limits)} images went through the model at once")

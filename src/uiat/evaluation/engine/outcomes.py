@@ -9,11 +9,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from uiat.evaluation.engine.search_runner import State
-from uiat.system.distributed import Share
+from uiat.system.distributed import Rank
 
 
 @dataclass
-class Tally:
+class Outcomes:
     """What a process knows of its images so far.
 
     Args:
@@ -29,7 +29,7 @@ class Tally:
         known: by stage: 1 for an image that is right under it, 0 for one that is not, -1 for one not attacked with it.
 
     Example:
-        >>> Tally(torch.arange(3)).standing.tolist()
+        >>> Outcomes(torch.arange(3)).standing.tolist()
         [True, True, True]
     """
 
@@ -90,7 +90,7 @@ class Tally:
         return tensors, {name: getattr(self, name) for name in names} | {"order": list(self.right)}
 
     @classmethod
-    def unpack(cls, state: State) -> "Tally":
+    def unpack(cls, state: State) -> "Outcomes":
         """Back from what `pack` made."""
         tensors, meta = dict[str, Any](state[0]), dict(state[1])
         values: dict[str, Any] = {"right": {name: tensors.pop(f"right/{name}") for name in meta.pop("order")}}
@@ -98,7 +98,7 @@ class Tally:
         return cls(**values, **tensors, **meta)
 
 
-def merged(tallies: Sequence[Tally], share: Share) -> Tally | None:
+def merge_outcomes(tallies: Sequence[Outcomes], share: Rank) -> Outcomes | None:
     """What the tallies of all processes know of the images of one process among another number of them.
 
     A stage has ended where it has in all tallies; of one that has only in some, the verdicts are kept. None where not
@@ -106,10 +106,10 @@ def merged(tallies: Sequence[Tally], share: Share) -> Tally | None:
     first process.
 
     Example:
-        >>> parts = [Tally(torch.tensor([rank, rank + 2]), confidence=torch.ones(2)) for rank in (0, 1)]
+        >>> parts = [Outcomes(torch.tensor([rank, rank + 2]), confidence=torch.ones(2)) for rank in (0, 1)]
         >>> for part in parts:
         ...     part.note("clean", "clean", part.index > 0, torch.rand(2, 1))
-        >>> merged(parts, Share()).right["clean"].tolist(), merged(parts, Share(1, 4)).index.tolist()
+        >>> merge_outcomes(parts, Rank()).right["clean"].tolist(), merge_outcomes(parts, Rank(1, 4)).index.tolist()
         ([False, True, True, True], [1])
     """
     if not all("clean" in tally.after for tally in tallies):
@@ -127,7 +127,7 @@ def merged(tallies: Sequence[Tally], share: Share) -> Tally | None:
     attacks = dict.fromkeys(name for tally in tallies for name in tally.right)
     stages = dict.fromkeys(stage for tally in tallies for stage in tally.known)
     limits = [tally.limit for tally in tallies if tally.limit is not None]
-    return Tally(
+    return Outcomes(
         index,
         right={name: rows([t.right.get(name, t.right["clean"]) for t in tallies]) for name in attacks},
         broken_by=rows([which[t.breaker] for which, t in zip(numbers, tallies, strict=True)]),
@@ -141,7 +141,7 @@ def merged(tallies: Sequence[Tally], share: Share) -> Tally | None:
     )
 
 
-def _ended(tallies: Sequence[Tally], *, first: bool) -> dict[str, dict[str, list[int]]]:
+def _ended(tallies: Sequence[Outcomes], *, first: bool) -> dict[str, dict[str, list[int]]]:
     """The stages that have ended in all tallies, with the sums of their counts."""
     found: dict[str, dict[str, list[int]]] = {}
     for name, stages in tallies[0].after.items():
@@ -152,7 +152,7 @@ def _ended(tallies: Sequence[Tally], *, first: bool) -> dict[str, dict[str, list
     return found
 
 
-def _spent(tallies: Sequence[Tally], *, first: bool) -> dict[str, dict[str, dict[str, float]]]:
+def _spent(tallies: Sequence[Outcomes], *, first: bool) -> dict[str, dict[str, dict[str, float]]]:
     """Passes of all, and the seconds of the slowest."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for tally in tallies:

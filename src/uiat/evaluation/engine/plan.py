@@ -20,7 +20,7 @@ Plan = Mapping[str, Sequence[Stage]]
 TRANSFER = "transfer"
 
 
-def planned(attacks: Sequence[str], threat: Threat, transfer: nn.Module | None = None) -> Plan:
+def make_plan(attacks: Sequence[str], threat: Threat, transfer: nn.Module | None = None) -> Plan:
     """Each attack once, "clean" first, as the stages it consists of; with a second model, "transfer" too.
 
     A stage of a name is one and the same wherever it stands: where an ensemble's has other settings than what stands
@@ -31,9 +31,9 @@ def planned(attacks: Sequence[str], threat: Threat, transfer: nn.Module | None =
 
     Example:
         >>> from uiat import Linf
-        >>> [stage for stage, _ in planned(["autoattack-quick"], Linf(0.1))["autoattack-quick"]]
+        >>> [stage for stage, _ in make_plan(["autoattack-quick"], Linf(0.1))["autoattack-quick"]]
         ['apgd-ce', 'apgd-t']
-        >>> [stage for stage, _ in planned(["apgd-ce", "autoattack-rand"], Linf(0.1))["autoattack-rand"]]
+        >>> [stage for stage, _ in make_plan(["apgd-ce", "autoattack-rand"], Linf(0.1))["autoattack-rand"]]
         ['apgd-ce (autoattack-rand)', 'apgd-dlr']
     """
     if isinstance(attacks, str):
@@ -49,7 +49,7 @@ def planned(attacks: Sequence[str], threat: Threat, transfer: nn.Module | None =
     }
 
 
-def feasible(plan: Plan, model: nn.Module, x: Tensor) -> tuple[Plan, list[str]]:
+def drop_gradient_attacks(plan: Plan, model: nn.Module, x: Tensor) -> tuple[Plan, list[str]]:
     """What of a plan can be done to a model, and the names of what cannot: to one without a gradient, all that need it.
 
     An ensemble that cannot be run whole is not claimed: the stages that are left of it become attacks of their own.
@@ -60,7 +60,9 @@ def feasible(plan: Plan, model: nn.Module, x: Tensor) -> tuple[Plan, list[str]]:
         >>> class Detached(nn.Flatten):
         ...     def forward(self, x):
         ...         return super().forward(x.detach())
-        >>> able, unable = feasible(planned(["fgsm", "autoattack"], Linf(0.1)), Detached(), torch.rand(1, 1, 2, 2))
+        >>> able, unable = drop_gradient_attacks(
+        ...     make_plan(["fgsm", "autoattack"], Linf(0.1)), Detached(), torch.rand(1, 1, 2, 2)
+        ... )
         >>> list(able), unable
         (['clean', 'square'], ['fgsm', 'autoattack'])
     """
@@ -78,7 +80,7 @@ def budgets(plan: Plan) -> dict[str, dict[str, Any]]:
 
     Example:
         >>> from uiat import Linf
-        >>> budgets(planned(["fgsm"], Linf(0.1)))["fgsm"]["steps"]
+        >>> budgets(make_plan(["fgsm"], Linf(0.1)))["fgsm"]["steps"]
         1
     """
     return {stage: _plain(settings) for parts in plan.values() for stage, settings in parts}
@@ -100,11 +102,11 @@ def _text(value: object) -> str:
     return f"{value.norm}:{float(value.epsilon):.7g}" if isinstance(value, Threat) else repr(value)
 
 
-def work(settings: PGD | Search | None, classes: int) -> int:
+def count_steps(settings: PGD | Search | None, classes: int) -> int:
     """Steps of an attack over all its attempts: how long it takes, compared with another.
 
     Example:
-        >>> work(PGD(steps=10, restarts=2), 10)
+        >>> count_steps(PGD(steps=10, restarts=2), 10)
         20
     """
     if settings is None:
@@ -114,12 +116,12 @@ def work(settings: PGD | Search | None, classes: int) -> int:
     return settings.iterations * settings.attempts(classes)
 
 
-def checked(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, transfer: nn.Module | None = None) -> int:
+def check_inputs(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, transfer: nn.Module | None = None) -> int:
     """The number of classes, once everything is what it should be.
 
     Example:
         >>> import torch
-        >>> checked(
+        >>> check_inputs(
         ...     nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(1, 1, 2, 2), torch.tensor([0]), batch_size=1
         ... )
         2

@@ -16,15 +16,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from uiat.attacks.random_numbers import keys, rekey
-from uiat.attacks.search import Classifier, Points, Search, advance, join, select, split, unbreak
-from uiat.models.modes import crafting
+from uiat.attacks.search import Classifier, Search, SearchState, advance, join, select, split, unbreak
+from uiat.models.modes import frozen
 
 # How much longer each round is than all before it: packing costs a copy of the state, leaving early saves iterations.
 GROWTH = 1.6
 # Iterations of a round at most: a state is saved between the batches of a round, so that this many can be lost.
 LONGEST = 25
 # (iterations done, of all attempts; points that still stand), called after every round.
-Report = Callable[[int, int], None]
+OnRound = Callable[[int, int], None]
 # All that an unfinished piece of work consists of: tensors, and plain values.
 State = tuple[dict[str, Tensor], dict[str, Any]]
 # Told that this is a moment at which the work could go on later from its state, and how to get that.
@@ -46,14 +46,14 @@ def rounds(iterations: int, *, longest: int = LONGEST) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-class Room:
+class AdaptiveBatchSize:
     """How many images go through a model at once: as many as were asked for, and half as many if memory runs out.
 
     Args:
         size: images at a time, at first.
 
     Example:
-        >>> room = Room(500)
+        >>> room = AdaptiveBatchSize(500)
         >>> room.shrink(RuntimeError("CUDA out of memory"), 500)
         >>> room.size
         250
@@ -80,7 +80,7 @@ class Room:
         Yields how many are done after each batch.
 
         Example:
-            >>> list(Room(2).batches(torch.arange(5), lambda part: None))
+            >>> list(AdaptiveBatchSize(2).batches(torch.arange(5), lambda part: None))
             [2, 4, 5]
         """
         while done < len(left):
@@ -128,8 +128,8 @@ def search(
     num_classes: int,
     device: torch.device,
     seed: int = 0,
-    batch_size: int | Room = 500,
-    report: Report | None = None,
+    batch_size: int | AdaptiveBatchSize = 500,
+    report: OnRound | None = None,
     fast: Classifier | None = None,
     saver: Saver | None = None,
     saved: State | None = None,
@@ -145,7 +145,7 @@ def search(
         num_classes: K.
         device: where the model is; points travel there batch by batch.
         seed: of the random numbers.
-        batch_size: points at a time; halved where memory runs out, see `Room`.
+        batch_size: points at a time; halved where memory runs out, see `AdaptiveBatchSize`.
         report: told after every round.
         fast: what guides the attack instead of the model, such as a prepared copy. A point that it takes for broken
             and that the model classifies correctly goes on being attacked.
@@ -167,17 +167,17 @@ def search(
         torch.Size([8])
     """
     key = rekey(keys(seed, index), zlib.crc32(attack.name.encode()))
-    room = batch_size if isinstance(batch_size, Room) else Room(batch_size)
-    run = _Run(attack, model, fast or model, x, y, key, device=device, room=room)
+    room = batch_size if isinstance(batch_size, AdaptiveBatchSize) else AdaptiveBatchSize(batch_size)
+    run = _SearchRun(attack, model, fast or model, x, y, key, device=device, room=room)
     if saved is not None:
         run.restore(saved)
-    quiet: AbstractContextManager[None] = crafting(model) if isinstance(model, nn.Module) else nullcontext()
+    quiet: AbstractContextManager[None] = frozen(model) if isinstance(model, nn.Module) else nullcontext()
     with quiet:
         run.go(attack.attempts(num_classes), report=report, saver=saver)
     return run.broken, run.found
 
 
-class _Run:
+class _SearchRun:
     """A search under way: which attempt, how far, the points in it, and what is known of all the others."""
 
     def __init__(
@@ -190,17 +190,17 @@ class _Run:
         key: Tensor,
         *,
         device: torch.device,
-        room: Room,
+        room: AdaptiveBatchSize,
     ) -> None:
         self.attack, self.model, self.guide, self.device, self.room = attack, model, guide, device, room
         self.x, self.y, self.key = x, y, key
         self.broken, self.found = torch.zeros(len(x), dtype=torch.bool), x.clone()
         # The iterations that were done when the points were last packed, and those that each batch has done.
         self.attempt, self.packed = 0, 0
-        self.work: list[Points] = []
+        self.work: list[SearchState] = []
         self.done: list[int] = []
 
-    def go(self, attempts: int, *, report: Report | None, saver: Saver | None) -> None:
+    def go(self, attempts: int, *, report: OnRound | None, saver: Saver | None) -> None:
         """To the end, from wherever it is."""
         iterations = self.attack.iterations
         while self.attempt < attempts and not bool(self.broken.all()):
@@ -259,7 +259,7 @@ class _Run:
         self.done[at : at + 1] = [first] * len(parts)
         return False
 
-    def _verify(self, points: Points) -> Points:
+    def _verify(self, points: SearchState) -> SearchState:
         """Breaks that the model confirms stay; from others, and from any outside of the ball, the flag is taken."""
         new = points["broken"] & ~points["verified"]
         if not bool(new.any()):
@@ -271,7 +271,7 @@ class _Run:
         verified = points["verified"].masked_scatter(new, confirmed)
         return unbreak(self.attack, points | {"verified": verified}, points["broken"] & ~verified)
 
-    def _settle(self, points: Points) -> None:
+    def _settle(self, points: SearchState) -> None:
         where = points["where"].to(self.broken.device)
         self.broken[where] = True
         self.found[where] = points["x_adv"].to(self.found)

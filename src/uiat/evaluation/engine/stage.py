@@ -13,31 +13,31 @@ from torch import Tensor, nn
 
 from uiat.attacks import PGD, Search
 from uiat.attacks.random_numbers import keys, rekey
-from uiat.evaluation.engine.search_runner import Room, Saver, State, misclassified, search
+from uiat.evaluation.engine.search_runner import AdaptiveBatchSize, Saver, State, misclassified, search
 from uiat.models.inspect import classes_of, device_of
-from uiat.models.modes import BatchNormMode, crafting
-from uiat.speed.fast_copy import Counted, batch_for, prepare
+from uiat.models.modes import BatchNormMode, frozen
+from uiat.speed.fast_copy import CountingModel, fastest_batch, make_fast_copy
 
 # (images or iterations done, of how many, images that are right so far), called after every batch or round.
-Told = Callable[[int, int, int], None]
+OnProgress = Callable[[int, int, int], None]
 # Which images are right afterwards, and for each that is not any more the example that broke it.
 Outcome = tuple[Bool[Tensor, "n"], Float[Tensor, "n ..."]]
 
 
 @contextmanager
-def judging(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
-    """`crafting`, in full precision: torch's convolutions on a GPU multiply in TF32 unless told not to.
+def exact_inference(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
+    """`frozen`, in full precision: torch's convolutions on a GPU multiply in TF32 unless told not to.
 
     They also choose the same algorithm each time, so that a verdict does not depend on which was the faster.
 
     Example:
-        >>> with judging(nn.Linear(2, 2)):
+        >>> with exact_inference(nn.Linear(2, 2)):
         ...     torch.backends.cudnn.allow_tf32
         False
     """
     cudnn = torch.backends.cudnn
     exact = cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False)
-    with exact, crafting(model, batchnorm=batchnorm):
+    with exact, frozen(model, batchnorm=batchnorm):
         yield
 
 
@@ -53,7 +53,7 @@ class Guide(Protocol):
 
 
 @dataclass
-class Subject:
+class AttackTarget:
     """A model under attack, and the images of this process.
 
     Args:
@@ -68,8 +68,10 @@ class Subject:
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-        >>> subject = Subject(model, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), torch.arange(2), 2, Room(2))
-        >>> right, confidence = natural(subject)
+        >>> subject = AttackTarget(
+        ...     model, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), torch.arange(2), 2, AdaptiveBatchSize(2)
+        ... )
+        >>> right, confidence = evaluate_clean(subject)
         >>> subject.lap()["forward"]
         2
     """
@@ -79,13 +81,13 @@ class Subject:
     y: Tensor
     index: Int[Tensor, "n"]
     classes: int
-    room: Room
+    room: AdaptiveBatchSize
     seed: int = 0
     guide: Guide | None = None
     _spent: tuple[float, int, int] = field(default=(0.0, 0, 0), init=False)
 
     def __post_init__(self) -> None:
-        self.model, self.device = Counted(self.module), device_of(self.module)
+        self.model, self.device = CountingModel(self.module), device_of(self.module)
         self.guided: Guide = self.model if self.guide is None else self.guide
         self.lap()
 
@@ -105,12 +107,16 @@ class Subject:
         return logits, misclassified(logits, self.y[part].to(self.device)).cpu()
 
 
-def natural(subject: Subject, *, told: Told | None = None) -> tuple[Bool[Tensor, "n"], Float[Tensor, "n"]]:
+def evaluate_clean(
+    subject: AttackTarget, *, told: OnProgress | None = None
+) -> tuple[Bool[Tensor, "n"], Float[Tensor, "n"]]:
     """Which images are right as they are, and the probability that the model gives to its prediction.
 
     Example:
         >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(2, 1, 2, 2)
-        >>> natural(Subject(model, x, torch.tensor([0, 1]), torch.arange(2), 2, Room(2)))[0].shape
+        >>> evaluate_clean(AttackTarget(model, x, torch.tensor([0, 1]), torch.arange(2), 2, AdaptiveBatchSize(2)))[
+        ...     0
+        ... ].shape
         torch.Size([2])
     """
     n = len(subject.x)
@@ -121,20 +127,20 @@ def natural(subject: Subject, *, told: Told | None = None) -> tuple[Bool[Tensor,
         right[part] = ~wrong
         confidence[part] = logits.double().softmax(dim=1).amax(dim=1).cpu().nan_to_num()
 
-    with judging(subject.module):
+    with exact_inference(subject.module):
         for done in subject.room.batches(torch.arange(n), work):
             if told is not None:
                 told(done, n, n - done + int(right.sum()))
     return right, confidence
 
 
-def attacked(
-    subject: Subject,
+def attack_images(
+    subject: AttackTarget,
     stage: str,
     settings: PGD | Search,
     among: Bool[Tensor, "n"],
     *,
-    told: Told | None = None,
+    told: OnProgress | None = None,
     saver: Saver | None = None,
     saved: State | None = None,
 ) -> Outcome:
@@ -152,8 +158,8 @@ def attacked(
     Example:
         >>> from uiat import Linf
         >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(2, 1, 2, 2)
-        >>> subject = Subject(model, x, torch.tensor([0, 1]), torch.arange(2), 2, Room(2))
-        >>> attacked(subject, "pgd", PGD(threat=Linf(0.1)), torch.tensor([True, False]))[0].shape
+        >>> subject = AttackTarget(model, x, torch.tensor([0, 1]), torch.arange(2), 2, AdaptiveBatchSize(2))
+        >>> attack_images(subject, "pgd", PGD(threat=Linf(0.1)), torch.tensor([True, False]))[0].shape
         torch.Size([2])
     """
     if subject.classes < 2 or not bool(among.any()):  # nothing else to predict, or nothing to attack
@@ -165,21 +171,21 @@ def attacked(
         if saved is not None:
             run.restore(saved)
         return run.go(told=told, saver=saver)
-    return _searched(subject, settings, among, told=told, saver=saver, saved=saved)
+    return _search_images(subject, settings, among, told=told, saver=saver, saved=saved)
 
 
-def _searched(
-    subject: Subject,
+def _search_images(
+    subject: AttackTarget,
     settings: Search,
     among: Tensor,
     *,
-    told: Told | None,
+    told: OnProgress | None,
     saver: Saver | None,
     saved: State | None,
 ) -> Outcome:
     left, total = among.nonzero().flatten(), settings.iterations * settings.attempts(subject.classes)
     report = None if told is None else lambda done, standing: told(done, total, standing)
-    with judging(subject.module):
+    with exact_inference(subject.module):
         broken, examples = search(
             settings,
             subject.model,
@@ -206,13 +212,13 @@ def _searched(
 class _Restarts:
     """PGD batch by batch, a restart at a time; a restart is only spent on images that stand after the one before it."""
 
-    def __init__(self, subject: Subject, stage: str, settings: PGD, among: Tensor) -> None:
+    def __init__(self, subject: AttackTarget, stage: str, settings: PGD, among: Tensor) -> None:
         self.subject, self.settings, self.among = subject, settings, among
         self.key = rekey(keys(subject.seed, subject.index), zlib.crc32(stage.encode()))
         self.right, self.found = among.clone(), subject.x.detach().clone()
         self.restart, self.done, self.left = 0, 0, among.nonzero().flatten()
 
-    def go(self, *, told: Told | None, saver: Saver | None) -> Outcome:
+    def go(self, *, told: OnProgress | None, saver: Saver | None) -> Outcome:
         restarts = self.settings.restarts
         while True:
             for done in self.subject.room.batches(self.left, self._work, done=self.done):
@@ -231,9 +237,9 @@ class _Restarts:
         x, y, key = (v[part].to(subject.device) for v in (subject.x, subject.y, rekey(self.key, self.restart)))
         # A prepared copy is in eval mode for good.
         guide = subject.guided if once.batchnorm == "eval" else subject.model
-        with judging(subject.module, batchnorm=once.batchnorm):
+        with exact_inference(subject.module, batchnorm=once.batchnorm):
             x_adv = once.craft(guide, x, y, key=key)
-        with judging(subject.module):
+        with exact_inference(subject.module):
             _, wrong = subject.judge(x_adv, part)
         self.right[part] = ~wrong
         self.found[part[wrong]] = x_adv.to(self.found)[wrong.to(self.found.device)]
@@ -276,12 +282,12 @@ def correct_under(
     count = classes or classes_of(model, x)
     example = x[:4].to(device_of(model))
     room, guide = (
-        Room(batch_for(model, example, at_most=batch_size)),
-        None if settings is None else prepare(model, example),
+        AdaptiveBatchSize(fastest_batch(model, example, at_most=batch_size)),
+        None if settings is None else make_fast_copy(model, example),
     )
-    subject = Subject(model, x, y, torch.arange(len(x)) if index is None else index, count, room, seed, guide)
+    subject = AttackTarget(model, x, y, torch.arange(len(x)) if index is None else index, count, room, seed, guide)
     right = torch.ones(len(x), dtype=torch.bool) if among is None else among
-    told: Told | None = None if progress is None else lambda done, total, _: progress(done, total)
+    told: OnProgress | None = None if progress is None else lambda done, total, _: progress(done, total)
     if settings is None:
-        return right & natural(subject, told=told)[0]
-    return attacked(subject, "", settings, right, told=told)[0]
+        return right & evaluate_clean(subject, told=told)[0]
+    return attack_images(subject, "", settings, right, told=told)[0]

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from uiat.errors import UserError
-from uiat.evaluation.engine.outcomes import Tally, merged
+from uiat.evaluation.engine.outcomes import Outcomes, merge_outcomes
 from uiat.evaluation.engine.search_runner import State
 from uiat.system.atomic_files import PARTIAL, read_tensors, write_tensors
-from uiat.system.distributed import Share
+from uiat.system.distributed import Rank
 
 logger = logging.getLogger("uiat")
 
@@ -25,7 +25,7 @@ KIND, VERSION = "uiat.evaluation", 2
 
 
 @dataclass
-class Keeper:
+class StateFile:
     """The state file of an evaluation: written whole or not at all, read back only where it belongs.
 
     Each of several processes has a file of its own; what they hold is gone on with in any number of processes.
@@ -38,7 +38,7 @@ class Keeper:
         share: this process among several.
 
     Example:
-        >>> Keeper(None, {}).open(resume=False) is None
+        >>> StateFile(None, {}).open(resume=False) is None
         True
     """
 
@@ -46,7 +46,7 @@ class Keeper:
     belongs: Mapping[str, Any]
     minutes: float = 5.0
     clock: Callable[[], float] = time.monotonic
-    share: Share = Share()
+    share: Rank = Rank()
     written: float = field(default=float("-inf"), init=False)
 
     @property
@@ -54,7 +54,7 @@ class Keeper:
         """The file of this process."""
         return self.share.path(self.path)
 
-    def open(self, *, resume: bool) -> tuple[Tally, State | None] | None:
+    def open(self, *, resume: bool) -> tuple[Outcomes, State | None] | None:
         """What the files hold: the tally, and the state of the stage that was under way; None where there is nothing.
 
         In another number of processes than it was begun in, the stage that was under way is begun again. No process may
@@ -68,29 +68,29 @@ class Keeper:
         for partial in self.path.parent.glob(f".{self.own.name}.*{PARTIAL}"):  # half written when it was killed
             with suppress(OSError):
                 partial.unlink()
-        there = Share.paths(self.path)
+        there = Rank.paths(self.path)
         if there and not resume:
             first = there.get(self.share, next(iter(there.values())))
             raise UserError(f"{first} holds the state of an evaluation: go on with it (resume) or delete it")
         held = {part: self._read(path, part) for part, path in there.items()}
-        whole = [size for size in {part.size for part in held} if all(Share(r, size) in held for r in range(size))]
+        whole = [size for size in {part.size for part in held} if all(Rank(r, size) in held for r in range(size))]
         if self.share.size in whole or not whole:
             return held.get(self.share)
         logger.info("the evaluation was begun in %d processes and goes on in %d", whole[0], self.share.size)
-        tally = merged([held[Share(rank, whole[0])][0] for rank in range(whole[0])], self.share)
+        tally = merge_outcomes([held[Rank(rank, whole[0])][0] for rank in range(whole[0])], self.share)
         return None if tally is None else (tally, None)
 
     def clear(self) -> None:
         """Once all processes have written their files, remove those of another number of processes."""
         if self.path is not None and self.share.first:
-            for part, path in Share.paths(self.path).items():
+            for part, path in Rank.paths(self.path).items():
                 if part.size != self.share.size:
                     path.unlink(missing_ok=True)
 
-    def _facts(self, part: Share) -> dict[str, Any]:
+    def _facts(self, part: Rank) -> dict[str, Any]:
         return dict(self.belongs) | {"share": [part.rank, part.size]}
 
-    def _read(self, path: Path, part: Share) -> tuple[Tally, State | None]:
+    def _read(self, path: Path, part: Rank) -> tuple[Outcomes, State | None]:
         tensors, meta = read_tensors(path)
         if meta.get("kind") != KIND:
             raise UserError(f"{path} is not the state of an evaluation; it was left as it is")
@@ -99,11 +99,11 @@ class Keeper:
         belongs, ours = meta["belongs"], json.loads(json.dumps(self._facts(part)))
         if other := [name for name in ours if belongs.get(name) != ours[name]]:
             raise UserError(f"{path} is the state of another evaluation: not the same {', '.join(other)}")
-        tally = Tally.unpack((_under(tensors, "tally/"), meta["tally"]))
+        tally = Outcomes.unpack((_under(tensors, "tally/"), meta["tally"]))
         inside = meta["inside"]
         return tally, None if inside is None else (_under(tensors, "inside/"), inside)
 
-    def save(self, tally: Tally, inside: State | None = None) -> None:
+    def save(self, tally: Outcomes, inside: State | None = None) -> None:
         """Write the file."""
         if self.own is None:
             return

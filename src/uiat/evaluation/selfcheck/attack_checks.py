@@ -5,7 +5,7 @@ import math
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from uiat.evaluation.selfcheck.finding import CHANCE, Finding, coin, lower, percent
+from uiat.evaluation.selfcheck.finding import CHANCE, Finding, percent, sign_test, wilson_lower
 
 # exp(-17) is half of what float32 can tell from one: beyond that gap p_y is one, and cross entropy stops pulling at y.
 ROUNDED = 17.0
@@ -27,7 +27,7 @@ BY_STEPS = 0.10
 ENOUGH = 1_000  # images: at 50 % the 95 % interval is then 3 points to either side
 
 
-def saturated(
+def check_saturation(
     vanished: Bool[Tensor, "n"], gap: Float[Tensor, "n"], *, by_margin: Bool[Tensor, "n"], by_entropy: Bool[Tensor, "n"]
 ) -> Finding | None:
     """Logits so far apart that cross entropy cannot see them in float32, or misleads attacks otherwise.
@@ -41,25 +41,25 @@ def saturated(
     Example:
         >>> import torch
         >>> no, yes = torch.zeros(20, dtype=torch.bool), torch.ones(20, dtype=torch.bool)
-        >>> saturated(no, torch.full((20,), 5.0), by_margin=yes, by_entropy=yes) is None
+        >>> check_saturation(no, torch.full((20,), 5.0), by_margin=yes, by_entropy=yes) is None
         True
-        >>> saturated(yes, torch.full((20,), 500.0), by_margin=yes, by_entropy=no).check
+        >>> check_saturation(yes, torch.full((20,), 500.0), by_margin=yes, by_entropy=no).check
         'saturation'
     """
     n, zero, rounded = len(gap), int(vanished.sum()), int((gap > ROUNDED).sum())
     more, fewer = int((by_margin & ~by_entropy).sum()), int((by_entropy & ~by_margin).sum())
     beyond = f"an attack on the margin breaks {more} of {n} points that cross entropy leaves, and misses {fewer}"
-    if lower(zero, n) > BLIND:
+    if wilson_lower(zero, n) > BLIND:
         lost = f"the gradient of cross entropy vanishes at {zero} of {n} images ({percent(zero, n)})"
         return Finding("saturation", f"the logits are saturated, so that {lost}; {beyond}")
-    if coin(more, fewer) < CHANCE and lower(rounded, n) > BLIND:
+    if sign_test(more, fewer) < CHANCE and wilson_lower(rounded, n) > BLIND:
         return Finding("saturation", f"the logits are saturated at {rounded} of {n} images; {beyond}")
-    if coin(more, fewer) < CHANCE and more - fewer > IMBALANCED * n:
+    if sign_test(more, fewer) < CHANCE and more - fewer > IMBALANCED * n:
         return Finding("cross entropy", f"{beyond}: use both", "note")
     return None
 
 
-def beaten(by: str, count: int, n: int) -> Finding | None:
+def check_gradient_free_wins(by: str, count: int, n: int) -> Finding | None:
     """Points that fall to noise, to a random search or to another model's examples, and stood under gradients.
 
     Args:
@@ -68,43 +68,43 @@ def beaten(by: str, count: int, n: int) -> Finding | None:
         n: points attacked.
 
     Example:
-        >>> beaten("noise", 1, 100) is None, beaten("noise", 10, 100).check
+        >>> check_gradient_free_wins("noise", 1, 100) is None, check_gradient_free_wins("noise", 10, 100).check
         (True, 'noise')
     """
-    if lower(count, n) <= (BY_NOISE if by == "noise" else BY_SEARCH):
+    if wilson_lower(count, n) <= (BY_NOISE if by == "noise" else BY_SEARCH):
         return None
     name = {"noise": "random noise", "square": "Square, which needs no gradient,", "transfer": "another model's attack"}
     reason = f"{name[by]} breaks {count} of {n} points ({percent(count, n)}) that the attacks by gradient left standing"
     return Finding(by, reason)
 
 
-def bounded(left: int, n: int) -> Finding | None:
+def check_unbounded_attack(left: int, n: int) -> Finding | None:
     """Points that stand when every pixel may take every value.
 
     Example:
-        >>> bounded(0, 100) is None, bounded(50, 100).check
+        >>> check_unbounded_attack(0, 100) is None, check_unbounded_attack(50, 100).check
         (True, 'unbounded attack')
     """
-    if lower(left, n) <= BEYOND:
+    if wilson_lower(left, n) <= BEYOND:
         return None
     share = f"{left} of {n} points ({percent(left, n)})"
     return Finding("unbounded attack", f"{share} stand when the radius is the whole range of the images")
 
 
-def more_steps(gained: int, n: int, *, few: int = 10, many: int = 100) -> Finding | None:
+def check_more_steps(gained: int, n: int, *, few: int = 10, many: int = 100) -> Finding | None:
     """Points that fall to many steps and stood under few.
 
     Example:
-        >>> more_steps(2, 100) is None, more_steps(30, 100).check
+        >>> check_more_steps(2, 100) is None, check_more_steps(30, 100).check
         (True, 'steps')
     """
-    if lower(gained, n) <= BY_STEPS:
+    if wilson_lower(gained, n) <= BY_STEPS:
         return None
     reason = f"{many} steps break {gained} of {n} points ({percent(gained, n)}) that {few} steps left standing"
     return Finding("steps", f"{reason}: the attack has not converged")
 
 
-def weaker(gained: int, lost: int, n: int) -> Finding | None:
+def check_larger_radius(gained: int, lost: int, n: int) -> Finding | None:
     """Twice the radius breaks fewer points than the radius itself.
 
     Args:
@@ -113,19 +113,19 @@ def weaker(gained: int, lost: int, n: int) -> Finding | None:
         n: points attacked.
 
     Example:
-        >>> weaker(40, 1, 100) is None, weaker(0, 20, 100).check
+        >>> check_larger_radius(40, 1, 100) is None, check_larger_radius(0, 20, 100).check
         (True, 'radius')
     """
-    if coin(lost, gained) >= CHANCE:
+    if sign_test(lost, gained) >= CHANCE:
         return None
     return Finding("radius", f"an attack of twice the radius loses {lost} of {n} points and gains {gained}")
 
 
-def few(n: int) -> Finding | None:
+def check_sample_size(n: int) -> Finding | None:
     """Fewer than 1,000 images.
 
     Example:
-        >>> few(100).severity, few(1_000) is None
+        >>> check_sample_size(100).severity, check_sample_size(1_000) is None
         ('note', True)
     """
     if n >= ENOUGH:

@@ -18,9 +18,9 @@ from uiat.evaluation.engine.search_runner import search
 from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import attack_checks, model_checks
 from uiat.evaluation.selfcheck.finding import Finding
-from uiat.evaluation.selfcheck.result_checks import averaged, scale_free, told
+from uiat.evaluation.selfcheck.result_checks import from_result, is_averaged, is_scale_free
 from uiat.models.inspect import classes_of, device_of, differentiable
-from uiat.models.modes import crafting
+from uiat.models.modes import frozen
 from uiat.threat import Linf, Threat, require
 
 IMAGES = 128  # enough to see 6 points of a hundred with certainty, see `finding.lower`
@@ -126,17 +126,17 @@ def examine(
     device = device_of(model)
     chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n].to(x.device)
     images, labels = x[chosen].to(device), y[chosen].to(device)
-    with crafting(model):
+    with frozen(model):
         case = Case(model, images, labels, classes_of(model, images), threat, seed, batch_size)
         findings = list(_found(case, transfer))
-    findings += [f for f in [attack_checks.few(len(x))] if f] if result is None else told(result)
+    findings += [f for f in [attack_checks.check_sample_size(len(x))] if f] if result is None else from_result(result)
     findings = [_softened(finding, result) for finding in findings]
     return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity == "note")
 
 
 def _softened(finding: Finding, result: EvaluationResult | None) -> Finding:
     """A note, where all attacks of the evaluation are made for just this: each of its numbers is claimed."""
-    made_for = {"saturation": scale_free, "randomness": averaged}
+    made_for = {"saturation": is_scale_free, "randomness": is_averaged}
     if result is None or finding.check not in made_for or not made_for[finding.check](result):
         return finding
     return replace(finding, severity="note", reason=f"{finding.reason}, but these attacks see through that")
@@ -147,19 +147,21 @@ def _found(case: Case, transfer: nn.Module | None) -> Iterator[Finding]:
     logits = case.each(lambda a, _: case.logits(a), case.x)
     right = logits.argmax(dim=1) == case.y.cpu()
     fatal = list(_present(_of_outputs(case, logits)))
-    yield from fatal or _present([model_checks.probabilities(logits)])
+    yield from fatal or _present([model_checks.check_probabilities(logits)])
     if fatal:
         return
-    yield from _present([model_checks.chance(int(right.sum()), len(right), case.classes), *_of_scale(case, right)])
+    yield from _present(
+        [model_checks.check_chance(int(right.sum()), len(right), case.classes), *_of_scale(case, right)]
+    )
     if not differentiable(case.model, case.x):
-        yield model_checks.detached()
+        yield model_checks.check_detached_output()
         return
     if right.sum() < FEWEST:
         return
     chosen = right.to(case.x.device)
     case = replace(case, x=case.x[chosen], y=case.y[chosen])
     margin = case.each(lambda a, b: _gradient(case, losses.margin, a, b), case.x)
-    yield from _present([model_checks.dead(margin), _difference(case)])
+    yield from _present([model_checks.check_zero_gradients(margin), _difference(case)])
     yield from _present(_of_attacks(case, margin, -losses.margin(logits[right], case.y.cpu()), transfer))
 
 
@@ -169,13 +171,13 @@ def _present(findings: Iterable[Finding | None]) -> Iterator[Finding]:
 
 def _of_outputs(case: Case, logits: Float[Tensor, "n k"]) -> Iterator[Finding | None]:
     """Whether the outputs are numbers, and the same whenever and beside whomever they are asked for."""
-    if (nonsense := model_checks.not_finite(logits)) is not None:
+    if (nonsense := model_checks.check_finite(logits)) is not None:
         yield nonsense
         return
     again = [case.each(lambda a, _: case.logits(a), case.x) for _ in range(1, CALLS)]
-    unsteady = model_checks.unsteady(torch.stack([logits, *again]))
+    unsteady = model_checks.check_randomness(torch.stack([logits, *again]))
     if unsteady is None and len(logits) > APART:
-        yield model_checks.neighbours(logits[:APART], case.logits(case.x[:APART]).cpu())
+        yield model_checks.check_batch_dependence(logits[:APART], case.logits(case.x[:APART]).cpu())
     yield unsteady
 
 
@@ -193,7 +195,7 @@ def _of_scale(case: Case, right: Bool[Tensor, "n"]) -> Iterator[Finding | None]:
                 ) / spread
     now = {how: case.each(lambda a, b: case.logits(a).argmax(1) == b, x) for how, x in ways.items()}
     best = max(now, key=lambda how: int(now[how].sum()))
-    yield model_checks.scale(best, int((now[best] & ~right).sum()), int((right & ~now[best]).sum()), len(right))
+    yield model_checks.check_scale(best, int((now[best] & ~right).sum()), int((right & ~now[best]).sum()), len(right))
 
 
 def _gradient(case: Case, of: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
@@ -215,7 +217,9 @@ def _difference(case: Case) -> Finding | None:
     ends = [case.each(lambda a, b: losses.margin(case.logits(a), b), end) for end in (z + step, z - step)]
     size = case.each(lambda a, _: case.logits(a).abs().amax(dim=1), z)
     promised = (2 * step * gradient).flatten(1).sum(dim=1).cpu()
-    return model_checks.disagreeing(promised, ends[0] - ends[1], resolution=torch.finfo(size.dtype).eps * size)
+    return model_checks.check_gradient_direction(
+        promised, ends[0] - ends[1], resolution=torch.finfo(size.dtype).eps * size
+    )
 
 
 def _of_attacks(
@@ -226,22 +230,22 @@ def _of_attacks(
     entropy = case.each(lambda a, b: _gradient(case, losses.cross_entropy, a, b), case.x)
     vanished = (entropy.flatten(1) == 0).all(dim=1) & (margin.flatten(1) != 0).any(dim=1)
     by = {loss: case.broken(_named(f"{name}-{FEW}", threat)) for loss, name in (("ce", "pgd"), ("margin", "cw"))}
-    yield attack_checks.saturated(vanished, gap, by_margin=by["margin"], by_entropy=by["ce"])
+    yield attack_checks.check_saturation(vanished, gap, by_margin=by["margin"], by_entropy=by["ce"])
     more = case.broken(_named(f"pgd-{MANY}", threat), ~by["ce"])
-    yield attack_checks.more_steps(int(more.sum()), n, few=FEW, many=MANY)
+    yield attack_checks.check_more_steps(int(more.sum()), n, few=FEW, many=MANY)
     double = _larger(threat, 2 * radius)
     if double is not None:
         twice = case.broken(_named(f"pgd-{FEW}", double))
-        yield attack_checks.weaker(int((twice & ~by["ce"]).sum()), int((by["ce"] & ~twice).sum()), n)
+        yield attack_checks.check_larger_radius(int((twice & ~by["ce"]).sum()), int((by["ce"] & ~twice).sum()), n)
     white = by["ce"] | by["margin"] | more
     for attack in _climbs(threat):
         white |= case.broken(attack, ~white)
     for rival in _rivals(threat, transfer):
-        yield attack_checks.beaten(rival.name, int(case.broken(rival, ~white).sum()), n)
+        yield attack_checks.check_gradient_free_wins(rival.name, int(case.broken(rival, ~white).sum()), n)
     standing = torch.ones(n, dtype=torch.bool)
     for attack in _climbs(Linf(WHOLE)):
         standing &= ~case.broken(attack, standing)
-    yield attack_checks.bounded(int(standing.sum()), n)
+    yield attack_checks.check_unbounded_attack(int(standing.sum()), n)
 
 
 def _named(name: str, threat: Threat) -> PGD:

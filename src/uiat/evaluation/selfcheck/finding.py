@@ -35,21 +35,21 @@ class Finding:
     severity: Severity = "do not believe"
 
 
-def lower(count: int, n: int) -> float:
+def wilson_lower(count: int, n: int) -> float:
     """The lower end of the 95 % interval of a share.
 
     Example:
-        >>> round(lower(5, 100), 3)
+        >>> round(wilson_lower(5, 100), 3)
         0.022
     """
     return wilson(count, n)[0]
 
 
-def coin(ahead: int, behind: int) -> float:
+def sign_test(ahead: int, behind: int) -> float:
     """How likely at least `ahead` heads are in `ahead + behind` tosses: the one-sided sign test.
 
     Example:
-        >>> coin(3, 0)
+        >>> sign_test(3, 0)
         0.125
     """
     tosses = ahead + behind

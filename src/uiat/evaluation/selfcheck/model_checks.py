@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uiat.evaluation.selfcheck.finding import CHANCE, Finding, Severity, coin, lower, percent
+from uiat.evaluation.selfcheck.finding import CHANCE, Finding, Severity, percent, sign_test, wilson_lower
 
 # Answers to the same images that differ by more than this share of the logits' spread: kernels that add up in another
 # order stay below 1e-5 in float32; half precision, whose numbers have 8 bits, is the second bound's business.
@@ -21,11 +21,11 @@ TWICE, DISAGREEING = 2.0, 0.10
 BY_SCALE = 0.05
 
 
-def probabilities(logits: Float[Tensor, "n k"]) -> Finding | None:
+def check_probabilities(logits: Float[Tensor, "n k"]) -> Finding | None:
     """Outputs that are nowhere negative and sum to 1: losses that take them for logits have next to no gradient.
 
     Example:
-        >>> probabilities(torch.tensor([[0.25, 0.75]])).check
+        >>> check_probabilities(torch.tensor([[0.25, 0.75]])).check
         'probabilities'
     """
     tolerance = 1e-3 if torch.finfo(logits.dtype).bits > 16 else 2e-2
@@ -34,11 +34,11 @@ def probabilities(logits: Float[Tensor, "n k"]) -> Finding | None:
     return None
 
 
-def not_finite(logits: Float[Tensor, "n k"]) -> Finding | None:
+def check_finite(logits: Float[Tensor, "n k"]) -> Finding | None:
     """NaN or infinity among the outputs.
 
     Example:
-        >>> not_finite(torch.tensor([[0.0, float("nan")]])).reason
+        >>> check_finite(torch.tensor([[0.0, float("nan")]])).reason
         'the outputs of 1 of 1 images are NaN or infinite'
     """
     bad = int((~logits.isfinite()).any(dim=1).sum())
@@ -47,11 +47,11 @@ def not_finite(logits: Float[Tensor, "n k"]) -> Finding | None:
     return None
 
 
-def unsteady(answers: Float[Tensor, "calls n k"]) -> Finding | None:
+def check_randomness(answers: Float[Tensor, "calls n k"]) -> Finding | None:
     """The same images, in the same batch, answered differently at another call: randomised, or with a state.
 
     Example:
-        >>> unsteady(torch.zeros(2, 5, 3)) is None
+        >>> check_randomness(torch.zeros(2, 5, 3)) is None
         True
     """
     if _difference(answers[0], answers[1:]) <= UNSTEADY:
@@ -62,11 +62,11 @@ def unsteady(answers: Float[Tensor, "calls n k"]) -> Finding | None:
     return Finding("randomness", f"{reason}: attacks have to average over many calls (autoattack-rand)")
 
 
-def neighbours(together: Float[Tensor, "n k"], apart: Float[Tensor, "n k"]) -> Finding | None:
+def check_batch_dependence(together: Float[Tensor, "n k"], apart: Float[Tensor, "n k"]) -> Finding | None:
     """Images that are answered differently in another batch.
 
     Example:
-        >>> neighbours(torch.eye(2), torch.eye(2)) is None
+        >>> check_batch_dependence(torch.eye(2), torch.eye(2)) is None
         True
     """
     if _difference(together, apart) <= NEIGHBOURS:
@@ -80,22 +80,22 @@ def _difference(one: Tensor, other: Tensor) -> float:
     return float((other.double() - one.double()).abs().max() / spread)
 
 
-def detached() -> Finding:
+def check_detached_output() -> Finding:
     """The output has no gradient with respect to the input at all.
 
     Example:
-        >>> detached().check
+        >>> check_detached_output().check
         'no gradient'
     """
     reason = "the output has no gradient with respect to the input, which is detached, quantised or left torch"
     return Finding("no gradient", f"{reason}: attacks by gradient do nothing")
 
 
-def dead(gradient: Float[Tensor, "n ..."]) -> Finding | None:
+def check_zero_gradients(gradient: Float[Tensor, "n ..."]) -> Finding | None:
     """Points at which the gradient of the margin is zero or not finite.
 
     Example:
-        >>> dead(torch.zeros(20, 1, 2, 2)).reason
+        >>> check_zero_gradients(torch.zeros(20, 1, 2, 2)).reason
         'the gradient is zero at 20 of 20 images (100 %): attacks by gradient do nothing there'
     """
     rows = gradient.flatten(1)
@@ -105,11 +105,11 @@ def dead(gradient: Float[Tensor, "n ..."]) -> Finding | None:
         return None
     what = "zero" if zero else "zero or NaN"
     reason = f"the gradient is {what} at {count} of {len(rows)} images ({percent(count, len(rows))})"
-    severity: Severity = "do not believe" if lower(count, len(rows)) > DEAD else "note"
+    severity: Severity = "do not believe" if wilson_lower(count, len(rows)) > DEAD else "note"
     return Finding("gradient", f"{reason}: attacks by gradient do nothing there", severity)
 
 
-def disagreeing(
+def check_gradient_direction(
     promised: Float[Tensor, "n"], measured: Float[Tensor, "n"], *, resolution: Float[Tensor, "n"]
 ) -> Finding | None:
     """The loss does not change as the gradient says: rounding passed through, activations that jump, a false backward.
@@ -121,16 +121,16 @@ def disagreeing(
 
     Example:
         >>> ones, tiny = torch.ones(20), torch.full((20,), 1e-6)
-        >>> disagreeing(ones, ones, resolution=tiny) is None
+        >>> check_gradient_direction(ones, ones, resolution=tiny) is None
         True
-        >>> disagreeing(ones, 0 * ones, resolution=tiny).check
+        >>> check_gradient_direction(ones, 0 * ones, resolution=tiny).check
         'finite differences'
     """
     seen = promised.abs() > 100 * resolution  # False for NaN too
     n = int(seen.sum())
     ratio = measured[seen] / promised[seen]
     count = int((~((ratio > 1 / TWICE) & (ratio < TWICE))).sum())
-    if lower(count, n) <= DISAGREEING:
+    if wilson_lower(count, n) <= DISAGREEING:
         return None
     return Finding(
         "finite differences",
@@ -139,20 +139,20 @@ def disagreeing(
     )
 
 
-def chance(right: int, n: int, classes: int) -> Finding | None:
+def check_chance(right: int, n: int, classes: int) -> Finding | None:
     """An accuracy that guessing could reach.
 
     Example:
-        >>> chance(12, 100, 10).check, chance(50, 100, 10) is None
+        >>> check_chance(12, 100, 10).check, check_chance(50, 100, 10) is None
         ('clean accuracy', True)
     """
-    if lower(right, n) > 1 / classes:
+    if wilson_lower(right, n) > 1 / classes:
         return None
     reason = f"{right} of {n} images are classified correctly, which guessing among {classes} classes may reach too"
     return Finding("clean accuracy", f"{reason}: look at the labels and at the scale the model expects of its images")
 
 
-def scale(how: str, gained: int, lost: int, n: int) -> Finding | None:
+def check_scale(how: str, gained: int, lost: int, n: int) -> Finding | None:
     """The model does better on images of another scale than [0, 1]: it expects that one.
 
     Args:
@@ -162,10 +162,10 @@ def scale(how: str, gained: int, lost: int, n: int) -> Finding | None:
         n: images.
 
     Example:
-        >>> scale("normalised", 40, 2, 100).check, scale("normalised", 2, 1, 100) is None
+        >>> check_scale("normalised", 40, 2, 100).check, check_scale("normalised", 2, 1, 100) is None
         ('normalisation', True)
     """
-    if coin(gained, lost) >= CHANCE or gained - lost <= BY_SCALE * n:
+    if sign_test(gained, lost) >= CHANCE or gained - lost <= BY_SCALE * n:
         return None
     reason = f"the model gets {gained - lost} of {n} images more right when they are {how}"
     return Finding("normalisation", f"{reason}: normalise in its first layer, so that it takes images in [0, 1]")
