@@ -14,7 +14,7 @@ from uiat.errors import UserError, nearest
 from uiat.system.atomic_files import read_tensors, write_tensors
 from uiat.threat import Threat, parse
 
-WEIGHTS, STATE = "uiat.training.averaging", "uiat.state"
+WEIGHTS, STATE = "uiat.weights", "uiat.state"
 Which = Literal["best", "last"]
 
 
