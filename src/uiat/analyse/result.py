@@ -104,7 +104,7 @@ def markdown(study: Study, result: Result) -> str:
     """The paragraph with its figure and, where there is one, its table.
 
     Example:
-        >>> from uiat.analyse.studies import STUDIES
+        >>> from uiat.analyse.runner import STUDIES
         >>> markdown(STUDIES["strength"], Result("strength", {}, "The curves do not cross.")).splitlines()[0]
         '# strength: accuracy against the radius of the attack'
     """

@@ -47,7 +47,8 @@ class APGD:
 
     Example:
         >>> from uiat import Linf
-        >>> from uiat.attacks.points import advance, keys
+        >>> from uiat.attacks.search import advance
+        >>> from uiat.attacks.random_numbers import keys
         >>> model = lambda x: torch.stack([x.flatten(1).sum(1) - 2, 2 - x.flatten(1).sum(1)], dim=1)
         >>> x, y = torch.full((2, 1, 2, 2), 0.6), torch.tensor([0, 0])
         >>> attack = APGD(threat=Linf(0.2), loss="dlr", iterations=5)

@@ -50,7 +50,8 @@ class SparseAPGD:
         UserError: a field out of its range, or another norm.
 
     Example:
-        >>> from uiat.attacks.points import advance, keys
+        >>> from uiat.attacks.search import advance
+        >>> from uiat.attacks.random_numbers import keys
         >>> from uiat.threat import L1
         >>> model = lambda x: torch.stack([x.flatten(1).sum(1) - 2, 2 - x.flatten(1).sum(1)], dim=1)
         >>> x, y = torch.full((2, 1, 2, 2), 0.6), torch.tensor([0, 0])

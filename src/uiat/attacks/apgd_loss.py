@@ -29,6 +29,7 @@ def loss_values(loss: LossName, logits: Float[Tensor, "b k"], points: SearchStat
     """The loss that is climbed, for the points' labels and, where there are any, targets.
 
     Example:
+        >>> import torch
         >>> loss_values("dlr", torch.tensor([[4.0, 1.0, 3.0, 2.0]]), {"y": torch.tensor([0])}).item()
         -0.5
     """
@@ -52,6 +53,7 @@ def evaluate_loss(
     Of a randomised model, with `draws` above one, all three are of the mean over so many passes.
 
     Example:
+        >>> import torch
         >>> points = {"y": torch.tensor([0])}
         >>> found = evaluate_loss(lambda x: torch.cat([x, 1 - x], dim=1), points, torch.tensor([[0.25]]), loss="dlr")
         >>> found["loss"].item(), found["broken"].item(), found["gradient"].item()

@@ -49,7 +49,7 @@ class FMN:
 
     Example:
         >>> from uiat import Linf
-        >>> from uiat.attacks.points import advance
+        >>> from uiat.attacks.search import advance
         >>> model = lambda x: torch.stack([x.flatten(1).sum(1) - 2, 2 - x.flatten(1).sum(1)], dim=1)
         >>> x, y = torch.tensor([0.6, 0.9]).view(2, 1, 1, 1).expand(2, 1, 2, 2), torch.tensor([0, 0])
         >>> attack = FMN(threat=Linf(0.2), iterations=30)

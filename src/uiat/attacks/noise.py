@@ -27,7 +27,8 @@ class Noise:
 
     Example:
         >>> from uiat import Linf
-        >>> from uiat.attacks.points import advance, keys
+        >>> from uiat.attacks.search import advance
+        >>> from uiat.attacks.random_numbers import keys
         >>> model = lambda x: torch.stack([x.flatten(1).sum(1) - 2, 2 - x.flatten(1).sum(1)], dim=1)
         >>> x, y = torch.tensor([0.51, 0.9]).view(2, 1, 1, 1).expand(2, 1, 2, 2), torch.tensor([0, 0])
         >>> attack = Noise(threat=Linf(0.2), iterations=20)

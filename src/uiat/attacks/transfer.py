@@ -37,7 +37,8 @@ class Transfer:
 
     Example:
         >>> from uiat import Linf
-        >>> from uiat.attacks.points import advance, keys
+        >>> from uiat.attacks.search import advance
+        >>> from uiat.attacks.random_numbers import keys
         >>> source, model = nn.Linear(4, 2), nn.Linear(4, 2)
         >>> x, y = torch.rand(3, 4), torch.tensor([0, 0, 1])
         >>> attack = Transfer(source=source, threat=Linf(0.3), iterations=5)

@@ -171,7 +171,7 @@ def training_progress(run: Run, console: Console, *, best: Mapping[str, Any] | N
     Example:
         >>> with training_progress(Run(), Console()) as listener:
         ...     type(listener).__name__
-        'Lines'
+        'TrainingLines'
     """
     lines = TrainingLines(run, console, best=None if best is None else best["value"])
     if not console.is_terminal:

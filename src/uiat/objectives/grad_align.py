@@ -61,7 +61,7 @@ def alignment(
 
     Example:
         >>> from uiat import Linf
-        >>> from uiat.attacks.points import keys
+        >>> from uiat.attacks.random_numbers import keys
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))  # its gradient has the same direction everywhere
         >>> x, y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
         >>> alignment(model, x, y, Linf(0.1), key=keys(0, torch.arange(2)))

@@ -204,7 +204,7 @@ def compare(group: Group) -> dict[str, Compared]:
 
     Example:
         >>> from pathlib import Path
-        >>> from uiat.report.reading import RunFiles
+        >>> from uiat.runs.reader import RunFiles
         >>> config = {"data": {"name": "cifar10"}, "model": {"name": "resnet18"}, "objective": {"name": "pgd-at"}}
         >>> result = {"data": "cifar10", "threat": "Linf:0.03137255", "n": 10000, "accuracy": {"autoattack": 0.509}}
         >>> group = Group((RunFiles(Path("runs/a"), config, evaluation=result),), "a")

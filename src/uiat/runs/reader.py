@@ -43,6 +43,7 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int | None]:
 
     Example:
         >>> import tempfile
+        >>> from uiat.system.atomic_files import write_text
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_text(Path(folder) / "metrics.jsonl", '{"epoch": 0, "clean": 0.5}\n{"epoch": 1, "cl')
         ...     read_metrics(Path(folder) / "metrics.jsonl")

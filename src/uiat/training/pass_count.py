@@ -59,7 +59,7 @@ def count_passes(model: nn.Module, example: Tensor) -> Iterator[PassCount]:
         >>> with count_passes(model, x) as passes:
         ...     model(x).sum().backward()
         >>> passes
-        Passes(forward=3, input_backward=0, training_backward=3)
+        PassCount(forward=3, input_backward=0, training_backward=3)
     """
     passes, layer = PassCount(), _first_layer(model, example)
 

@@ -103,7 +103,7 @@ def check_plan(run: Run) -> None:
         UserError: an attack of the evaluation that does not exist, or a one-off epoch that never comes.
 
     Example:
-        >>> from uiat.config import Evaluation
+        >>> from uiat.config.schema import Evaluation
         >>> check_plan(Run(evaluation=Evaluation(attacks=("pgd20",))))
         Traceback (most recent call last):
         uiat.errors.UserError: evaluation.attacks: unknown attack 'pgd20'; did you mean ...

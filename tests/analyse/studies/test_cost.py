@@ -8,6 +8,7 @@ import torch
 
 import uiat
 from support import tiny
+from support.paths import ROOT
 from uiat import PGDAT, UIAT, InstanceInverse, Linf, Mart, Run, Standard, Trades, UniversalInverse, UserError, models
 from uiat.analyse import changes
 from uiat.analyse.studies import ablation, cost, one_off, overfitting

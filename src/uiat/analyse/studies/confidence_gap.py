@@ -34,6 +34,7 @@ def by_loss(loss: Tensor) -> dict[str, tuple[Tensor, float]]:
     """The images of low and of high loss: their positions and their mean loss.
 
     Example:
+        >>> import torch
         >>> {name: index.tolist() for name, (index, _) in by_loss(torch.tensor([3.0, 1.0, 2.0])).items()}
         {'low': [1], 'high': [2, 0]}
     """

@@ -38,7 +38,7 @@ def glass_blur(
     pixel to the first. This is what its images show, so it is what happens here.
 
     Example:
-        >>> from uiat.attacks.points import keys
+        >>> from uiat.attacks.random_numbers import keys
         >>> x = torch.full((1, 3, 16, 16), 0.5)
         >>> bool((glass_blur(x, (0.7, 2, 2), keys(0, torch.arange(1))) - x).abs().max() < 1e-6)
         True
@@ -57,7 +57,7 @@ def motion_blur(
     """Smeared along a line of up to 45 degrees to the horizontal, drawn for each image.
 
     Example:
-        >>> from uiat.attacks.points import keys
+        >>> from uiat.attacks.random_numbers import keys
         >>> motion_blur(torch.rand(2, 3, 8, 8), (6, 1), keys(0, torch.arange(2))).shape
         torch.Size([2, 3, 8, 8])
     """

@@ -36,7 +36,7 @@ def elastic_transform(
     The parameters (strength and smoothness of the field, most that a corner of the map moves) are shares of the side.
 
     Example:
-        >>> from uiat.attacks.points import keys
+        >>> from uiat.attacks.random_numbers import keys
         >>> elastic_transform(torch.rand(2, 3, 16, 16), (0.05, 0.2, 0.07), keys(0, torch.arange(2))).shape
         torch.Size([2, 3, 16, 16])
     """

@@ -16,7 +16,7 @@ def gaussian_noise(
     """Noise of one standard deviation on every value.
 
     Example:
-        >>> from uiat.attacks.points import keys
+        >>> from uiat.attacks.random_numbers import keys
         >>> x = torch.full((4, 3, 32, 32), 0.5)
         >>> bool(((gaussian_noise(x, (0.1,), keys(0, torch.arange(4))) - x).std() - 0.1).abs() < 0.01)
         True
@@ -31,7 +31,7 @@ def shot_noise(
     """Photons counted: a Poisson number for every value, as many on average as a white pixel's times the value.
 
     Example:
-        >>> from uiat.attacks.points import keys
+        >>> from uiat.attacks.random_numbers import keys
         >>> shot_noise(torch.zeros(1, 1, 2, 2), (60,), keys(0, torch.arange(1))).sum()
         tensor(0.)
     """
@@ -45,7 +45,7 @@ def impulse_noise(
     """A share of the values is replaced, half of them by 0 and half of them by 1.
 
     Example:
-        >>> from uiat.attacks.points import keys
+        >>> from uiat.attacks.random_numbers import keys
         >>> impulse_noise(torch.full((1, 1, 64, 64), 0.5), (0.1,), keys(0, torch.arange(1))).unique().tolist()
         [0.0, 0.5, 1.0]
     """

@@ -25,7 +25,7 @@ def snow(x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Te
     """The image paled, and two layers of flakes that fall in opposite directions on it.
 
     Example:
-        >>> from uiat.attacks.points import keys
+        >>> from uiat.attacks.random_numbers import keys
         >>> x = torch.zeros(2, 3, 32, 32)
         >>> bool(snow(x, (0.1, 0.2, 1, 0.6, 8, 3, 0.95), keys(0, torch.arange(2))).min() >= 0)
         True
@@ -44,7 +44,7 @@ def frost(
     """The image seen through ice crystals, here drawn by a procedure; the original lays crops of five pictures on it.
 
     Example:
-        >>> from uiat.attacks.points import keys
+        >>> from uiat.attacks.random_numbers import keys
         >>> frost(torch.zeros(1, 3, 32, 32), (1.0, 0.2), keys(0, torch.arange(1))).shape
         torch.Size([1, 3, 32, 32])
     """
@@ -59,7 +59,7 @@ def crystals(shape: torch.Size, key: Int[Tensor, "b"]) -> Float[Tensor, "b c h w
     there are not three channels.
 
     Example:
-        >>> from uiat.attacks.points import keys
+        >>> from uiat.attacks.random_numbers import keys
         >>> crystals(torch.Size((2, 3, 32, 32)), keys(0, torch.arange(2))).shape
         torch.Size([2, 3, 32, 32])
     """
@@ -86,7 +86,7 @@ def fog(x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Ten
     """Clouds added, and the whole scaled back to the brightest value that the image had.
 
     Example:
-        >>> from uiat.attacks.points import keys
+        >>> from uiat.attacks.random_numbers import keys
         >>> x = torch.rand(2, 3, 32, 32)
         >>> bool(fog(x, (1.5, 2), keys(0, torch.arange(2))).max() <= x.max())
         True
@@ -118,7 +118,7 @@ def plasma(size: tuple[int, ...] | torch.Size, decay: float, key: Int[Tensor, "b
     """Clouds in [0, 1] by the diamond-square algorithm (Fournier, Fussell & Carpenter 1982), whose edges meet.
 
     Example:
-        >>> from uiat.attacks.points import keys
+        >>> from uiat.attacks.random_numbers import keys
         >>> clouds = plasma((8, 5), 2.0, keys(0, torch.arange(3)))
         >>> clouds.shape, bool(clouds.min() >= 0), bool(clouds.max() <= 1)
         (torch.Size([3, 8, 5]), True, True)
