@@ -21,7 +21,6 @@ import torch
 
 import uiat
 from uiat.data import as_float
-from uiat.evaluation.evaluator import run_attacks
 from uiat.experiments.target import evaluated_images
 from uiat.runs.settings import read_run
 from uiat.system.atomic_files import read_tensors, write_text
@@ -50,7 +49,7 @@ def judged(
     model, images = uiat.load(run), evaluated_images(read_run(run), n=n)
     options = {"threat": model.threat, "attacks": attacks, "batch_size": 25, "keep_examples": True}
     files = {"state": state, "resume": resume, "save_minutes": 1 / 60}
-    return run_attacks(model, as_float(images.images), images.labels, **options, **files)
+    return uiat.evaluate(model, as_float(images.images), images.labels, **options, **files, selfchecks=False)
 
 
 def write(path: Path, result: uiat.EvaluationResult) -> None:

@@ -2,6 +2,7 @@ import json
 import math
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from uiat import L2, Linf, UserError
 from uiat.attacks import PGD
 from uiat.attacks.random_numbers import KeyedNumbers, keys, rekey
 from uiat.evaluation import attack, correct_under
-from uiat.evaluation.evaluator import run_attacks
 from uiat.threat import L1
+
+evaluate = partial(uiat.evaluate, selfchecks=False)
 
 
 class Threshold(nn.Module):
@@ -43,7 +45,7 @@ def test_accuracy_in_closed_form():
     x, y = ramp()
     y[0] = 1 - y[0]  # wrong as it is
     for epsilon in (0.03, 0.06, 0.11, 0.26):
-        result = run_attacks(Threshold(), x, y, threat=Linf(epsilon), attacks=["fgsm", "pgd-5", "pgd-5-2", "cw-5"])
+        result = evaluate(Threshold(), x, y, threat=Linf(epsilon), attacks=["fgsm", "pgd-5", "pgd-5-2", "cw-5"])
         distance = (x[:, 0, 0, 0] - 0.5).abs()
         right = ((distance > epsilon) & (torch.arange(11) > 0)).double().mean().item()
         assert result.accuracy["clean"] == pytest.approx(10 / 11)
@@ -53,9 +55,7 @@ def test_accuracy_in_closed_form():
 
 def test_accuracy_in_closed_form_l2():
     x, y = ramp()
-    result = run_attacks(
-        Threshold(), x, y, threat=L2(0.24), attacks=["pgd-10"]
-    )  # 16 pixels: 4 times the change of each
+    result = evaluate(Threshold(), x, y, threat=L2(0.24), attacks=["pgd-10"])  # 16 pixels: 4 times the change of each
     assert result.accuracy["pgd-10"] == pytest.approx(((x[:, 0, 0, 0] - 0.5).abs() > 0.06).double().mean().item())
 
 
@@ -72,9 +72,9 @@ def test_worst_case_and_what_broke_each_example(monkeypatch):
     def as_they_are(subject, **options):
         return scripted(subject)[0], torch.ones(len(subject.x), dtype=torch.float64)
 
-    monkeypatch.setattr("uiat.evaluation.evaluator.natural", as_they_are)
-    monkeypatch.setattr("uiat.evaluation.evaluator.attacked", scripted)
-    result = run_attacks(Threshold(), x, y, threat=Linf(0.1), attacks=list(broken))
+    monkeypatch.setattr("uiat.evaluation.evaluator.evaluate_clean", as_they_are)
+    monkeypatch.setattr("uiat.evaluation.evaluator.attack_images", scripted)
+    result = evaluate(Threshold(), x, y, threat=Linf(0.1), attacks=list(broken))
     assert result.broken_by == ["clean", "fgsm", "fgsm", "pgd-3", "", ""]
     assert result.accuracy == {"clean": 5 / 6, "fgsm": 0.5, "pgd-3": 0.5, "cw-3": pytest.approx(4 / 6), "worst": 2 / 6}
     assert list(result.accuracy) == ["clean", "fgsm", "pgd-3", "cw-3", "worst"]
@@ -108,9 +108,7 @@ def test_restarts_only_ever_break_more():
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 3))
     x, y = torch.rand(64, 1, 4, 4), torch.arange(64) % 3
     y = model(x).argmax(dim=1)
-    one, four = (
-        run_attacks(model, x, y, threat=Linf(0.05), attacks=[n]).accuracy["worst"] for n in ("pgd-2", "pgd-2-4")
-    )
+    one, four = (evaluate(model, x, y, threat=Linf(0.05), attacks=[n]).accuracy["worst"] for n in ("pgd-2", "pgd-2-4"))
     assert four <= one + 0.05
 
 
@@ -120,7 +118,7 @@ def test_verdicts_are_deterministic_and_do_not_depend_on_what_else_is_asked():
     torch.manual_seed(5)
     state = torch.get_rng_state()
     results = [
-        run_attacks(model, x, y, threat=Linf(0.05), attacks=attacks)
+        evaluate(model, x, y, threat=Linf(0.05), attacks=attacks)
         for attacks in (["pgd-2", "cw-2"], ["pgd-2", "cw-2"], ["fgsm", "cw-2", "pgd-2"])
     ]
     assert results[0].broken_by == results[1].broken_by
@@ -133,7 +131,7 @@ def test_verdicts_are_deterministic_and_do_not_depend_on_what_else_is_asked():
 
 def test_what_is_in_the_record(tmp_path):
     x, y = ramp()
-    result = run_attacks(Threshold(), x, y, threat=Linf("8/255"), attacks=["pgd-2", "pgd-2", "clean"], seed=7)
+    result = evaluate(Threshold(), x, y, threat=Linf("8/255"), attacks=["pgd-2", "pgd-2", "clean"], seed=7)
     record = json.loads(json.dumps(result.to_json()))
     assert list(record)[:8] == ["threat", "n", "accuracy", "seconds", "broken_by", "seed", "environment", "stages"]
     assert list(record)[8:14] == ["passes", "stage_seconds", "intervals", "per_class", "calibration", "budgets"]
@@ -148,13 +146,13 @@ def test_what_is_in_the_record(tmp_path):
 @pytest.mark.parametrize("seed", [0, -3, 2**40, 2**62])
 def test_any_seed_will_do(seed):
     x, y = ramp(4)
-    assert run_attacks(Threshold(), x, y, threat=Linf(0.01), attacks=["pgd-1-2"], seed=seed).accuracy["worst"] == 1
+    assert evaluate(Threshold(), x, y, threat=Linf(0.01), attacks=["pgd-1-2"], seed=seed).accuracy["worst"] == 1
 
 
 def test_progress_is_told():
     x, y = ramp(10)
     told = []
-    run_attacks(
+    evaluate(
         Threshold(),
         x,
         y,
@@ -191,9 +189,9 @@ def test_names_of_attacks(name, loss, steps, restarts, size):
 def test_a_mistyped_attack_names_the_nearest(name, near):
     x, y = ramp()
     with pytest.raises(UserError, match=f"unknown attack '{name}'; did you mean .*'{near}'"):
-        run_attacks(Threshold(), x, y, threat=Linf(0.1), attacks=[name])
+        evaluate(Threshold(), x, y, threat=Linf(0.1), attacks=[name])
     with pytest.raises(UserError, match=r"known: apgd-ce, .*, clean, cw-K, .*, pgd-K, pgd-K-R, square"):
-        run_attacks(Threshold(), x, y, threat=Linf(0.1), attacks=["clean", "spsa"])
+        evaluate(Threshold(), x, y, threat=Linf(0.1), attacks=["clean", "spsa"])
 
 
 class Answer(nn.Module):
@@ -223,7 +221,7 @@ class Answer(nn.Module):
 )
 def test_models_that_do_not_return_logits(answer, message, unchecked):
     with pytest.raises(UserError, match=message):
-        run_attacks(Answer(answer), torch.rand(9, 1, 4, 4), torch.arange(9) % 3, threat=Linf(0.1))
+        evaluate(Answer(answer), torch.rand(9, 1, 4, 4), torch.arange(9) % 3, threat=Linf(0.1))
 
 
 @pytest.mark.parametrize(
@@ -242,15 +240,15 @@ def test_models_that_do_not_return_logits(answer, message, unchecked):
 )
 def test_images_and_labels_that_cannot_be_meant(x, y, message, unchecked):
     with pytest.raises(UserError, match=message):
-        run_attacks(Threshold(), x, y, threat=Linf(0.1))
+        evaluate(Threshold(), x, y, threat=Linf(0.1))
 
 
 def test_other_arguments_that_cannot_be_meant(unchecked):
     x, y = ramp()
     with pytest.raises(UserError, match="attacks must be a list of names"):
-        run_attacks(Threshold(), x, y, threat=Linf(0.1), attacks="clean,pgd-20")
+        evaluate(Threshold(), x, y, threat=Linf(0.1), attacks="clean,pgd-20")
     with pytest.raises(UserError, match="batch_size must be at least 1"):
-        run_attacks(Threshold(), x, y, threat=Linf(0.1), batch_size=0)
+        evaluate(Threshold(), x, y, threat=Linf(0.1), batch_size=0)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -260,7 +258,7 @@ def test_the_model_is_as_it_was(training):
     model[3].bias.requires_grad_(False)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     x, y = ramp()
-    results = [run_attacks(model, x, y, threat=Linf(0.05), attacks=["pgd-2"]).broken_by for _ in range(2)]
+    results = [evaluate(model, x, y, threat=Linf(0.05), attacks=["pgd-2"]).broken_by for _ in range(2)]
     assert results[0] == results[1]  # no dropout in the judge
     assert [m.training for m in model] == [training, training, False, training]
     assert model[3].weight.requires_grad
@@ -289,7 +287,7 @@ def test_a_model_without_parameters_can_be_judged():
             return torch.stack([x.sum(dim=(1, 2, 3)), 16 - x.sum(dim=(1, 2, 3))], dim=1)
 
     x, y = ramp()
-    assert run_attacks(Sum(), x, 1 - y, threat=Linf(0.001), attacks=["pgd-1"]).accuracy["worst"] == 1
+    assert evaluate(Sum(), x, 1 - y, threat=Linf(0.001), attacks=["pgd-1"]).accuracy["worst"] == 1
 
 
 def test_the_judge_never_imports_the_methods_it_judges():
@@ -302,7 +300,7 @@ def test_a_trained_run_is_judged(tmp_path):
     uiat.train(tiny.run(epochs=1), run_dir=tmp_path / "run")
     model = uiat.load(tmp_path / "run")
     x, y = uiat.data.tensors("digits", "test")
-    result = run_attacks(model, x[:40], y[:40], threat=model.threat, attacks=["pgd-2"])
+    result = evaluate(model, x[:40], y[:40], threat=model.threat, attacks=["pgd-2"])
     assert 0 <= result.accuracy["worst"] <= result.accuracy["clean"] <= 1
 
 
@@ -312,7 +310,7 @@ def test_an_ensemble_goes_on_with_what_stands_and_says_so_after_each_stage(caplo
     x = torch.rand(30, 1, 3, 3)
     y = model(x).argmax(dim=1)
     with caplog.at_level("INFO", logger="uiat"):
-        result = run_attacks(model, x, y, threat=Linf(0.1), attacks=["autoattack-quick", "apgd-ce"])
+        result = evaluate(model, x, y, threat=Linf(0.1), attacks=["autoattack-quick", "apgd-ce"])
     after = result.stages["autoattack-quick"]
     assert list(after) == ["apgd-ce", "apgd-t"]
     assert result.accuracy["apgd-ce"] == after["apgd-ce"] >= after["apgd-t"] == result.accuracy["autoattack-quick"]
@@ -327,7 +325,7 @@ def test_a_search_gives_the_same_verdicts_whatever_the_batch_size():
     x = torch.rand(40, 1, 3, 3, dtype=torch.float64)
     y = model(x).argmax(dim=1)
     one, other = (
-        run_attacks(model, x, y, threat=Linf(0.08), attacks=["apgd-ce", "apgd-t"], batch_size=size) for size in (7, 40)
+        evaluate(model, x, y, threat=Linf(0.08), attacks=["apgd-ce", "apgd-t"], batch_size=size) for size in (7, 40)
     )
     assert one.broken_by == other.broken_by
 
@@ -347,7 +345,7 @@ def test_random_starts_do_not_depend_on_the_batch_size(threat):
     model = network()
     x, y = right_images(model)
     attacks = ["pgd-2", "cw-2", "pgd-1-3"]
-    one, other = (run_attacks(model, x, y, threat=threat, attacks=attacks, batch_size=b, seed=3) for b in (7, 40))
+    one, other = (evaluate(model, x, y, threat=threat, attacks=attacks, batch_size=b, seed=3) for b in (7, 40))
     assert one.broken_by == other.broken_by
     assert 0 < one.accuracy["worst"] < 1
     pgd = attack("pgd-1", threat=threat)
@@ -376,7 +374,7 @@ def test_the_kept_examples_are_what_broke_each_image():
     model, threat = network(), Linf(0.1)
     x, y = right_images(model)
     y[0] = (y[0] + 1) % 3
-    result = run_attacks(model, x, y, threat=threat, attacks=["fgsm", "pgd-3", "apgd-t"], keep_examples=True)
+    result = evaluate(model, x, y, threat=threat, attacks=["fgsm", "pgd-3", "apgd-t"], keep_examples=True)
     assert {"", "clean", "fgsm"} <= set(result.broken_by)
     broken = torch.tensor([by != "" for by in result.broken_by])
     assert torch.equal(model(result.examples).argmax(dim=1) != y, broken)
@@ -384,13 +382,13 @@ def test_the_kept_examples_are_what_broke_each_image():
     assert torch.equal(result.examples[~broken], x[~broken])
     assert torch.equal(result.examples[0], x[0])
     assert "examples" not in result.to_json()
-    assert run_attacks(model, x, y, threat=threat, attacks=["fgsm"]).examples is None
+    assert evaluate(model, x, y, threat=threat, attacks=["fgsm"]).examples is None
 
 
 def test_what_else_is_in_the_record():
     model = network()
     x, y = right_images(model)
-    result = run_attacks(model, x, y, threat=Linf(0.1), attacks=["fgsm", "autoattack-quick"])
+    result = evaluate(model, x, y, threat=Linf(0.1), attacks=["fgsm", "autoattack-quick"])
     stages = {"clean", "fgsm", "apgd-ce", "apgd-t"}
     assert result.passes.keys() == result.stage_seconds.keys() == result.budgets.keys() == stages
     assert result.passes["clean"] == {"forward": 40, "backward": 0}
@@ -419,7 +417,7 @@ def test_the_bound_falls_to_the_worst_case(caplog):
     x, y = right_images(model)
     told = []
     with caplog.at_level("INFO", logger="uiat"):
-        result = run_attacks(
+        result = evaluate(
             model,
             x,
             y,
@@ -438,9 +436,7 @@ def test_progress_of_an_ensemble_is_that_of_all_its_stages():
     model = network()
     x, y = right_images(model, 12)
     told = []
-    run_attacks(
-        model, x, y, threat=Linf(0.05), attacks=["autoattack-quick"], progress=lambda *words: told.append(words)
-    )
+    evaluate(model, x, y, threat=Linf(0.05), attacks=["autoattack-quick"], progress=lambda *words: told.append(words))
     done = [done for name, done, _ in told if name == "autoattack-quick"]
     assert done == sorted(done)
     assert told[-1] == ("autoattack-quick", 300, 300)  # 100 iterations, and 100 for each of two targets
@@ -451,7 +447,7 @@ def test_nothing_to_attack(attacks):
     model = network()
     x, y = right_images(model, 6)
     told = []
-    result = run_attacks(
+    result = evaluate(
         model, x, (y + 1) % 3, threat=Linf(0.1), attacks=attacks, progress=lambda *words: told.append(words)
     )
     assert set(result.accuracy.values()) == {0}
@@ -464,7 +460,7 @@ def test_few_classes_and_one_image(classes):
     model = network(classes)
     x, y = right_images(model, 1)
     attacks = ["pgd-2", "cw-2", "apgd-dlr", "autoattack-quick", "fab-t", "noise-3", "fmn-4"]
-    result = run_attacks(model, x, y, threat=Linf(0.9), attacks=attacks)
+    result = evaluate(model, x, y, threat=Linf(0.9), attacks=attacks)
     assert result.accuracy["worst"] == (1 if classes == 1 else 0)
     assert result.per_class["clean"][int(y)] == 1
 
@@ -473,7 +469,7 @@ def test_one_class_is_left_among_the_labels():
     model = network()
     x, y = right_images(model)
     some = y == y.mode().values
-    result = run_attacks(model, x[some], y[some], threat=Linf(0.1), attacks=["autoattack-quick"])
+    result = evaluate(model, x[some], y[some], threat=Linf(0.1), attacks=["autoattack-quick"])
     assert 0 < result.accuracy["worst"] < 1
     assert sum(share is None for share in result.per_class["worst"]) == 2
 
@@ -483,14 +479,14 @@ def test_a_transfer_attack_makes_its_examples_on_the_second_model():
     with torch.no_grad():
         other[3].bias += 0.01
     x, y = right_images(model)
-    result = run_attacks(model, x, y, threat=Linf(0.2), attacks=["pgd-10"], transfer=other)
+    result = evaluate(model, x, y, threat=Linf(0.2), attacks=["pgd-10"], transfer=other)
     assert list(result.accuracy) == ["clean", "pgd-10", "transfer", "worst"]
     assert abs(result.accuracy["transfer"] - result.accuracy["pgd-10"]) < 0.3
     assert result.budgets["transfer"]["source"] == "Sequential"
     with pytest.raises(UserError, match="tells 2 classes apart, and the model judged 3"):
-        run_attacks(model, x, y, threat=Linf(0.2), transfer=network(2))
+        evaluate(model, x, y, threat=Linf(0.2), transfer=network(2))
     with pytest.raises(UserError, match="needs a second model"):
-        run_attacks(model, x, y, threat=Linf(0.2), attacks=["transfer"])
+        evaluate(model, x, y, threat=Linf(0.2), attacks=["transfer"])
 
 
 def test_memory_that_runs_out_is_a_warning():
@@ -506,7 +502,7 @@ def test_memory_that_runs_out_is_a_warning():
 
     model = Small()
     x, y = right_images(network())
-    one = run_attacks(model, x, y, threat=Linf(0.1), attacks=["pgd-2", "apgd-ce"])
-    other = run_attacks(network(), x, y, threat=Linf(0.1), attacks=["pgd-2", "apgd-ce"])
+    one = evaluate(model, x, y, threat=Linf(0.1), attacks=["pgd-2", "apgd-ce"])
+    other = evaluate(network(), x, y, threat=Linf(0.1), attacks=["pgd-2", "apgd-ce"])
     assert one.broken_by == other.broken_by
     assert one.warnings == ["memory ran out: no more than 10 images went through the model at once"]

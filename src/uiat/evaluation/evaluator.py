@@ -36,10 +36,10 @@ logger = logging.getLogger("uiat")
 Progress = Callable[[str, int, int], None]
 # (stage, accuracy in the worst case at most), called after every batch or round.
 Bound = Callable[[str, float], None]
-EXAMPLES = 16  # images that a faster form of the model has to agree on
+CHECKS = "self-checks"  # as progress names them
 
 
-def run_attacks(
+def evaluate(
     model: nn.Module,
     x: Float[Tensor, "n c h w"],
     y: Int[Tensor, "n"],
@@ -55,12 +55,14 @@ def run_attacks(
     save_minutes: float = 5.0,
     keep_examples: bool = False,
     transfer: nn.Module | None = None,
+    selfchecks: bool = True,
 ) -> EvaluationResult:
-    """Accuracy of a model on images, under each attack by name and in the worst case over them.
+    """Compute accuracy under each attack by name and in the worst case over them, and check if it is to be believed.
 
     An image misclassified as it is counts as broken under every attack and is not attacked. Otherwise an image counts
     as broken by an attack when the model, in eval mode, misclassifies the attack's example (in the ball, in [0, 1]).
-    Of a model without a gradient, the accuracy under attacks that need one is not in the result, and a warning says so.
+    Of a model without a gradient, the accuracy under attacks that need one is not in the result: a warning names them,
+    and the verdict says why.
 
     Where `torch.distributed` is initialised, as under `torchrun`, each process takes every world_size-th image, and
     all return the same result, which is that of one process.
@@ -70,30 +72,35 @@ def run_attacks(
         x: images, floats in [0, 1], on the model's device or moved there batch by batch.
         y: labels, int64.
         threat: the threat model.
-        attacks: names, see `attack`; "clean" is always measured.
+        attacks: names, see `uiat.evaluation.attack`, such as "autoattack"; "clean" is always measured.
         batch_size: images at a time, at most: on a CPU fewer where that is faster, and half as many where memory runs
             out; the result says how many.
-        seed: of the random numbers; each image has its own, so that neither the batch size nor the other attacks asked
-            for play a part in its verdict.
-        progress: called after every batch or round.
-        bound: told of the accuracy in the worst case so far.
+        seed: seed of the random numbers; each image has its own, so that neither the batch size, nor the number of
+            processes, nor the other attacks asked for play a part in its verdict.
+        progress: called after every batch or round with (attack, images or iterations done, of how many).
+        bound: likewise with (stage, accuracy in the worst case at most).
         state: a file that is written after each attack and every few minutes inside one (with several processes, one
             of each). It stays when the evaluation ends: delete it once the result is kept.
-        resume: go on from that file, to the result that the evaluation would have had, in any number of processes.
-        save_minutes: between two writes inside an attack.
+        resume: resume from that file, to the result that the evaluation would have had, in any number of processes.
+        save_minutes: time between two writes inside an attack.
         keep_examples: keep the adversarial examples, in the result and in the file.
         transfer: a second model, on the same device; adds the attack "transfer", whose examples are made on it.
+        selfchecks: look for what makes a robust accuracy look higher than it is (`uiat.evaluation.examine`) and put the
+            verdict into the result; costs less than a thousand forward passes on each of 128 images. Without an attack
+            nothing is claimed, and nothing is checked.
 
     Raises:
         UserError: an unknown attack, images or labels that do not fit, a model that does not return logits, a state
-            file that is in the way, or that is damaged or belongs to another evaluation.
+            file that is in the way, damaged, or of another evaluation, a second model with other classes.
 
     Example:
         >>> import torch
-        >>> from uiat.threat import Linf
+        >>> from uiat import Linf
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
         >>> result = evaluate(model, torch.rand(8, 1, 2, 2), torch.arange(8) % 2, threat=Linf(0.1), attacks=["fgsm"])
-        >>> result.accuracy["worst"] == result.accuracy["fgsm"]
+        >>> result.accuracy["worst"] == result.accuracy["fgsm"], len(result.intervals["worst"])
+        (True, 2)
+        >>> "8 images" in result.verdict
         True
     """
     plan = make_plan(attacks, threat, transfer)
@@ -118,7 +125,10 @@ def run_attacks(
     found = aggregate(judge.tally, part, y, threat=threat, seed=seed, plan=plan, classes=classes, unable=unable)
     if part.first and len(found.accuracy) > 2:  # in the words of the reference, as after each stage
         logger.info("robust accuracy: %.2f%%", 100 * found.accuracy["worst"])
-    return replace(found, batch_size=min(part.gather(room.size)), processes=part.size)
+    result = replace(found, batch_size=min(part.gather(room.size)), processes=part.size)
+    if selfchecks and (transfer is not None or set(attacks) - {"clean"}):
+        return replace(result, verdict=_verdict(model, x, y, threat, result, transfer, progress))
+    return result
 
 
 @dataclass
@@ -231,86 +241,6 @@ class _Evaluation:
             self.bound(stage, standing)
 
 
-CHECKS = "self-checks"  # as progress names them
-
-
-def evaluate(
-    model: nn.Module,
-    x: Float[Tensor, "n c h w"],
-    y: Int[Tensor, "n"],
-    *,
-    threat: Threat,
-    attacks: Sequence[str] = ("clean", "pgd-20", "cw-20"),
-    batch_size: int = 500,
-    seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
-    bound: Callable[[str, float], None] | None = None,
-    state: Path | None = None,
-    resume: bool = False,
-    keep_examples: bool = False,
-    transfer: nn.Module | None = None,
-    selfchecks: bool = True,
-) -> EvaluationResult:
-    """Accuracy of a model on images under each attack by name, in the worst case over them, and whether to believe it.
-
-    An image misclassified as it is counts as broken under every attack. Otherwise it counts as broken by an attack when
-    the model, in eval mode, misclassifies the attack's example (in the ball, in [0, 1]). Of a model without a gradient,
-    the accuracy under attacks that need one is not in the result: a warning names them, and the verdict says why. Under
-    `torchrun` each process takes its share of the images, and all return the same result.
-
-    Args:
-        model: maps images in [0, 1] to logits (n, k).
-        x: images, floats in [0, 1], on the model's device or moved there batch by batch.
-        y: labels, int64.
-        threat: the threat model.
-        attacks: names, see `uiat.evaluation.attack`, such as "autoattack"; "clean" is always measured.
-        batch_size: images at a time, at most: on a CPU fewer where that is faster, and half as many where memory runs
-            out; the result says how many.
-        seed: of the random numbers; each image has its own, whatever the batch size and the number of processes.
-        progress: called after every batch or round with (attack, images or iterations done, of how many).
-        bound: likewise with (stage, accuracy in the worst case at most).
-        state: a file that is written after each attack and every few minutes inside one; delete it in the end.
-        resume: go on from that file, to the result that the evaluation would have had.
-        keep_examples: keep the adversarial examples in the result.
-        transfer: a second model; adds the attack "transfer", with examples made on that model.
-        selfchecks: look for what makes a robust accuracy look higher than it is (`uiat.evaluation.examine`) and put the
-            verdict into the result; costs less than a thousand forward passes on each of 128 images. Without an attack
-            nothing is claimed, and nothing is checked.
-
-    Raises:
-        UserError: an unknown attack, images or labels that do not fit, a model that does not return logits, a state
-            file that is in the way, damaged, or of another evaluation, a second model with other classes.
-
-    Example:
-        >>> import torch
-        >>> from uiat import Linf
-        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-        >>> result = evaluate(model, torch.rand(8, 1, 2, 2), torch.arange(8) % 2, threat=Linf(0.1), attacks=["fgsm"])
-        >>> result.accuracy["worst"] == result.accuracy["fgsm"], len(result.intervals["worst"])
-        (True, 2)
-        >>> "8 images" in result.verdict
-        True
-    """
-    result = run_attacks(
-        model,
-        x,
-        y,
-        threat=threat,
-        attacks=attacks,
-        batch_size=batch_size,
-        seed=seed,
-        progress=progress,
-        bound=bound,
-        state=state,
-        resume=resume,
-        keep_examples=keep_examples,
-        transfer=transfer,
-    )
-    if selfchecks and (transfer is not None or set(attacks) - {"clean"}):
-        return replace(result, verdict=_verdict(model, x, y, threat, result, transfer, progress))
-    return result
-
-
 def _verdict(
     model: nn.Module,
     x: Tensor,
@@ -318,7 +248,7 @@ def _verdict(
     threat: Threat,
     result: EvaluationResult,
     transfer: nn.Module | None,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Progress | None,
 ) -> str:
     """Of the self-checks; the first of several processes makes them for all."""
     part, said = current_rank(), ""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from uiat.data.catalog import USUAL
 from uiat.errors import UserError, nearest
-from uiat.evaluation.evaluator import Progress, run_attacks
+from uiat.evaluation.evaluator import Progress, evaluate
 from uiat.evaluation.result import EvaluationResult
 from uiat.threat import Threat, parse, require
 
@@ -126,7 +126,7 @@ def unseen(
     """
     named = _threats(trained, data, threats)
     results = {
-        name: run_attacks(
+        name: evaluate(
             model,
             x,
             y,
@@ -135,6 +135,7 @@ def unseen(
             batch_size=batch_size,
             seed=seed,
             progress=_prefixed(progress, name),
+            selfchecks=False,
         )
         for name, threat in named.items()
     }

@@ -7,12 +7,14 @@ import re
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import uiat
 from support import tiny
 from support.paths import ROOT, SRC
 from uiat import L2, Linf, UserError
@@ -20,11 +22,11 @@ from uiat.attacks import APGD, FAB, Square
 from uiat.evaluation import registry
 from uiat.evaluation.engine.outcomes import Outcomes, merge_outcomes
 from uiat.evaluation.engine.state_file import StateFile, checksum
-from uiat.evaluation.evaluator import run_attacks
 from uiat.system.atomic_files import read_tensors, write_tensors
 from uiat.system.distributed import Rank
 
 ATTACKS = ("pgd-3-2", "autoattack")
+evaluate = partial(uiat.evaluate, selfchecks=False)
 
 
 def net(seed=3):
@@ -54,7 +56,7 @@ def short(monkeypatch):
 def judged(path=None, *, model=None, threat=None, **options):
     x, y = images()
     settings = {"attacks": ATTACKS, "batch_size": 9, "save_minutes": 0.0, "keep_examples": True} | options
-    return run_attacks(model or net(), x, y, threat=threat or Linf(0.05), state=path, **settings)
+    return evaluate(model or net(), x, y, threat=threat or Linf(0.05), state=path, **settings)
 
 
 def same(one, other):
@@ -175,9 +177,9 @@ def test_the_state_of_other_images_is_refused(half):
     x, y = images()
     options = {"threat": Linf(0.05), "attacks": ATTACKS, "keep_examples": True, "state": half, "resume": True}
     with pytest.raises(UserError, match=r"not the same images$"):
-        run_attacks(net(), x.flip(3), y, **options)
+        evaluate(net(), x.flip(3), y, **options)
     with pytest.raises(UserError, match=r"not the same labels$"):
-        run_attacks(net(), x, y.flip(0), **options)
+        evaluate(net(), x, y.flip(0), **options)
 
 
 def test_the_batch_size_may_be_another_one(half):
@@ -240,7 +242,7 @@ def split_evaluation(folder, **options):
     """An evaluation, and what is to be compared of it."""
     x, y = images(21)
     options |= {"batch_size": 3, "keep_examples": True, "state": folder / "state"}
-    result = run_attacks(net(), x, y, threat=Linf(0.06), attacks=["pgd-3", "autoattack-quick"], **options)
+    result = evaluate(net(), x, y, threat=Linf(0.06), attacks=["pgd-3", "autoattack-quick"], **options)
     record = result.to_json()
     names = ("accuracy", "broken_by", "stages", "intervals", "per_class", "calibration", "passes")
     return {name: record[name] for name in names} | {"examples": result.examples.tolist()}
@@ -290,7 +292,7 @@ def test_two_processes_come_to_the_verdicts_of_one(tmp_path):
     assert [path.name for path in tmp_path.glob("state*")] == ["state"]
 
 
-def as_process(monkeypatch, path, share, *, at):
+def as_process(monkeypatch, path, rank, *, at):
     """One of several processes, alone: it is killed as it writes for the at-th time, or ends before that."""
     save, calls = StateFile.save, []
 
@@ -301,7 +303,7 @@ def as_process(monkeypatch, path, share, *, at):
         save(self, *words)
 
     with monkeypatch.context() as patch:
-        patch.setattr("uiat.evaluation.evaluator.share", lambda: share)
+        patch.setattr("uiat.evaluation.evaluator.current_rank", lambda: rank)
         patch.setattr(Rank, "gather", lambda self, value: [value])
         patch.setattr(StateFile, "save", stopping)
         with suppress(tiny.Killed):
@@ -367,9 +369,9 @@ def test_the_share_of_a_process():
 def test_a_process_without_images_does_nothing(monkeypatch):
     """As with one image and two processes; what the other one would say is left out."""
     x, y = images(1)
-    monkeypatch.setattr("uiat.evaluation.evaluator.share", lambda: Rank(1, 2))
+    monkeypatch.setattr("uiat.evaluation.evaluator.current_rank", lambda: Rank(1, 2))
     monkeypatch.setattr(Rank, "gather", lambda self, value: [value])
-    result = run_attacks(net(), x, y, threat=Linf(0.05), attacks=ATTACKS)
+    result = evaluate(net(), x, y, threat=Linf(0.05), attacks=ATTACKS)
     assert set(result.accuracy.values()) == {0}  # of one image, none is known to be right
 
 
@@ -396,10 +398,10 @@ def test_what_two_attacks_share_is_run_once(attacks, tmp_path):
 def test_stages_of_one_name_and_other_settings_are_told_apart():
     x, y = images(5)
     attacks = ["autoattack-quick", "autoattack-rand", "apgd-ce"]
-    result = run_attacks(net(), x, y, threat=Linf(0.05), attacks=attacks)
+    result = evaluate(net(), x, y, threat=Linf(0.05), attacks=attacks)
     assert result.budgets["apgd-ce"]["draws"] == 1
     assert result.budgets["apgd-ce (autoattack-rand)"]["draws"] == 20
     assert list(result.stages["autoattack-rand"]) == ["apgd-ce (autoattack-rand)", "apgd-dlr"]
     assert result.accuracy["apgd-ce"] == result.stages["autoattack-quick"]["apgd-ce"]
-    alone = run_attacks(net(), x, y, threat=Linf(0.05), attacks=["apgd-ce"])
+    alone = evaluate(net(), x, y, threat=Linf(0.05), attacks=["apgd-ce"])
     assert result.passes["apgd-ce"] == alone.passes["apgd-ce"]
