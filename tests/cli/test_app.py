@@ -2,53 +2,19 @@ import json
 import os
 import pty
 import re
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import jaxtyping
 import pytest
 
 import uiat
 from support.paths import ROOT
-from uiat.cli import main
 
 TINY = ["model.width=4", "optimisation.epochs=1", "objective.attack.steps=2", "validation.steps=2"]
 EPOCHS = 12
 UIAT = [sys.executable, "-m", "uiat"]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run folder, for tests that do not change it."""
-    folder = tmp_path_factory.mktemp("cli") / "run"
-    jaxtyping.config.update("jaxtyping_disable", True)  # typer's context is not of the class it names for annotations
-    try:
-        assert main(["train", "digits-uiat", *TINY, "--run-dir", str(folder)]) == 0
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
-    return folder
-
-
-@pytest.fixture
-def run(trained, tmp_path):
-    """A copy of it, for tests that do."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
-
-
-@pytest.fixture
-def ask(capsys, unchecked, monkeypatch):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-    monkeypatch.delenv("COLUMNS", raising=False)  # output as into a pipe, whatever terminal runs the tests
-
-    def ask(*words):
-        code = main([str(word) for word in words])
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return ask
 
 
 def environment():
@@ -148,16 +114,6 @@ def test_show_works_before_the_first_epoch_has_ended(ask, run):
     code, out, _ = ask("show", run)
     assert code == 0
     assert "0 of 1 done" in out
-
-
-def test_recipes_are_listed_and_described(ask):
-    code, out, _ = ask("recipes")
-    assert code == 0
-    listed = [line.split()[0] for line in out.splitlines()[2:]]
-    assert listed == uiat.recipes.names()
-    code, out, _ = ask("recipes", "digits-uiat")
-    assert code == 0
-    assert re.search(r"objective\.inverse\.radius +0\.1 +epsilon_inv", out)
 
 
 def test_paper_prints_every_statement(ask):

@@ -30,13 +30,14 @@ def console(*, quiet: bool = False) -> Console:
     return Console(highlight=False, markup=False, emoji=False, width=width, quiet=quiet)
 
 
-def table(*columns: str, rows: Iterable[Iterable[str]], numbers: Iterable[str] = ()) -> Table:
+def table(*columns: str, rows: Iterable[Iterable[str]], numbers: Iterable[str] = (), narrow: bool = False) -> Table:
     """A table of text; the first column is never broken.
 
     Args:
         columns: their headings.
         rows: their cells.
         numbers: the headings of columns that are set flush right.
+        narrow: True for less space between columns.
 
     Example:
         >>> Console(width=40).print(table("attack", "n", rows=[("clean", "540")], numbers=["n"]))
@@ -44,7 +45,8 @@ def table(*columns: str, rows: Iterable[Iterable[str]], numbers: Iterable[str] =
         ──────────────
          clean   540
     """
-    result = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    padding = (0, 1, 0, 0) if narrow else (0, 1)
+    result = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=padding)
     right = set(numbers)
     for i, column in enumerate(columns):
         justify = "right" if column in right else "left"

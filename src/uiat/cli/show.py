@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from uiat import recipes as recipe_list
-from uiat.cli.output import as_yaml, console, fields, table
+from uiat.cli.output import as_yaml, console, table
 from uiat.cli.tables import results_table
 from uiat.config import yaml_io
 from uiat.config.schema import Run
@@ -166,22 +166,6 @@ def size(count: float) -> str:
         if count < 999.95 or unit == "GB":
             break
     return f"{count:.1f} {unit}"
-
-
-def recipes(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A recipe, to list every field of.", show_default=False)
-    ] = None,
-) -> None:
-    """List the recipes, or every field of one."""
-    out = console()
-    if name is None:
-        out.print(table("recipe", "what it is", rows=((n, recipe_list.describe(n)) for n in recipe_list.names())))
-        return
-    run = recipe_list.get(name)
-    out.print(recipe_list.describe(name) + "\n", soft_wrap=True)
-    out.print(fields(yaml_io.describe_fields(run)))
-    out.print("\nany field can be replaced: uiat train " + f"{name} FIELD=VALUE", soft_wrap=True)
 
 
 def paper() -> None:

@@ -1,8 +1,9 @@
 """Progress of an evaluation, told to whoever shows it."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class EvaluationListener(Protocol):
     """Called while an evaluation runs; `uiat.cli.evaluation_progress` shows it in a terminal."""
 
