@@ -90,3 +90,16 @@ def threat_text(threat: str) -> str:
     if norm == "Linf" and round(pixels) > 0 and abs(pixels - round(pixels)) < 1e-3 and len(number) > 4:
         number = f"{round(pixels)}/255"
     return f"{norm} {number}"
+
+
+DOUBT = "do not believe"  # the first words of the verdict of the self-checks where they speak against a number
+
+
+def is_doubtful(verdict: str) -> bool:
+    """True if the self-checks speak against a number: their verdict says so in its first words.
+
+    Example:
+        >>> is_doubtful("do not believe this number: gradients are zero"), is_doubtful("nothing speaks against it")
+        (True, False)
+    """
+    return verdict.startswith(DOUBT)

@@ -1,6 +1,6 @@
-"""Run folders as one page to look at: HTML that needs no network, and a twin in Markdown. Reads files only."""
+"""Report on run folders as one page of HTML that needs no network, and in Markdown. Reads files only."""
 
-from uiat.report.images import Sample, Samples
+from uiat.report.inputs import Sample, Samples
 from uiat.report.page import check_out, read_all, runs_with_images, write_report
 from uiat.runs.reader import RunFiles, read_files
 

@@ -1,144 +1,143 @@
-"""The figures of a report, each with its values as a table."""
+"""Panels of figures: accuracy against strength, accuracy by class, and confusion under attack."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from uiat.report.groups import Group
-from uiat.report.images import Samples, class_names
+from uiat.report.inputs import Inputs
+from uiat.report.section import Figure, Legend, Section, Values
 from uiat.report.svg import charts
 from uiat.runs.reader import RunFiles
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure with its caption, and the same as a table where a reader may want the numbers.
-
-    Args:
-        caption: below it.
-        svg: the drawing.
-        head: headings of the table.
-        rows: its rows.
+def describe_ends(series: Sequence[charts.Series]) -> str:
+    """Write the last value of each curve in words.
 
     Example:
-        >>> Figure("accuracy", Markup("<svg></svg>")).rows
-        []
-    """
-
-    caption: str
-    svg: Markup
-    head: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = field(default_factory=list)
-
-
-def ends(series: Sequence[charts.Series]) -> str:
-    """The last values in words.
-
-    Example:
-        >>> ends([charts.Series("uiat", ((1, 0.2), (2, 0.4)))])
+        >>> describe_ends([charts.Series("uiat", ((1, 0.2), (2, 0.4)))])
         'uiat ends at 0.4'
     """
     return "; ".join(f"{s.label} ends at {s.points[-1][1]:.3g}" for s in series if s.points)
 
 
-def values(series: Sequence[charts.Series], x: str, factor: float) -> tuple[list[str], list[list[str]]]:
-    """The points as a table: headings, and a row for each x.
+def tabulate(title: str, series: Sequence[charts.Series], x: str, factor: float) -> Values:
+    """Write the points of curves as a table with a row for each x.
+
+    Args:
+        title: what the points are.
+        series: the curves.
+        x: heading of the first column.
+        factor: what y is multiplied by, such as 100 for percent.
 
     Example:
-        >>> values([charts.Series("uiat", ((1, 0.2), (2, 0.4)))], "epoch", 100)
-        (['epoch', 'uiat'], [['1', '20'], ['2', '40']])
+        >>> tabulate("accuracy", [charts.Series("uiat", ((1, 0.2), (2, 0.4)))], "epoch", 100).rows
+        [['1', '20'], ['2', '40']]
     """
     places = sorted({point[0] for s in series for point in s.points})
     known = [dict(s.points) for s in series]
     rows = [[f"{p:.6g}", *("–" if p not in k else f"{factor * k[p]:.4g}" for k in known)] for p in places]
-    return [x, *(s.label for s in series)], rows
+    return Values(title, [x, *(s.label for s in series)], rows)
 
 
-def strength(groups: Sequence[Group]) -> list[Figure]:
-    """Accuracy against the radius of the attack, for runs whose result has a sweep; one figure a norm and attack.
-
-    Example:
-        >>> strength([])
-        []
-    """
-    by_kind: dict[tuple[str, str, str], list[charts.Series]] = {}
-    for slot, group in enumerate(groups):
-        for run in group.runs:
-            record = (run.evaluation or {}).get("sweep")
-            if isinstance(record, dict) and record.get("epsilons") and record.get("accuracy"):
-                scale, unit = _unit(record)
-                pairs = zip(record["epsilons"], record["accuracy"], strict=False)
-                points = tuple((scale * float(e), float(a)) for e, a in pairs)
-                kind = (str(record.get("norm")), str(record.get("attack")), unit)
-                by_kind.setdefault(kind, []).append(charts.Series(named(group, run), points, slot))
-    figures = []
-    for (norm, attack, unit), series in by_kind.items():
-        title = f"Accuracy under {attack} at each {norm} radius"
-        svg = charts.curves(title, series, x=unit, y="%", share=True, described=ends(series))
-        figures.append(Figure(f"{title}; below 0 it helps the model", svg, *values(series, unit, 100)))
-    return figures
+def group_legend(groups: Sequence[Group], has_curve: Callable[[RunFiles], Any]) -> Legend:
+    """Return the legend of a chart with a line for each group in which some run has a curve."""
+    return [(charts.swatch(i), g.label) for i, g in enumerate(groups) if any(map(has_curve, g.runs))]
 
 
-def _unit(record: Mapping[str, Any]) -> tuple[int, str]:
-    """Linf radii in pixel values where they are whole ones, as people write 8/255; all others as they are."""
-    pixels = [255 * float(epsilon) for epsilon in record["epsilons"]]
-    whole = record.get("norm") == "Linf" and all(abs(value - round(value)) < 1e-3 for value in pixels)
-    return (255, "radius / 255") if whole else (1, "radius")
-
-
-def named(group: Group, run: RunFiles) -> str:
-    """The label of a run's curve: that of its group, with the seed where the group has several.
+def curve_label(group: Group, run: RunFiles) -> str:
+    """Return the label of a run's curve: that of its group, with the seed where the group has several.
 
     Example:
-        >>> named(Group((RunFiles(Path("a"), {}),), "uiat"), RunFiles(Path("a"), {}))
+        >>> from pathlib import Path
+        >>> curve_label(Group((RunFiles(Path("a"), {}),), "uiat"), RunFiles(Path("a"), {}))
         'uiat'
     """
     return group.label if len(group.runs) == 1 else f"{group.label}, seed {run.setting('seed')}"
 
 
-def classes(groups: Sequence[Group], samples: Mapping[Path, Samples]) -> list[Figure]:
-    """Accuracy of each class, of the first run of each group.
+def strength(inputs: Inputs) -> Section:
+    """Return the panel of accuracy against the radius of the attack; one figure for each norm and attack."""
+    by_kind: dict[tuple[str, str, str], list[charts.Series]] = {}
+    for slot, group in enumerate(inputs.groups):
+        for run in group.runs:
+            record = _sweep(run)
+            if isinstance(record, dict) and record.get("epsilons") and record.get("accuracy"):
+                scale, unit = _unit(record)
+                pairs = zip(record["epsilons"], record["accuracy"], strict=False)
+                points = tuple((scale * float(e), float(a)) for e, a in pairs)
+                kind = (str(record.get("norm")), str(record.get("attack")), unit)
+                by_kind.setdefault(kind, []).append(charts.Series(curve_label(group, run), points, slot))
+    drawn = []
+    for (norm, attack, unit), series in by_kind.items():
+        title = f"Accuracy under {attack} at each {norm} radius"
+        svg = charts.curves(title, series, x=unit, y="%", percent=True, described=describe_ends(series))
+        caption = f"{title}; below 0 it helps the model"
+        drawn.append(Figure(caption, svg, tabulate(caption, series, unit, 100)))
+    legend = group_legend(inputs.groups, _sweep)
+    return Section("Accuracy against strength", anchor="strength", link="Strength", legend=legend, figures=drawn)
 
-    Example:
-        >>> classes([], {})
-        []
-    """
-    figures = []
-    for group in groups:
-        shares = (group.evaluation or {}).get("per_class") or {}
-        clean, worst = shares.get("clean"), shares.get("worst")
+
+def _sweep(run: RunFiles) -> Any:
+    """Return what evaluation.json says of a sweep over radii."""
+    return (run.evaluation or {}).get("sweep")
+
+
+def _unit(record: Mapping[str, Any]) -> tuple[int, str]:
+    """Choose pixel values for Linf radii that are whole ones, as people write 8/255; all others stay as they are."""
+    pixels = [255 * float(epsilon) for epsilon in record["epsilons"]]
+    whole = record.get("norm") == "Linf" and all(abs(value - round(value)) < 1e-3 for value in pixels)
+    return (255, "radius / 255") if whole else (1, "radius")
+
+
+def classes(inputs: Inputs) -> Section:
+    """Return the panel of the accuracy of each class, of the first run of each group."""
+    drawn = []
+    for group in inputs.groups:
+        accuracies = (group.evaluation or {}).get("per_class") or {}
+        clean, worst = accuracies.get("clean"), accuracies.get("worst")
         if clean and worst and len(clean) == len(worst):
-            names = class_names(group.first.folder, samples, len(clean))
-            rows = [[name, *(_share(v) for v in pair)] for name, *pair in zip(names, clean, worst, strict=True)]
+            names = inputs.class_names(group, len(clean))
+            rows = [[name, *(_percent(v) for v in pair)] for name, *pair in zip(names, clean, worst, strict=True)]
             hardest = min((v, n) for n, v in zip(names, worst, strict=True) if v is not None)
             svg = charts.class_bars(f"Accuracy by class, {group.label}. Hardest: {hardest[1]}", names, clean, worst)
-            figures.append(Figure(group.label, svg, ["class", "clean, %", "worst, %"], rows))
-    return figures
+            drawn.append(Figure(group.label, svg, Values(group.label, ["class", "clean, %", "worst, %"], rows)))
+    key = Markup('<span class="key {}"></span>')
+    return Section(
+        "Accuracy by class, %",
+        anchor="classes",
+        link="Classes",
+        markdown_title="Accuracy by class",
+        legend=[(key.format("clean"), "as they are"), (key.format("worst"), "in the worst case")],
+        figures=drawn,
+    )
 
 
-def _share(value: float | None) -> str:
+def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
-def confusions(groups: Sequence[Group], samples: Mapping[Path, Samples]) -> list[Figure]:
-    """Which class is taken for which under attack, for runs with samples.
-
-    Example:
-        >>> confusions([], {})
-        []
-    """
-    figures = []
-    for group in groups:
-        found = samples.get(group.first.folder)
-        if found is not None and found.n:
-            sizes = [sum(row) for row in found.confusion]
+def confusions(inputs: Inputs) -> Section:
+    """Return the panel of which class is taken for which under attack, for runs whose models have answered."""
+    drawn = []
+    for group in inputs.groups:
+        answers = inputs.samples_of(group)
+        if answers is not None and answers.n:
+            sizes = [sum(row) for row in answers.confusion]
             each = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
-            title = f"{group.label}: {found.attack}, {found.n:,} images, {each} of a class"
-            svg = charts.matrix(f"Confusion under attack, {title}", found.classes, found.confusion)
-            counts = zip(found.classes, sizes, found.confusion, strict=True)
+            title = f"{group.label}: {answers.attack}, {answers.n:,} images, {each} of a class"
+            svg = charts.matrix(f"Confusion under attack, {title}", answers.classes, answers.confusion)
+            counts = zip(answers.classes, sizes, answers.confusion, strict=True)
             rows = [[name, *(str(count) for count in row), str(size)] for name, size, row in counts]
-            figures.append(Figure(title, svg, ["true ↓, predicted →", *found.classes, "images"], rows))
-    return figures
+            head = ["true ↓, predicted →", *answers.classes, "images"]
+            drawn.append(Figure(title, svg, Values(title, head, rows)))
+    return Section(
+        "Confusion under attack",
+        anchor="confusion",
+        link="Confusion",
+        markdown_title="Confusion under attack, images",
+        intro="Rows are true classes, columns predicted ones; the numbers are percent of a row. How many images stand "
+        "behind a row is said under each matrix and, cell by cell, under Values.",
+        figures=drawn,
+    )

@@ -1,4 +1,4 @@
-"""Runs that differ only in the seed as one row, and what tells the rows apart."""
+"""Group runs that differ only in the seed into one row, and tell the rows apart."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from uiat.report.labels import beginning
+from uiat.formatting import is_doubtful
+from uiat.report.labels import common_beginning, method_words
 from uiat.runs.reader import INDIFFERENT, RunFiles, leaves
-
-DOUBT = "do not believe"  # how the verdict of the self-checks begins where they speak against a number
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one method: equal in all but the seed, and judged by the same images under the same threat model.
+    """Runs of one method: equal in all but the seed, and evaluated on the same images under the same threat model.
 
     Args:
-        runs: at least one.
-        label: tells the group from the others.
+        runs: at least one run.
+        label: a name that no other group has.
 
     Example:
         >>> from pathlib import Path
@@ -32,12 +31,12 @@ class Group:
 
     @property
     def seeds(self) -> str:
-        """The seeds, with commas."""
+        """The seeds, separated by commas."""
         return ", ".join(str(run.setting("seed", "?")) for run in self.runs)
 
     @property
     def first(self) -> RunFiles:
-        """The run of which there are pictures."""
+        """The run that stands for the group where one is shown, as in pictures."""
         return self.runs[0]
 
     @property
@@ -46,42 +45,42 @@ class Group:
         return self.first.evaluation
 
     def values(self, attack: str) -> list[float]:
-        """Accuracy of each run under an attack, in percent."""
-        found = [(run.evaluation or {}).get("accuracy", {}).get(attack) for run in self.runs]
-        return [100 * value for value in found if value is not None]
+        """Return the accuracy of each run under an attack, in percent."""
+        accuracies = [(run.evaluation or {}).get("accuracy", {}).get(attack) for run in self.runs]
+        return [100 * value for value in accuracies if value is not None]
 
     @property
     def training_seconds(self) -> list[float]:
-        """Of each run."""
+        """Seconds that the training of each run took, validation included."""
         return [run.seconds for run in self.runs]
 
     @property
     def evaluation_seconds(self) -> list[float]:
-        """Of each run that was evaluated."""
+        """Seconds that the evaluation of each run took; runs that were not evaluated are left out."""
         return [sum(run.evaluation.get("seconds", {}).values()) for run in self.runs if run.evaluation is not None]
 
     @property
     def verdicts(self) -> list[str]:
-        """What the self-checks said, each once, with the seeds where it is not the same for all."""
-        said: dict[str, list[str]] = {}
+        """Verdicts of the self-checks, each once, with the seeds where it is not the same for all."""
+        by_text: dict[str, list[str]] = {}
         for run in self.runs:
             text = str((run.evaluation or {}).get("verdict") or "")
-            said.setdefault(text, []).append(str(run.setting("seed", "?")))
-        if len(said) == 1:
-            return [text for text in said if text]
-        return [f"seed {', '.join(seeds)}: {text}" for text, seeds in said.items() if text]
+            by_text.setdefault(text, []).append(str(run.setting("seed", "?")))
+        if len(by_text) == 1:
+            return [text for text in by_text if text]
+        return [f"seed {', '.join(seeds)}: {text}" for text, seeds in by_text.items() if text]
 
     @property
     def verdict(self) -> str:
-        """In two words: "doubtful" as soon as one run is."""
+        """The verdicts in two words: "doubtful" if one run is, "credible" if all were checked, or "not checked"."""
         verdicts = [str((run.evaluation or {}).get("verdict") or "") for run in self.runs]
-        if any(text.startswith(DOUBT) for text in verdicts):
+        if any(map(is_doubtful, verdicts)):
             return "doubtful"
         return "credible" if all(verdicts) else "not checked"
 
 
 def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
-    """The runs in groups, in the order in which they first appear, each with a label of its own.
+    """Group runs, in the order in which they first appear, each group with a label of its own.
 
     Example:
         >>> from pathlib import Path
@@ -90,13 +89,13 @@ def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
         >>> [group.label for group in group_runs([one, two])]
         ['a, weight=1', 'a, weight=2']
     """
-    parts: dict[str, list[RunFiles]] = {}
+    by_method: dict[str, list[RunFiles]] = {}
     for run in runs:
-        parts.setdefault(_key(run), []).append(run)
-    members = list(parts.values())
-    labels = [_label(group[0], members) for group in members]
+        by_method.setdefault(_key(run), []).append(run)
+    members = list(by_method.values())
+    labels = [_label(group[0], [group[0] for group in members]) for group in members]
     for i, label in enumerate(labels):
-        if labels.count(label) > 1:  # equal settings, and judged differently
+        if labels.count(label) > 1:  # equal settings, and evaluated differently
             labels[i] = f"{label} ({members[i][0].folder.name})"
     return [Group(tuple(group), label) for group, label in zip(members, labels, strict=True)]
 
@@ -109,14 +108,14 @@ def _key(run: RunFiles) -> str:
 
 
 def _facts(run: RunFiles) -> list[Any]:
-    """What a result is of."""
+    """Return what two results must have in common to be those of one group."""
     if run.evaluation is None:
         return []
     return [run.evaluation.get(name) for name in ("data", "split", "threat", "n", "which")]
 
 
 def run_name(run: RunFiles) -> str:
-    """The name of a run, or that of its folder.
+    """Return the name of a run, or that of its folder.
 
     Example:
         >>> from pathlib import Path
@@ -126,29 +125,47 @@ def run_name(run: RunFiles) -> str:
     return str(run.setting("name", run.folder.name))
 
 
-def _label(run: RunFiles, members: list[list[RunFiles]]) -> str:
-    """The name without what all have in common, and the settings by which namesakes are told apart.
+def shared_beginning(runs: Sequence[RunFiles]) -> str:
+    """Return the words with which the names of all runs begin: their setting, such as "cifar10-small-".
+
+    Example:
+        >>> from pathlib import Path
+        >>> names = ["digits-n-fgsm", "digits-n-fgsm-uiat"]
+        >>> objective = {"name": "pgd-at", "attack": {"steps": 1, "bounded": False}}
+        >>> shared_beginning([RunFiles(Path(name), {"objective": objective}) for name in names])
+        'digits-'
+    """
+    methods = set[str]().union(*(method_words(run.config) for run in runs))
+    return common_beginning([run_name(run) for run in runs], methods)
+
+
+def _label(run: RunFiles, firsts: Sequence[RunFiles]) -> str:
+    """Return the name without what all have in common, and the settings by which namesakes are told apart.
 
     Of these, what most namesakes have is left out: in an ablation each label says what is unusual about its run.
+
+    Args:
+        run: the first run of a group.
+        firsts: the first run of every group.
     """
     name = run_name(run)
-    namesakes = [other[0] for other in members if run_name(other[0]) == name]
-    told = {}
+    namesakes = [other for other in firsts if run_name(other) == name]
+    unusual = {}
     for path, values in find_differences(namesakes):
         value = run.setting(path)
         if value is not None and 2 * values.count(value) <= len(values):
-            told[path] = value
-    ends = [path.rpartition(".")[2] for path in told]
-    short = name.removeprefix(beginning([run_name(other[0]) for other in members]))
+            unusual[path] = value
+    fields = [path.rpartition(".")[2] for path in unusual]
+    short = name.removeprefix(shared_beginning(firsts))
     settings = [
-        f"{end if ends.count(end) == 1 else path}={value}"
-        for end, (path, value) in zip(ends, told.items(), strict=True)
+        f"{field if fields.count(field) == 1 else path}={value}"
+        for field, (path, value) in zip(fields, unusual.items(), strict=True)
     ]
     return ", ".join([short or name, *settings])
 
 
 def find_differences(runs: Sequence[RunFiles]) -> list[tuple[str, list[Any]]]:
-    """Settings in which runs differ, with the value of each; a value that a run does not have is None.
+    """List the settings in which runs differ, with the value of each run; None where it has no such setting.
 
     Example:
         >>> from pathlib import Path
@@ -163,7 +180,7 @@ def find_differences(runs: Sequence[RunFiles]) -> list[tuple[str, list[Any]]]:
 
 
 def attack_names(groups: Sequence[Group]) -> list[str]:
-    """The names under which any run was judged: clean first, ensembles after single attacks, the worst case last.
+    """List the attacks of all runs: clean first, ensembles after single attacks, the worst case last.
 
     Example:
         >>> attack_names([])
@@ -175,7 +192,7 @@ def attack_names(groups: Sequence[Group]) -> list[str]:
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Mean, with the standard deviation of a sample where there are several values; a dash for none.
+    """Write the mean, with the standard deviation of a sample where there are several values; a dash for none.
 
     Example:
         >>> spread([50.0, 52.0]), spread([50.0]), spread([])

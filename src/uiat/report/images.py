@@ -1,22 +1,20 @@
-"""Images in a report: PNG files, adversarial examples, universal perturbations."""
+"""Panels of images: natural, adversarial and inverse ones, and universal perturbations; written as PNG."""
 
 import base64
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from uiat.formatting import threat_text
-from uiat.report.groups import Group
+from uiat.report.inputs import Inputs, Sample
+from uiat.report.section import Card, Picture, Section
 
 
 def png(image: Tensor) -> bytes:
-    r"""An image (C, H, W) in [0, 1], of one or three channels, as a PNG of 8 bits a channel.
+    r"""Encode an image (C, H, W) in [0, 1], of one or three channels, as a PNG of 8 bits a channel.
 
     Other numbers of channels are shown as the mean over them, in grey.
 
@@ -40,7 +38,7 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def data_uri(image: Tensor) -> str:
-    """The picture as an address that needs no network.
+    """Encode an image as a data: address, which needs no network.
 
     Example:
         >>> data_uri(torch.zeros(1, 2, 2))[:22]
@@ -49,11 +47,11 @@ def data_uri(image: Tensor) -> str:
     return "data:image/png;base64," + base64.b64encode(png(image)).decode()
 
 
-def magnified(delta: Tensor) -> tuple[Tensor, float]:
-    """A perturbation stretched to the whole range, no change in the middle of it, and by how much it was stretched.
+def magnify(delta: Tensor) -> tuple[Tensor, float]:
+    """Stretch a perturbation to the whole range, with no change at 0.5, and return by which factor it was stretched.
 
     Example:
-        >>> shown, factor = magnified(torch.tensor([[[0.1, -0.05]]]))
+        >>> shown, factor = magnify(torch.tensor([[[0.1, -0.05]]]))
         >>> shown.flatten().tolist(), round(factor, 3)
         ([1.0, 0.25], 5.0)
     """
@@ -62,112 +60,79 @@ def magnified(delta: Tensor) -> tuple[Tensor, float]:
     return 0.5 + delta * factor, factor
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A test image as it is, attacked, and moved towards its class.
-
-    Args:
-        index: its place in the test set.
-        label: its class.
-        images: (C, H, W) in [0, 1], by "natural", "adversarial" and "inverse".
-        predicted: the class predicted for each of them, and its probability.
-
-    Example:
-        >>> Sample(0, 3, {}, {"natural": (3, 0.9)}).predicted["natural"]
-        (3, 0.9)
-    """
-
-    index: int
-    label: int
-    images: Mapping[str, Tensor]
-    predicted: Mapping[str, tuple[int, float]]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Such images of one run, and how its model confuses classes under attack.
-
-    Args:
-        classes: their names.
-        attack: how the adversarial images were made, in words.
-        inverse: how the inverse images were made, in words.
-        shown: the images to show.
-        confusion: images by true class (rows) and predicted class (columns), attacked.
-
-    Example:
-        >>> Samples(("cat", "dog"), "PGD", "PGD", (), ((3, 1), (0, 4))).n
-        8
-    """
-
-    classes: tuple[str, ...]
-    attack: str
-    inverse: str
-    shown: Sequence[Sample]
-    confusion: Sequence[Sequence[int]]
-
-    @property
-    def n(self) -> int:
-        """Images behind the confusion."""
-        return sum(map(sum, self.confusion))
-
-
-def class_names(folder: Path, samples: Mapping[Path, Samples], count: int) -> list[str]:
-    """The names of a run's classes, or their numbers where only its files are known.
-
-    Example:
-        >>> class_names(Path("a"), {}, 2)
-        ['0', '1']
-    """
-    known = samples.get(folder)
-    return list(known.classes) if known is not None and len(known.classes) == count else [str(i) for i in range(count)]
-
-
 KINDS = ("natural", "adversarial", "inverse")
 
 
-def galleries(groups: Sequence[Group], samples: Mapping[Path, Samples]) -> list[dict[str, Any]]:
-    """Images as they are, attacked and moved towards their class, with what the model says of each.
-
-    Example:
-        >>> galleries([], {})
-        []
-    """
-    found = []
-    for group in groups:
-        known = samples.get(group.first.folder)
+def galleries(inputs: Inputs) -> Section:
+    """Return the panel of images as they are, attacked and moved towards their class, with what the model predicts."""
+    parts = []
+    for group in inputs.groups:
+        known = inputs.samples_of(group)
         if known is not None and known.shown:
+            about = f"Adversarial: {known.attack}. Inverse: {known.inverse}."
             cards = [_card(sample, known.classes) for sample in known.shown]
-            found.append({"label": group.label, "attack": known.attack, "inverse": known.inverse, "cards": cards})
-    return found
+            parts.append(Section(group.label, intro=about, cards=cards))
+    return Section(
+        "Natural, adversarial, inverse",
+        anchor="gallery",
+        link="Gallery",
+        intro='Below each image: the predicted class and its probability. "Added": what was added to the natural '
+        "image, magnified (grey: nothing).",
+        parts=parts,
+    )
 
 
-def _card(sample: Sample, names: Sequence[str]) -> dict[str, Any]:
-    pictures = []
+def _card(sample: Sample, names: Sequence[str]) -> Card:
+    """Show the images of one sample, after the adversarial and the inverse one what was added to make it."""
+    name, pictures = names[sample.label], list[Picture]()
     for kind in (kind for kind in KINDS if kind in sample.images):
         label, confidence = sample.predicted[kind]
-        says = f"{names[label]}, {100 * confidence:.0f}\u00a0%"  # a number and its unit stay on one line
-        picture = {"kind": kind, "src": data_uri(sample.images[kind]), "says": says, "right": label == sample.label}
+        is_correct = label == sample.label
+        answer = f"{names[label]}, {100 * confidence:.0f}\u00a0%"  # a number and its unit stay on one line
+        pictures.append(
+            Picture(
+                data_uri(sample.images[kind]),
+                alt=f"{kind} image of {name}, predicted as {answer}",
+                hint=f"{kind}: {answer}",
+                above=kind,
+                below=f"{'✓' if is_correct else '✗'}\u00a0{answer}",
+                kind=kind,
+                tone="agrees" if is_correct else "suspicious",
+            )
+        )
         if kind != "natural":
-            shown, factor = magnified(sample.images[kind] - sample.images["natural"])
-            picture |= {"delta": data_uri(shown), "factor": f"×{factor:.0f}"}
-        pictures.append(picture)
-    return {"index": sample.index, "name": names[sample.label], "pictures": pictures}
+            pictures.append(_added(sample, kind))
+    return Card(f"test image {sample.index}:", name, pictures)
 
 
-def universals(groups: Sequence[Group], samples: Mapping[Path, Samples]) -> list[dict[str, Any]]:
-    """The universal inverse perturbations of the first run of each group, each stretched to be seen.
+def _added(sample: Sample, kind: str) -> Picture:
+    shown, factor = magnify(sample.images[kind] - sample.images["natural"])
+    return Picture(
+        data_uri(shown),
+        alt=f"what was added to make the {kind} image, magnified ×{factor:.0f}",
+        hint=f"added, ×{factor:.0f}",
+        above=f"added,\u00a0×{factor:.0f}",
+        kind=f"added {kind}",
+    )
 
-    Example:
-        >>> universals([], {})
-        []
-    """
-    found = []
-    for group in groups:
+
+def universals(inputs: Inputs) -> Section:
+    """Return the panel of universal inverse perturbations, of each group's first run, stretched to be seen."""
+    parts = []
+    for group in inputs.groups:
         z = group.first.inverse
         if z is not None:
-            shown, factor = magnified(z)
-            names = class_names(group.first.folder, samples, len(z))
-            cards = [{"name": name, "src": data_uri(one)} for name, one in zip(names, shown, strict=True)]
-            ball = threat_text(group.first.ball)
-            found.append({"label": group.label, "ball": ball, "factor": f"{factor:.3g}", "cards": cards})
-    return found
+            shown, factor = magnify(z)
+            pictures = [
+                Picture(data_uri(one), f"universal inverse perturbation of class {name}", hint=name, below=name)
+                for name, one in zip(inputs.class_names(group, len(z)), shown, strict=True)
+            ]
+            about = f"In the ball {threat_text(group.first.ball)}; magnified ×{factor:.3g}, grey is no change."
+            parts.append(Section(group.label, intro=about, pictures=pictures))
+    return Section(
+        "Universal inverse perturbations",
+        anchor="universal",
+        link="Universal perturbations",
+        intro="One a class: added to any image of the class, it makes the model surer of it.",
+        parts=parts,
+    )

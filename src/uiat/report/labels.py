@@ -1,14 +1,14 @@
-"""Names and values as people write them."""
+"""Write names of methods and runs, and values of settings, as people write them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
 
 
 def plain(value: Any) -> str:
-    """A setting as it stands in YAML, a word without quotes.
+    """Write a setting as it stands in YAML, a word without quotes.
 
     Example:
         >>> plain("ema"), plain(True), plain([1, 2]), plain(None)
@@ -19,29 +19,74 @@ def plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-# First words of methods' names, in which a beginning may not end: "pgd-at" is not to be told as "at".
-METHODS = {"standard", "pgd", "trades", "mart", "iat", "uiat", "fgsm", "n", "grad", "free"}
-
-
-def beginning(names: Sequence[str]) -> str:
-    """What different names begin with, up to a hyphen and before the name of a method.
+def method_name(config: Mapping[str, Any]) -> str:
+    """Return the name under which the method that a run's settings describe is published.
 
     Example:
-        >>> beginning(["cifar10-small-uiat", "cifar10-small-uiat-one-off", "cifar10-small-mart"])
+        >>> method_name({"objective": {"name": "trades"}, "optimisation": {"awp": 0.005}})
+        'trades-awp'
+        >>> method_name({"objective": {"name": "pgd-at", "attack": {"steps": 1, "bounded": False}}})
+        'n-fgsm'
+    """
+    objective, optimisation = config.get("objective") or {}, config.get("optimisation") or {}
+    base = name = str(objective.get("name"))
+    if base == "uiat" and (inverse := objective.get("inverse") or {}):
+        base = "iat" if inverse.get("kind") == "instance" else base
+        base += "-one-off" if inverse.get("epoch") is not None else ""
+    attack = _attack_name(objective, int(optimisation.get("replays") or 0))
+    if attack:  # plain adversarial training is named after its attack alone
+        base = attack if name == "pgd-at" else f"{attack}-{base}"
+    return f"{base}-awp" if optimisation.get("awp") else base
+
+
+def _attack_name(objective: Mapping[str, Any], replays: int) -> str:
+    """Name an inner problem that is solved in fewer passes than PGD's; empty for PGD itself."""
+    attack = objective.get("attack") or {}
+    if replays:
+        return f"free-{replays}"
+    if objective.get("alignment"):
+        return "grad-align" if attack.get("steps") == 1 else "grad-align-pgd"
+    if attack.get("steps") != 1:
+        return ""
+    if attack.get("start", "uniform") != "uniform":
+        return "fgsm"
+    return "fgsm-rs" if attack.get("bounded", True) else "n-fgsm"
+
+
+def method_words(config: Mapping[str, Any]) -> set[str]:
+    """Return the words with which the name of a run's method may begin.
+
+    Example:
+        >>> sorted(method_words({"objective": {"name": "pgd-at", "attack": {"steps": 1}}}))
+        ['fgsm', 'pgd']
+    """
+    objective = str((config.get("objective") or {}).get("name"))
+    return {name.split("-")[0] for name in (objective, method_name(config))}
+
+
+def common_beginning(names: Sequence[str], methods: Container[str]) -> str:
+    """Return what different names begin with, up to a hyphen and before the name of a method.
+
+    Args:
+        names: names of runs.
+        methods: first words of the methods' names, before which the beginning ends: "pgd-at" must not become "at".
+
+    Example:
+        >>> common_beginning(["cifar10-small-uiat", "cifar10-small-uiat-one-off"], {"uiat"})
         'cifar10-small-'
-        >>> beginning(["digits-pgd-at", "digits-pgd-at-awp"]), beginning(["uiat", "uiat"])
+        >>> common_beginning(["digits-pgd-at", "digits-pgd-at-awp"], {"pgd"}), common_beginning(["uiat", "uiat"], {})
         ('digits-', '')
     """
     shared: list[str] = []
-    for parts in zip(*(name.split("-")[:-1] for name in names), strict=False):
-        if len(set(parts)) > 1 or parts[0] in METHODS:
+    for words in zip(*(name.split("-")[:-1] for name in names), strict=False):
+        if len(set(words)) > 1 or words[0] in methods:
             break
-        shared.append(parts[0] + "-")
+        shared.append(words[0] + "-")
     return "".join(shared) if len(set(names)) > 1 else ""
 
 
 def dotted(path: str) -> Markup:
-    """A dotted path that a line may break after a dot or an underscore, and nowhere else.
+    """Mark up a dotted path so that a line may break after a dot or an underscore, and nowhere else.
 
     Example:
         >>> dotted("data.batch_size")

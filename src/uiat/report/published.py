@@ -1,16 +1,17 @@
-"""Published accuracies, and how far from one a number may lie before it should be doubted."""
+"""Compare accuracies with published ones: how far from one may a number lie before it should be doubted?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from uiat.report.groups import Group
+from uiat.report.labels import method_name
 from uiat.runs.reader import RunFiles
 
 # Independent re-runs of one method agree to about a point, in percent (PGD-AT on ResNet-18: 48.3 to 48.7 under the
 # standard ensemble, 52.6 to 53.6 under PGD-10).
 TOLERANCE = 1.0
-WHOLE = 10_000  # test images on which the published numbers are measured
+WHOLE = 10_000  # number of test images on which the published numbers are measured
 ENSEMBLE = "autoattack"
 RESNET18 = ("resnet18", "preact-resnet18")
 MAIR, LOGS, AWP, DHAT, INSTANCE, BENCH, QUB = (
@@ -26,15 +27,15 @@ MAIR, LOGS, AWP, DHAT, INSTANCE, BENCH, QUB = (
 
 @dataclass(frozen=True)
 class Reference:
-    """Accuracy in percent that others have published, between `low` and `high`, Linf 8/255, no further data.
+    """An accuracy in percent that others have published, between `low` and `high`: Linf 8/255, no further data.
 
     Args:
-        models: architectures it is for.
-        method: as `published_method` names it.
-        attack: as `uiat evaluate` names it.
+        models: names of the architectures it holds for.
+        method: name of the method, as `uiat.report.labels.method_name` gives it.
+        attack: name of the attack, as `uiat evaluate` gives it.
         low: the lowest published value.
-        high: the highest.
-        source: where from.
+        high: the highest published value.
+        source: where it was published.
         data: name of the data set.
 
     Example:
@@ -52,7 +53,7 @@ class Reference:
 
     @property
     def text(self) -> str:
-        """The range, to a tenth."""
+        """The range, to a tenth of a point."""
         return f"{self.low:.1f}" if f"{self.low:.1f}" == f"{self.high:.1f}" else f"{self.low:.1f}–{self.high:.1f}"
 
 
@@ -104,53 +105,21 @@ USUAL: Mapping[str, Any] = {
 WEIGHTS = {"trades": 6.0, "mart": 5.0, "uiat": 3.5}  # of the objectives' second terms in the published runs
 
 
-def published_method(config: Mapping[str, Any]) -> str:
-    """The name under which others publish what a run's settings describe.
-
-    Example:
-        >>> published_method({"objective": {"name": "trades"}, "optimisation": {"awp": 0.005}})
-        'trades-awp'
-    """
-    objective, optimisation = config.get("objective") or {}, config.get("optimisation") or {}
-    base = name = str(objective.get("name"))
-    if base == "uiat" and (inverse := objective.get("inverse") or {}):
-        base = "iat" if inverse.get("kind") == "instance" else base
-        base += "-one-off" if inverse.get("epoch") is not None else ""
-    inner = _inner(objective, int(optimisation.get("replays") or 0))
-    if inner:  # plain adversarial training is named after its attack alone
-        base = inner if name == "pgd-at" else f"{inner}-{base}"
-    return f"{base}-awp" if optimisation.get("awp") else base
-
-
-def _inner(objective: Mapping[str, Any], replays: int) -> str:
-    """The name of an inner problem that is solved in fewer passes than PGD's; empty for PGD itself."""
-    attack = objective.get("attack") or {}
-    if replays:
-        return f"free-{replays}"
-    if objective.get("alignment"):
-        return "grad-align" if attack.get("steps") == 1 else "grad-align-pgd"
-    if attack.get("steps") != 1:
-        return ""
-    if attack.get("start", "uniform") != "uniform":
-        return "fgsm"
-    return "fgsm-rs" if attack.get("bounded", True) else "n-fgsm"
-
-
-def as_published(run: RunFiles) -> bool:
-    """Whether a run is like the published ones in what its method's name does not say.
+def is_as_published(run: RunFiles) -> bool:
+    """True if a run is like the published ones in what its method's name does not say.
 
     Example:
         >>> from pathlib import Path
-        >>> as_published(RunFiles(Path("runs/a"), {"optimisation": {"average": "ema"}}))
+        >>> is_as_published(RunFiles(Path("runs/a"), {"optimisation": {"average": "ema"}}))
         False
     """
     weight = WEIGHTS.get(str(run.setting("objective.name")))
-    same = all(_same(run.setting(path, usual), usual) for path, usual in USUAL.items())
+    same = all(_is_same(run.setting(path, usual), usual) for path, usual in USUAL.items())
     return same and run.setting("objective.weight", weight) == weight
 
 
-def _same(value: Any, usual: Any) -> bool:
-    """Equal, a radius also where it is written as a decimal."""
+def _is_same(value: Any, usual: Any) -> bool:
+    """True if two settings are equal; a radius may be written as a decimal."""
     if usual == "8/255" and isinstance(value, int | float):
         return abs(255 * value - 8) < 0.01
     return bool(value == usual)
@@ -158,13 +127,13 @@ def _same(value: Any, usual: Any) -> bool:
 
 @dataclass(frozen=True)
 class Compared:
-    """A number beside the published one.
+    """An accuracy beside the published one.
 
     Args:
-        attack: its name.
-        value: mean over the group's seeds, in percent.
-        published: the reference.
-        tolerance: how far outside of its range the value may lie, in points.
+        attack: name of the attack.
+        value: accuracy, the mean over the group's seeds, in percent.
+        published: the published accuracy.
+        tolerance: how far outside of the published range the value may lie, in points.
 
     Example:
         >>> published = Reference(("resnet18",), "pgd-at", "autoattack", 48.3, 48.7, "MAIR")
@@ -179,7 +148,7 @@ class Compared:
 
     @property
     def judgement(self) -> str:
-        """Whether the value lies in the range, widened by the tolerance."""
+        """Where the value lies: in the published range, widened by the tolerance, above or below it."""
         if self.value > self.published.high + self.tolerance:
             return "suspicious: more than published"
         if self.value < self.published.low - self.tolerance:
@@ -188,23 +157,22 @@ class Compared:
 
     @property
     def short(self) -> str:
-        """For a cell of a table."""
+        """The published accuracy and the tone, for a cell of a table."""
         return f"published {self.published.text}: {self.tone}"
 
     @property
     def tone(self) -> str:
-        """In a word: "agrees", "suspicious" or "less"."""
+        """The judgement in a word: "agrees", "suspicious" or "less"."""
         return self.judgement.replace(":", " ").split()[0]
 
 
 def compare(group: Group) -> dict[str, Compared]:
-    """The published number beside each of a group's, where there is one for its data, model, method and threat model.
+    """Compare each accuracy of a group with the published one for its data, model, method and threat model, if any.
 
-    Where fewer than 10,000 images were judged, half of the 95 % interval comes on top of the tolerance.
+    Where fewer than 10,000 images were evaluated, half of the 95 % interval comes on top of the tolerance.
 
     Example:
         >>> from pathlib import Path
-        >>> from uiat.runs.reader import RunFiles
         >>> config = {"data": {"name": "cifar10"}, "model": {"name": "resnet18"}, "objective": {"name": "pgd-at"}}
         >>> result = {"data": "cifar10", "threat": "Linf:0.03137255", "n": 10000, "accuracy": {"autoattack": 0.509}}
         >>> group = Group((RunFiles(Path("runs/a"), config, evaluation=result),), "a")
@@ -212,20 +180,20 @@ def compare(group: Group) -> dict[str, Compared]:
         'published 48.3–48.7: suspicious'
     """
     run, result = group.first, group.evaluation
-    if result is None or not _usual(str(result["threat"])) or not as_published(run):
+    if result is None or not _is_usual_threat(str(result["threat"])) or not is_as_published(run):
         return {}
-    found = {}
+    compared = {}
     for published in PUBLISHED:
-        fits = run.setting("model.name") in published.models and published_method(run.config) == published.method
+        fits = run.setting("model.name") in published.models and method_name(run.config) == published.method
         values = group.values(published.attack)
         if fits and values and result.get("data") == run.setting("data.name") == published.data:
             value = sum(values) / len(values)
             tolerance = TOLERANCE + _sampling(value, int(result["n"]))
-            found[published.attack] = Compared(published.attack, value, published, tolerance)
-    return found
+            compared[published.attack] = Compared(published.attack, value, published, tolerance)
+    return compared
 
 
-def _usual(threat: str) -> bool:
+def _is_usual_threat(threat: str) -> bool:
     norm, _, radius = threat.partition(":")
     try:
         return norm == "Linf" and abs(255 * float(radius) - 8) < 0.01
@@ -234,6 +202,6 @@ def _usual(threat: str) -> bool:
 
 
 def _sampling(value: float, n: int) -> float:
-    """Half of the 95 % interval of a share in percent, seen on n images; 0 on a whole test set."""
-    share = min(max(value / 100, 0.0), 1.0)
-    return 0.0 if n >= WHOLE or n == 0 else 196 * float((share * (1 - share) / n) ** 0.5)
+    """Return half of the 95 % interval of an accuracy in percent on n images; 0 on a whole test set."""
+    p = min(max(value / 100, 0.0), 1.0)
+    return 0.0 if n >= WHOLE or n == 0 else 196 * float((p * (1 - p) / n) ** 0.5)

@@ -1,4 +1,4 @@
-"""The plane of a chart: round ticks around the data, and where on the drawing a value lies."""
+"""Lay out the plane of a chart: round ticks around the data, and the place of a value on the drawing."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers inside a range, at most `most`.
+    """Return round numbers inside a range, at most `most` of them.
 
     Example:
         >>> ticks(0, 1)
@@ -24,7 +24,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def around(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers that hold a range between them: no value lies outside of the labelled part of an axis.
+    """Return round numbers that enclose a range, so that no value lies outside of the labelled part of an axis.
 
     Example:
         >>> around(0, 0.27)
@@ -44,17 +44,17 @@ class Frame:
     """The plane of a chart.
 
     Args:
-        xs: the labelled values of the axis that lies; the data may begin before and end after them.
-        ys: the labelled values of the axis that stands, around the data.
-        x0: the first value of the axis that lies.
-        x1: its last.
-        share: whether y is a share, shown in percent.
-        width: of the drawing.
-        height: of the drawing.
-        left: of the plane, room for the ticks.
-        right: room beside the plane.
-        top: room above it.
-        bottom: room below it.
+        xs: labelled values of the x axis; the data may begin before and end after them.
+        ys: labelled values of the y axis, around the data.
+        x0: first value of the x axis.
+        x1: last value of the x axis.
+        percent: True where y is a fraction, shown in percent.
+        width: width of the drawing.
+        height: height of the drawing.
+        left: room for the ticks at the left of the plane.
+        right: room at the right of the plane.
+        top: room above the plane.
+        bottom: room below the plane.
 
     Example:
         >>> frame = Frame(xs=[0, 1], ys=[0, 1], x0=0, x1=1)
@@ -66,7 +66,7 @@ class Frame:
     ys: Sequence[float]
     x0: float
     x1: float
-    share: bool = False
+    percent: bool = False
     width: float = 360
     height: float = 230
     left: float = 46
@@ -75,50 +75,56 @@ class Frame:
     bottom: float = 38
 
     def x(self, value: float) -> float:
-        """Across the drawing."""
+        """Return the place of a value from the left edge of the drawing."""
         return self.left + (value - self.x0) / ((self.x1 - self.x0) or 1) * (self.width - self.left - self.right)
 
     def y(self, value: float) -> float:
-        """Down the drawing."""
-        part = (value - self.ys[0]) / ((self.ys[-1] - self.ys[0]) or 1)
-        return self.height - self.bottom - part * (self.height - self.top - self.bottom)
+        """Return the place of a value from the upper edge of the drawing."""
+        fraction = (value - self.ys[0]) / ((self.ys[-1] - self.ys[0]) or 1)
+        return self.height - self.bottom - fraction * (self.height - self.top - self.bottom)
 
     def text(self, value: float) -> str:
-        """A value for people."""
-        return f"{100 * value:.1f} %" if self.share else f"{value:.4g}"
+        """Write a value, in percent where the axis is."""
+        return f"{100 * value:.1f} %" if self.percent else f"{value:.4g}"
 
     def grid(self) -> Markup:
-        """Lines at the ticks, and their values."""
+        """Draw lines at the ticks, and write their values."""
         parts = []
         for value in self.ys:
             at = self.y(value)
             line = Markup('<path class="grid" d="M{:.1f} {:.1f}H{:.1f}"/>')
             parts.append(line.format(self.left, at, self.width - self.right))
-            parts.append(text(self.left - 5, at + 4, f"{100 * value:.4g}" if self.share else f"{value:.4g}", "end"))
+            parts.append(text(self.left - 5, at + 4, f"{100 * value:.4g}" if self.percent else f"{value:.4g}", "end"))
         for value in self.xs:
             parts.append(text(self.x(value), self.height - self.bottom + 15, f"{value:g}", "middle"))
         return Markup("").join(parts)
 
     def axes(self, x: str, y: str) -> Markup:
-        """The names of both axes."""
+        """Write the names of both axes."""
         across = text((self.left + self.width - self.right) / 2, self.height - 5, x, "middle")
         middle = (self.top + self.height - self.bottom) / 2
         turned = Markup('<text transform="rotate(-90 11 {0:.0f})" x="11" y="{0:.0f}" text-anchor="middle">{1}</text>')
         return across + turned.format(middle, y)
 
 
-def text(x: float, y: float, says: str, anchor: str) -> Markup:
-    """A piece of text in a drawing.
+def text(x: float, y: float, content: str, anchor: str) -> Markup:
+    """Write a piece of text in a drawing.
+
+    Args:
+        x: place from the left edge.
+        y: place from the upper edge.
+        content: the text; it is escaped.
+        anchor: "start", "middle" or "end": the part of the text that lies at the place.
 
     Example:
         >>> text(1, 2, "a < b", "end")
         Markup('<text x="1.0" y="2.0" text-anchor="end">a &lt; b</text>')
     """
-    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, says)
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, content)
 
 
 def drawing(title: str, parts: Sequence[Markup], *, width: float, height: float, kind: str = "chart") -> Markup:
-    """An SVG that says what it shows.
+    """Put parts together to an SVG with a title for those who cannot see it.
 
     Example:
         >>> drawing("accuracy", [], width=10, height=5)
@@ -128,14 +134,14 @@ def drawing(title: str, parts: Sequence[Markup], *, width: float, height: float,
     return head.format(kind, width, height, title) + Markup("").join(parts) + Markup("</svg>")
 
 
-def apart(wanted: Sequence[float], least: float) -> list[float]:
-    """Places near the wanted ones, in their order, of which no two are closer than `least`: labels that can be read.
+def spread_labels(wanted: Sequence[float], least: float) -> list[float]:
+    """Move labels apart: places near the wanted ones, in their order, of which no two are closer than `least`.
 
     Example:
-        >>> apart([10.0, 11.0, 30.0], 8)
+        >>> spread_labels([10.0, 11.0, 30.0], 8)
         [6.5, 14.5, 30.0]
     """
-    blocks: list[tuple[float, list[int]]] = []  # the middle of labels that touch, and which they are
+    blocks: list[tuple[float, list[int]]] = []  # labels that touch: their middle, and their positions in `wanted`
     for i in sorted(range(len(wanted)), key=lambda i: wanted[i]):
         middle, members = wanted[i], [i]
         while blocks and middle - least * len(members) / 2 < blocks[-1][0] + least * len(blocks[-1][1]) / 2:
