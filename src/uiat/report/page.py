@@ -145,7 +145,7 @@ def describe(inputs: Inputs) -> dict[str, Any]:
     """Gather everything that the templates show.
 
     Example:
-        >>> [section.title for section in describe(Inputs([]))["sections"]]
+        >>> [section.title for section in describe(Inputs([RunFiles(Path("a"), {})]))["sections"]]
         ['Summary', 'Environment']
     """
     labels = [group.label for group in inputs.groups]
