@@ -1,4 +1,4 @@
-"""The examples of README.md and CONTRIBUTING.md are run as they stand there.
+"""The examples of README.md, CONTRIBUTING.md and the guides in docs/ are run as they stand there.
 
 A fenced block is run when the line before it is a directive: `<!-- test: run -->` runs it in an empty folder of its
 own, `<!-- test: run NAME -->` runs all blocks of that name one after another in one folder, so that a later block can
@@ -16,7 +16,10 @@ import pytest
 
 from support.paths import ROOT
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+DOCUMENTS = (
+    *("README.md", "CONTRIBUTING.md"),
+    *("docs/own-model-and-data.md", "docs/own-loop.md", "docs/evaluate.md", "docs/report-and-sweep.md"),
+)
 BLOCK = re.compile(
     r"^<!-- test: run ?(?P<name>[\w-]*) -->\n+(?P<fence>`{3,})(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=fence)$",
     re.M | re.S,
