@@ -11,7 +11,7 @@ def cudnn_benchmark(on: bool) -> Iterator[None]:
     """Inside, cuDNN tries its kernels at each new shape of a convolution and keeps to the fastest.
 
     Its guess, used outside, can be far off: one strided 1x1 convolution in bf16 did without tensor cores. ResNet-18's
-    step fell from 16.8 ms to 14.9 (benchmarks/RESULTS.md, "Training on a GPU"). The trials cost some seconds a run, so
+    step fell from 16.8 ms to 14.9 (docs/results/speed.md). The trials cost some seconds a run, so
     they are for work that meets few shapes many times; results differ in the last digits.
 
     Args:

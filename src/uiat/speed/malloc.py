@@ -20,7 +20,7 @@ def keep_memory(device: torch.device) -> bool:
 
     A pass of a network allocates and frees the same tens of megabytes over and over. As it comes, glibc gives large
     blocks back to the system each time, and the kernel clears every page anew: an eighth of the time of a small
-    network's passes in batches of 256 (benchmarks/RESULTS.md), more where other processes do the same. torch does the
+    network's passes in batches of 256 (docs/results/attacks.md), more where other processes do the same. torch does the
     same on a GPU, in its caching allocator. The process stays as large as it once was; weights and results do not
     change.
 
