@@ -254,9 +254,9 @@ def test_a_threat_model_for_evaluation_where_there_was_none(order):
 @pytest.mark.parametrize(
     ("path", "text", "says"),
     [
-        ("sed", "1", "unknown field 'sed'; did you mean 'seed'"),
+        ("sed", "1", "unknown field 'sed'; did you mean seed=1"),
         ("", "1", "unknown field ''"),
-        ("objectiv.weight", "1", "unknown field 'objectiv'; did you mean 'objective'"),
+        ("objectiv.weight", "1", "unknown field 'objectiv.weight'; did you mean objective.weight=1"),
         ("objective.wieght", "1", "did you mean 'objective.weight'"),
         ("objective.attack.threat.eps", "1", "did you mean 'objective.attack.threat.epsilon'"),
         ("seed.x", "1", "seed has no fields: cannot set seed.x"),

@@ -8,8 +8,8 @@ import typer
 from uiat.analyse import STUDIES, Result
 from uiat.analyse import run as run_study
 from uiat.cli import options
-from uiat.cli.options import split_words
 from uiat.cli.output import console, table
+from uiat.cli.settings import split_words
 from uiat.errors import Stopped, UserError, nearest
 
 StudyName = Annotated[
@@ -20,7 +20,10 @@ StudyName = Annotated[
         show_default=False,
     ),
 ]
-Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN", help="Run folders.", show_default=False)]
+Runs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="RUN", help="Run folders; with --train, FIELD=VALUE instead.", show_default=False),
+]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for STUDY.json, STUDY.svg, STUDY.png and STUDY.md.")]
 Count = Annotated[
     int | None,
@@ -63,7 +66,7 @@ Recipe = Annotated[
 Seeds = Annotated[str, typer.Option(metavar="LIST", help="Of --train: seeds, separated by commas.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Of --train: replace a field of the recipe; may be repeated."),
+    typer.Option("--set", metavar="FIELD=VALUE", help="Of --train: the same as FIELD=VALUE alone; may be repeated."),
 ]
 TrainDir = Annotated[
     Path | None, typer.Option("--runs", metavar="DIR", help="Of --train: folder of the runs.", show_default="OUT/runs")
@@ -92,17 +95,24 @@ def analyse(
 
     Example: uiat analyse strength runs/cifar10-small-uiat runs/cifar10-small-pgd-at --out analysis
 
-    Example: uiat analyse ablation --train digits-uiat --seeds 0,1,2
+    Example: uiat analyse ablation --train digits-uiat optimisation.epochs=20 --seeds 0,1,2
 
-    Files of the same study and inputs are written again, others never. --train goes on where it was stopped.
+    Files of the same study and inputs are written again, others never. --train resumes where it was stopped.
     """
-    chosen = dict(locals())
-    for own, known in (("train", "recipe"), ("set_", "settings")):
-        chosen[known] = chosen.pop(own)
-    _analyse(seeds=_seeds(chosen.pop("seeds")), settings=_settings(chosen.pop("settings") or []), **chosen)
+    options = dict(locals())
+    folders, settings = _split_runs(options.pop("runs") or [])
+    options["recipe"] = options.pop("train")
+    options["settings"] = (*_settings(options.pop("set_") or []), *settings)
+    _analyse(runs=folders, seeds=_seeds(options.pop("seeds")), **options)
 
 
-def _analyse(study: str, runs: list[Path] | None, *, recipe: str | None, which: str, **chosen: Any) -> None:
+def _split_runs(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the run folders and the settings; the folder of a run of a sweep may have a "=" in its name, too."""
+    settings = [word for word in words if "=" in word and not Path(word).exists()]
+    return [word for word in words if word not in settings], split_words(settings)[1]
+
+
+def _analyse(study: str, runs: list[str], *, recipe: str | None, which: str, **chosen: Any) -> None:
     if which not in ("best", "last"):
         raise nearest("weights", which, ("best", "last"))
     screen = console()
@@ -111,11 +121,11 @@ def _analyse(study: str, runs: list[Path] | None, *, recipe: str | None, which: 
         screen.print(line, soft_wrap=True)
 
     try:
-        result = run_study(study, runs or [], recipe=recipe, which=which, told=told, **chosen)
+        result = run_study(study, runs, recipe=recipe, which=which, told=told, **chosen)
     except KeyboardInterrupt:
         if recipe is None:
             raise
-        raise Stopped("stopped; the same command goes on where it was") from None
+        raise Stopped("stopped; the same command resumes it") from None
     _show(result, screen)
 
 

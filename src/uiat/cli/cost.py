@@ -7,10 +7,9 @@ import typer
 from rich.console import Console
 
 from uiat import recipes
-from uiat.cli.options import split_words
 from uiat.cli.output import console, table
+from uiat.cli.settings import split_recipe
 from uiat.config import yaml_io
-from uiat.errors import UserError
 from uiat.training.cost import CostReport, estimate_cost
 
 Steps = Annotated[int, typer.Option(metavar="N", min=1, help="Steps to measure, after one that warms up.")]
@@ -27,12 +26,10 @@ def cost(context: typer.Context, steps: Steps = 3, threads: Threads = None) -> N
     in each precision; the share of it is that of the run's own.
     Trains on noise and keeps nothing; no data is read, except for image folders.
     """
-    names, assignments = split_words(context.args)
-    if len(names) != 1:
-        raise UserError("name one recipe (`uiat recipes` lists them): uiat cost RECIPE [FIELD=VALUE]...")
+    recipe, assignments = split_recipe(context)
     if threads is not None:
         torch.set_num_threads(threads)
-    run = yaml_io.override(recipes.get(names[0]), assignments)
+    run = yaml_io.override(recipes.get(recipe), assignments)
     _print(estimate_cost(run, steps=steps), run.name, console())
 
 

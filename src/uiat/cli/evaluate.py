@@ -15,42 +15,14 @@ from uiat.cli.tables import results_table
 from uiat.errors import UserError
 from uiat.evaluation import EvaluationResult
 from uiat.experiments.evaluate import check_writable, measure, remove_state, write
-from uiat.experiments.target import EvaluateOptions, EvaluationTarget, load_target
+from uiat.experiments.options import EvaluateOptions
+from uiat.experiments.target import EvaluationTarget, load_target
 from uiat.system.distributed import Rank, process_group
 
 
-def evaluate(
-    run: options.RunFolder = None,
-    model: options.ModelName = None,
-    width: options.Width = None,
-    weights: options.Weights = None,
-    normalize: options.Normalize = False,
-    data: options.DataName = None,
-    root: options.Root = None,
-    image_size: options.ImageSize = None,
-    n: options.Count = None,
-    which: options.Which = "best",
-    threat: options.Ball = None,
-    attacks: options.Attacks = None,
-    batch_size: options.BatchSize = None,
-    seed: options.Seed = 0,
-    device: options.Device = None,
-    own_code: options.OwnCode = False,
-    transfer: options.Transfer = None,
-    epsilons: options.Epsilons = None,
-    sweep_attack: options.SweepAttack = "pgd-20",
-    norms: options.Norms = None,
-    norms_attack: options.NormsAttack = "autoattack-quick",
-    corruptions: options.Corruptions = None,
-    out: options.Out = None,
-    resume: options.Resume = False,
-    json: options.Json = None,
-    save_examples: options.Examples = None,
-    robustbench_json: options.Bench = None,
-    verbose: options.Verbose = False,
-    log: options.Log = None,
-) -> None:
-    """Measure accuracy on test images, as they are and under attack, of a run's model or of any other.
+@options.takes_options(EvaluateOptions)
+def evaluate(**chosen: Any) -> None:
+    """Measure natural and robust accuracy of a run's model or of any other.
 
     Example: uiat evaluate runs/digits-uiat --attacks clean,pgd-20,cw-20 --n 500
 
@@ -58,10 +30,10 @@ def evaluate(
 
     The result goes to evaluation.json in RUN or --out, with each image's verdict, the threat model, seed, versions,
     hardware, seconds and passes; an earlier one is kept as evaluation-1.json, -2 and so on. "worst" counts an image as
-    right only if it stands under every attack. An evaluation that is stopped or killed goes on with --resume. Under
+    right only if it is robust to every attack. --resume resumes an evaluation that was stopped or killed. Under
     torchrun the processes share the images and come to the same result.
     """
-    _evaluate(EvaluateOptions(**locals()))
+    _evaluate(EvaluateOptions(**chosen))
 
 
 def _evaluate(asked: EvaluateOptions) -> None:

@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 
 from uiat import recipes
-from uiat.cli.options import split_words
 from uiat.cli.output import command, console, fields, table
+from uiat.cli.settings import list_options, split_words
 from uiat.cli.training_progress import training_progress
 from uiat.config import yaml_io
 from uiat.config.schema import Run, is_own_code
@@ -61,7 +61,7 @@ def train(
 
     Under `torchrun --nproc-per-node N -m uiat train ...` the processes share each batch.
     """
-    names, assignments = split_words(context.args)
+    names, assignments = split_words(context.args, options=list_options(context))
     with process_group() as part:
         out = console(quiet=not part.first)
         if help:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from uiat.config import yaml_io
+from uiat.config.field_names import unknown_field
 from uiat.config.schema import Model, Run
 from uiat.errors import UserError, nearest
 
@@ -64,14 +65,14 @@ def build(kind: type, value: Any, path: str = "") -> Any:
     for name, item in value.items():
         here = f"{path}.{name}" if path else str(name)
         if name not in known:
-            raise nearest("field", here, [f"{path}.{k}" if path else k for k in known])
+            raise unknown_field(here, [f"{path}.{k}" for k in known] if path else [*known, *_leaf_names(Run())])
         classes = _members(hints[name])
         if classes and item is not None:
             arguments[name] = build(_choose(classes, item, here), item, here) if isinstance(item, dict) else item
         if name not in arguments:
             arguments[name] = _leaf(hints[name], item, here)
         elif not isinstance(item, dict):
-            raise UserError(f"{here} must be a mapping of fields, not {item!r}")
+            raise UserError(f"{here} must be a mapping of fields, not {item!r}{_hint_tag(classes, here, item)}")
     fields = dataclasses.fields(kind)
     required = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
     if required - arguments.keys():
@@ -80,6 +81,16 @@ def build(kind: type, value: Any, path: str = "") -> Any:
         return kind(**arguments)
     except UserError as error:
         raise UserError(f"{path}: {error}" if path else str(error)) from None
+
+
+def _hint_tag(classes: list[type], path: str, item: Any) -> str:
+    """Return the question whether the name of a class was meant, for `model=resnet18`; "" where it cannot be."""
+    tags = {f.name for kind in classes for f in dataclasses.fields(kind)} & {"name", "kind"}
+    return f"; did you mean {path}.{min(tags)}={item}?" if tags and isinstance(item, str) else ""
+
+
+def _leaf_names(run: Run) -> list[str]:
+    return [path for path, _, _ in describe_fields(run)]
 
 
 def _leaf(hint: Any, value: Any, path: str) -> Any:
@@ -172,6 +183,8 @@ def override(run: Run, assignments: Iterable[tuple[str, str]]) -> Run:
     """
     tree = to_dict(run)
     for path, text in assignments:
+        if path.split(".")[0] not in tree:
+            raise unknown_field(path, _leaf_names(run), value=text)
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -197,7 +210,7 @@ def _assign(tree: dict[str, Any], keys: list[str], value: Any, path: str) -> Non
             tree[key] = _switched(tree[key], _choose(classes, {keys[-1]: value}, here))
         tree, kind = tree[key], _choose(classes, tree[key], here)
     if keys[-1] not in {f.name for f in dataclasses.fields(kind)}:
-        raise nearest("field", path, [".".join([*keys[:-1], f.name]) for f in dataclasses.fields(kind)])
+        raise unknown_field(path, [".".join([*keys[:-1], f.name]) for f in dataclasses.fields(kind)])
     if path == "model.name" and value != tree["name"]:  # another architecture: its own width and activation
         tree.clear()
         tree.update(to_dict(Model()))

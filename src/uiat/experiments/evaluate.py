@@ -16,7 +16,8 @@ from uiat.evaluation import EvaluationResult, evaluator
 from uiat.evaluation.listener import EvaluationListener, Silent
 from uiat.evaluation.robustbench import entry
 from uiat.experiments import extras
-from uiat.experiments.target import EvaluateOptions, EvaluationTarget
+from uiat.experiments.options import EvaluateOptions
+from uiat.experiments.target import EvaluationTarget
 from uiat.system.atomic_files import write_bytes, write_json, write_tensors
 from uiat.system.distributed import Rank
 

@@ -13,7 +13,8 @@ from uiat.errors import UserError
 from uiat.experiments import evaluate, grid
 from uiat.experiments.evaluate import STATE
 from uiat.experiments.grid import GridRun
-from uiat.experiments.target import EvaluateOptions, load_target
+from uiat.experiments.options import EvaluateOptions
+from uiat.experiments.target import load_target
 from uiat.system.atomic_files import PARTIAL
 from uiat.training.api import reopen_run, start_run
 

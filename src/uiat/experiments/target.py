@@ -17,6 +17,7 @@ from uiat.evaluation.engine.plan import TRANSFER
 from uiat.evaluation.engine.stage import correct_under
 from uiat.evaluation.selfcheck.model_checks import check_scale
 from uiat.experiments.extras import plan_extras
+from uiat.experiments.options import EvaluateOptions
 from uiat.models.inspect import classes_of
 from uiat.models.weights_file import load_weights
 from uiat.runs import checkpoint
@@ -27,41 +28,6 @@ from uiat.training.setup import pick_device
 
 TRIED = 500  # images on which a model is asked on which scale it expects them
 FITS = 0.5  # of them right: then the scale is the one that it expects
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """The options of `uiat evaluate`, as they were given."""
-
-    run: Path | None = None
-    model: str | None = None
-    width: str | None = None
-    weights: Path | None = None
-    normalize: bool = False
-    data: str | None = None
-    root: str | None = None
-    image_size: int | None = None
-    n: int | None = None
-    which: str = "best"
-    threat: str | None = None
-    attacks: str | None = None
-    batch_size: int | None = None
-    seed: int = 0
-    device: str | None = None
-    own_code: bool = False
-    transfer: Path | None = None
-    epsilons: str | None = None
-    sweep_attack: str = "pgd-20"
-    norms: str | None = None
-    norms_attack: str = "autoattack-quick"
-    corruptions: str | None = None
-    out: Path | None = None
-    resume: bool = False
-    json: Path | None = None
-    save_examples: Path | None = None
-    robustbench_json: Path | None = None
-    verbose: bool = False
-    log: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,134 @@
+"""The options of an evaluation, each with its help text: the one definition that the command line is built from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+def _option(
+    help: str,
+    default: Any = None,
+    *,
+    metavar: str | None = None,
+    flags: tuple[str, ...] = (),
+    by_default: str | None = None,
+    at_least: int | None = None,
+) -> Any:
+    """A field of EvaluateOptions with all that a command line says of it.
+
+    Args:
+        help: its help text.
+        default: the value where it is left out.
+        metavar: its value in the help text, such as FILE.
+        flags: its names on the command line; made from the field's name by default.
+        by_default: the value where it is left out, in words.
+        at_least: the smallest number.
+    """
+    facts = {"help": help, "metavar": metavar, "flags": flags, "by_default": by_default, "at_least": at_least}
+    return field(default=default, metadata=facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """The options of `uiat evaluate`; `uiat evaluate --help` says what each is.
+
+    Example:
+        >>> EvaluateOptions(run=Path("runs/mine"), attacks="pgd-20").which
+        'best'
+    """
+
+    run: Path | None = _option("A run folder; or --model.", metavar="RUN")
+    model: str | None = _option(
+        "A built-in model, wrn-D-K, timm:NAME, or your own code: file.py:function or package.module:function, called "
+        "as function(num_classes=, image_shape=); it takes images in [0, 1].",
+        metavar="NAME",
+    )
+    width: str | None = _option("Width of a built-in --model: channels (16) or a factor (0.5).", metavar="NUMBER")
+    weights: Path | None = _option(
+        "Weights of --model: .safetensors, or a .pth or .pt of tensors alone; nothing in it is run.", metavar="FILE"
+    )
+    normalize: bool = _option(
+        "The --model expects normalised images: put the data set's mean and deviation before it.",
+        False,
+        flags=("--normalize",),
+    )
+    data: str | None = _option(
+        "Test images: digits, mnist, fashion-mnist, cifar10, cifar100, svhn, imagefolder:PATH.",
+        metavar="NAME",
+        by_default="that of the run",
+    )
+    root: str | None = _option(
+        "Folder of the data sets.", metavar="DIR", flags=("--data.root",), by_default="that of the run"
+    )
+    image_size: int | None = _option("Side that images of imagefolder:PATH are cut to.", metavar="PIXELS")
+    # Also -n and --log-file: torchrun takes --n and --log for the beginnings of options of its own.
+    n: int | None = _option(
+        "Number of images, the first of the test set.",
+        metavar="N",
+        flags=("--n", "-n"),
+        by_default="as the run says, or all",
+        at_least=1,
+    )
+    which: str = _option("Weights of the best epoch on held-out images, or of the last.", "best", metavar="best|last")
+    threat: str | None = _option(
+        "Threat model, such as Linf:8/255, L2:0.5 or L1:12, in units of the image range [0, 1].",
+        metavar="NORM:RADIUS",
+        by_default="that of the run",
+    )
+    attacks: str | None = _option(
+        "Separated by commas: clean, fgsm, pgd-K and cw-K (K steps; margin loss), pgd-K-R (R restarts), noise-R, "
+        "fmn-K, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, apgd-ce-eot-D (mean of D answers), autoattack (the "
+        "standard ensemble), autoattack-plus, autoattack-rand, autoattack-quick (its first two).",
+        metavar="NAMES",
+        by_default="those of the run; clean,pgd-20,cw-20",
+    )
+    batch_size: int | None = _option(
+        "Images at a time, at most: on a CPU fewer where that is faster.",
+        metavar="N",
+        by_default="as the run says; 500",
+        at_least=1,
+    )
+    seed: int = _option("Seed of the random numbers.", 0, metavar="N")
+    device: str | None = _option(
+        "Device: auto, cpu, cuda, cuda:1, mps.", metavar="NAME", by_default="that of the run; auto"
+    )
+    own_code: bool = _option("Let the run name Python code that builds the model.", False, flags=("--own-code",))
+    transfer: Path | None = _option(
+        "Also attack with examples made on this run's model (PGD, 50 steps).", metavar="RUN"
+    )
+    epsilons: str | None = _option(
+        "Also sweep the radius, in units of [0, 1], ascending: 0,2/255,...,16/255. Below 0 the attack helps the model.",
+        metavar="LIST",
+    )
+    sweep_attack: str = _option("The attack of --epsilons.", "pgd-20", metavar="NAME")
+    norms: str | None = _option(
+        "Also measure under threats it was not trained for: the usual radii of the data set for the other norms, or "
+        "L2:0.5,L1:12.",
+        metavar="usual|LIST",
+    )
+    norms_attack: str = _option("The attack of --norms.", "autoattack-quick", metavar="NAME")
+    corruptions: str | None = _option(
+        "Also measure under the 15 common corruptions at 5 severities, or under some: fog,jpeg_compression.",
+        metavar="all|LIST",
+    )
+    out: Path | None = _option(
+        "Folder for evaluation.json and the state of an evaluation under way.",
+        metavar="DIR",
+        by_default="RUN; with --model none, and nothing is kept",
+    )
+    resume: bool = _option(
+        "Resume an evaluation that was stopped or killed, to the same result.", False, flags=("--resume",)
+    )
+    json: Path | None = _option("Write the result here as well as to evaluation.json.", metavar="FILE")
+    save_examples: Path | None = _option(
+        "Write the adversarial examples here, as .safetensors: x_adv, y, broken.", metavar="FILE"
+    )
+    robustbench_json: Path | None = _option(
+        "Write the result here in the shape of RobustBench's model_info.", metavar="FILE"
+    )
+    verbose: bool = _option(
+        'Print the log: "robust accuracy after APGD-CE: 45.00%" and the like, for scripts.',
+        False,
+        flags=("--verbose", "-v"),
+    )
+    log: Path | None = _option("Add the log to a file.", metavar="FILE", flags=("--log-file",))
