@@ -20,7 +20,7 @@ from uiat.formatting import in_255ths, strength
 from uiat.models.inspect import device_of
 from uiat.models.modes import frozen
 from uiat.runs import checkpoint
-from uiat.runs.reader import read_history
+from uiat.runs.reader import METRICS_FILE, WEIGHTS_FILES, read_history
 from uiat.runs.settings import read_run
 from uiat.system.atomic_files import read_tensors
 from uiat.threat import Threat, parse
@@ -196,7 +196,7 @@ class Context:
         """
         rows = read_history(subject.folder)
         if not rows:
-            raise UserError(f"{subject.folder} has no metrics.jsonl: no epoch of it has ended yet")
+            raise UserError(f"{subject.folder} has no {METRICS_FILE}: no epoch of it has ended yet")
         return rows
 
 
@@ -208,13 +208,13 @@ def kept_weights(subject: StudyRun) -> dict[int, list[checkpoint.Which]]:
     """
     found: dict[int, list[checkpoint.Which]] = {}
     for name in get_args(checkpoint.Which):
-        path = subject.folder / f"{name}.safetensors"
+        path = subject.folder / WEIGHTS_FILES[name]
         if path.is_file():
             meta = read_tensors(path)[1]
             if meta.get("kind") == checkpoint.WEIGHTS and isinstance(meta.get("epoch"), int):
                 found.setdefault(meta["epoch"], []).append(name)
     if not found:
-        raise UserError(f"{subject.folder} has no weights that say their epoch (best.safetensors, last.safetensors)")
+        raise UserError(f"{subject.folder} has no weights that say their epoch ({', '.join(WEIGHTS_FILES.values())})")
     return found
 
 

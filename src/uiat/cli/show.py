@@ -14,23 +14,34 @@ from uiat.cli.tables import results_table
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
-from uiat.experiments.evaluate import FILE, STATE
 from uiat.formatting import percent
-from uiat.runs.reader import read_history, read_object
+from uiat.runs.reader import (
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    ENVIRONMENT_FILE,
+    EVALUATION_FILE,
+    EVALUATION_STATE_FILE,
+    INVERSE_FILE,
+    METRICS_FILE,
+    WEIGHTS_FILES,
+    read_environment,
+    read_evaluation,
+    read_history,
+)
 from uiat.runs.settings import read_run
 from uiat.threat import Threat
 from uiat.training.validation import selection_metric
 
 FILES = {
-    "config.yaml": "every setting of the run",
-    "environment.json": "versions, hardware and commit",
-    "metrics.jsonl": "a row of measurements an epoch",
-    "best.safetensors": "weights of the best epoch",
-    "last.safetensors": "weights of the last epoch",
-    "inverse.safetensors": "universal inverse perturbations, one a class",
-    "checkpoint.safetensors": "what --resume goes on from",
-    FILE: "accuracy on test images, and each image's verdict",
-    STATE: "what evaluate --resume goes on from",
+    CONFIG_FILE: "every setting of the run",
+    ENVIRONMENT_FILE: "versions, hardware and commit",
+    METRICS_FILE: "a row of measurements an epoch",
+    WEIGHTS_FILES["best"]: "weights of the best epoch",
+    WEIGHTS_FILES["last"]: "weights of the last epoch",
+    INVERSE_FILE: "universal inverse perturbations, one a class",
+    CHECKPOINT_FILE: "what --resume goes on from",
+    EVALUATION_FILE: "accuracy on test images, and each image's verdict",
+    EVALUATION_STATE_FILE: "what evaluate --resume goes on from",
 }
 
 
@@ -42,14 +53,14 @@ def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."
     out, settings = console(), read_run(run)
     history = read_history(run)
     best = _best(history, settings)
-    out.print(_settings(settings, read_object(run / "environment.json") or {}, history, best))
+    out.print(_settings(settings, read_environment(run), history, best))
     if history:
         out.print("\nepochs")
         out.print(_epochs(history, best))
     for row in history:
         for alarm in row.get("alarms", ()):
             out.print(f"alarm in epoch {row['epoch'] + 1}: {alarm}", soft_wrap=True)
-    result = read_object(run / FILE)
+    result = read_evaluation(run)
     if result is not None:
         _evaluation(result, run, out)
     out.print(f"\nfiles in {run}", soft_wrap=True)
@@ -139,7 +150,7 @@ def _evaluation(result: dict[str, Any], run: Path, out: Console) -> None:
         shown = results_table(result)
         facts = f"{result['which']} weights on {result['data']}, threat model {result['threat']}, seed {result['seed']}"
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(f"{run / FILE} is damaged: evaluate the run again") from None
+        raise UserError(f"{run / EVALUATION_FILE} is damaged: evaluate the run again") from None
     out.print(f"\nevaluation: {facts}", soft_wrap=True)
     out.print(shown)
     if result.get("verdict"):

@@ -60,7 +60,7 @@ def sweep(recipe: Recipe, set_: Sets = None, seeds: Seeds = "0", out: Out = None
     listed in the end, the exit code is 1, and the next call tries it again. sweep.json holds settings and accuracies.
     """
     screen, folder = console(), out or Path("runs") / f"{recipe}-sweep"
-    record = folder / grid.FILE
+    record = folder / grid.SWEEP_FILE
     grid.read_record(record, recipe)  # refuses what it is not to be added to
     cells = grid.grid(
         recipe, [grid.parse_axis(words) for words in set_ or []], grid.parse_seeds(seeds), folder, root=root

@@ -15,6 +15,7 @@ from uiat.config import yaml_io
 from uiat.config.schema import Run, is_own_code
 from uiat.errors import Stopped, UserError
 from uiat.formatting import percent
+from uiat.runs.reader import CONFIG_FILE
 from uiat.runs.settings import read_config
 from uiat.system.distributed import current_rank, process_group
 from uiat.training.api import reopen_run, start_run
@@ -84,7 +85,7 @@ def _restarted(run_dir: Path | None) -> bool:
         return False
     if run_dir is None:
         raise UserError("started again by torchrun, but with which run to go on? Give it --run-dir DIR from the start")
-    return (run_dir / "config.yaml").exists()
+    return (run_dir / CONFIG_FILE).exists()
 
 
 def _chosen(names: list[str], config: Path | None, assignments: list[tuple[str, str]], *, own_code: bool) -> Run:

@@ -8,7 +8,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from uiat.config import yaml_io
 from uiat.config.field_names import unknown_field
 from uiat.config.schema import Model, Run
 from uiat.errors import UserError, nearest
@@ -264,24 +263,3 @@ def _arguments(doc: str) -> dict[str, str]:
         elif inside and name and text:
             result[name] += f" {text}"
     return result
-
-
-def find_differences(run: Run, base: Run) -> str:
-    """What a run has that the base has not, in what decides its weights; "" for a run that differs in its seed alone.
-
-    Example:
-        >>> from uiat import override
-        >>> find_differences(override(Run(), [("objective.weight", "1"), ("seed", "3")]), Run())
-        'objective.weight=1.0'
-    """
-    if run.objective.name != base.objective.name:
-        return run.objective.name
-    now, then = (dict(_described(r)) for r in (run, base))
-    missing = [f"no {path}" for path in then if path not in now]
-    changed = [f"{path}={value}" for path, value in now.items() if path not in then or then[path] != value]
-    return ", ".join(changed or missing)
-
-
-def _described(run: Run) -> list[tuple[str, object]]:
-    free = ("name", "seed", "data.root", "data.workers", "compute.", "guards.", "evaluation.")
-    return [(path, value) for path, value, _ in yaml_io.describe_fields(run) if not path.startswith(free)]

@@ -18,10 +18,9 @@ from uiat.evaluation.robustbench import entry
 from uiat.experiments import extras
 from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target import EvaluationTarget
+from uiat.runs.reader import EVALUATION_FILE, EVALUATION_STATE_FILE
 from uiat.system.atomic_files import write_bytes, write_json, write_tensors
 from uiat.system.distributed import Rank
-
-FILE, STATE = "evaluation.json", "evaluation-state.safetensors"
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def measure(asked: EvaluateOptions, what: EvaluationTarget, rank: Rank, listener
         Stopped: Ctrl-C, with a state file to resume from.
         UserError: what `uiat.evaluate` refuses; a folder that cannot be made.
     """
-    state = None if what.folder is None else _make_folder(what.folder) / STATE
+    state = None if what.folder is None else _make_folder(what.folder) / EVALUATION_STATE_FILE
     images = as_float(what.images.images)
     result = _attack(asked, what, images, state, listener)
     listener.close()
@@ -107,9 +106,9 @@ def write(asked: EvaluateOptions, what: EvaluationTarget, measured: Measured) ->
     result, files = measured.result, list[tuple[Path, Any]]()
     record = what.record | result.to_json() | dict(measured.extras)
     if what.folder is not None:
-        if (earlier := _keep(what.folder / FILE)) is not None:
+        if (earlier := _keep(what.folder / EVALUATION_FILE)) is not None:
             yield f"kept: {earlier}, the result that was there"
-        files.append((what.folder / FILE, record))
+        files.append((what.folder / EVALUATION_FILE, record))
     if asked.json is not None:
         files.append((asked.json, record))
     if asked.robustbench_json is not None:
@@ -134,7 +133,7 @@ def write(asked: EvaluateOptions, what: EvaluationTarget, measured: Measured) ->
 def remove_state(folder: Path | None, rank: Rank) -> None:
     """Delete this process's state file, once all processes are here: not before the result is kept."""
     rank.gather(None)
-    if folder is not None and (mine := rank.path(folder / STATE)) is not None:
+    if folder is not None and (mine := rank.path(folder / EVALUATION_STATE_FILE)) is not None:
         with suppress(OSError):
             mine.unlink(missing_ok=True)
 

@@ -14,11 +14,11 @@ from uiat import recipes
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
-from uiat.runs.reader import FREE, read_metrics
+from uiat.runs.reader import CONFIG_FILE, WEIGHTS_FILES, effect_of, leaves, read_evaluation, read_history
 from uiat.runs.settings import read_run
 from uiat.system.atomic_files import write_json
 
-FILE = "sweep.json"
+SWEEP_FILE = "sweep.json"
 LONGEST_NAME = 100  # of a folder, well below what file systems take
 Status = Literal["waiting", "training", "judging", "done", "failed"]
 
@@ -151,27 +151,22 @@ def _folder(settings: Mapping[str, str], seed: int) -> str:
 
 
 def _free(path: str) -> bool:
-    """Whether a folder may be gone on with under another value of the field."""
-    return path.startswith(FREE) and path != "evaluation.n"
+    """True if a folder may be resumed under another value of the field."""
+    # evaluation.json tells the attacks, but not whether fewer images than are asked for now were all that there are.
+    return not effect_of(path).weights and path != "evaluation.n"
 
 
 def _require_same(cell: GridRun) -> None:
     """A folder of an earlier sweep is gone on with, so it has to hold this very run."""
-    if not (cell.folder / "config.yaml").is_file():
+    if not (cell.folder / CONFIG_FILE).is_file():
         return
-    there, asked = (dict(_leaves(yaml_io.to_dict(run))) for run in (read_run(cell.folder), cell.run))
+    there, asked = (dict(leaves(yaml_io.to_dict(run))) for run in (read_run(cell.folder), cell.run))
     for path in asked:
         if there.get(path) != asked[path] and not _free(path):
             raise UserError(
                 f"{cell.folder} holds another run: {path} is {there.get(path)!r} there and {asked[path]!r} here; "
                 "give another --out"
             )
-
-
-def _leaves(tree: Any, path: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(tree, dict):
-        return [(path, tree)]
-    return [leaf for key, value in tree.items() for leaf in _leaves(value, f"{path}.{key}" if path else str(key))]
 
 
 def is_trained(cell: GridRun) -> bool:
@@ -181,22 +176,8 @@ def is_trained(cell: GridRun) -> bool:
         >>> is_trained(GridRun({}, Run(), Path("missing")))
         False
     """
-    rows = read_epochs(cell.folder)
-    whole = len(rows) >= cell.run.optimisation.epochs
-    return whole and all((cell.folder / f"{which}.safetensors").is_file() for which in ("best", "last"))
-
-
-def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """The epochs in metrics.jsonl; none where there is no such file, or where it cannot be read.
-
-    Example:
-        >>> read_epochs(Path("missing"))
-        []
-    """
-    try:
-        return read_metrics(folder / "metrics.jsonl")[0]
-    except UserError:
-        return []
+    whole = len(read_history(cell.folder)) >= cell.run.optimisation.epochs
+    return whole and all((cell.folder / name).is_file() for name in WEIGHTS_FILES.values())
 
 
 def read_result(cell: GridRun) -> Mapping[str, Any] | None:
@@ -206,16 +187,14 @@ def read_result(cell: GridRun) -> Mapping[str, Any] | None:
         >>> read_result(GridRun({}, Run(), Path("missing"))) is None
         True
     """
-    try:
-        result = json.loads((cell.folder / "evaluation.json").read_text(encoding="utf-8"))
-        accuracy, n, ball = result["accuracy"], result["n"], result["threat"]
-    except (OSError, ValueError, KeyError, TypeError):
+    result = read_evaluation(cell.folder)
+    if result is None:
         return None
     asked, threat = cell.run.evaluation, cell.run.threat
-    same = threat is not None and ball == f"{threat.norm}:{float(threat.epsilon):.7g}"
+    same = threat is not None and result["threat"] == f"{threat.norm}:{float(threat.epsilon):.7g}"
     # With fewer test images than asked for, all of them were judged: only a smaller question was another one.
-    enough = n <= asked.n if asked.n is not None else True
-    return result if same and enough and {"clean", *asked.attacks, "worst"} == set(accuracy) else None
+    enough = result["n"] <= asked.n if asked.n is not None else True
+    return result if same and enough and {"clean", *asked.attacks, "worst"} == set(result["accuracy"]) else None
 
 
 def write_record(path: Path, recipe: str, cells: Sequence[GridRun]) -> None:

@@ -13,10 +13,10 @@ from uiat.errors import UserError
 from uiat.evaluation.registry import attack
 from uiat.experiments.target import first_images
 from uiat.inverse import load_inverse
-from uiat.inverse.universal import FILE as INVERSE
 from uiat.models.modes import frozen
 from uiat.report import RunFiles, Sample, Samples
 from uiat.runs import checkpoint
+from uiat.runs.reader import CHECKPOINT_FILE, EVALUATION_STATE_FILE, INVERSE_FILE, WEIGHTS_FILES
 from uiat.runs.settings import read_run
 from uiat.system.atomic_files import read_tensors
 from uiat.threat import Threat, parse
@@ -25,7 +25,7 @@ from uiat.training.setup import pick_device
 ATTACK = "pgd-20"
 HELP_STEPS = 10  # of the inverse attack, for runs without universal perturbations
 # Files of a run folder that hold no examples and need not be opened to know that.
-OTHERS = ("best", "last", "checkpoint", "inverse", "evaluation-state")
+OTHERS = {*WEIGHTS_FILES.values(), CHECKPOINT_FILE, INVERSE_FILE, EVALUATION_STATE_FILE}
 KIND = "uiat.examples"
 
 
@@ -115,7 +115,7 @@ def _adversarial(
 
 def _saved(folder: Path, data: ImageSet, ball: Threat) -> tuple[Tensor, str] | None:
     for path in sorted(folder.glob("*.safetensors")):
-        if path.stem in OTHERS:
+        if path.name in OTHERS:
             continue
         tensors, meta = read_tensors(path)
         same = meta.get("kind") == KIND and meta.get("data") == data.name
@@ -130,7 +130,7 @@ def _saved(folder: Path, data: ImageSet, ball: Threat) -> tuple[Tensor, str] | N
 
 
 def _inverse(folder: Path, model: nn.Module, x: Tensor, y: Tensor, ball: Threat) -> tuple[Tensor, str]:
-    if (folder / INVERSE).is_file():
+    if (folder / INVERSE_FILE).is_file():
         z = load_inverse(folder)
         return z(x, y), "the universal perturbation of the true class"
     radius = float(ball.epsilon) / 2

@@ -11,10 +11,10 @@ from torch import Tensor
 from uiat.config.schema import is_own_code
 from uiat.errors import UserError
 from uiat.experiments import evaluate, grid
-from uiat.experiments.evaluate import STATE
 from uiat.experiments.grid import GridRun
 from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target import load_target
+from uiat.runs.reader import EVALUATION_STATE_FILE, read_history, training_seconds
 from uiat.system.atomic_files import PARTIAL
 from uiat.training.api import reopen_run, start_run
 
@@ -28,9 +28,7 @@ def _attempt(cell: GridRun, told: Callable[[GridRun], None]) -> None:
         if not grid.is_trained(cell):
             _state(cell, "training", told)
             _train(cell, told)
-        cell.seconds = sum(
-            row.get("seconds", 0.0) + row.get("validation_seconds", 0.0) for row in grid.read_epochs(cell.folder)
-        )
+        cell.seconds = training_seconds(read_history(cell.folder))
         cell.result = grid.read_result(cell)
         if cell.result is None:
             _state(cell, "judging", told)
@@ -72,7 +70,7 @@ def _clear_unborn(folder: Path) -> None:
 
 
 def _judge(cell: GridRun) -> None:
-    run, state = cell.run, cell.folder / STATE
+    run, state = cell.run, cell.folder / EVALUATION_STATE_FILE
     asked = EvaluateOptions(
         run=cell.folder,
         attacks=",".join(run.evaluation.attacks),

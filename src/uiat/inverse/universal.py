@@ -12,7 +12,7 @@ from uiat.system.atomic_files import read_tensors, write_tensors
 from uiat.system.distributed import current_rank
 from uiat.threat import Threat, parse, to_range
 
-FILE = "inverse.safetensors"
+INVERSE_FILE = "inverse.safetensors"
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,11 @@ def load_inverse(run: str | Path) -> UniversalPerturbation:
     """
     path = Path(run)
     if path.is_dir():
-        if not (path / FILE).exists():
-            raise UserError(f"{path} has no universal perturbations ({FILE}): its method does not use them, or not yet")
-        path = path / FILE
+        if not (path / INVERSE_FILE).exists():
+            raise UserError(
+                f"{path} has no universal perturbations ({INVERSE_FILE}): its method does not use them, or not yet"
+            )
+        path = path / INVERSE_FILE
     tensors, meta = read_tensors(path)
     if meta.get("kind") != "uiat.inverse" or "z" not in tensors or tensors["z"].ndim != 4:
         raise UserError(f"{path} is not a file of universal inverse perturbations")

@@ -8,7 +8,7 @@ from typing import Any
 
 from uiat.formatting import is_doubtful
 from uiat.report.labels import common_beginning, method_words
-from uiat.runs.reader import INDIFFERENT, RunFiles, leaves
+from uiat.runs.reader import RunFiles, effect_of, leaves
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,14 @@ def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
 
 
 def _key(run: RunFiles) -> str:
-    settings = [
-        (path, value) for path, value in leaves(run.config) if not path.startswith((*INDIFFERENT, "evaluation"))
-    ]
+    settings = [item for item in leaves(run.config) if _tells_apart(item[0]) and not item[0].startswith("evaluation")]
     return json.dumps([settings, _facts(run)], default=str, sort_keys=True)
+
+
+def _tells_apart(path: str) -> bool:
+    """True if runs that differ in this setting are not repetitions of one run."""
+    effect = effect_of(path)
+    return path != "seed" and (effect.weights or effect.result)
 
 
 def _facts(run: RunFiles) -> list[Any]:
@@ -175,7 +179,7 @@ def find_differences(runs: Sequence[RunFiles]) -> list[tuple[str, list[Any]]]:
     """
     flat = [dict(leaves(run.config)) for run in runs]
     paths = list(dict.fromkeys(path for settings in flat for path in settings))
-    rows = [(path, [settings.get(path) for settings in flat]) for path in paths if not path.startswith(INDIFFERENT)]
+    rows = [(path, [settings.get(path) for settings in flat]) for path in paths if _tells_apart(path)]
     return [(path, values) for path, values in rows if any(value != values[0] for value in values)]
 
 

@@ -11,6 +11,7 @@ from torch.optim.optimizer import Optimizer
 
 from uiat import models
 from uiat.errors import UserError, nearest
+from uiat.runs.reader import WEIGHTS_FILES
 from uiat.system.atomic_files import read_tensors, write_tensors
 from uiat.threat import Threat, parse
 
@@ -66,7 +67,7 @@ def load(
     if not path.exists():
         raise UserError(f"no run folder {path}")
     if path.is_dir():
-        path = path / f"{which}.safetensors"
+        path = path / WEIGHTS_FILES[which]
         if not path.exists():
             raise UserError(
                 f"{path.parent} has no {path.name}: no epoch of it has ended yet, or it is not a run folder"

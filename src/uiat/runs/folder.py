@@ -11,6 +11,7 @@ import yaml
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
+from uiat.runs.reader import CONFIG_FILE, ENVIRONMENT_FILE
 from uiat.system.atomic_files import locked_folder, write_json, write_text
 from uiat.system.distributed import current_rank
 from uiat.system.environment import describe_environment
@@ -46,8 +47,8 @@ def make_folder(run: Run, run_dir: str | Path | None) -> Path:
     else:
         raise _taken(run_dir)
     try:
-        write_text(folder / "config.yaml", config)
-        write_json(folder / "environment.json", describe_environment())
+        write_text(folder / CONFIG_FILE, config)
+        write_json(folder / ENVIRONMENT_FILE, describe_environment())
     except UserError:
         shutil.rmtree(folder, ignore_errors=True)  # made just now, so nothing but these two can be in it
         raise

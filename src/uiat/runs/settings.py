@@ -8,7 +8,7 @@ from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
 from uiat.objectives import AnyObjective, Objective
-from uiat.runs.reader import settings_path
+from uiat.runs.reader import effect_of, settings_path
 
 # The model name of a run whose model was passed to `fit`.
 CUSTOM = "custom"
@@ -71,3 +71,23 @@ def _content(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a text file") from None
+
+
+def find_differences(run: Run, base: Run) -> str:
+    """Describe how a run's method differs from that of another one; "" for a run that differs in its seed alone.
+
+    Example:
+        >>> from uiat import override
+        >>> find_differences(override(Run(), [("objective.weight", "1"), ("seed", "3")]), Run())
+        'objective.weight=1.0'
+    """
+    if run.objective.name != base.objective.name:
+        return run.objective.name
+    now, then = (dict(_method_settings(r)) for r in (run, base))
+    missing = [f"no {path}" for path in then if path not in now]
+    changed = [f"{path}={value}" for path, value in now.items() if path not in then or then[path] != value]
+    return ", ".join(changed or missing)
+
+
+def _method_settings(run: Run) -> list[tuple[str, object]]:
+    return [(path, value) for path, value, _ in yaml_io.describe_fields(run) if effect_of(path).method]

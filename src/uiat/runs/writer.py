@@ -1,7 +1,6 @@
 """Write the files of a run folder, each of them whole at any moment."""
 
 import json
-import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +15,18 @@ from uiat.config.schema import Run
 from uiat.data import Folder, ImageSet
 from uiat.errors import UserError
 from uiat.inverse import UniversalInverse, UniversalPerturbation
-from uiat.inverse.universal import FILE as INVERSE_FILE
 from uiat.runs import checkpoint
-from uiat.runs.reader import FREE, _leaves
+from uiat.runs.reader import (
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    INVERSE_FILE,
+    METRICS_FILE,
+    WEIGHTS_FILES,
+    effect_of,
+    leaves,
+)
 from uiat.system.atomic_files import clear_partial, read_tensors, write_text
 from uiat.system.distributed import current_rank
-
-logger = logging.getLogger("uiat")
-CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,20 +52,20 @@ class RunWriter:
     @property
     def kept(self) -> str:
         """Where the last good checkpoint is, for messages."""
-        path = self.folder / CHECKPOINT
+        path = self.folder / CHECKPOINT_FILE
         return str(path) if path.exists() else "none yet"
 
     def write_weights(self, which: checkpoint.Which, model: nn.Module, *, epoch: int) -> None:
         """best.safetensors or last.safetensors."""
         if not current_rank().first:
             return
-        path = self.folder / f"{which}.safetensors"
+        path = self.folder / WEIGHTS_FILES[which]
         checkpoint.save_weights(path, model, spec=self.spec, threat=self.run.threat, epoch=epoch)
 
     def best_weights(self) -> dict[str, Tensor]:
         """The state dict in best.safetensors, once the process that writes it is here too."""
         current_rank().gather(None)
-        return read_tensors(self.folder / "best.safetensors")[0]
+        return read_tensors(self.folder / WEIGHTS_FILES["best"])[0]
 
     def write_inverse(self, state: nn.Module) -> None:
         """The universal inverse perturbations on their own, where the method has them."""
@@ -75,7 +78,7 @@ class RunWriter:
         """metrics.jsonl: a line an epoch."""
         if not current_rank().first:
             return
-        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+        write_text(self.folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in history))
 
     def save(
         self,
@@ -89,7 +92,7 @@ class RunWriter:
         if not current_rank().first:
             return
         facts = {**meta, "run": yaml_io.to_dict(self.run), "data": dict(self.data)}
-        path = self.folder / CHECKPOINT
+        path = self.folder / CHECKPOINT_FILE
         checkpoint.save_state(path, modules=modules, optimizer=optimizer, tensors=tensors, meta=facts)
 
     def load(
@@ -102,7 +105,7 @@ class RunWriter:
         """
         if current_rank().first:
             clear_partial(self.folder)
-        path = self.folder / CHECKPOINT
+        path = self.folder / CHECKPOINT_FILE
         if not path.exists():
             return None
         self._require_same(path)
@@ -113,11 +116,12 @@ class RunWriter:
         meta = read_tensors(path)[1].get("meta")
         if not isinstance(meta, dict) or not isinstance(meta.get("run"), dict):
             raise UserError(f"{path} is not a training checkpoint")
-        then, now = (dict(_leaves(tree)) for tree in (meta["run"], yaml_io.to_dict(self.run)))
+        plain = json.loads(json.dumps(yaml_io.to_dict(self.run)))  # as the checkpoint gives the values back
+        then, now = (dict(leaves(tree)) for tree in (meta["run"], plain))
         for key in sorted(then.keys() & now.keys()):
-            if then[key] != now[key] and not key.startswith(FREE):
+            if then[key] != now[key] and effect_of(key).weights:
                 raise UserError(
-                    f"{self.folder / 'config.yaml'} was edited: {key} was {then[key]!r} and is {now[key]!r}; "
+                    f"{self.folder / CONFIG_FILE} was edited: {key} was {then[key]!r} and is {now[key]!r}; "
                     "a run goes on as it began, so put it back or start a new run"
                 )
         if meta.get("data") != dict(self.data):

@@ -14,7 +14,8 @@ from uiat.config.schema import Run
 from uiat.data import Batch, ImageSet, Loader, StreamingLoader
 from uiat.errors import NotFinite, UserError
 from uiat.runs.checkpoint import restore
-from uiat.runs.writer import CHECKPOINT, RunWriter
+from uiat.runs.reader import CHECKPOINT_FILE, WEIGHTS_FILES
+from uiat.runs.writer import RunWriter
 from uiat.system.distributed import current_rank
 from uiat.system.signals import Stop, stop_on_signal
 from uiat.training.averaging import make_average, refresh_statistics, update_average
@@ -238,7 +239,7 @@ class Training:
             return False
         weights = self.best_weights if self.store is None else self.store.best_weights()
         assert weights is not None
-        restore(self.model, weights, source=Path("best.safetensors"))
+        restore(self.model, weights, source=Path(WEIGHTS_FILES["best"]))
         self.optimizer.state.clear()
         if self.average is not None:
             self.average.n_averaged.zero_()
@@ -322,6 +323,6 @@ class Training:
         fits = all(isinstance(meta.get(name), kind) for name, kind in _REMEMBERED.items())
         fits = fits and 0 <= meta["epoch"] <= self.run.optimisation.epochs and 0 <= meta["position"] <= len(self.loader)
         if not fits or meta.get("steps_per_epoch") != len(self.loader):
-            raise UserError(f"the position in {CHECKPOINT} is not one of this run: the file is damaged or foreign")
+            raise UserError(f"the position in {CHECKPOINT_FILE} is not one of this run: the file is damaged or foreign")
         for name in _REMEMBERED:
             setattr(self, name, meta[name])

@@ -13,8 +13,8 @@ from uiat import PGDAT, UIAT, InstanceInverse, Linf, Mart, Run, Standard, Trades
 from uiat.analyse import changes
 from uiat.analyse.studies import ablation, cost, one_off, overfitting
 from uiat.analyse.study import Context, StudyOptions, open_runs
-from uiat.config.yaml_io import find_differences
 from uiat.evaluation import attack, correct_under
+from uiat.runs.settings import find_differences
 from uiat.training.pass_count import step_cost
 
 SHAPE = (1, 8, 8)

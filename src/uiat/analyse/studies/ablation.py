@@ -11,10 +11,11 @@ from uiat.analyse.studies.ablation_rows import BASE, changes
 from uiat.analyse.study import Context, Data, Study, StudyRun, open_runs
 from uiat.config import yaml_io
 from uiat.config.schema import Run
-from uiat.config.yaml_io import find_differences
 from uiat.errors import UserError
 from uiat.evaluation.engine.stage import correct_under
 from uiat.formatting import mean_and_deviation, spread
+from uiat.runs.reader import CONFIG_FILE
+from uiat.runs.settings import find_differences
 from uiat.training.api import resume, train
 
 
@@ -101,7 +102,7 @@ def slug(name: str, seed: int) -> str:
 
 def made(run: Run, folder: Path, *, told: Any) -> Path:
     """Train a run in a folder, go on with it, or leave it where it has ended; refuse a folder of another run."""
-    if (folder / "config.yaml").is_file():
+    if (folder / CONFIG_FILE).is_file():
         there = open_runs([folder])[0].run
         if changed := find_differences(run, there) or ("seed" if there.seed != run.seed else ""):
             raise UserError(f"{folder} holds a run of other settings ({changed}): choose another --out or --runs")

@@ -6,7 +6,7 @@ from uiat.analyse.figures import in_percent, look, panels
 from uiat.analyse.prose import joined, percent, points
 from uiat.analyse.study import Context, Data, Study, StudyRun, threat_text
 from uiat.errors import UserError
-from uiat.runs.reader import read_object
+from uiat.runs.reader import EVALUATION_FILE, WEIGHTS_FILES, read_environment, read_evaluation
 from uiat.system.atomic_files import read_tensors
 from uiat.threat import parse
 from uiat.training.pass_count import activation_bytes, step_cost
@@ -15,7 +15,7 @@ from uiat.training.pass_count import activation_bytes, step_cost
 def _passes(context: Context, subject: StudyRun) -> Data:
     """Passes of a step, and bytes kept, of a run's method: counted on noise, for which no data set has to be there."""
     model = context.model(subject)
-    spec = read_tensors(subject.folder / f"{context.asked.which}.safetensors")[1]["model"]
+    spec = read_tensors(subject.folder / WEIGHTS_FILES[context.asked.which])[1]["model"]
     c, h, w = spec["image_shape"]
     shape, classes = (c, h, w), int(spec["num_classes"])
     cost = step_cost(subject.run, model, image_shape=shape, classes=classes)
@@ -31,16 +31,16 @@ def measure_cost(context: Context) -> Data:
     rows: list[Data] = []
     for subject in context.subjects:
         judged: Data
-        result = read_object(subject.folder / "evaluation.json")
+        result = read_evaluation(subject.folder)
         if result is None:
-            raise UserError(f"{subject.folder} has no evaluation.json: run `uiat evaluate {subject.folder}` first")
-        history, seen = context.history(subject), read_object(subject.folder / "environment.json") or {}
+            raise UserError(f"{subject.folder} has no {EVALUATION_FILE}: run `uiat evaluate {subject.folder}` first")
+        history, seen = context.history(subject), read_environment(subject.folder)
         try:
             judged = {"clean": float(result["accuracy"]["clean"]), "worst": float(result["accuracy"]["worst"])}
             judged |= {"n": int(result["n"]), "threat": threat_text(parse(str(result["threat"])))}
             judged["attacks"] = [name for name in result["accuracy"] if name not in ("clean", "worst")]
         except (KeyError, TypeError, ValueError, UserError):
-            raise UserError(f"{subject.folder}/evaluation.json is damaged: evaluate the run again") from None
+            raise UserError(f"{subject.folder / EVALUATION_FILE} is damaged: evaluate the run again") from None
         seconds = sum(row.get("seconds", 0.0) for row in history)
         row = {"run": subject.label, "method": subject.run.objective.name, "seconds": seconds, "epochs": len(history)}
         row["seconds_an_epoch"] = seconds / len(history)
