@@ -1,45 +1,23 @@
-"""Percentages, radii as n/255 and mean +- std as text."""
+"""Text for numbers and threat models: percentages, mean ± standard deviation, radii as n/255, "Linf 8/255"."""
 
 from collections.abc import Sequence
 
-from uiat.threat import Threat
+from uiat.errors import UserError
+from uiat.threat import Threat, parse
 
 
-def in_255ths(norm: str, epsilon: float) -> bool:
-    """Whether people write such a radius in 255ths: a whole number of them, and few, in Linf.
-
-    Example:
-        >>> in_255ths("Linf", 8 / 255), in_255ths("Linf", 0.2), in_255ths("L2", 8 / 255)
-        (True, False, False)
-    """
-    pixels = 255 * epsilon
-    return norm == "Linf" and abs(pixels - round(pixels)) < 1e-4 and 1 <= round(pixels) <= 16
-
-
-def strength(epsilon: float, *, pixels: bool, digits: int = 3) -> str:
-    """A radius as it is, or in 255ths.
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """Return a fraction as a percentage; a dash for None.
 
     Example:
-        >>> strength(8 / 255, pixels=True), strength(0.0265, pixels=True, digits=2), strength(-0.125, pixels=False)
-        ('8/255', '6.8/255', '-0.125')
+        >>> percent(0.4567), percent(0.4567, 1), percent(None)
+        ('45.67 %', '45.7 %', '-')
     """
-    return f"{255 * epsilon:.{digits}g}/255" if pixels and epsilon else f"{epsilon:.{digits}g}"
-
-
-def spread(values: Sequence[float], *, scale: float = 100.0, digits: int = 1) -> str:
-    """Mean, and the standard deviation of the sample where there are several.
-
-    Example:
-        >>> spread([0.5, 0.7]), spread([0.5])
-        ('60.0 ± 14.1', '50.0')
-    """
-    mean, deviation = mean_and_deviation(values)
-    text = f"{scale * mean:.{digits}f}"
-    return text if deviation is None else f"{text} ± {scale * deviation:.{digits}f}"
+    return "-" if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Both; the standard deviation of one value is None.
+    """Return the mean and the standard deviation of a sample; the deviation of a single value is None.
 
     Example:
         >>> mean_and_deviation([1.0, 3.0])
@@ -51,45 +29,135 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
 
 
-def radius_text(threat: Threat) -> str:
-    """A radius as RobustBench writes it: Linf in fractions of 255, the others as a number.
+def plus_minus(mean: float, deviation: float | None, *, scale: float = 100.0, digits: int = 1) -> str:
+    """Return "mean ± deviation", or the mean alone where there is no deviation.
+
+    Args:
+        mean: a mean, such as a fraction of images.
+        deviation: its standard deviation, or None.
+        scale: factor on both: 100 turns fractions into percent.
+        digits: digits after the point.
 
     Example:
-        >>> from uiat.threat import L2, Linf
-        >>> radius_text(Linf(8 / 255)), radius_text(L2(0.5))
+        >>> plus_minus(0.6, 0.1414), plus_minus(1234.0, None, scale=1)
+        ('60.0 ± 14.1', '1,234.0')
+    """
+    text = f"{scale * mean:,.{digits}f}"
+    return text if deviation is None else f"{text} ± {scale * deviation:,.{digits}f}"
+
+
+def spread(values: Sequence[float], *, scale: float = 100.0, digits: int = 1) -> str:
+    """Return "mean ± standard deviation" of a sample; the value itself where there is one, a dash where there is none.
+
+    Args:
+        values: the sample, such as the accuracies of several seeds.
+        scale: factor on both: 100 turns fractions into percent.
+        digits: digits after the point.
+
+    Example:
+        >>> spread([0.5, 0.7]), spread([0.5]), spread([])
+        ('60.0 ± 14.1', '50.0', '–')
+    """
+    return plus_minus(*mean_and_deviation(values), scale=scale, digits=digits) if values else "–"
+
+
+def whole_255ths(value: float) -> int | None:
+    """Return n for a number that is n/255, to three digits after the point of n; None for any other number.
+
+    Example:
+        >>> whole_255ths(0.03137255), whole_255ths(0.03)
+        (8, None)
+    """
+    pixels = round(255 * value)
+    return pixels if abs(255 * value - pixels) < 1e-3 else None
+
+
+def exact_255ths(value: float) -> float | str:
+    """Return "n/255" for a number that is exactly that in floating point, so that it reads back to the last bit.
+
+    Example:
+        >>> exact_255ths(8 / 255), exact_255ths(0.03137255)
+        ('8/255', 0.03137255)
+    """
+    pixels = whole_255ths(value)
+    return value if pixels is None or pixels / 255 != value else f"{pixels}/255"
+
+
+def in_255ths(norm: str, epsilon: float) -> bool:
+    """True if people write such a radius in 255ths: a whole number of them in Linf, unless its decimals are few.
+
+    Example:
+        >>> in_255ths("Linf", 8 / 255), in_255ths("Linf", 0.2), in_255ths("L2", 8 / 255)
+        (True, False, False)
+    """
+    return norm == "Linf" and bool(whole_255ths(epsilon)) and len(f"{epsilon:.4g}") > 4
+
+
+def radius_text(norm: str, epsilon: float, *, digits: int = 4) -> str:
+    """Return a radius as people write it: Linf in 255ths where it is a whole number of them, the others in decimals.
+
+    Example:
+        >>> radius_text("Linf", 8 / 255), radius_text("L2", 0.5)
         ('8/255', '0.5')
     """
+    return f"{whole_255ths(epsilon)}/255" if in_255ths(norm, epsilon) else f"{epsilon:.{digits}g}"
+
+
+def strength_text(epsilon: float, *, pixels: bool, digits: int = 3) -> str:
+    """Return any radius in a unit that is given, such as that of other radii beside it.
+
+    Args:
+        epsilon: the radius in units of [0, 1]; below 0 for an inverse attack.
+        pixels: write it in 255ths, whole or not, instead of decimals.
+        digits: significant digits.
+
+    Example:
+        >>> strength_text(8 / 255, pixels=True), strength_text(0.0265, pixels=True), strength_text(-0.125, pixels=False)
+        ('8/255', '6.76/255', '-0.125')
+    """
+    return f"{255 * epsilon:.{digits}g}/255" if pixels and epsilon else f"{epsilon:.{digits}g}"
+
+
+def threat_text(threat: Threat | str | None) -> str:
+    """Return a threat model for people, "Linf 8/255"; text that is not one is returned as it is.
+
+    Example:
+        >>> threat_text("Linf:0.03137255"), threat_text("L2:0.5"), threat_text("Linf:0.2"), threat_text(None)
+        ('Linf 8/255', 'L2 0.5', 'Linf 0.2', 'none')
+    """
+    if isinstance(threat, str):
+        try:
+            threat = parse(threat)
+        except UserError:
+            return str(threat)
+    return "none" if threat is None else f"{threat.norm} {radius_text(threat.norm, float(threat.epsilon))}"
+
+
+def threat_option(threat: Threat | None) -> str:
+    """Return a threat model as --threat takes it.
+
+    Example:
+        >>> from uiat.threat import Linf
+        >>> threat_option(Linf(0.1)), threat_option(Linf(8 / 255))
+        ('Linf:0.1', 'Linf:8/255')
+    """
+    return "none" if threat is None else f"{threat.norm}:{radius_text(threat.norm, float(threat.epsilon), digits=7)}"
+
+
+def threat_record(threat: Threat, *, exact: bool = False) -> str:
+    """Return a threat model as files hold it, for `uiat.threat.parse`: decimals, whatever the radius.
+
+    Args:
+        threat: the threat model.
+        exact: all digits, as weights files have them, instead of the seven of evaluation.json.
+
+    Example:
+        >>> from uiat.threat import Linf
+        >>> threat_record(Linf(8 / 255)), threat_record(Linf(8 / 255), exact=True)
+        ('Linf:0.03137255', 'Linf:0.03137254901960784')
+    """
     epsilon = float(threat.epsilon)
-    pixels = round(255 * epsilon)
-    whole = threat.norm == "Linf" and pixels > 0 and abs(255 * epsilon - pixels) < 1e-3
-    return f"{pixels}/255" if whole else f"{epsilon:.7g}"
-
-
-def percent(share: float | None) -> str:
-    """A share of images as text.
-
-    Example:
-        >>> percent(0.4567)
-        '45.67 %'
-    """
-    return "-" if share is None else f"{share:.2%}".replace("%", " %")
-
-
-def threat_text(threat: str) -> str:
-    """A threat model for people: a radius in Linf as a fraction of 255 where it is one.
-
-    Example:
-        >>> threat_text("Linf:0.03137255"), threat_text("L2:0.5"), threat_text("Linf:0.2")
-        ('Linf 8/255', 'L2 0.5', 'Linf 0.2')
-    """
-    norm, _, radius = threat.partition(":")
-    try:
-        pixels, number = 255 * float(radius), f"{float(radius):.4g}"
-    except ValueError:
-        return threat
-    if norm == "Linf" and round(pixels) > 0 and abs(pixels - round(pixels)) < 1e-3 and len(number) > 4:
-        number = f"{round(pixels)}/255"
-    return f"{norm} {number}"
+    return f"{threat.norm}:{epsilon!r}" if exact else f"{threat.norm}:{epsilon:.7g}"
 
 
 DOUBT = "do not believe"  # the first words of the verdict of the self-checks where they speak against a number

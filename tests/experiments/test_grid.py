@@ -141,9 +141,19 @@ def test_a_run_stopped_while_it_was_judged_is_judged(ask, tmp_path, monkeypatch)
     assert ask()[0] == 0
     assert asked == [False]  # nothing of the evaluation was kept
     assert (folder / "best.safetensors").stat().st_mtime_ns == weights
-    (folder / "evaluation.json").write_text("{")
-    assert ask()[0] == 0, "a damaged result is made again"
-    assert record(tmp_path)[0]["status"] == "done"
+
+
+@pytest.mark.parametrize(("name", "content"), [("evaluation.json", "{"), ("metrics.jsonl", "{}\n")])
+def test_a_damaged_file_is_named_as_the_reason_of_a_failure(ask, tmp_path, name, content):
+    assert ask()[0] == 0
+    (folder,) = folders(tmp_path)
+    whole = (folder / name).read_text()
+    (folder / name).write_text(content)
+    code, out, _ = ask()
+    assert code == 1
+    assert f"{folder / name} is damaged" in out
+    (folder / name).write_text(whole)
+    assert ask()[0] == 0
 
 
 def test_an_evaluation_that_was_stopped_goes_on(ask, tmp_path, monkeypatch):

@@ -1,14 +1,14 @@
 """Runs that differ in nothing but the seed are one row, and rows are told apart by their labels."""
 
 from support.run_folders import ACCURACY, groups_of, write_run
-from uiat.report.groups import spread
+from uiat.formatting import spread
 from uiat.report.summary import find_warnings
 
 
 def test_seeds_are_one_row_with_mean_and_deviation(runs):
     groups = groups_of(runs)
     assert [(group.label, group.seeds) for group in groups] == [("cifar10-resnet18-pgd-at", "0, 1"), ("uiat", "0")]
-    assert spread(groups[0].values("autoattack")) == "48.00 ± 0.71"
+    assert spread(groups[0].values("autoattack"), scale=1, digits=2) == "48.00 ± 0.71"
     assert groups[0].training_seconds == [44.0, 44.0]
 
 

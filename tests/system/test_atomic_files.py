@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 
 from uiat.errors import UserError
-from uiat.runs.reader import read_metrics
 from uiat.system import atomic_files
 from uiat.system.atomic_files import locked_folder, read_tensors, write_bytes, write_json, write_tensors, write_text
 
@@ -176,31 +175,3 @@ def test_where_nothing_can_be_locked_training_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic_files, "fcntl", None)
     with locked_folder(tmp_path):
         pass
-
-
-ROW = '{"epoch": 0, "clean": 0.5, "robust": null, "alarms": ["odd"]}\n'
-
-
-@pytest.mark.parametrize("cut", ['{"epoch": 1, "cle', "{", '{"epoch": 1, "clean": 0.5, "alarms": ["\ud7ff'])
-def test_a_last_line_that_a_kill_has_cut_is_left_out_and_numbered(tmp_path, cut):
-    (tmp_path / "metrics.jsonl").write_text(ROW + cut)
-    rows, line = read_metrics(tmp_path / "metrics.jsonl")
-    assert (len(rows), line) == (1, 2)
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ('{"epoch": 0, "cl\n' + ROW, 1),  # a cut that somebody has written on
-        (ROW + '{"epoch": 1, "cl\n', 2),  # a whole line
-        (ROW + "[1, 2", 2),
-        (ROW + '{"epoch": "1"}\n', 2),
-        (ROW + '{"epoch": 1, "clean": "much"}\n' + ROW, 2),
-        (ROW + '{"epoch": 1, "clean": true}\n', 2),
-        ("\n" + ROW, 1),
-    ],
-)
-def test_any_other_damage_to_metrics_is_refused_with_its_line(tmp_path, text, line):
-    (tmp_path / "metrics.jsonl").write_text(text)
-    with pytest.raises(UserError, match=rf"metrics\.jsonl is damaged in line {line}: it is no row of measurements"):
-        read_metrics(tmp_path / "metrics.jsonl")

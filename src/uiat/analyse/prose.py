@@ -1,18 +1,14 @@
 """Numbers as a paragraph says them."""
 
 from collections.abc import Sequence
+from functools import partial
+
+from uiat import formatting
 
 CHANCE = 1.96  # standard errors; a difference beyond them is one time in twenty without a cause
 
 
-def percent(share: float) -> str:
-    """A share with one decimal.
-
-    Example:
-        >>> percent(0.4567)
-        '45.7 %'
-    """
-    return f"{100 * share:.1f} %"
+percent = partial(formatting.percent, digits=1)
 
 
 def points(difference: float) -> str:

@@ -18,8 +18,9 @@ from uiat.analyse.studies.misaligned import MISALIGNED
 from uiat.analyse.studies.one_off import ONE_OFF
 from uiat.analyse.studies.overfitting import OVERFITTING
 from uiat.analyse.studies.strength import STRENGTH
-from uiat.analyse.study import Context, Data, Study, StudyOptions, open_runs, threat_text
+from uiat.analyse.study import Context, Data, Study, StudyOptions, open_runs
 from uiat.errors import UserError, nearest
+from uiat.formatting import threat_option, threat_text
 from uiat.system.environment import describe_environment
 
 _ALL = (
@@ -109,7 +110,7 @@ def _record(study: Study, context: Context, inputs: Data) -> Data:
         "inputs": inputs,
         "n": dict(context.sizes),
         "seed": context.asked.seed,
-        "threat": threat_text(context.ball),
+        "threat": threat_option(context.ball),
         "attack": context.asked.attack,
         "data": sorted({s.run.data.name for s in context.subjects}),
         "notes": context.notes,
@@ -121,4 +122,4 @@ def _conditions(data: Data) -> str:
     """The small print: on what, how many, under what."""
     sizes = ", ".join(f"{count} {split} images" for split, count in data["n"].items())
     where = f"{' and '.join(data['data'])}: {sizes}" if sizes else " and ".join(data["data"])
-    return f"({where}; attack {data['attack']} under {data['threat']}; seed {data['seed']}.)"
+    return f"({where}; attack {data['attack']} under {threat_text(data['threat'])}; seed {data['seed']}.)"

@@ -16,7 +16,7 @@ from uiat.attacks.random_numbers import keys
 from uiat.config.schema import Run
 from uiat.data import Folder, ImageSet, as_float, open_data
 from uiat.errors import UserError
-from uiat.formatting import in_255ths, strength
+from uiat.formatting import threat_text
 from uiat.models.inspect import device_of
 from uiat.models.modes import frozen
 from uiat.runs import checkpoint
@@ -216,20 +216,6 @@ def kept_weights(subject: StudyRun) -> dict[int, list[checkpoint.Which]]:
     if not found:
         raise UserError(f"{subject.folder} has no weights that say their epoch ({', '.join(WEIGHTS_FILES.values())})")
     return found
-
-
-def threat_text(threat: Threat | None) -> str:
-    """A threat model as people write it, and as --threat takes it.
-
-    Example:
-        >>> from uiat import Linf
-        >>> threat_text(Linf(0.1)), threat_text(Linf(8 / 255))
-        ('Linf:0.1', 'Linf:8/255')
-    """
-    if threat is None:
-        return "none"
-    epsilon = float(threat.epsilon)
-    return f"{threat.norm}:{strength(epsilon, pixels=in_255ths(threat.norm, epsilon), digits=7)}"
 
 
 def open_runs(folders: Sequence[str | Path]) -> list[StudyRun]:

@@ -14,7 +14,7 @@ from uiat.cli.tables import results_table
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
-from uiat.formatting import percent
+from uiat.formatting import percent, threat_text
 from uiat.runs.reader import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -29,7 +29,6 @@ from uiat.runs.reader import (
     read_history,
 )
 from uiat.runs.settings import read_run
-from uiat.threat import Threat
 from uiat.training.validation import selection_metric
 
 FILES = {
@@ -75,19 +74,6 @@ def _best(history: list[dict[str, Any]], run: Run) -> dict[str, Any] | None:
     return max(judged, key=lambda row: selection_metric(row, run.validation.metric) or 0.0)
 
 
-def threat_name(threat: Threat | None) -> str:
-    """A threat model in words.
-
-    Example:
-        >>> from uiat.threat import Linf
-        >>> threat_name(Linf("8/255"))
-        'Linf, epsilon 8/255 of the image range'
-    """
-    return (
-        "none" if threat is None else f"{threat.norm}, epsilon {yaml_io.to_dict(threat)['epsilon']} of the image range"
-    )
-
-
 def _settings(
     run: Run, environment: dict[str, Any], history: list[dict[str, Any]], best: dict[str, Any] | None
 ) -> Table:
@@ -99,7 +85,7 @@ def _settings(
         ("data", f"{run.data.name}, batches of {run.data.batch_size}, augmentation {run.data.augment}"),
         ("model", f"{run.model.name}{width}"),
         ("objective", run.objective.name),
-        ("threat model", threat_name(run.threat)),
+        ("threat model", threat_text(run.threat)),
         ("differs from the recipe", _differences(run)),
         ("seed", str(run.seed)),
         ("epochs", f"{len(history)} of {run.optimisation.epochs} done"),
@@ -148,7 +134,8 @@ def _epochs(history: list[dict[str, Any]], best: dict[str, Any] | None) -> Table
 def _evaluation(result: dict[str, Any], run: Path, out: Console) -> None:
     try:
         shown = results_table(result)
-        facts = f"{result['which']} weights on {result['data']}, threat model {result['threat']}, seed {result['seed']}"
+        facts = f"{result['which']} weights on {result['data']}, threat model {threat_text(result['threat'])}"
+        facts += f", seed {result['seed']}"
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{run / EVALUATION_FILE} is damaged: evaluate the run again") from None
     out.print(f"\nevaluation: {facts}", soft_wrap=True)

@@ -15,7 +15,7 @@ from uiat.errors import Stopped, UserError
 from uiat.experiments import grid
 from uiat.experiments.grid import GridRun
 from uiat.experiments.sweep import _attempt
-from uiat.formatting import percent
+from uiat.formatting import percent, plus_minus
 
 FAULT = 1  # exit code where runs failed
 
@@ -156,7 +156,4 @@ def _means(cells: Sequence[GridRun]) -> Table:
 
 
 def _spread(value: tuple[float, float | None] | None) -> str:
-    if value is None:
-        return "-"
-    centre, deviation = value
-    return percent(centre) if deviation is None else f"{100 * centre:.2f} ± {100 * deviation:.2f} %"
+    return "-" if value is None else f"{plus_minus(*value, digits=2)} %"

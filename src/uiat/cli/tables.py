@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from uiat.cli.output import table
-from uiat.formatting import percent
+from uiat.formatting import percent, strength_text, threat_text
 
 
 def results_table(result: Mapping[str, Any]) -> Table:
@@ -49,7 +49,7 @@ def show_extras(found: Mapping[str, Any], out: Console) -> None:
     if "unseen" in found:
         accuracy = found["unseen"]["accuracy"]
         out.print(f"\nunder each threat, {found['unseen']['attack']}")
-        rows = [(name, percent(share)) for name, share in accuracy.items()]
+        rows = [(threat_text(name), percent(share)) for name, share in accuracy.items()]
         out.print(table("threat", "accuracy", rows=rows, numbers=["accuracy"]))
     if "corruptions" in found:
         _show_corruptions(found["corruptions"], out)
@@ -60,7 +60,7 @@ def _show_sweep(found: Mapping[str, Any], out: Console) -> None:
     strengths = found["epsilons"]
     columns = {"epsilon": [f"{epsilon:.6g}" for epsilon in strengths]}
     if found["norm"] == "Linf":  # a radius of another norm is a length over many pixels
-        columns["in pixels"] = [f"{255 * epsilon:.4g}/255" for epsilon in strengths]
+        columns["in pixels"] = [strength_text(epsilon, pixels=True, digits=4) for epsilon in strengths]
     columns["accuracy"] = [percent(share) for share in found["accuracy"]]
     columns["seconds"] = [f"{seconds:.1f}" for seconds in found["seconds"]]
     out.print(table(*columns, rows=list(zip(*columns.values(), strict=True)), numbers=list(columns)))

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from uiat.config.field_names import unknown_field
 from uiat.config.schema import Model, Run
 from uiat.errors import UserError, nearest
+from uiat.formatting import exact_255ths
 
 # The field whose value says which of several classes a mapping describes.
 _TAGS = ("name", "kind", "norm")
@@ -118,13 +119,8 @@ def to_dict(config: Any) -> Any:
     """
     if dataclasses.is_dataclass(config):
         pairs = ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
-        return {n: _fraction(v) if n in _FRACTIONS else to_dict(v) for n, v in pairs}
+        return {n: exact_255ths(v) if n in _FRACTIONS else to_dict(v) for n, v in pairs}
     return list(config) if isinstance(config, tuple) else config
-
-
-def _fraction(value: float) -> float | str:
-    pixels = round(value * 255)
-    return f"{pixels}/255" if pixels / 255 == value else value
 
 
 def dump(run: Run) -> str:
@@ -242,7 +238,7 @@ def describe_fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, s
         if dataclasses.is_dataclass(value):
             yield from describe_fields(value, f"{prefix}{f.name}.")
         else:
-            shown = _fraction(value) if f.name in _FRACTIONS else to_dict(value)
+            shown = exact_255ths(value) if f.name in _FRACTIONS else to_dict(value)
             yield f"{prefix}{f.name}", shown, documented.get(f.name, "which class the fields are of")
 
 

@@ -26,6 +26,7 @@ from uiat.evaluation.engine.stage import AttackTarget, OnProgress, attack_images
 from uiat.evaluation.engine.state_file import StateFile, fingerprint
 from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import examine, verdict
+from uiat.formatting import threat_record
 from uiat.models.inspect import device_of
 from uiat.speed.fast_copy import fastest_batch, make_fast_copy
 from uiat.system.distributed import Rank, current_rank
@@ -108,7 +109,7 @@ def evaluate(
     plan, unable = drop_gradient_attacks(plan, model, x)
     part = current_rank()
     facts = {
-        "threat": f"{threat.norm}:{float(threat.epsilon)!r}",
+        "threat": threat_record(threat, exact=True),
         "attacks": budgets(plan),
         "order": list(plan),
         "seed": seed,

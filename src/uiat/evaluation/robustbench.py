@@ -60,7 +60,7 @@ def entry(
         ('8/255', '80.00', '45.00')
     """
     facts = result.to_json() if isinstance(result, EvaluationResult) else result
-    accuracy = facts["accuracy"]
+    accuracy, threat = facts["accuracy"], parse(str(facts["threat"]))
     record = {
         "link": link,
         "name": name,
@@ -70,7 +70,7 @@ def entry(
         "dataset": dataset,
         "venue": venue,
         "architecture": architecture,
-        "eps": radius_text(parse(str(facts["threat"]))),
+        "eps": radius_text(threat.norm, float(threat.epsilon), digits=7),
         "clean_acc": f"{100 * accuracy['clean']:.2f}",
         "reported": reported,
     }

@@ -11,6 +11,7 @@ from uiat.data.catalog import USUAL
 from uiat.errors import UserError, nearest
 from uiat.evaluation.evaluator import Progress, evaluate
 from uiat.evaluation.result import EvaluationResult
+from uiat.formatting import threat_record
 from uiat.threat import Threat, parse, require
 
 
@@ -156,7 +157,7 @@ def _threats(trained: Threat | None, data: str | None, threats: Sequence[str] | 
     if trained is not None:
         # In the words of the list where it is in it: "Linf:8/255" reads better than a decimal fraction.
         same = [text for text, threat in asked.items() if threat == trained]
-        named[same[0] if same else f"{trained.norm}:{float(trained.epsilon):.7g}"] = trained
+        named[same[0] if same else threat_record(trained)] = trained
     for text, threat in asked.items():
         replaced = data is not None and trained is not None and threat.norm == trained.norm
         if not replaced and threat not in named.values():

@@ -7,13 +7,13 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any, Literal
 
 from uiat import recipes
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
+from uiat.formatting import mean_and_deviation, threat_record
 from uiat.runs.reader import CONFIG_FILE, WEIGHTS_FILES, effect_of, leaves, read_evaluation, read_history
 from uiat.runs.settings import read_run
 from uiat.system.atomic_files import write_json
@@ -191,7 +191,7 @@ def read_result(cell: GridRun) -> Mapping[str, Any] | None:
     if result is None:
         return None
     asked, threat = cell.run.evaluation, cell.run.threat
-    same = threat is not None and result["threat"] == f"{threat.norm}:{float(threat.epsilon):.7g}"
+    same = threat is not None and result["threat"] == threat_record(threat)
     # With fewer test images than asked for, all of them were judged: only a smaller question was another one.
     enough = result["n"] <= asked.n if asked.n is not None else True
     return result if same and enough and {"clean", *asked.attacks, "worst"} == set(result["accuracy"]) else None
@@ -275,6 +275,5 @@ def mean_over_seeds(
         done = [cell.accuracy for cell in members if cell.accuracy]
         names = list(dict.fromkeys(name for accuracy in done for name in accuracy))
         values = {name: [accuracy[name] for accuracy in done if name in accuracy] for name in names}
-        spread = {name: (mean(v), stdev(v) if len(v) > 1 else None) for name, v in values.items()}
-        rows.append((dict(settings), len(done), spread))
+        rows.append((dict(settings), len(done), {name: mean_and_deviation(v) for name, v in values.items()}))
     return rows

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from uiat import evaluation, models
-from uiat.config import yaml_io
 from uiat.config.schema import Evaluation, Run
 from uiat.data import STATS, Folder, ImageSet, as_float, open_data
 from uiat.errors import UserError, nearest
@@ -18,6 +17,7 @@ from uiat.evaluation.engine.stage import correct_under
 from uiat.evaluation.selfcheck.model_checks import check_scale
 from uiat.experiments.extras import plan_extras
 from uiat.experiments.options import EvaluateOptions
+from uiat.formatting import threat_text
 from uiat.models.inspect import classes_of
 from uiat.models.weights_file import load_weights
 from uiat.runs import checkpoint
@@ -63,8 +63,9 @@ class EvaluationTarget:
         """What is judged, in a line."""
         facts = self.record
         what = f"{facts['run']}, {facts['which']} weights" if "run" in facts else f"{facts['model']}"
-        ball = f"{self.ball.norm} {yaml_io.to_dict(self.ball)['epsilon']}"
-        return f"{what}, on {len(self.images):,} test images of {self.images.name}; threat model {ball}"
+        return (
+            f"{what}, on {len(self.images):,} test images of {self.images.name}; threat model {threat_text(self.ball)}"
+        )
 
 
 def load_target(asked: EvaluateOptions) -> EvaluationTarget:

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uiat.errors import UserError
+from uiat.formatting import threat_record
 from uiat.system.atomic_files import read_tensors, write_tensors
 from uiat.system.distributed import current_rank
 from uiat.threat import Threat, parse, to_range
@@ -47,8 +48,8 @@ class UniversalPerturbation:
 
     def save(self, path: str | Path) -> None:
         """Write them to a safetensors file, atomically."""
-        epsilon = f"{self.threat.norm}:{float(self.threat.epsilon)!r}"
-        write_tensors(Path(path), {"z": self.z}, {"kind": "uiat.inverse", "threat": epsilon})
+        facts = {"kind": "uiat.inverse", "threat": threat_record(self.threat, exact=True)}
+        write_tensors(Path(path), {"z": self.z}, facts)
 
 
 def load_inverse(run: str | Path) -> UniversalPerturbation:

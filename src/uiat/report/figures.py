@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from uiat.formatting import whole_255ths
 from uiat.report.groups import Group
 from uiat.report.inputs import Inputs
 from uiat.report.section import Figure, Legend, Section, Values
@@ -86,8 +87,7 @@ def _sweep(run: RunFiles) -> Any:
 
 def _unit(record: Mapping[str, Any]) -> tuple[int, str]:
     """Choose pixel values for Linf radii that are whole ones, as people write 8/255; all others stay as they are."""
-    pixels = [255 * float(epsilon) for epsilon in record["epsilons"]]
-    whole = record.get("norm") == "Linf" and all(abs(value - round(value)) < 1e-3 for value in pixels)
+    whole = record.get("norm") == "Linf" and all(whole_255ths(float(e)) is not None for e in record["epsilons"])
     return (255, "radius / 255") if whole else (1, "radius")
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
 from typing import Any
 
 from uiat.formatting import is_doubtful
@@ -193,16 +192,3 @@ def attack_names(groups: Sequence[Group]) -> list[str]:
     results = [run.evaluation["accuracy"] for group in groups for run in group.runs if run.evaluation is not None]
     names = list(dict.fromkeys(name for accuracy in results for name in accuracy))
     return sorted(names, key=lambda name: (name != "clean", name == "worst", name.startswith("autoattack")))
-
-
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Write the mean, with the standard deviation of a sample where there are several values; a dash for none.
-
-    Example:
-        >>> spread([50.0, 52.0]), spread([50.0]), spread([])
-        ('51.00 ± 1.41', '50.00', '–')
-    """
-    if not values:
-        return "–"
-    centre = f"{mean(values):,.{digits}f}"
-    return centre if len(values) == 1 else f"{centre} ± {stdev(values):,.{digits}f}"

@@ -127,7 +127,9 @@ def universals(inputs: Inputs) -> Section:
                 Picture(data_uri(one), f"universal inverse perturbation of class {name}", hint=name, below=name)
                 for name, one in zip(inputs.class_names(group, len(z)), shown, strict=True)
             ]
-            about = f"In the ball {threat_text(group.first.inverse_threat)}; magnified ×{factor:.3g}, grey is no change."
+            about = (
+                f"In the ball {threat_text(group.first.inverse_threat)}; magnified ×{factor:.3g}, grey is no change."
+            )
             parts.append(Section(group.label, intro=about, pictures=pictures))
     return Section(
         "Universal inverse perturbations",

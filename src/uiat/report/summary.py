@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from markupsafe import Markup, escape
 
-from uiat.formatting import threat_text
-from uiat.report.groups import Group, attack_names, shared_beginning, spread
+from uiat.formatting import spread, threat_text
+from uiat.report.groups import Group, attack_names, shared_beginning
 from uiat.report.inputs import Inputs
 from uiat.report.published import compare
 from uiat.report.section import Cell, Column, Listing, Section, Table
@@ -95,7 +95,7 @@ def _row(slot: int, group: Group, names: Sequence[str]) -> list[Cell]:
         *_accuracies(group, names),
         Cell(state, hint=" ".join(group.verdicts), tone=tone),
         *(
-            Cell(spread(seconds, 0 if max(seconds) >= 100 else 1), sum(seconds) / len(seconds))
+            Cell(spread(seconds, scale=1, digits=0 if max(seconds) >= 100 else 1), sum(seconds) / len(seconds))
             if any(seconds)
             else _DASH
             for seconds in times
@@ -121,7 +121,8 @@ def _accuracies(group: Group, names: Sequence[str]) -> Iterator[Cell]:
             yield _DASH
             continue
         beside, tone = ("", "") if reference is None else (reference.short, reference.tone)
-        yield Cell(spread(values), sum(values) / len(values), under=_interval(group, name), beside=beside, tone=tone)
+        text = spread(values, scale=1, digits=2)
+        yield Cell(text, sum(values) / len(values), under=_interval(group, name), beside=beside, tone=tone)
 
 
 def _interval(group: Group, name: str) -> str:

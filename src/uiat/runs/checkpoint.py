@@ -11,6 +11,7 @@ from torch.optim.optimizer import Optimizer
 
 from uiat import models
 from uiat.errors import UserError, nearest
+from uiat.formatting import threat_record
 from uiat.runs.reader import WEIGHTS_FILES
 from uiat.system.atomic_files import read_tensors, write_tensors
 from uiat.threat import Threat, parse
@@ -37,7 +38,7 @@ def save_weights(path: Path, model: nn.Module, *, spec: Mapping[str, Any], threa
         ...     load(folder).training
         False
     """
-    text = None if threat is None else f"{threat.norm}:{float(threat.epsilon)!r}"
+    text = None if threat is None else threat_record(threat, exact=True)
     write_tensors(path, model.state_dict(), {"kind": WEIGHTS, "model": dict(spec), "threat": text, **facts})
 
 

@@ -4,8 +4,9 @@ from typing import Any
 
 from uiat.analyse.figures import in_percent, look, panels
 from uiat.analyse.prose import joined, percent, points
-from uiat.analyse.study import Context, Data, Study, StudyRun, threat_text
+from uiat.analyse.study import Context, Data, Study, StudyRun
 from uiat.errors import UserError
+from uiat.formatting import threat_option
 from uiat.runs.reader import EVALUATION_FILE, WEIGHTS_FILES, read_environment, read_evaluation
 from uiat.system.atomic_files import read_tensors
 from uiat.threat import parse
@@ -37,7 +38,7 @@ def measure_cost(context: Context) -> Data:
         history, seen = context.history(subject), read_environment(subject.folder)
         try:
             judged = {"clean": float(result["accuracy"]["clean"]), "worst": float(result["accuracy"]["worst"])}
-            judged |= {"n": int(result["n"]), "threat": threat_text(parse(str(result["threat"])))}
+            judged |= {"n": int(result["n"]), "threat": threat_option(parse(str(result["threat"])))}
             judged["attacks"] = [name for name in result["accuracy"] if name not in ("clean", "worst")]
         except (KeyError, TypeError, ValueError, UserError):
             raise UserError(f"{subject.folder / EVALUATION_FILE} is damaged: evaluate the run again") from None

@@ -10,7 +10,7 @@ from uiat.analyse.figures import matrix, stacked
 from uiat.analyse.prose import percent, points
 from uiat.analyse.study import Context, Data, Study, StudyRun, compute_logits
 from uiat.errors import UserError
-from uiat.formatting import in_255ths, strength
+from uiat.formatting import in_255ths, strength_text
 from uiat.inverse import load_inverse
 from uiat.threat import to_range
 
@@ -154,7 +154,7 @@ def _draw_pictures(part: Any, data: Data, rows: int) -> None:
             z = torch.tensor(picture).view(channels, height, -1)[:3]
             panes[c].imshow((0.5 + z / (2 * largest)).clamp(0, 1).permute(1, 2, 0).numpy())
         panes[c].set_title(data["classes"][c], fontsize=10, loc="center")
-    radius = strength(largest, pixels=in_255ths(data["norm"], largest))
+    radius = strength_text(largest, pixels=in_255ths(data["norm"], largest))
     if channels == 1:
         colours = f"full blue: {radius} darker, full red: {radius} brighter"
     else:

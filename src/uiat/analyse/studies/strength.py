@@ -13,7 +13,7 @@ from uiat.analyse.prose import CHANCE, joined, percent
 from uiat.analyse.study import Context, Data, Study, StudyRun
 from uiat.evaluation.radius_sweep import SweepResult, epsilons, sweep
 from uiat.evaluation.result import wilson
-from uiat.formatting import in_255ths, strength
+from uiat.formatting import in_255ths, strength_text
 
 MOST = 6  # pairs of runs that a paragraph speaks of
 
@@ -30,7 +30,7 @@ def _ball(context: Context) -> Data:
 
 def _writer(data: Data) -> Callable[..., str]:
     """How radii are written beside the threat model's."""
-    return partial(strength, pixels=in_255ths(data["norm"], data["epsilon"]))
+    return partial(strength_text, pixels=in_255ths(data["norm"], data["epsilon"]))
 
 
 def _swept(context: Context, subject: StudyRun, x: Tensor, y: Tensor, strengths: list[float]) -> SweepResult:

@@ -9,6 +9,7 @@ from uiat.evaluation.engine.outcomes import Outcomes
 from uiat.evaluation.engine.plan import Plan, budgets
 from uiat.evaluation.registry import ENSEMBLES
 from uiat.evaluation.result import BINS, EvaluationResult, accuracy_by_class, add_by_name, calibration_error, wilson
+from uiat.formatting import threat_record
 from uiat.system.distributed import Rank
 from uiat.threat import Threat
 
@@ -53,7 +54,7 @@ def aggregate(
     confidence = _whole([t.confidence for t in tallies if t.confidence is not None], tallies, n)
     kept = [t.examples for t in tallies if t.examples is not None]
     return EvaluationResult(
-        threat=f"{threat.norm}:{float(threat.epsilon):.7g}",
+        threat=threat_record(threat),
         n=n,
         accuracy={name: int(those.sum()) / n for name, those in right.items()},
         seconds={name: max(_seconds(t.spent[name].values()) for t in tallies) for name in plan},

@@ -10,6 +10,7 @@ from uiat.attacks import PGD, Search
 from uiat.checks import check_batch
 from uiat.errors import UserError
 from uiat.evaluation.registry import GRADIENT_FREE, attack, stages
+from uiat.formatting import threat_record
 from uiat.models import check_model
 from uiat.models.inspect import classes_of, device_of, differentiable
 from uiat.threat import Threat
@@ -99,7 +100,7 @@ def _plain(settings: PGD | Search | None) -> dict[str, Any]:
 def _text(value: object) -> str:
     if isinstance(value, nn.Module):
         return type(value).__name__
-    return f"{value.norm}:{float(value.epsilon):.7g}" if isinstance(value, Threat) else repr(value)
+    return threat_record(value) if isinstance(value, Threat) else repr(value)
 
 
 def count_steps(settings: PGD | Search | None, classes: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from uiat import formatting
 from uiat.evaluation.result import wilson
 
 Severity = Literal["do not believe", "note"]
@@ -63,7 +64,7 @@ def percent(count: int, n: int) -> str:
         >>> percent(1, 8)
         '12 %'
     """
-    return f"{100 * count / max(n, 1):.0f} %"
+    return formatting.percent(count / max(n, 1), digits=0)
 
 
 def verdict(findings: Sequence[Finding]) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from uiat import formatting
+
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Return round numbers inside a range, at most `most` of them.
@@ -85,7 +87,7 @@ class Frame:
 
     def text(self, value: float) -> str:
         """Write a value, in percent where the axis is."""
-        return f"{100 * value:.1f} %" if self.percent else f"{value:.4g}"
+        return formatting.percent(value, 1) if self.percent else f"{value:.4g}"
 
     def grid(self) -> Markup:
         """Draw lines at the ticks, and write their values."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from uiat import formatting
 from uiat.report.svg.axes import Frame, around, drawing, text, ticks
 
 COLOURS = 8  # colours of the style; further series repeat them with another dash
@@ -112,7 +113,7 @@ def class_bars(
 
 
 def _percent(accuracy: float | None) -> str:
-    return "no image" if accuracy is None else f"{100 * accuracy:.1f} %"
+    return "no image" if accuracy is None else formatting.percent(accuracy, 1)
 
 
 def matrix(title: str, names: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
