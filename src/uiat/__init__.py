@@ -1,7 +1,5 @@
 """Adversarial training with inverse adversaries (UIAT, CVPR 2023): train, attack and judge robust classifiers."""
 
-from importlib.metadata import PackageNotFoundError, version
-
 from uiat import analyse, data, models, recipes
 from uiat.attacks import FGSM, FGSMRS, NFGSM, PGD, minimum_norm
 from uiat.config.schema import Compute, Data, Evaluation, Guards, Model, Optimisation, Run, Validation
@@ -15,15 +13,13 @@ from uiat.evaluation.radius_sweep import SweepResult, sweep
 from uiat.inverse import InstanceInverse, UniversalInverse, UniversalPerturbation, load_inverse
 from uiat.objectives import PGDAT, UIAT, Examples, Mart, Objective, Standard, Trades, total
 from uiat.runs.checkpoint import load
+from uiat.system.environment import installed_version
 from uiat.threat import L1, L2, Linf
 from uiat.training.api import Trained, fit, resume, train
 from uiat.training.loop import Interrupted
 from uiat.training.step import Step, make_step
 
-try:
-    __version__ = version("uiat")
-except PackageNotFoundError:  # used from a source tree
-    __version__ = "0"
+__version__ = installed_version("uiat") or "0"  # "0" in a source tree that is not installed
 
 __all__ = [
     "FGSM",

@@ -14,8 +14,10 @@ import torch
 
 from support.paths import SRC
 from uiat import data as uidata
-from uiat.data import ImageSet, from_dataset, from_tensors, load, split_validation, stratified_subset
+from uiat.data import NAMES, STATS, ImageSet, from_dataset, from_tensors, load, split_validation, stratified_subset
+from uiat.data.catalog import DATA_SETS
 from uiat.errors import UserError
+from uiat.threat import parse
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 
@@ -263,7 +265,9 @@ def test_real_cifar10(real_root, offline):
 def test_real_mnist(real_root, offline):
     train, test = (load("mnist", split, root=real_root) for split in ("train", "test"))
     assert not offline
-    assert (train.images.shape, test.images.shape) == ((60000, 1, 28, 28), (10000, 1, 28, 28))
+    row = DATA_SETS["mnist"]
+    assert (len(train), len(test)) == (row.train, row.test)
+    assert train.image_shape == test.image_shape == row.image_shape
     assert train.classes == tuple("0123456789")
     assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert_known(train)
@@ -393,6 +397,24 @@ def test_a_split_leaves_the_global_generator_alone():
 
 def assert_known(data: ImageSet) -> None:
     torch.testing.assert_close(uidata.statistics(data), uidata.STATS[data.name], atol=4e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_a_row_of_the_catalog_agrees_with_itself(name):
+    row = DATA_SETS[name]
+    channels = row.image_shape[0]
+    assert len(row.mean) == len(row.std) == (channels if row.reader is not None else 0)
+    assert all(0 < value < 1 for value in (*row.mean, *row.std))
+    assert row.train > row.test > row.classes
+    assert [parse(text).norm for text in row.threats] in ([], ["Linf", "L2", "L1"])
+    assert (name in NAMES, name in STATS) == (row.reader is not None, bool(row.mean))
+
+
+def test_a_row_of_the_catalog_is_what_the_files_hold():
+    row = DATA_SETS["digits"]
+    for split, count in (("train", row.train), ("test", row.test)):
+        data = load("digits", split)
+        assert (len(data), data.image_shape, data.num_classes) == (count, row.image_shape, row.classes)
 
 
 def test_statistics():

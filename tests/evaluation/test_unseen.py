@@ -7,7 +7,7 @@ from torch import nn
 
 from support import helpers
 from uiat import L2, Linf, UserError
-from uiat.data.catalog import USUAL
+from uiat.data.catalog import USUAL_THREATS
 from uiat.evaluation.unseen import unseen, usual_threats
 from uiat.threat import parse
 
@@ -64,7 +64,7 @@ def test_union_is_below_the_worst_single_threat():
 def test_the_trained_threat_takes_the_place_of_the_usual_one():
     x, y = ramp(4)
     plain = unseen(Mean(), x, y, data="mnist", attack="fgsm")
-    assert list(plain.results) == list(USUAL["mnist"])
+    assert list(plain.results) == list(USUAL_THREATS["mnist"])
     trained = unseen(Mean(), x, y, data="mnist", trained=L2(0.5), attack="fgsm")
     assert list(trained.results) == ["L2:0.5", "Linf:0.3", "L1:10"]
     usual_one = unseen(Mean(), x, y, threats=["Linf:0.1", "L2:0.5"], trained=Linf("0.1"), attack="fgsm")
@@ -77,7 +77,7 @@ def test_the_trained_threat_takes_the_place_of_the_usual_one():
     assert list(several.results) == ["Linf:0.05", "Linf:0.1", "Linf:0.2"]
 
 
-@pytest.mark.parametrize("data", USUAL)
+@pytest.mark.parametrize("data", USUAL_THREATS)
 def test_usual_threats_are_one_of_each_norm(data):
     assert [parse(text).norm for text in usual_threats(data)] == ["Linf", "L2", "L1"]
 

@@ -174,7 +174,7 @@ class PGD:
         if self.start == "none":
             return x
         if key is None:
-            noise = current_rank().drawn(x, lambda like: self._noise(like, generator))
+            noise = current_rank().draw(x, lambda like: self._noise(like, generator))
         elif self.start == "uniform":
             noise = self.start_radius * self.threat.noise_from(x, KeyedNumbers(rekey(key, restart)))
         else:

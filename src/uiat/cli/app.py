@@ -4,7 +4,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -19,6 +18,7 @@ from uiat.cli.show import paper, show
 from uiat.cli.sweep import sweep
 from uiat.cli.train import train
 from uiat.errors import Lost, NotFinite, Stopped, UserError, nearest
+from uiat.system.environment import installed_version
 
 OK, FAULT, MISTAKE, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
 # Words that a command reads itself, because they name fields of a run and not options.
@@ -50,10 +50,8 @@ def application() -> typer.Typer:
 
 def _version(asked: bool) -> bool:
     if asked:
-        try:
-            typer.echo(f"uiat {version('uiat')}")
-        except PackageNotFoundError:
-            typer.echo("uiat, from a source tree that is not installed")
+        version = installed_version("uiat")
+        typer.echo("uiat, from a source tree that is not installed" if version is None else f"uiat {version}")
         raise typer.Exit
     return asked
 

@@ -34,7 +34,7 @@ class Data:
     """Which images, and how batches are drawn from them.
 
     Args:
-        name: digits, mnist, fashion-mnist, cifar10, cifar100, svhn, or imagefolder:PATH.
+        name: the data set, one of `uiat.data.NAMES`: digits, cifar10, ..., or imagefolder:PATH.
         root: folder of the data sets; $UIAT_DATA or ~/.cache/uiat/data by default.
         validation: images held out of the training set for validation; by default 1,000 or 5 %, whichever is less.
         subset: train on a stratified part of this many images; all by default.

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,26 +20,156 @@ from uiat.data.split import stratified_index
 from uiat.errors import UserError, nearest
 
 Channels = tuple[float, ...]
+SPLITS = ("train", "test")
 
-# Of the training images in [0, 1], all pixels pooled; `statistics` finds these numbers again on the same sets.
-STATS: dict[str, tuple[Channels, Channels]] = {
-    "digits": ((0.3058,), (0.3763,)),
-    "mnist": ((0.1307,), (0.3081,)),
-    "fashion-mnist": ((0.2860,), (0.3530,)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+
+@dataclass(frozen=True)
+class TorchvisionReader:
+    """How one of torchvision's data sets is read.
+
+    Args:
+        name: its class in torchvision.datasets.
+        files: the files that it looks for, for the message that they are missing.
+        axes: order of the axes of its array that makes it (N, C, H, W).
+        split_argument: the argument that says which split: "train" takes a bool, "split" a word.
+    """
+
+    name: str
+    files: str
+    axes: tuple[int, ...] = (0, 1, 2, 3)
+    split_argument: Literal["train", "split"] = "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """All that is known of a data set before its files are read.
+
+    Args:
+        image_shape: (C, H, W).
+        classes: number of classes.
+        train: number of training images.
+        test: number of test images.
+        mean: of each channel of the training images in [0, 1], all pixels pooled; see `statistics`.
+        std: standard deviation of each channel, likewise.
+        threats: the threat models that its models are usually evaluated under, one for each norm.
+        reader: how it is read; None for a set that is only known here, and read as an image folder.
+    """
+
+    image_shape: tuple[int, int, int]
+    classes: int
+    train: int
+    test: int
+    mean: Channels = ()
+    std: Channels = ()
+    threats: tuple[str, ...] = ()
+    reader: TorchvisionReader | Callable[[str], ImageSet] | None = None
+
+
+def _read_digits(split: str) -> ImageSet:
+    """Read scikit-learn's 1,797 digits of 8x8, grey levels 0 .. 16; always the same 30 % are the test set."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    labels = torch.from_numpy(bunch.target).long()
+    held = stratified_index(labels, 539, num_classes=10, seed=0, keep=1)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    chosen[held] = True
+    chosen = chosen if split == "test" else ~chosen
+    images = torch.from_numpy(bunch.images).float().div_(16)[:, None]
+    return ImageSet(images[chosen], labels[chosen], tuple(map(str, range(10))), "digits")
+
+
+_IDX = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte in"
+# Radii for MNIST: Tramer & Boneh (2019), Maini et al. (2020); for CIFAR-10: Croce & Hein (2022), the L1 and L2 radii
+# since Maini et al. (2020); for ImageNet: Croce & Hein (2022). CIFAR-100 and SVHN have CIFAR-10's, as is usual for Linf
+# and L2, and by likeness for L1: images of the same size.
+_CIFAR_THREATS = ("Linf:8/255", "L2:0.5", "L1:12")
+
+# One row a data set: all else follows from it.
+DATA_SETS = {
+    "digits": DataSet(
+        image_shape=(1, 8, 8),
+        classes=10,
+        train=1_258,
+        test=539,
+        mean=(0.3058,),
+        std=(0.3763,),
+        reader=_read_digits,
+    ),
+    "mnist": DataSet(
+        image_shape=(1, 28, 28),
+        classes=10,
+        train=60_000,
+        test=10_000,
+        mean=(0.1307,),
+        std=(0.3081,),
+        threats=("Linf:0.3", "L2:2", "L1:10"),
+        reader=TorchvisionReader("MNIST", f"{_IDX} MNIST/raw/"),
+    ),
+    "fashion-mnist": DataSet(
+        image_shape=(1, 28, 28),
+        classes=10,
+        train=60_000,
+        test=10_000,
+        mean=(0.2860,),
+        std=(0.3530,),
+        reader=TorchvisionReader("FashionMNIST", f"{_IDX} FashionMNIST/raw/"),
+    ),
+    "cifar10": DataSet(
+        image_shape=(3, 32, 32),
+        classes=10,
+        train=50_000,
+        test=10_000,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        threats=_CIFAR_THREATS,
+        reader=TorchvisionReader(
+            "CIFAR10", "the folder cifar-10-batches-py/ of cifar-10-python.tar.gz", axes=(0, 3, 1, 2)
+        ),
+    ),
+    "cifar100": DataSet(
+        image_shape=(3, 32, 32),
+        classes=100,
+        train=50_000,
+        test=10_000,
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+        threats=_CIFAR_THREATS,
+        reader=TorchvisionReader(
+            "CIFAR100", "the folder cifar-100-python/ of cifar-100-python.tar.gz", axes=(0, 3, 1, 2)
+        ),
+    ),
+    "svhn": DataSet(
+        image_shape=(3, 32, 32),
+        classes=10,
+        train=73_257,
+        test=26_032,
+        mean=(0.4377, 0.4438, 0.4728),
+        std=(0.1980, 0.2010, 0.1970),
+        threats=_CIFAR_THREATS,
+        reader=TorchvisionReader("SVHN", "train_32x32.mat and test_32x32.mat", split_argument="split"),
+    ),
+    "imagenet": DataSet(
+        image_shape=(3, 224, 224),
+        classes=1_000,
+        train=1_281_167,
+        test=50_000,
+        threats=("Linf:4/255", "L2:2", "L1:255"),
+    ),
 }
+NAMES = (*(name for name, row in DATA_SETS.items() if row.reader is not None), "imagefolder:PATH")
+STATS: dict[str, tuple[Channels, Channels]] = {name: (row.mean, row.std) for name, row in DATA_SETS.items() if row.mean}
+USUAL_THREATS = {name: row.threats for name, row in DATA_SETS.items() if row.threats}
 
 
 def statistics(data: ImageSet | Folder, *, sample: int = 10_000) -> tuple[Channels, Channels]:
-    """Mean and standard deviation per channel of images in [0, 1], over at most `sample` images.
+    """Compute the mean and standard deviation of each channel of images in [0, 1], over at most `sample` of them.
 
     A channel that hardly varies is given a deviation of one grey level, so that dividing by it stays harmless.
 
     Args:
-        data: the training set; its known figures, where it is one of the standard sets, are in `STATS`.
-        sample: how many images to look at; the choice is the same each time.
+        data: the training set; the figures of the standard sets are in `STATS`.
+        sample: number of images to look at; the choice is the same each time.
 
     Example:
         >>> from uiat.data import load
@@ -59,43 +189,8 @@ def statistics(data: ImageSet | Folder, *, sample: int = 10_000) -> tuple[Channe
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-# (image shape, classes, training images) of the sets whose files need not be read to know it.
-KNOWN = {
-    "mnist": ((1, 28, 28), 10, 60_000),
-    "fashion-mnist": ((1, 28, 28), 10, 60_000),
-    "cifar10": ((3, 32, 32), 10, 50_000),
-    "cifar100": ((3, 32, 32), 100, 50_000),
-    "svhn": ((3, 32, 32), 10, 73_257),
-}
-
-SPLITS = ("train", "test")
-
-
-@dataclass(frozen=True)
-class _Source:
-    """How one of torchvision's data sets is read: its class, the files it wants, and the axes of its array."""
-
-    reader: str
-    files: str
-    axes: tuple[int, ...] = (0, 1, 2, 3)
-
-    def arguments(self, split: str) -> dict[str, Any]:
-        return {"split": split} if self.reader == "SVHN" else {"train": split == "train"}
-
-
-_IDX = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte in"
-_SOURCES = {
-    "mnist": _Source("MNIST", f"{_IDX} MNIST/raw/"),
-    "fashion-mnist": _Source("FashionMNIST", f"{_IDX} FashionMNIST/raw/"),
-    "cifar10": _Source("CIFAR10", "the folder cifar-10-batches-py/ of cifar-10-python.tar.gz", (0, 3, 1, 2)),
-    "cifar100": _Source("CIFAR100", "the folder cifar-100-python/ of cifar-100-python.tar.gz", (0, 3, 1, 2)),
-    "svhn": _Source("SVHN", "train_32x32.mat and test_32x32.mat"),
-}
-NAMES = ("digits", *_SOURCES, "imagefolder:PATH")
-
-
 def default_root() -> Path:
-    """Where data sets are kept: the environment variable UIAT_DATA, else ~/.cache/uiat/data.
+    """Return the folder that data sets are kept in: the environment variable UIAT_DATA, else ~/.cache/uiat/data.
 
     Example:
         >>> isinstance(default_root(), Path)
@@ -112,13 +207,13 @@ def open_data(
     download: bool = True,
     image_size: int | None = None,
 ) -> ImageSet | Folder:
-    """A data set by name: in memory, except that an image folder is only listed and decoded when asked.
+    """Open a data set by name: in memory, except that an image folder is only listed and decoded when asked.
 
     Args:
-        name: digits, mnist, fashion-mnist, cifar10, cifar100, svhn or imagefolder:PATH.
+        name: one of `NAMES`, such as "digits", "cifar10" or "imagefolder:PATH".
         split: "train" or "test".
-        root: where the files are or go; see `default_root`.
-        download: whether to fetch files that are missing.
+        root: folder in which the files are, or to which they are downloaded; see `default_root`.
+        download: True to fetch files that are missing.
         image_size: for an image folder, the side in pixels that images are resized and cropped to.
 
     Raises:
@@ -133,13 +228,15 @@ def open_data(
     kind, _, path = name.partition(":")
     if kind == "imagefolder" and path:
         return open_folder(path, split, image_size=image_size)
-    if name != "digits" and name not in _SOURCES:
+    reader = DATA_SETS[name].reader if name in DATA_SETS else None
+    if reader is None:
         raise nearest("data set", name, NAMES)
     if image_size is not None:
         raise UserError(f"{name} has images of one size; an image size is for imagefolder:PATH only")
-    if name == "digits":
-        return _digits(split)
-    return _from_torchvision(name, split, root=Path(root).expanduser() if root else default_root(), download=download)
+    if not isinstance(reader, TorchvisionReader):
+        return reader(split)
+    folder = Path(root).expanduser() if root else default_root()
+    return _read_torchvision(name, reader, split, root=folder, download=download)
 
 
 def load(
@@ -150,7 +247,7 @@ def load(
     download: bool = True,
     image_size: int | None = None,
 ) -> ImageSet:
-    """A data set by name, in memory; arguments and errors as in `open_data`.
+    """Load a data set by name into memory; arguments and errors as in `open_data`.
 
     Example:
         >>> data = load("digits", "train")
@@ -163,7 +260,7 @@ def load(
 def tensors(
     name: str, split: str, root: str | os.PathLike[str] | None = None
 ) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]:
-    """Images in [0, 1] as float32 and int64 labels of a data set by name; arguments and errors as in `open_data`.
+    """Load a data set by name as float32 images in [0, 1] and int64 labels; arguments and errors as in `open_data`.
 
     Example:
         >>> x, y = tensors("digits", "test")
@@ -174,41 +271,27 @@ def tensors(
     return as_float(data.images), data.labels
 
 
-def _digits(split: str) -> ImageSet:
-    """scikit-learn's 1,797 digits of 8x8, grey levels 0 .. 16; 70 % to train, 30 % to test, always the same ones."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    labels = torch.from_numpy(bunch.target).long()
-    held = stratified_index(labels, 539, num_classes=10, seed=0, keep=1)
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    chosen[held] = True
-    chosen = chosen if split == "test" else ~chosen
-    images = torch.from_numpy(bunch.images).float().div_(16)[:, None]
-    return ImageSet(images[chosen], labels[chosen], tuple(map(str, range(10))), "digits")
-
-
-def _from_torchvision(name: str, split: str, *, root: Path, download: bool) -> ImageSet:
-    source = _SOURCES[name]
-    reader = getattr(import_torchvision(name).datasets, source.reader)
-    dataset = _present_or_downloaded(
-        lambda fetch: reader(str(root), download=fetch, **source.arguments(split)),
-        f"{name} is missing or damaged under {root}; put {source.files} there",
+def _read_torchvision(name: str, reader: TorchvisionReader, split: str, *, root: Path, download: bool) -> ImageSet:
+    open_set = getattr(import_torchvision(name).datasets, reader.name)
+    which = {"train": split == "train"} if reader.split_argument == "train" else {"split": split}
+    dataset = _read_or_download(
+        lambda fetch: open_set(str(root), download=fetch, **which),
+        f"{name} is missing or damaged under {root}; put {reader.files} there",
         download=download,
     )
     labels = torch.as_tensor(dataset.targets if hasattr(dataset, "targets") else dataset.labels)
     classes = tuple(str(c).split(" - ")[0] for c in getattr(dataset, "classes", range(10)))
-    return ImageSet(_images(dataset.data, source.axes), labels, classes, name)
+    return ImageSet(_to_nchw(dataset.data, reader.axes), labels, classes, name)
 
 
-def _images(data: np.ndarray | Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The reader's own array as (n, c, h, w), without a copy where its memory already lies so (CIFAR's does)."""
+def _to_nchw(data: np.ndarray | Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Return the reader's own array as (N, C, H, W), without a copy if its memory already lies so (CIFAR's does)."""
     pixels = torch.as_tensor(data)
     return (pixels[:, None] if pixels.ndim == 3 else pixels.permute(axes)).contiguous()
 
 
-def _present_or_downloaded(read: Callable[[bool], Any], missing: str, *, download: bool) -> Any:
-    """Read the files that are there; only then, and only if allowed, fetch them."""
+def _read_or_download(read: Callable[[bool], Any], missing: str, *, download: bool) -> Any:
+    """Read the files that are there; download them if they are not, and if that is allowed."""
     # CIFAR's official files are pickles. torchvision compares the md5 of every one of them with the official sum before
     # it unpickles the first, and raises RuntimeError otherwise: a changed file is never unpickled. The same holds for
     # SVHN's .mat files; MNIST's are plain arrays, whose sums are checked when downloaded.
@@ -226,16 +309,3 @@ def _present_or_downloaded(read: Callable[[bool], Any], missing: str, *, downloa
         except faults as fault:
             reason = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
             raise UserError(f"{missing} (the download failed: {reason})") from fault
-
-
-# MNIST: Tramer & Boneh (2019), Maini et al. (2020). CIFAR-10: Croce & Hein (2022), the L1 and L2 radii since Maini et
-# al. (2020). ImageNet: Croce & Hein (2022). CIFAR-100 and SVHN have CIFAR-10's, as is usual for Linf and L2, and by
-# likeness for L1: images of the same size.
-_CIFAR = ("Linf:8/255", "L2:0.5", "L1:12")
-USUAL: dict[str, tuple[str, ...]] = {
-    "mnist": ("Linf:0.3", "L2:2", "L1:10"),
-    "cifar10": _CIFAR,
-    "cifar100": _CIFAR,
-    "svhn": _CIFAR,
-    "imagenet": ("Linf:4/255", "L2:2", "L1:255"),
-}

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uiat.data.catalog import USUAL
+from uiat.data.catalog import USUAL_THREATS
 from uiat.errors import UserError, nearest
 from uiat.evaluation.evaluator import Progress, evaluate
 from uiat.evaluation.result import EvaluationResult
@@ -79,10 +79,10 @@ def usual_threats(data: str) -> tuple[str, ...]:
         >>> usual_threats("cifar10")
         ('Linf:8/255', 'L2:0.5', 'L1:12')
     """
-    if data not in USUAL:
-        known = nearest("data set", data, USUAL)
+    if data not in USUAL_THREATS:
+        known = nearest("data set", data, USUAL_THREATS)
         raise UserError(f"{known}; for others, name the threat models, such as Linf:0.1 and L2:1")
-    return USUAL[data]
+    return USUAL_THREATS[data]
 
 
 def unseen(
@@ -105,7 +105,7 @@ def unseen(
         x: images, floats in [0, 1].
         y: labels, int64.
         trained: the threat model of the training; it takes the place of the usual one of its norm.
-        data: the data set's name, whose usual radii are taken, see `USUAL`.
+        data: the data set's name, whose usual radii are taken, see `usual_threats`.
         threats: the threats themselves instead, such as ["L2:0.5", "L1:12"].
         attack: its name, see `uiat.evaluation.attack`.
         batch_size: images at a time.

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from uiat.data import NAMES
+
 
 def _option(
     help: str,
@@ -53,7 +55,7 @@ class EvaluateOptions:
         flags=("--normalize",),
     )
     data: str | None = _option(
-        "Test images: digits, mnist, fashion-mnist, cifar10, cifar100, svhn, imagefolder:PATH.",
+        f"Test images: {', '.join(NAMES)}.",
         metavar="NAME",
         by_default="that of the run",
     )

@@ -51,7 +51,7 @@ class InverseState(nn.Module):
         """
         p = p.to(self.p_bar.dtype)
         if not by_class:
-            rows, p = current_rank().joined(rows), current_rank().joined(p)
+            rows, p = current_rank().concatenate(rows), current_rank().concatenate(p)
             old, kept = self.recall(rows, gamma)
             self.p_bar[rows] = kept * old + (1 - kept) * p
             self.visited.index_fill_(0, rows, True)  # not by assignment, which would move a True to the device

@@ -41,7 +41,7 @@ def misalignment(
         >>> torch.allclose(found, torch.zeros(3), atol=1e-6)
         True
     """
-    there = threat.project(x + current_rank().drawn(x, threat.noise), x)
+    there = threat.project(x + current_rank().draw(x, threat.noise), x)
     gradients: list[Tensor] = []
     with attack_mode(model, batchnorm=batchnorm), torch.enable_grad():
         for at in (x, there):

@@ -1,13 +1,13 @@
 """How the runs were made: the settings in which they differ, versions and hardware, and their folders."""
 
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 from uiat.report.groups import Group, find_differences
 from uiat.report.inputs import Inputs
 from uiat.report.labels import plain
 from uiat.report.section import Cell, Column, Listing, Section, Table
 from uiat.runs.reader import RunFiles, leaves
+from uiat.system.environment import installed_version
 
 
 def settings(inputs: Inputs) -> Section:
@@ -73,14 +73,8 @@ def made_by(inputs: Inputs, shown: str) -> str:
         source = f"from the files of these runs; for {shown}, their models answered on test images"
     else:
         source = "from the files of these runs alone: no model was run"
-    return f"Made by uiat {_version()} {source}"
-
-
-def _version() -> str:
-    try:
-        return version("uiat")
-    except PackageNotFoundError:
-        return "from a source tree"
+    version = installed_version("uiat") or "from a source tree"
+    return f"Made by uiat {version} {source}"
 
 
 def environments(runs: Sequence[RunFiles]) -> list[tuple[str, str]]:

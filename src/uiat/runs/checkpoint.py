@@ -1,4 +1,4 @@
-"""Weights and training state on disk: safetensors, atomic, nothing unpickled; models back from a run folder."""
+"""Save and load weights and training state as safetensors files: written atomically, nothing in them is unpickled."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,14 +21,14 @@ Which = Literal["best", "last"]
 
 
 def save_weights(path: Path, model: nn.Module, *, spec: Mapping[str, Any], threat: Threat | None, **facts: Any) -> None:
-    """Write a model's weights with what it takes to build it again and the threat model it was trained for.
+    """Write a model's weights, with the arguments that build it again and the threat model it was trained for.
 
     Args:
-        path: a .safetensors file.
-        model: its state dict is written.
-        spec: name, num_classes, image_shape, and width and activation: the arguments of `models.build`.
-        threat: None for standard training.
-        facts: further values worth keeping beside the weights, such as the epoch.
+        path: the .safetensors file to write.
+        model: the model whose state dict is written.
+        spec: the arguments of `models.build`: name, num_classes, image_shape, width, activation, ...
+        threat: the threat model of the training; None for standard training.
+        facts: further JSON values to keep beside the weights, such as the epoch.
 
     Example:
         >>> import tempfile
@@ -45,14 +45,14 @@ def save_weights(path: Path, model: nn.Module, *, spec: Mapping[str, Any], threa
 def load(
     run: str | Path, which: Which = "best", *, model: nn.Module | None = None, own_code: bool = False
 ) -> nn.Module:
-    """The trained model of a run folder, in eval mode on the CPU; `model.threat` is what it was trained for.
+    """Load the trained model of a run folder, in eval mode on the CPU; `model.threat` is what it was trained for.
 
     Args:
         run: a run folder, or a weights file of one.
-        which: "best" by the run's metric on held-out training data, or "last".
+        which: "best" for the weights of the epoch with the best metric on held-out training data, or "last".
         model: a module to load the weights into, for a model that `models.build` cannot name.
-        own_code: allow the run to name a file.py:function or package.module:function to build the model with. That
-            runs the code, so it is off unless you trust the folder.
+        own_code: True to let the run name a file.py:function or package.module:function that builds the model. That
+            runs the code, so allow it only if you trust the folder.
 
     Raises:
         UserError: no such run, a damaged or foreign file, weights that do not fit the model.
@@ -78,7 +78,7 @@ def load(
         raise UserError(f"{path} does not hold the weights of a uiat run")
     threat = None if meta.get("threat") is None else parse(str(meta["threat"]))
     if model is None:
-        with _damage(path):
+        with _refuse_damage(path):
             model = build(dict(meta["model"]), own_code=own_code)
     restore(model, tensors, source=path)
     model.threat = threat  # type: ignore[assignment]
@@ -86,7 +86,7 @@ def load(
 
 
 def build(spec: Mapping[str, Any], *, own_code: bool = False) -> nn.Module:
-    """The untrained model that a saved spec describes; refuses to run code that the spec names unless allowed.
+    """Build the untrained model that a saved spec describes; code that the spec names runs only if it is allowed.
 
     Example:
         >>> build({"name": "mine.py:net", "num_classes": 10, "image_shape": [1, 8, 8]})
@@ -103,7 +103,7 @@ def build(spec: Mapping[str, Any], *, own_code: bool = False) -> nn.Module:
 
 
 def restore(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path) -> None:
-    """Load a state dict, every name and shape of which must fit.
+    """Load a state dict into a module; every name and shape must fit.
 
     Example:
         >>> restore(nn.Linear(1, 1), {}, source=Path("a.safetensors"))
@@ -126,14 +126,14 @@ def save_state(
     tensors: Mapping[str, Tensor],
     meta: Mapping[str, Any],
 ) -> None:
-    """Write all that training needs to go on bit for bit: modules, optimiser, random states, position.
+    """Write all that training needs to resume bit for bit: modules, optimiser, random states, position.
 
     Args:
-        path: a .safetensors file.
-        modules: state dicts by name: the model, its average, the objective's state.
-        optimizer: its state and parameter groups.
+        path: the .safetensors file to write.
+        modules: the modules whose state dicts are written, by name: the model, its average, the objective's state.
+        optimizer: the optimiser whose state and parameter groups are written.
         tensors: further tensors, such as running sums.
-        meta: JSON values: epoch, step, history.
+        meta: further JSON values, such as epoch, step and history.
 
     Example:
         >>> import tempfile
@@ -163,7 +163,7 @@ def save_state(
 def load_state(
     path: Path, *, modules: Mapping[str, nn.Module], optimizer: Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Put back what `save_state` wrote, the random states too; returns the further tensors and the JSON values.
+    """Restore what `save_state` wrote, random states included, and return its further tensors and JSON values.
 
     Raises:
         UserError: a damaged file, or one that does not fit this run.
@@ -182,14 +182,14 @@ def load_state(
         groups.setdefault(group, {})[key] = tensor
     for name, module in modules.items():
         restore(module, groups.get(name, {}), source=path)
-    with _damage(path):
+    with _refuse_damage(path):
         _restore_optimizer(optimizer, groups.get("optimizer", {}), facts)
         _set_random_states(groups["random"], _device(optimizer))
         return groups.get("tensors", {}), dict(facts["meta"])
 
 
 def _restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """The optimiser's state and groups, each buffer in the memory format of its parameter.
+    """Load the optimiser's state and groups, each buffer in the memory format of its parameter.
 
     Fused optimisers walk a parameter and its buffers side by side in memory: another size or order there would update
     the wrong entries, in silence.
@@ -208,8 +208,8 @@ def _restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], fact
 
 
 @contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    """A file whose contents are not what this package writes is the user's to know, not a fault of the program."""
+def _refuse_damage(path: Path) -> Iterator[None]:
+    """Inside, an error that the contents of a file cause becomes a UserError that names the file."""
     try:
         yield
     except UserError:
@@ -222,13 +222,13 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 def _device(optimizer: Optimizer) -> torch.device:
-    """Where the weights are."""
+    """Return the device that the weights are on."""
     device: torch.device = optimizer.param_groups[0]["params"][0].device
     return device
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:
-    """Of the CPU's generator and of the device's own, which in all of several processes are in the same state."""
+    """Return the states of the CPU's generator and of the device's own; they are the same in all processes."""
     states = {"cpu": torch.get_rng_state()}
     return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
 

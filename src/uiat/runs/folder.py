@@ -1,4 +1,4 @@
-"""The folder of a run: made once, never one that exists, and written to by one run at a time."""
+"""Make the folder of a run, never over one that exists, and lock it so that one run at a time writes to it."""
 
 import itertools
 import shutil
@@ -21,7 +21,7 @@ def make_folder(run: Run, run_dir: str | Path | None) -> Path:
     """Make the run's folder, never one that exists, and write config.yaml and environment.json.
 
     Raises:
-        UserError: the folder exists or cannot be made, or the run's name, which it is to have, would put it elsewhere.
+        UserError: the folder exists or cannot be made, or the run's name is no name for a folder.
 
     Example:
         >>> import tempfile
@@ -56,7 +56,7 @@ def make_folder(run: Run, run_dir: str | Path | None) -> Path:
 
 
 def new_folder(run: Run, run_dir: str | Path | None) -> Path:
-    """`make_folder` by the first of several processes; known to all.
+    """Make the run's folder in the first of several processes, and return it in all; see `make_folder`.
 
     Example:
         >>> import tempfile
@@ -64,14 +64,14 @@ def new_folder(run: Run, run_dir: str | Path | None) -> Path:
         ...     new_folder(Run(), Path(folder) / "mine").name
         'mine'
     """
-    part = current_rank()
-    made = part.agree(lambda: make_folder(run, run_dir) if part.first else None)
-    return Path(next(folder for folder in part.gather(made) if folder is not None))
+    rank = current_rank()
+    made = rank.agree(lambda: make_folder(run, run_dir) if rank.first else None)
+    return Path(next(folder for folder in rank.gather(made) if folder is not None))
 
 
 @contextmanager
 def locked_run(folder: Path) -> Iterator[None]:
-    """Inside, the folder is this run's alone to write to, whatever the number of its processes.
+    """Inside, no other run can write to the folder; all processes of this run share the lock.
 
     Raises:
         UserError: somebody else is writing to it.
@@ -81,19 +81,19 @@ def locked_run(folder: Path) -> Iterator[None]:
         >>> with tempfile.TemporaryDirectory() as folder, locked_run(Path(folder)):
         ...     pass
     """
-    part = current_rank()
+    rank = current_rank()
     with ExitStack() as inside:
-        part.agree(lambda: inside.enter_context(locked_folder(folder)) if part.first else None)
+        rank.agree(lambda: inside.enter_context(locked_folder(folder)) if rank.first else None)
         yield
 
 
 def check_new_folder(run_dir: str | Path | None) -> None:
-    """Refuse a run folder that exists, before any work goes into the run; of several processes none is ahead of this.
+    """Refuse a run folder that exists, before any work is done, and in all processes alike.
 
     Example:
         >>> check_new_folder(".")
         Traceback (most recent call last):
-        uiat.errors.UserError: . exists and is never overwritten: choose another, or go on with --resume
+        uiat.errors.UserError: . exists and is never overwritten: choose another, or resume it with --resume
     """
 
     def check() -> None:
@@ -104,4 +104,4 @@ def check_new_folder(run_dir: str | Path | None) -> None:
 
 
 def _taken(run_dir: str | Path | None) -> UserError:
-    return UserError(f"{run_dir} exists and is never overwritten: choose another, or go on with --resume")
+    return UserError(f"{run_dir} exists and is never overwritten: choose another, or resume it with --resume")

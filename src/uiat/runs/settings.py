@@ -1,4 +1,4 @@
-"""Read the settings of a run: config.yaml to `Run`."""
+"""Read the settings of a run as a `Run`, and compare two of them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +15,11 @@ CUSTOM = "custom"
 
 
 def read_run(folder: Path, *, objective: Objective | None = None) -> Run:
-    """The settings of a run folder.
+    """Read the settings of a run folder.
 
     Args:
-        folder: where config.yaml lies.
-        objective: for a run of `fit` with an objective of one's own, that objective: the file cannot build it.
+        folder: the run folder.
+        objective: the objective of a run of `fit` that was given one of the user's own: the file cannot build it.
 
     Raises:
         UserError: no such file, a damaged one, or one that needs `objective`.
@@ -30,28 +30,28 @@ def read_run(folder: Path, *, objective: Objective | None = None) -> Run:
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
     path = settings_path(folder)
-    tree = yaml_io.parse(_content(path), source=str(path))
+    tree = yaml_io.parse(_read_text(path), source=str(path))
     if isinstance(tree, dict) and objective is not None:
         tree.pop("objective", None)
     elif (name := _own_objective(tree)) is not None:
         raise UserError(
             f"{folder} was trained by fit() with an objective of one's own, {name!r}, which {path.name} cannot build: "
-            "go on with uiat.resume(folder, model=..., train_data=..., objective=...)"
+            "resume it with uiat.resume(folder, model=..., train_data=..., objective=...)"
         )
     run: Run = yaml_io.build(Run, tree)
     return run if objective is None else replace(run, objective=cast(AnyObjective, objective))
 
 
 def _own_objective(tree: Any) -> str | None:
-    """The name of an objective that is none of this package's, in the settings of a run of `fit`."""
-    parts = [tree.get(part) if isinstance(tree, dict) else None for part in ("model", "objective")]
-    model, objective = (part.get("name") if isinstance(part, dict) else None for part in parts)
+    """Return the name of an objective that is none of this package's, in the settings of a run of `fit`."""
+    sections = [tree.get(key) if isinstance(tree, dict) else None for key in ("model", "objective")]
+    model, objective = (section.get("name") if isinstance(section, dict) else None for section in sections)
     known = {kind().name for kind in get_args(AnyObjective)}
     return str(objective) if model == CUSTOM and objective is not None and objective not in known else None
 
 
 def read_config(path: Path) -> Run:
-    """The settings in a YAML file.
+    """Read the settings in a YAML file.
 
     Raises:
         UserError: no such file, not YAML, or a field or value that a run does not have.
@@ -61,10 +61,10 @@ def read_config(path: Path) -> Run:
         Traceback (most recent call last):
         uiat.errors.UserError: cannot read missing.yaml: No such file or directory
     """
-    return yaml_io.load(_content(path), source=str(path))
+    return yaml_io.load(_read_text(path), source=str(path))
 
 
-def _content(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Write the files of a run folder, each of them whole at any moment."""
+"""Write the files of a run folder, each atomically, and read its checkpoint back."""
 
 import json
 import zlib
@@ -34,13 +34,13 @@ class RunWriter:
     """Writes and reads the files of one run folder; of several processes the first one alone writes.
 
     Args:
-        folder: it exists.
-        run: every setting.
-        spec: how to build the model again, for the weights files.
-        data: what identifies the training set, see `fingerprint`; a checkpoint of another one is refused.
+        folder: the run folder, which exists.
+        run: the settings of the run.
+        spec: the arguments of `models.build`, for the weights files.
+        data: the `fingerprint` of the training set; a checkpoint of another one is refused.
 
     Example:
-        >>> RunWriter(Path("runs/mine"), Run(), {}, {}).kept
+        >>> RunWriter(Path("runs/mine"), Run(), {}, {}).last_checkpoint
         'none yet'
     """
 
@@ -50,32 +50,32 @@ class RunWriter:
     data: Mapping[str, Any]
 
     @property
-    def kept(self) -> str:
-        """Where the last good checkpoint is, for messages."""
+    def last_checkpoint(self) -> str:
+        """The path of the last good checkpoint, for messages; "none yet" before the first."""
         path = self.folder / CHECKPOINT_FILE
         return str(path) if path.exists() else "none yet"
 
     def write_weights(self, which: checkpoint.Which, model: nn.Module, *, epoch: int) -> None:
-        """best.safetensors or last.safetensors."""
+        """Write best.safetensors or last.safetensors."""
         if not current_rank().first:
             return
         path = self.folder / WEIGHTS_FILES[which]
         checkpoint.save_weights(path, model, spec=self.spec, threat=self.run.threat, epoch=epoch)
 
-    def best_weights(self) -> dict[str, Tensor]:
-        """The state dict in best.safetensors, once the process that writes it is here too."""
-        current_rank().gather(None)
+    def read_best_weights(self) -> dict[str, Tensor]:
+        """Read the state dict in best.safetensors, once the process that writes it is here too."""
+        current_rank().gather(None)  # waits for it
         return read_tensors(self.folder / WEIGHTS_FILES["best"])[0]
 
     def write_inverse(self, state: nn.Module) -> None:
-        """The universal inverse perturbations on their own, where the method has them."""
+        """Write inverse.safetensors, if the method has universal inverse perturbations."""
         if not current_rank().first:
             return
         if (universal := universal_of(self.run, state)) is not None:
             universal.save(self.folder / INVERSE_FILE)
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """metrics.jsonl: a line an epoch."""
+        """Write metrics.jsonl, one line an epoch."""
         if not current_rank().first:
             return
         write_text(self.folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in history))
@@ -98,7 +98,7 @@ class RunWriter:
     def load(
         self, *, modules: Mapping[str, nn.Module], optimizer: Optimizer
     ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Put back what `save` wrote; None where the run was stopped before its first checkpoint.
+        """Restore what `save` wrote; None if the run was stopped before its first checkpoint.
 
         Raises:
             UserError: the checkpoint is damaged, or config.yaml or the data are not those it was written with.
@@ -112,7 +112,10 @@ class RunWriter:
         return checkpoint.load_state(path, modules=modules, optimizer=optimizer)
 
     def _require_same(self, path: Path) -> None:
-        """Before anything is loaded: weights of another architecture would only say that they do not fit."""
+        """Refuse a checkpoint of other settings or other data, naming the setting.
+
+        Comes before anything is loaded: weights of another architecture would only say that they do not fit.
+        """
         meta = read_tensors(path)[1].get("meta")
         if not isinstance(meta, dict) or not isinstance(meta.get("run"), dict):
             raise UserError(f"{path} is not a training checkpoint")
@@ -122,7 +125,7 @@ class RunWriter:
             if then[key] != now[key] and effect_of(key).weights:
                 raise UserError(
                     f"{self.folder / CONFIG_FILE} was edited: {key} was {then[key]!r} and is {now[key]!r}; "
-                    "a run goes on as it began, so put it back or start a new run"
+                    "a run is resumed as it began, so put it back or start a new run"
                 )
         if meta.get("data") != dict(self.data):
             raise UserError(
@@ -132,9 +135,9 @@ class RunWriter:
 
 
 def fingerprint(data: ImageSet | Folder) -> dict[str, Any]:
-    """What tells one training set from another: its size, its shape, and a checksum of its labels and pixels.
+    """Return what tells one training set from another: its size, its shape, and a checksum of its labels and pixels.
 
-    The files of a `Folder` are told by their names alone.
+    Of a `Folder`, the checksum is of the files' names, not of their contents.
 
     Example:
         >>> from uiat.data import load
@@ -152,7 +155,7 @@ def fingerprint(data: ImageSet | Folder) -> dict[str, Any]:
 
 
 def universal_of(run: Run, state: nn.Module) -> UniversalPerturbation | None:
-    """The universal inverse perturbations in an objective's state, on the CPU; None where the method has none.
+    """Return the universal inverse perturbations in an objective's state, on the CPU; None if the method has none.
 
     Example:
         >>> from uiat.objectives import UIAT

@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rank:
-    """The part of the images that a process judges or trains on.
+    """The number of a process among all of them, and with it the images that it trains on or evaluates.
 
     Args:
-        rank: number of this process, from 0.
-        size: processes.
+        rank: number of this process, counted from 0.
+        size: number of processes.
 
     Example:
         >>> Rank(rank=1, size=3).index(8).tolist()
@@ -39,22 +39,26 @@ class Rank:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """True for the process that writes files and prints."""
         return self.rank == 0
 
     def index(self, n: int) -> Int[Tensor, "m"]:
-        """Positions of this process's images among all n."""
+        """Return the positions of this process's images among all n."""
         return torch.arange(self.rank, max(n, self.rank), self.size)
 
     def rows(self, count: int) -> slice:
-        """This process's rows of a training batch of `count`, which is a multiple of the number of processes."""
+        """Return this process's rows of a training batch of `count` images, a multiple of the number of processes."""
         each = count // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 
-    def drawn(self, like: Tensor, fill: Callable[[Tensor], Tensor]) -> Tensor:
-        """Random numbers for the images `like`, the very ones that they would get in one process.
+    def draw(self, like: Tensor, fill: Callable[[Tensor], Tensor]) -> Tensor:
+        """Draw random numbers for images (B, ...), the very ones that they would get in a single process.
 
         Each process draws for the whole batch, so that the generators stay together, and takes its own rows.
+
+        Args:
+            like: this process's images; the numbers have their shape, device and dtype.
+            fill: fills a tensor with random numbers and returns it.
         """
         if self.size == 1:
             return fill(torch.empty_like(like))
@@ -62,32 +66,32 @@ class Rank:
         return fill(whole)[self.rows(len(whole))]
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum over the processes, in place."""
+        """Sum a tensor over the processes, in place."""
         if self.size > 1:
             dist.all_reduce(value)
         return value
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean over the processes, in place."""
+        """Average a tensor over the processes, in place."""
         return self.total(value) if self.size == 1 else self.total(value).div_(self.size)
 
-    def joined(self, value: Tensor) -> Tensor:
-        """The rows of all processes, in the order of the ranks; each has as many."""
+    def concatenate(self, value: Tensor) -> Tensor:
+        """Return the rows of all processes, in the order of the ranks; each gives equally many."""
         if self.size == 1:
             return value
-        parts = [torch.empty_like(value) for _ in range(self.size)]
-        dist.all_gather(parts, value.contiguous())
-        return torch.cat(parts)
+        values = [torch.empty_like(value) for _ in range(self.size)]
+        dist.all_gather(values, value.contiguous())
+        return torch.cat(values)
 
     def path(self, path: Path | None) -> Path | None:
-        """The file of this process: with several, ".rankR-of-W" comes last in the name."""
+        """Return the file of this process: with several of them, ".rankR-of-W" is added to the name."""
         if path is None or self.size == 1:
             return path
         return path.with_name(f"{path.name}.rank{self.rank}-of-{self.size}")
 
     @classmethod
     def paths(cls, path: Path) -> dict["Rank", Path]:
-        """The files that there are of processes of whatever number, see `path`, by their shares.
+        """Return the files that exist for a path, by rank and world size, whatever the number of processes; see `path`.
 
         Example:
             >>> Rank.paths(Path("missing"))
@@ -100,7 +104,7 @@ class Rank:
         return found
 
     def gather(self, value: T) -> list[T]:
-        """What each process gives, in the order of the ranks, for all of them; waits for the slowest."""
+        """Return the values of all processes, in the order of the ranks, to each of them; waits for the slowest."""
         if self.size == 1:
             return [value]
         values: list[T | None] = [None] * self.size
@@ -108,26 +112,27 @@ class Rank:
         return values  # type: ignore[return-value]
 
     def agree(self, work: Callable[[], T]) -> T:
-        """What `work` returns here; where the user's mistake stops one process, it stops all, not one after a wait.
+        """Call `work` in every process and return this one's result; a UserError in one of them is raised in all.
 
         Raises:
             UserError: that of the first process that has one.
         """
         try:
-            result, mistake = work(), None
+            result, own_error = work(), None
         except UserError as error:
-            result, mistake = None, error
-        if (first := next((words for words in self.gather(mistake and str(mistake)) if words), None)) is not None:
-            raise mistake or UserError(first)
+            result, own_error = None, error
+        messages = self.gather(own_error and str(own_error))
+        if (first := next((message for message in messages if message), None)) is not None:
+            raise own_error or UserError(first)
         return result  # type: ignore[return-value]
 
 
 def current_rank() -> Rank:
-    """The share of this process: all images, unless `torch.distributed` was initialised, as under `torchrun`.
+    """Return the rank of this process: 0 of 1, unless `torch.distributed` was initialised, as under `torchrun`.
 
     Example:
         >>> current_rank()
-        Share(rank=0, size=1)
+        Rank(rank=0, size=1)
     """
     if dist.is_available() and dist.is_initialized():
         return Rank(dist.get_rank(), dist.get_world_size())
@@ -135,7 +140,7 @@ def current_rank() -> Rank:
 
 
 def local_device(name: str) -> str:
-    """The device of this process: with several on a machine and GPUs to choose from, each has its own.
+    """Return the device of this process: of several on a machine with GPUs, each has its own.
 
     Example:
         >>> local_device("cpu")
@@ -147,7 +152,7 @@ def local_device(name: str) -> str:
 
 
 def launched_processes() -> int:
-    """How many processes the launcher started: 1 without one.
+    """Return the number of processes that the launcher started; 1 without a launcher.
 
     Example:
         >>> launched_processes()
@@ -165,15 +170,15 @@ _GONE = ("Connection closed", "Connection reset", "Broken pipe", "connection err
 
 @contextmanager
 def process_group() -> Iterator[Rank]:
-    """This process's share, with `torch.distributed` initialised inside where `torchrun` started several.
+    """Inside, `torch.distributed` is initialised if `torchrun` started several processes; yields this one's rank.
 
     Raises:
         UserError: the processes cannot find each other.
         Lost: another process ended while this one waited for it.
 
     Example:
-        >>> with process_group() as part:
-        ...     part.size
+        >>> with process_group() as rank:
+        ...     rank.size
         1
     """
     if launched_processes() == 1 or dist.is_initialized():
@@ -191,9 +196,8 @@ def process_group() -> Iterator[Rank]:
         yield current_rank()
     except RuntimeError as error:
         if any(words in str(error) for words in _GONE):
-            raise Lost(
-                f"process {current_rank().rank} of {current_rank().size} lost another one, which has ended"
-            ) from error
+            rank = current_rank()
+            raise Lost(f"process {rank.rank} of {rank.size} lost another one, which has ended") from error
         raise
     finally:
         dist.destroy_process_group()

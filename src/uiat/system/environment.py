@@ -1,4 +1,4 @@
-"""What a number depends on beside the code: versions, hardware, threads, the commit."""
+"""Describe what a number depends on besides the settings: versions, hardware, threads, the commit."""
 
 import platform
 import subprocess
@@ -10,7 +10,7 @@ import torch
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, processor, devices, threads and git commit, as plain values for JSON.
+    """Return versions, processor, devices, threads and git commit, as plain values for JSON.
 
     Example:
         >>> sorted(describe_environment())[:3]
@@ -18,11 +18,11 @@ def describe_environment() -> dict[str, Any]:
     """
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
-        "uiat": _version("uiat"),
+        "uiat": installed_version("uiat"),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": _version("torchvision"),
-        "numpy": _version("numpy"),
+        "torchvision": installed_version("torchvision"),
+        "numpy": installed_version("numpy"),
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": torch.multiprocessing.cpu_count(),
@@ -32,7 +32,12 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Return the version of an installed package; None if it is not installed, as in a source tree.
+
+    Example:
+        >>> installedinstalled_version("no-such-package")
+    """
     try:
         return version(package)
     except PackageNotFoundError:
@@ -48,7 +53,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of this package's own checkout, with "+" where it has uncommitted changes; None outside one."""
+    """Return the commit of this package's own checkout, "+" after it if files are changed; None outside a checkout."""
     here = Path(__file__).resolve().parent
     try:
         commit = _git(here, "rev-parse", "HEAD")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that training answers between two steps."""
+"""Stop after the current step on Ctrl-C or SIGTERM."""
 
 import signal
 import threading
@@ -7,19 +7,19 @@ from contextlib import contextmanager
 
 
 class Stop:
-    """Whether someone has asked the run to stop.
+    """A flag: `requested` is True once someone has asked the run to stop.
 
     Example:
-        >>> Stop().asked
+        >>> Stop().requested
         False
     """
 
-    asked = False
+    requested = False
 
 
 @contextmanager
 def stop_on_signal(stop: Stop) -> Iterator[None]:
-    """Inside, the first Ctrl-C or SIGTERM only sets `stop.asked`; a second one raises KeyboardInterrupt at once.
+    """Inside, the first Ctrl-C or SIGTERM only sets `stop.requested`; the second one raises KeyboardInterrupt.
 
     Does nothing outside the main thread, where Python delivers no signals.
 
@@ -27,21 +27,21 @@ def stop_on_signal(stop: Stop) -> Iterator[None]:
         >>> stop = Stop()
         >>> with stop_on_signal(stop):
         ...     signal.raise_signal(signal.SIGINT)
-        >>> stop.asked
+        >>> stop.requested
         True
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def note(number: int, frame: object) -> None:
-        if stop.asked:
+    def handle(number: int, frame: object) -> None:
+        if stop.requested:
             raise KeyboardInterrupt
-        stop.asked = True
+        stop.requested = True
 
-    previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    previous = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for s, handler in previous.items():
-            signal.signal(s, signal.SIG_DFL if handler is None else handler)
+        for s, before in previous.items():
+            signal.signal(s, signal.SIG_DFL if before is None else before)

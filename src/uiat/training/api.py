@@ -322,7 +322,7 @@ def _trained(training: Training) -> Trained:
     """The best weights in the model itself, wherever they were kept."""
     model, store, run = training.model, training.store, training.run
     if store is not None and training.best is not None:
-        checkpoint.restore(model, store.best_weights(), source=store.folder)
+        checkpoint.restore(model, store.read_best_weights(), source=store.folder)
     elif training.best_weights is not None:
         model.load_state_dict(training.best_weights)
     model.threat = run.threat  # type: ignore[assignment]

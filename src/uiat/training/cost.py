@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from uiat import models
 from uiat.config.schema import Run
 from uiat.data import STATS, Batch, ImageSet
-from uiat.data.catalog import KNOWN
+from uiat.data.catalog import DATA_SETS
 from uiat.models.modes import frozen
 from uiat.speed.throughput import convolution_rate, matrix_rate, median_seconds
 from uiat.training.autotune import resolve_auto
@@ -125,9 +125,11 @@ def _rates(device: torch.device) -> dict[str, dict[str, float]]:
 def _noise(run: Run) -> tuple[ImageSet, int]:
     """A batch of noise shaped like the run's images, with every class in its list; and how many the run trains on."""
     name, size = run.data.name, run.data.batch_size
-    if name in KNOWN:
-        shape, classes, images = KNOWN[name]
-        images = min(run.data.subset or images, images - (run.data.validation or min(1_000, images // 20)))
+    row = DATA_SETS.get(name)
+    if row is not None and row.reader is not None:
+        shape, classes = row.image_shape, row.classes
+        left = row.train - (run.data.validation or min(1_000, row.train // 20))
+        images = min(run.data.subset or left, left)
     else:
         data, _ = load_datasets(run.data, run.seed)
         shape, classes, images = data.image_shape, data.num_classes, len(data)

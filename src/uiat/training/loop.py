@@ -147,7 +147,7 @@ class Training:
             if look or current_rank().size == 1:
                 late = time.perf_counter() - saved > 60 * compute.checkpoint_minutes
                 # A signal to one process stops all of them, at the same step; they save together likewise.
-                told = current_rank().gather((self._stop.asked, late))
+                told = current_rank().gather((self._stop.requested, late))
                 self._stopping, due = any(asked for asked, _ in told), due or any(late for _, late in told)
             if self._stopping or (due and self.position < len(self.loader)):
                 self.save()
@@ -169,7 +169,7 @@ class Training:
     @property
     def _kept(self) -> str:
         if self.store is not None:
-            return self.store.kept
+            return self.store.last_checkpoint
         held = "the model holds its best weights so far" if self.best is not None else "it had no epoch yet"
         return f"none, since training ran without a folder; {held}"
 
@@ -237,7 +237,7 @@ class Training:
         """Go on from the best weights, without the optimiser's momentum, at the schedule's present learning rate."""
         if self.best is None:
             return False
-        weights = self.best_weights if self.store is None else self.store.best_weights()
+        weights = self.best_weights if self.store is None else self.store.read_best_weights()
         assert weights is not None
         restore(self.model, weights, source=Path(WEIGHTS_FILES["best"]))
         self.optimizer.state.clear()
