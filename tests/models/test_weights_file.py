@@ -8,6 +8,7 @@ from torch import nn
 import uiat
 from uiat.models import Classifier, Normalize
 from uiat.models.weights_file import load_weights
+from uiat.runs.checkpoint import save_weights
 from uiat.system.atomic_files import write_tensors
 
 
@@ -176,7 +177,7 @@ def test_a_model_is_left_as_it_was_where_the_weights_do_not_fit(tmp_path, weight
 def test_the_weights_of_a_run_go_into_a_model_of_its_name(tmp_path):
     spec = {"name": "small-cnn", "num_classes": 4, "image_shape": [1, 8, 8], "width": 4}
     model = uiat.models.build(**spec, mean=[0.3], std=[0.4])
-    uiat.checkpoint.save_weights(tmp_path / "best.safetensors", model, spec=spec, threat=None)
+    save_weights(tmp_path / "best.safetensors", model, spec=spec, threat=None)
     other = uiat.models.build(**spec)
     assert load_weights(other, tmp_path / "best.safetensors") == []
     assert other.normalize.mean.tolist() == model.normalize.mean.tolist()

@@ -16,6 +16,7 @@ from support.tiny import Killed, Killer
 from uiat import UserError, models
 from uiat.runs.checkpoint import load, load_state, save_state, save_weights
 from uiat.system.atomic_files import read_tensors, write_tensors
+from uiat.training.api import reopen_run
 
 SPEC = {"name": "small-cnn", "num_classes": 10, "image_shape": [1, 8, 8], "width": 4}
 
@@ -323,7 +324,7 @@ def test_a_checkpoint_sets_nothing_but_the_position(interrupted):
     path = interrupted / "checkpoint.safetensors"
     before, meta = path.read_bytes(), read_tensors(path)[1]
     altered(path, meta={**meta["meta"], "fit": "evil", "model": "evil"})
-    with uiat.trainer.reopened(interrupted) as training:
+    with reopen_run(interrupted) as training:
         assert callable(training.fit)
         assert isinstance(training.model, nn.Module)
     path.write_bytes(before)

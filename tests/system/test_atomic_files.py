@@ -151,8 +151,8 @@ def test_no_such_file(tmp_path, make):
 
 def test_a_lock_dies_with_its_process(tmp_path):
     hold = (
-        "import pathlib, sys, time, uiat.files\n"
-        "with uiat.files.locked(pathlib.Path(sys.argv[1])):\n"
+        "import pathlib, sys, time\nfrom uiat.system.atomic_files import locked_folder\n"
+        "with locked_folder(pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(60)\n"
     )
