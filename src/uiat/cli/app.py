@@ -43,7 +43,8 @@ def application() -> typer.Typer:
     usage = "[RECIPE] [FIELD=VALUE]... [OPTIONS]"
     app.command("train", add_help_option=False, context_settings=OPEN, options_metavar=usage)(train)
     app.command("cost", context_settings=OPEN | HELP, options_metavar="RECIPE [FIELD=VALUE]... [OPTIONS]")(cost)
-    for function in (evaluate, sweep, analyse, report, show, recipes, paper):
+    app.command("sweep", context_settings=OPEN | HELP, options_metavar="RECIPE [FIELD=VALUES]... [OPTIONS]")(sweep)
+    for function in (evaluate, analyse, report, show, recipes, paper):
         app.command()(function)
     return app
 

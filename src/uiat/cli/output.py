@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from uiat.config.yaml_io import write_value
 
 # Columns of output that goes to a file or a pipe, where cutting lines to a screen would only lose text.
 PIPE_WIDTH = 240
@@ -63,18 +64,9 @@ def fields(described: Iterable[tuple[str, Any, str]]) -> Table:
         >>> fields([("seed", 0, "of weights")]).row_count
         1
     """
-    return table("field", "value", "what it is", rows=((path, as_yaml(value), what) for path, value, what in described))
-
-
-def as_yaml(value: Any) -> str:
-    """A value as it is written in a configuration or an override.
-
-    Example:
-        >>> as_yaml(None), as_yaml(["clean", "pgd-20"]), as_yaml("8/255")
-        ('null', '[clean, pgd-20]', '8/255')
-    """
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
-    return text.strip().removesuffix("...").strip()
+    return table(
+        "field", "value", "what it is", rows=((path, write_value(value), what) for path, value, what in described)
+    )
 
 
 def command(*words: str | Path, own_code: bool = False) -> str:

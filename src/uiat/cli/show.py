@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from uiat import recipes as recipe_list
-from uiat.cli.output import as_yaml, console, table
+from uiat.cli.output import console, table
 from uiat.cli.tables import results_table
 from uiat.config import yaml_io
 from uiat.config.schema import Run
@@ -102,7 +102,9 @@ def _differences(run: Run) -> str:
     if run.name not in recipe_list.names():
         return ""
     usual = {path: value for path, value, _ in yaml_io.describe_fields(recipe_list.get(run.name))}
-    changed = [f"{p}={as_yaml(v)}" for p, v, _ in yaml_io.describe_fields(run) if p not in usual or usual[p] != v]
+    changed = [
+        f"{p}={yaml_io.write_value(v)}" for p, v, _ in yaml_io.describe_fields(run) if p not in usual or usual[p] != v
+    ]
     return ", ".join(changed) or "nothing"
 
 

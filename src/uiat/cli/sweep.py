@@ -1,7 +1,6 @@
-"""`uiat sweep`: many runs of a recipe, over settings and seeds, trained, judged, and gone on with."""
+"""`uiat sweep`: train and evaluate a recipe over settings and seeds, and resume."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,27 +10,19 @@ from rich.live import Live
 from rich.table import Table
 
 from uiat.cli.output import command, console, table
+from uiat.cli.settings import split_recipe
 from uiat.errors import Stopped, UserError
-from uiat.experiments import grid
-from uiat.experiments.grid import GridRun
-from uiat.experiments.sweep import _attempt
+from uiat.experiments import GridRun
+from uiat.experiments import sweep as run_sweep
+from uiat.experiments.grid import mean_over_seeds, parse_axis, parse_seeds
+from uiat.experiments.sweep_file import SWEEP_FILE
 from uiat.formatting import percent, plus_minus
 
 FAULT = 1  # exit code where runs failed
 
-Recipe = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe; `uiat recipes` lists them.", show_default=False)
-]
 Sets = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="FIELD=VALUES",
-        help="A field of the run with its values, separated by commas: objective.gamma=0,.5,.9. May be repeated: every "
-        "combination is run. One value sets the field for all runs: optimisation.epochs=10. A list is one value in "
-        "brackets: 'evaluation.attacks=[pgd-20,cw-20]'.",
-        show_default=False,
-    ),
+    typer.Option("--set", metavar="FIELD=VALUES", help="The same as FIELD=VALUES alone.", show_default=False),
 ]
 Seeds = Annotated[str, typer.Option(metavar="LIST", help="The seeds of each combination, separated by commas.")]
 Out = Annotated[
@@ -40,117 +31,155 @@ Out = Annotated[
         "--out",
         "--run-dir",
         metavar="DIR",
-        help="Where the folder of each run goes, and sweep.json.",
-        show_default="runs/RECIPE-sweep",
+        help="Where the folder of each run goes, and sweep.json. [default: runs/RECIPE-sweep]",
     ),
 ]
 Root = Annotated[
     str | None,
-    typer.Option("--data.root", metavar="DIR", help="Folder of the data sets.", show_default="that of the recipe"),
+    typer.Option("--data.root", metavar="DIR", help="Folder of the data sets. [default: that of the recipe]"),
 ]
 
 
-def sweep(recipe: Recipe, set_: Sets = None, seeds: Seeds = "0", out: Out = None, root: Root = None) -> int:
-    """Train and judge a recipe for every combination of settings and seeds.
+def sweep(context: typer.Context, set_: Sets = None, seeds: Seeds = "0", out: Out = None, root: Root = None) -> int:
+    """Train and evaluate a recipe over settings and seeds.
 
-    Example: uiat sweep digits-uiat --seeds 0,1,2 --set objective.momentum=example --set objective.gamma=0,.5,.9
+    Example: uiat sweep digits-uiat objective.momentum=example objective.gamma=0,.5,.9 --seeds 0,1,2
 
-    Each run has a folder of its own. The same command goes on where it was stopped: finished runs are kept, a run that
-    was stopped in the middle of training or evaluation is resumed. A run that fails does not stop the others; it is
-    listed in the end, the exit code is 1, and the next call tries it again. sweep.json holds settings and accuracies.
+    Several values of a field are separated by commas, and every combination of them is run; one value sets the field
+    for all runs, as in optimisation.epochs=10. A list is one value in brackets: 'evaluation.attacks=[pgd-20,cw-20]'.
+    Fields may also be written --FIELD VALUES or --set FIELD=VALUES; `uiat recipes RECIPE` lists them.
+
+    Each run has a folder of its own. The same command resumes a sweep that was stopped: finished runs are kept, a run
+    that was stopped in the middle of training or evaluation is resumed. A run that fails does not stop the others; it
+    is listed in the end, the exit code is 1, and the next call tries it again. sweep.json holds settings and
+    accuracies.
     """
-    screen, folder = console(), out or Path("runs") / f"{recipe}-sweep"
-    record = folder / grid.SWEEP_FILE
-    grid.read_record(record, recipe)  # refuses what it is not to be added to
-    cells = grid.grid(
-        recipe, [grid.parse_axis(words) for words in set_ or []], grid.parse_seeds(seeds), folder, root=root
-    )
+    recipe, assignments = split_recipe(context)
+    words = [*(set_ or []), *(f"{path}={values}" for path, values in assignments)]
+    axes = _read_axes(words)
+    folder, screen = out or Path("runs") / f"{recipe}-sweep", console()
+    board = Board(screen, folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
-    grid.write_record(record, recipe, cells)
-    same = [f"{path}={value}" for path, value in cells[0].settings.items() if path not in _varied(cells)]
-    screen.print(f"{len(cells)} runs in {folder}" + (f", all with {' '.join(same)}" if same else ""), soft_wrap=True)
-    try:
-        with _live_table(cells, screen) as told:
-            for cell in cells:
-                _attempt(cell, told)
-                grid.write_record(record, recipe, cells)
+        with board:
+            runs = run_sweep(recipe, settings=axes, seeds=parse_seeds(seeds), folder=folder, root=root, listener=board)
     except KeyboardInterrupt:
-        done = sum(cell.status == "done" for cell in cells)
-        raise Stopped(f"stopped with {done} of {len(cells)} runs done; the same command goes on") from None
-    return _ending(cells, record, screen)
+        done = sum(run.status == "done" for run in board.runs)
+        raise Stopped(f"stopped with {done} of {len(board.runs)} runs done; the same command resumes it") from None
+    return _show_end(runs, folder / SWEEP_FILE, screen)
 
 
-@contextmanager
-def _live_table(cells: Sequence[GridRun], out: Console) -> Iterator[Callable[[GridRun], None]]:
-    """Something to tell of every change: a table that fills in a terminal, a line for each new state elsewhere."""
-    if out.is_terminal:
-        with Live(_table(cells), console=out, auto_refresh=False) as live:
-            yield lambda cell: live.update(_table(cells), refresh=True)
-        return
-    said: dict[int, str] = {}
-
-    def line(cell: GridRun) -> None:
-        if said.get(id(cell)) == cell.status:
-            return
-        said[id(cell)] = cell.status
-        shares = ", ".join(f"{name} {percent(share)}" for name, share in cell.accuracy.items())
-        told = f": {shares}" if cell.status == "done" else f": {cell.reason}" if cell.status == "failed" else ""
-        out.print(f"[{cells.index(cell) + 1}/{len(cells)}] {_name(cell, cells)}: {cell.status}{told}", soft_wrap=True)
-
-    yield line
+def _read_axes(words: Sequence[str]) -> dict[str, list[str]]:
+    axes: dict[str, list[str]] = {}
+    for path, values in map(parse_axis, words):
+        if path == "seed":
+            raise UserError("the seeds of a sweep are given with --seeds, not as a setting")
+        if path in axes:
+            raise UserError(f"{path} is set twice: give all its values at once, as in {path}=1,2")
+        axes[path] = values
+    return axes
 
 
-def _varied(cells: Sequence[GridRun]) -> list[str]:
-    """The fields that tell the runs apart."""
-    return [path for path in cells[0].settings if len({cell.settings[path] for cell in cells}) > 1]
+class Board:
+    """Shows a sweep under way: a table that fills in a terminal, a line for each new status elsewhere.
+
+    Args:
+        out: where to.
+        folder: the folder of the sweep, to be named in the first line.
+
+    Example:
+        >>> from uiat import Run
+        >>> board = Board(Console(width=60), Path("runs/a"))
+        >>> board.planned([GridRun({}, Run(), Path("runs/a/seed=0"))])
+        1 runs in runs/a
+        >>> board.changed(board.runs[0])
+        [1/1] seed=0: waiting
+    """
+
+    def __init__(self, out: Console, folder: Path) -> None:
+        self.out, self.folder = out, folder
+        self.runs: Sequence[GridRun] = ()
+        self.live: Live | None = None
+        self.said: dict[Path, str] = {}
+
+    def __enter__(self) -> "Board":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def planned(self, runs: Sequence[GridRun]) -> None:
+        """Say how many runs there are, and what they have in common."""
+        self.runs = runs
+        varied = _varied_fields(runs)
+        same = [f"{path}={value}" for path, value in runs[0].settings.items() if path not in varied]
+        ending = f", all with {' '.join(same)}" if same else ""
+        self.out.print(f"{len(runs)} runs in {self.folder}{ending}", soft_wrap=True)
+        if self.out.is_terminal:
+            self.live = Live(_make_table(runs), console=self.out, auto_refresh=False)
+            self.live.start()
+
+    def changed(self, run: GridRun) -> None:
+        """Draw the table anew, or print a line where the status is a new one."""
+        if self.live is not None:
+            self.live.update(_make_table(self.runs), refresh=True)
+        elif self.said.get(run.folder) != run.status:
+            self.said[run.folder] = run.status
+            accuracies = ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in run.accuracy.items())
+            ending = {"done": f": {accuracies}", "failed": f": {run.reason}"}.get(run.status, "")
+            place = f"[{self.runs.index(run) + 1}/{len(self.runs)}]"
+            self.out.print(f"{place} {_name(run, self.runs)}: {run.status}{ending}", soft_wrap=True)
 
 
-def _name(cell: GridRun, cells: Sequence[GridRun]) -> str:
-    return " ".join([*(f"{path}={cell.settings[path]}" for path in _varied(cells)), f"seed={cell.run.seed}"])
+def _varied_fields(runs: Sequence[GridRun]) -> list[str]:
+    """Return the fields that tell the runs apart."""
+    return [path for path in runs[0].settings if len({run.settings[path] for run in runs}) > 1]
 
 
-def _table(cells: Sequence[GridRun]) -> Table:
-    paths = _varied(cells)
-    attacks = list(dict.fromkeys(name for cell in cells for name in cell.accuracy))
+def _name(run: GridRun, runs: Sequence[GridRun]) -> str:
+    settings = [f"{path}={run.settings[path]}" for path in _varied_fields(runs)]
+    return " ".join([*settings, f"seed={run.run.seed}"])
+
+
+def _make_table(runs: Sequence[GridRun]) -> Table:
+    paths = _varied_fields(runs)
+    attacks = list(dict.fromkeys(name for run in runs for name in run.accuracy))
     columns = (*paths, "seed", *attacks, "training, s", "state")
     rows = []
-    for cell in cells:
-        accuracies = [percent(cell.accuracy.get(name)) for name in attacks]
-        seconds = f"{cell.seconds:.1f}" if cell.seconds else "-"
-        state = f"{cell.status}, {cell.note}" if cell.note and cell.status == "training" else cell.status
-        rows.append((*(cell.settings[path] for path in paths), str(cell.run.seed), *accuracies, seconds, state))
+    for run in runs:
+        accuracies = [percent(run.accuracy.get(name)) for name in attacks]
+        seconds = f"{run.seconds:.1f}" if run.seconds else "-"
+        state = f"{run.status}, {run.note}" if run.note and run.status == "training" else run.status
+        rows.append((*(run.settings[path] for path in paths), str(run.run.seed), *accuracies, seconds, state))
     return table(*columns, rows=rows, numbers=("seed", *attacks, "training, s"))
 
 
-def _ending(cells: Sequence[GridRun], record: Path, out: Console) -> int:
+def _show_end(runs: Sequence[GridRun], record: Path, out: Console) -> int:
     if not out.is_terminal:
         out.print()
-        out.print(_table(cells))
-    if len({cell.run.seed for cell in cells}) > 1:
+        out.print(_make_table(runs))
+    if len({run.run.seed for run in runs}) > 1:
         out.print("\nmean and standard deviation over seeds")
-        out.print(_means(cells))
-    failed = [cell for cell in cells if cell.status == "failed"]
+        out.print(_make_means(runs))
+    failed = [run for run in runs if run.status == "failed"]
     if failed:
-        out.print(f"\n{len(failed)} of {len(cells)} runs failed; the same command tries them again")
-        for cell in failed:
-            out.print(f"  {_name(cell, cells)}: {cell.reason}", soft_wrap=True)
+        out.print(f"\n{len(failed)} of {len(runs)} runs failed; the same command tries them again")
+        for run in failed:
+            out.print(f"  {_name(run, runs)}: {run.reason}", soft_wrap=True)
     out.print(f"\nwritten: {record}", soft_wrap=True)
-    done = [cell.folder for cell in cells if cell.status == "done"]
+    done = [run.folder for run in runs if run.status == "done"]
     if done:
         out.print(f"look at them side by side:  {command('report', *done)}", soft_wrap=True)
     return FAULT if failed else 0
 
 
-def _means(cells: Sequence[GridRun]) -> Table:
-    found = grid.mean_over_seeds(cells)
-    paths = _varied(cells)
-    attacks = list(dict.fromkeys(name for _, _, values in found for name in values))
+def _make_means(runs: Sequence[GridRun]) -> Table:
+    means = mean_over_seeds(runs)
+    paths = _varied_fields(runs)
+    attacks = list(dict.fromkeys(name for _, _, values in means for name in values))
     rows = [
         (*(settings[path] for path in paths), str(done), *(_spread(values.get(name)) for name in attacks))
-        for settings, done, values in found
+        for settings, done, values in means
     ]
     return table(*paths, "runs", *attacks, rows=rows, numbers=("runs", *attacks))
 

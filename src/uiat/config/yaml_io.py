@@ -133,6 +133,17 @@ def dump(run: Run) -> str:
     return str(yaml.safe_dump(to_dict(run), sort_keys=False))
 
 
+def write_value(value: Any) -> str:
+    """Return a value as it is written in a configuration or an override.
+
+    Example:
+        >>> write_value(None), write_value(["clean", "pgd-20"]), write_value("8/255")
+        ('null', '[clean, pgd-20]', '8/255')
+    """
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    return text.strip().removesuffix("...").strip()
+
+
 def load(text: str, *, source: str = "the configuration") -> Run:
     """A run from YAML; fields that are left out have their defaults.
 

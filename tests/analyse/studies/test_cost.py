@@ -14,6 +14,7 @@ from uiat.analyse import changes
 from uiat.analyse.studies import ablation, cost, one_off, overfitting
 from uiat.analyse.study import Context, StudyOptions, open_runs
 from uiat.evaluation import attack, correct_under
+from uiat.experiments import finish
 from uiat.runs.settings import find_differences
 from uiat.training.pass_count import step_cost
 
@@ -250,7 +251,8 @@ def test_the_ablation_trains_what_is_missing_and_goes_on_with_what_was_stopped(t
     def never(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(ablation, "train", never)
+    monkeypatch.setattr(finish, "train", never)
+    monkeypatch.setattr(finish, "resume", never)
     again = ablation.measure(Context([], asked(tmp_path)))
     assert again == data
     # The same as comparing the folders by hand, where rows are named by what differs.
@@ -268,7 +270,7 @@ def test_a_folder_of_another_run_is_refused_and_a_row_that_fails_stops_no_other(
     uiat.train(other, run_dir=tmp_path / "runs" / "lambda-1-seed0")
     data = ablation.measure(Context([], asked(tmp_path, seeds=(0,))))
     assert list(data["rows"]) == ["uiat"]
-    assert "holds a run of other settings (objective.weight=1.0)" in data["failed"]["lambda 1, seed 0"]
+    assert "holds another run: objective.weight is 2.0 there and 1.0 here" in data["failed"]["lambda 1, seed 0"]
     assert "Failed: lambda 1, seed 0" in " ".join(ablation.sentences(data))
 
 

@@ -1,5 +1,6 @@
 """UIAT with one thing changed, over seeds, on held-out images: given as runs, or trained where they are missing."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,12 @@ from uiat.analyse.prose import percent, points
 from uiat.analyse.studies.ablation_rows import BASE, changes
 from uiat.analyse.study import Context, Data, Study, StudyRun, open_runs
 from uiat.config import yaml_io
-from uiat.config.schema import Run
 from uiat.errors import UserError
 from uiat.evaluation.engine.stage import correct_under
+from uiat.experiments import GridRun, sweep
 from uiat.formatting import mean_and_deviation, spread
-from uiat.runs.reader import CONFIG_FILE
+from uiat.runs.reader import read_history
 from uiat.runs.settings import find_differences
-from uiat.training.api import resume, train
 
 
 def measure(context: Context) -> Data:
@@ -72,46 +72,37 @@ def _trained(context: Context) -> tuple[dict[str, list[StudyRun]], dict[str, str
     context.settings()
     context.images(whole, "held-out")
     every = changes(base)
-    rows: dict[str, list[StudyRun]] = {name: [] for name in every}  # the base first, whatever fails
-    failed: dict[str, str] = {}
-    for seed in asked.seeds:
-        for name, fields in every.items():
-            run = replace(yaml_io.override(base, fields), seed=seed)
-            try:
-                where = made(run, folder / slug(name, seed), told=context.told)
-            except UserError as error:  # one row that diverges must not keep the others from being trained
-                failed[f"{name}, seed {seed}"] = str(error)
-                context.told(f"{name}, seed {seed}, failed: {error}")
-                continue
-            rows[name].append(open_runs([where])[0])
-    if not rows[BASE]:
+    runs = sweep(base, rows=every, seeds=asked.seeds, folder=folder, evaluated=False, listener=_Lines(context))
+    failed = {f"{run.row}, seed {run.run.seed}": run.reason for run in runs if run.status == "failed"}
+    done = {name: [run.folder for run in runs if run.row == name and run.status == "done"] for name in every}
+    if not done[BASE]:
         raise UserError(f"the recipe itself could not be trained: {next(iter(failed.values()))}")
+    rows = {name: open_runs(folders) for name, folders in done.items() if folders}
     context.subjects = [subject for members in rows.values() for subject in members]
-    return {name: members for name, members in rows.items() if members}, failed
+    return rows, failed
 
 
-def slug(name: str, seed: int) -> str:
-    """The folder of a row.
+class _Lines:
+    """Prints a line for each run of an ablation that is trained or fails."""
 
-    Example:
-        >>> slug("KL(adv, inv)", 0)
-        'KL(adv,-inv)-seed0'
-    """
-    return f"{name.replace(' ', '-').replace('/', '_')}-seed{seed}"
+    def __init__(self, context: Context) -> None:
+        self.say = context.told
+        self.said: set[tuple[Path, str]] = set()
 
+    def planned(self, runs: Sequence[GridRun]) -> None:
+        """Do nothing."""
 
-def made(run: Run, folder: Path, *, told: Any) -> Path:
-    """Train a run in a folder, go on with it, or leave it where it has ended; refuse a folder of another run."""
-    if (folder / CONFIG_FILE).is_file():
-        there = open_runs([folder])[0].run
-        if changed := find_differences(run, there) or ("seed" if there.seed != run.seed else ""):
-            raise UserError(f"{folder} holds a run of other settings ({changed}): choose another --out or --runs")
-        if len(resume(folder).history) < run.optimisation.epochs:
-            told(f"{folder} stopped early")
-        return folder
-    told(f"training {folder}")
-    train(run, run_dir=folder)
-    return folder
+    def changed(self, run: GridRun) -> None:
+        """Say what the run has come to, once."""
+        if (run.folder, run.status) in self.said:
+            return
+        self.said.add((run.folder, run.status))
+        if run.status == "training":
+            self.say(f"training {run.folder}")
+        elif run.status == "failed":
+            self.say(f"{run.row}, seed {run.run.seed}, failed: {run.reason}")
+        elif len(read_history(run.folder)) < run.run.optimisation.epochs:
+            self.say(f"{run.folder} stopped early")
 
 
 def sentences(data: Data) -> list[str]:

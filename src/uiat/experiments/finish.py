@@ -1,0 +1,143 @@
+"""Bring one run to its end: train it or resume it, and evaluate it."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from uiat.config.schema import Run, is_own_code
+from uiat.errors import UserError
+from uiat.experiments import evaluate
+from uiat.experiments.grid import GridRun, Status, check_same_run
+from uiat.experiments.options import EvaluateOptions
+from uiat.experiments.target import load_target
+from uiat.formatting import threat_record
+from uiat.runs.reader import EVALUATION_STATE_FILE, WEIGHTS_FILES, read_evaluation, read_history, training_seconds
+from uiat.system.atomic_files import PARTIAL
+from uiat.training.api import Trained, resume, train
+from uiat.training.loop import Listener
+
+SECONDS_BETWEEN_REPORTS = 0.5  # of the step that a run has come to
+OnChange = Callable[[GridRun], None]
+
+
+def finish_training(run: Run, folder: Path, *, listener: Listener | None = None) -> Trained:
+    """Train a run to its last epoch in a folder: from the start, from its last checkpoint, or not at all.
+
+    Args:
+        run: every setting.
+        folder: folder of the run; it is made where it is missing.
+        listener: told about each step and epoch.
+
+    Raises:
+        UserError: the folder holds another run, or a damaged one, or `uiat.train` refuses the run.
+        NotFinite: a loss term is not finite.
+
+    Example:
+        >>> import tempfile
+        >>> from uiat import override, recipes
+        >>> run = override(recipes.get("digits-standard"), [("optimisation.epochs", "1"), ("model.width", "4")])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     first = finish_training(run, Path(folder) / "run")
+        ...     again = finish_training(run, Path(folder) / "run")  # nothing is left to train
+        >>> first.best == again.best
+        True
+    """
+    _remove_unborn(folder)
+    if not folder.exists():
+        return train(run, run_dir=folder, listener=listener)
+    check_same_run(run, folder)
+    return resume(folder, listener=listener, own_code=is_own_code(run))
+
+
+def _remove_unborn(folder: Path) -> None:
+    """Remove a folder that a kill left before its settings were in it: it is empty but for half-written files."""
+    if folder.is_dir() and all(path.name.startswith(".") and path.name.endswith(PARTIAL) for path in folder.iterdir()):
+        for path in folder.iterdir():
+            path.unlink()
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def finish_run(run: GridRun, on_change: OnChange, *, evaluated: bool = True) -> None:
+    """Train and evaluate a run of a grid, as far as that is left to do, or note the reason why it fails.
+
+    Args:
+        run: the run; its status, result and seconds are set.
+        on_change: called with the run at each new status, and now and then while it trains.
+        evaluated: False to train alone.
+    """
+    run.reason, run.note = "", ""
+    try:
+        if not _is_trained(run):
+            _set_status(run, "training", on_change)
+            finish_training(run.run, run.folder, listener=_Reporter(run, on_change))
+        check_same_run(run.run, run.folder)
+        run.seconds = training_seconds(read_history(run.folder))
+        if evaluated:
+            _finish_evaluation(run, on_change)
+        _set_status(run, "done", on_change)
+    except Exception as error:  # whatever it is, the other runs go on
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        run.reason = kind + " ".join(str(error).split())
+        _set_status(run, "failed", on_change)
+
+
+def _set_status(run: GridRun, status: Status, on_change: OnChange) -> None:
+    run.status, run.note = status, ""
+    on_change(run)
+
+
+def _is_trained(run: GridRun) -> bool:
+    """True if the files say that every epoch is there; a run that stopped early has to be opened to know."""
+    has_epochs = len(read_history(run.folder)) >= run.run.optimisation.epochs
+    return has_epochs and all((run.folder / name).is_file() for name in WEIGHTS_FILES.values())
+
+
+def _finish_evaluation(run: GridRun, on_change: OnChange) -> None:
+    run.result = _read_result(run)
+    if run.result is None:
+        _set_status(run, "evaluating", on_change)
+        options = EvaluateOptions(
+            run=run.folder,
+            attacks=",".join(run.run.evaluation.attacks),
+            root=run.run.data.root,
+            own_code=is_own_code(run.run),
+            resume=(run.folder / EVALUATION_STATE_FILE).exists(),
+        )
+        evaluate.run(options, load_target(options))
+        run.result = _read_result(run)
+    if run.result is None:
+        raise UserError("its evaluation.json is not of the attacks, images and threat model asked for")
+
+
+def _read_result(run: GridRun) -> Mapping[str, Any] | None:
+    """Return the result of a run, or None where there is none of these attacks, images and threat model."""
+    result = read_evaluation(run.folder)
+    if result is None:
+        return None
+    settings, threat = run.run.evaluation, run.run.threat
+    same = threat is not None and result["threat"] == threat_record(threat)
+    # With fewer test images than asked for, all of them were evaluated: only a smaller question was another one.
+    enough = result["n"] <= settings.n if settings.n is not None else True
+    return result if same and enough and {"clean", *settings.attacks, "worst"} == set(result["accuracy"]) else None
+
+
+class _Reporter:
+    """Notes the step that a run of a grid has come to."""
+
+    def __init__(self, run: GridRun, on_change: OnChange) -> None:
+        self.run, self.on_change, self.reported = run, on_change, float("-inf")
+
+    def step(self, epoch: int, step: int, steps: int, terms: Mapping[str, Tensor], images: int) -> None:
+        """Note the step, and report it a few times a second at most."""
+        self.run.note = f"epoch {epoch + 1}/{self.run.run.optimisation.epochs}, step {step}/{steps}"
+        if (now := time.monotonic()) - self.reported > SECONDS_BETWEEN_REPORTS:
+            self.reported = now
+            self.on_change(self.run)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Do nothing: the next step says more."""
