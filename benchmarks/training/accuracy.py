@@ -1,4 +1,4 @@
-"""Train and evaluate every method of a study over several seeds, and print the table. Stops and goes on at any moment.
+"""Train and evaluate every method of a study over several seeds, and print the table; it can be stopped and resumed.
 
     python benchmarks/training/accuracy.py digits --seeds 0,1,2
     python benchmarks/training/accuracy.py cifar10-small --root DATA --threads 1  # two of these share the work
@@ -21,6 +21,7 @@ import torch
 import uiat
 from uiat.analyse import changes
 from uiat.data import as_float
+from uiat.experiments import sweep
 from uiat.training.setup import load_datasets
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -61,7 +62,7 @@ STUDIES: dict[str, Study] = {
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process holds the run; the operating system lets go of it when the process dies."""
+    """True if this process holds the run; the operating system lets go of it when the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
@@ -75,14 +76,16 @@ def claimed(path: Path) -> Iterator[bool]:
 def one_run(study: str, name: str, seed: int, *, root: str | None, runs: Path) -> None:
     recipe, overrides = STUDIES[study][name]
     slug = f"{name.replace(' ', '-').replace('/', '_')}-seed{seed}"
-    result, folder = RESULTS / study / f"{slug}.json", runs / study / slug
+    result = RESULTS / study / f"{slug}.json"
     with claimed(runs / study / f"{slug}.lock") as mine:
         if not mine or result.exists():
             return
-        settings = [*overrides, f"seed={seed}", *([f"data.root={root}"] if root else [])]
-        run = uiat.override(uiat.recipes.get(recipe), _pairs(settings))
         print(f"{time.strftime('%H:%M:%S')} {study} {slug}", flush=True)
-        trained = uiat.resume(folder) if (folder / "config.yaml").exists() else uiat.train(run, run_dir=folder)
+        rows = {name: _pairs(overrides)}
+        (row,) = sweep(recipe, rows=rows, seeds=[seed], folder=runs / study, root=root, evaluated=False)
+        if row.status == "failed":
+            raise SystemExit(f"{row.folder}: {row.reason}")
+        run, trained = row.run, uiat.resume(row.folder)  # nothing is left to train
         split, (x, y) = images(study, run)
         evaluated = uiat.evaluate(trained.model, x, y, threat=run.threat, attacks=run.evaluation.attacks)
         record = {
