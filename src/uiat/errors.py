@@ -1,4 +1,4 @@
-"""What goes wrong because of what the user asked for, said in one sentence."""
+"""The errors that are the user's to correct, each said in one sentence."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ MOST_NAMES = 20
 
 
 class UserError(ValueError):
-    """A mistake in what was asked, whose message alone tells the user what to change.
+    """A mistake in what the user asked for; the message alone tells what to change.
 
     The command line prints it as one line and exits with 2; anything else is a fault of the program and exits with 1.
 
@@ -24,7 +24,7 @@ class NotFinite(UserError):
 
 
 class Lost(UserError):
-    """Another process of the same work has ended, and with it this one's part; what was saved is kept."""
+    """Another process of the same run has ended, and this one with it; saved files are kept."""
 
 
 class Stopped(Exception):
@@ -32,11 +32,11 @@ class Stopped(Exception):
 
 
 def nearest(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that does not exist, naming the closest ones that do.
+    """Return the error for a name that does not exist, with the closest ones that do.
 
     Args:
-        kind: what the name is a name of, such as "model".
-        name: what was asked for.
+        kind: the kind of thing that has such a name, such as "model".
+        name: the name that does not exist.
         known: every valid name.
 
     Example:

@@ -1,4 +1,4 @@
-"""A run as a value: data, model, objective, optimisation, validation, evaluation. YAML in and out; dotted overrides.
+"""The settings of a run as one frozen value: data, model, objective, optimisation, validation, evaluation.
 
 The objective, its attack and its inverse adversary are the algorithm objects themselves: there is no second config
 for them.
@@ -13,7 +13,7 @@ from uiat.objectives import UIAT, AnyObjective
 from uiat.threat import Threat
 
 
-def _at_least(config: object, **bounds: float) -> None:
+def _check_at_least(config: object, **bounds: float) -> None:
     check_choices(config)
     for name, low in bounds.items():
         value = getattr(config, name)
@@ -21,7 +21,7 @@ def _at_least(config: object, **bounds: float) -> None:
             raise UserError(f"{name} must be at least {low:g}, but is {value:g}")
 
 
-def _below(config: object, **bounds: float) -> None:
+def _check_below(config: object, **bounds: float) -> None:
     for name, high in bounds.items():
         value = getattr(config, name)
         if value is not None and not value < high:
@@ -31,17 +31,17 @@ def _below(config: object, **bounds: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Which images, and how batches are drawn from them.
+    """The data set, and how batches are drawn from it.
 
     Args:
         name: the data set, one of `uiat.data.NAMES`: digits, cifar10, ..., or imagefolder:PATH.
         root: folder of the data sets; $UIAT_DATA or ~/.cache/uiat/data by default.
-        validation: images held out of the training set for validation; by default 1,000 or 5 %, whichever is less.
+        validation: number of training images held out for validation; by default 1,000 or 5 %, whichever is less.
         subset: train on a stratified part of this many images; all by default.
         augment: "none", "crop" (zero padding, random position), "crop-flip" (and horizontal flips).
-        batch_size: images a step.
-        workers: processes that read images, for image folders too large for memory.
-        image_size: side in pixels that the images of a folder are resized and cut to; as they are by default.
+        batch_size: number of images in a step.
+        workers: number of processes that read images, for image folders too large for memory.
+        image_size: side in pixels to which the images of a folder are resized and cropped; by default they are not.
 
     Example:
         >>> Data(name="cifar10", augment="crop-flip").batch_size
@@ -58,16 +58,16 @@ class Data:
     image_size: int | None = None
 
     def __post_init__(self) -> None:
-        _at_least(self, validation=2, subset=2, batch_size=1, workers=0, image_size=8)
+        _check_at_least(self, validation=2, subset=2, batch_size=1, workers=0, image_size=8)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """Which architecture.
+    """The architecture.
 
     Args:
-        name: a built-in name (small-cnn, preact-resnet8, resnet18, wrn-28-10, ...), timm:NAME, file.py:function or
-            package.module:function.
+        name: a built-in architecture (small-cnn, preact-resnet8, resnet18, wrn-28-10, ...), timm:NAME, file.py:function
+            or package.module:function.
         width: channels of the first stage (an int) or a factor on them (a float); the architecture's own by default.
         activation: "relu" or "silu".
 
@@ -81,15 +81,15 @@ class Model:
     activation: Literal["relu", "silu"] = "relu"
 
     def __post_init__(self) -> None:
-        _at_least(self, width=0)  # 0.5 halves the width; `models.build` says what is too narrow
+        _check_at_least(self, width=0)  # 0.5 halves the width; `models.build` says what is too narrow
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
-    """How weights are updated.
+    """The optimiser, its schedule, and the average of the weights.
 
     Args:
-        epochs: passes over the training set.
+        epochs: number of passes over the training set.
         optimizer: "sgd" or "adamw".
         learning_rate: peak learning rate.
         momentum: of SGD, in [0, 1).
@@ -99,15 +99,15 @@ class Optimisation:
             `peak_at` and down; Smith 2018), "cyclic" (linear up to `peak_at` and down to 0).
         milestones: epochs of the piecewise schedule, each 1 or later.
         decay: factor at each milestone.
-        peak_at: share of the run at which onecycle and cyclic peak.
-        warmup_epochs: linear warm-up from 0 before any schedule, in epochs.
+        peak_at: fraction of the run at which onecycle and cyclic peak.
+        warmup_epochs: length of a linear warm-up from 0 before the schedule, in epochs.
         clip_norm: largest gradient norm, above 0; none by default.
         awp: relative size gamma of the adversarial weight perturbation (Wu et al. 2020); 0 for none.
         awp_from_epoch: first epoch with the weight perturbation.
         average: "none", "ema" or "swa": validate, select and save averaged weights.
-        average_decay: of the exponential average, a step.
-        average_from_epoch: first epoch that is averaged.
-        accumulate: parts of a batch that are passed one after the other, so that large models have room.
+        average_decay: decay of the exponential average in each step.
+        average_from_epoch: first epoch whose weights are averaged.
+        accumulate: number of parts in which a batch is passed, one after the other, to fit large models in memory.
         replays: Free adversarial training (Shafahi et al. 2019): updates on each batch, each of which moves the images
             a step of the attack, whose own `steps` is 0; 0 for none.
 
@@ -137,11 +137,15 @@ class Optimisation:
     replays: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, epochs=1, learning_rate=0, momentum=0, weight_decay=0, decay=0, warmup_epochs=0, clip_norm=0)
-        _at_least(self, awp=0, awp_from_epoch=0, average_decay=0, average_from_epoch=0, accumulate=1, replays=0)
+        _check_at_least(
+            self, epochs=1, learning_rate=0, momentum=0, weight_decay=0, decay=0, warmup_epochs=0, clip_norm=0
+        )
+        _check_at_least(self, awp=0, awp_from_epoch=0, average_decay=0, average_from_epoch=0, accumulate=1, replays=0)
         endless = float("inf")
-        _below(self, learning_rate=endless, weight_decay=endless, decay=endless, warmup_epochs=endless, awp=endless)
-        _below(self, momentum=1, average_decay=1)
+        _check_below(
+            self, learning_rate=endless, weight_decay=endless, decay=endless, warmup_epochs=endless, awp=endless
+        )
+        _check_below(self, momentum=1, average_decay=1)
         if self.clip_norm == 0:
             raise UserError("clip_norm must be above 0: gradients of length 0 change nothing")
         if any(milestone < 1 for milestone in self.milestones):
@@ -152,12 +156,12 @@ class Optimisation:
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """How a run is judged while it trains, on the held-out part of the training set; see `uiat.training.validation`.
+    """The evaluation of a run while it trains, on held-out training images; see `uiat.training.validation`.
 
     Args:
-        every: epochs between validations.
-        steps: PGD steps against the run's threat model.
-        metric: what `best` means: "robust" or "clean" accuracy, or their "mean".
+        every: number of epochs from one validation to the next.
+        steps: number of PGD steps under the run's threat model.
+        metric: the accuracy that chooses the best epoch: "robust", "clean", or their "mean".
         patience: stop after this many validations without a better one; never by default.
 
     Example:
@@ -171,17 +175,17 @@ class Validation:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        _at_least(self, every=1, steps=1, patience=1)
+        _check_at_least(self, every=1, steps=1, patience=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guards:
-    """What is watched, and what is done about it. A loss that is not finite always stops the run.
+    """Checks during training, and what follows from them. A loss that is not finite always stops the run.
 
     Args:
         chance_epochs: warn when clean validation accuracy is still at chance after this many epochs.
         overfitting: on catastrophic overfitting (training robust accuracy jumps while held-out PGD accuracy collapses):
-            "warn", "stop", or "rollback" to the best weights and go on.
+            "warn", "stop", or "rollback" to the best weights and continue.
 
     Example:
         >>> Guards().overfitting
@@ -192,7 +196,7 @@ class Guards:
     overfitting: Literal["warn", "stop", "rollback"] = "warn"
 
     def __post_init__(self) -> None:
-        _at_least(self, chance_epochs=1)
+        _check_at_least(self, chance_epochs=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,10 +218,10 @@ class ResolvedCompute:
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """Where and in which arithmetic a run is computed.
+    """The device and the arithmetic of a run.
 
     Args:
-        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         precision: "fp32"; "bf16" autocast with weights in fp32; "auto": bf16 where convolutions are faster in it.
         channels_last: memory format of images and weights; faster for most convolutions.
         compile: compile the model for the inner problems, in runs of more than a few minutes; needs a C++ compiler.
@@ -226,11 +230,11 @@ class Compute:
         cuda_graphs: on a GPU, record a step once an epoch and replay it from then on (see `uiat.speed.cuda_graphs`).
         recompute: activation checkpointing: keep the outputs of blocks alone, and compute the rest again for the
             backward pass. Less memory, a third more time; not together with compile.
-        sync_batchnorm: of several processes on GPUs, BatchNorm by the statistics of the whole batch.
-        plain: every lever of speed off, for comparison: fp32, channels first, nothing compiled or recorded, the
-            optimiser unfused, kernels of cuDNN guessed instead of tried.
-        checkpoint_minutes: minutes between checkpoints inside an epoch; each epoch ends with one anyway.
-        checkpoint_steps: steps between checkpoints inside an epoch; none by default.
+        sync_batchnorm: with several processes on GPUs, take BatchNorm statistics of the whole batch.
+        plain: switch every setting of speed off, for comparison: fp32, channels first, nothing compiled or recorded,
+            the optimiser unfused, kernels of cuDNN guessed instead of tried.
+        checkpoint_minutes: number of minutes between checkpoints inside an epoch; each epoch ends with one anyway.
+        checkpoint_steps: number of steps between checkpoints inside an epoch; by default only minutes count.
 
     Example:
         >>> Compute().precision
@@ -249,7 +253,7 @@ class Compute:
     checkpoint_steps: int | None = None
 
     def __post_init__(self) -> None:
-        _at_least(self, checkpoint_minutes=0, checkpoint_steps=1)
+        _check_at_least(self, checkpoint_minutes=0, checkpoint_steps=1)
         if self.compile is True and self.recompute:
             raise UserError("compile and recompute do not go together: set one of them to false")
 
@@ -270,13 +274,13 @@ class Compute:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How the finished model is judged, on the test set.
+    """The evaluation of the finished model, on the test set.
 
     Args:
-        attacks: clean, fgsm, pgd-K, pgd-K-R (R restarts), cw-K, autoattack and its parts, autoattack-quick.
+        attacks: names of attacks: clean, fgsm, pgd-K, pgd-K-R (R restarts), cw-K, autoattack, autoattack-quick, ...
         threat: the threat model; the objective's by default.
-        n: images, the first of the test set; all by default.
-        batch_size: images at a time.
+        n: number of images, the first of the test set; all by default.
+        batch_size: number of images at a time.
 
     Example:
         >>> Evaluation().attacks
@@ -289,7 +293,7 @@ class Evaluation:
     batch_size: int = 500
 
     def __post_init__(self) -> None:
-        _at_least(self, n=1, batch_size=1)
+        _check_at_least(self, n=1, batch_size=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,16 +301,16 @@ class Run:
     """Everything that decides what a training run computes.
 
     Args:
-        name: what the run is called; its folder is named after it, unless --run-dir is given.
-        seed: of weights, order, augmentation and random starts.
-        data: the images.
+        name: the name of the run, and of its folder unless --run-dir is given.
+        seed: seed of weights, order, augmentation and random starts.
+        data: the data set and its batches.
         model: the architecture.
-        objective: the training method.
+        objective: the training method, with its attacks.
         optimisation: how weights are updated.
-        validation: how the run is judged while it trains.
-        guards: what is watched.
-        compute: where it is computed.
-        evaluation: how the result is judged.
+        validation: how the run is evaluated while it trains.
+        guards: checks during training.
+        compute: the device and the arithmetic.
+        evaluation: how the finished model is evaluated.
 
     Example:
         >>> Run(name="mine", optimisation=Optimisation(epochs=2)).objective.name
@@ -326,12 +330,12 @@ class Run:
 
     @property
     def threat(self) -> Threat | None:
-        """The threat model the run is judged under."""
+        """The threat model that the run is evaluated under."""
         return self.evaluation.threat or self.objective.threat
 
 
 def is_own_code(run: Run) -> bool:
-    """Whether the run's model is built by the user's own Python code.
+    """True if the run's model is built by the user's own Python code.
 
     Example:
         >>> is_own_code(Run())

@@ -1,4 +1,4 @@
-"""Runs as text: nested dictionaries, YAML, and dotted overrides, with errors that name the field."""
+"""Read and write runs as nested dictionaries, YAML and dotted overrides, with errors that name the field."""
 
 import dataclasses
 import types
@@ -22,7 +22,7 @@ _FRACTIONS = ("epsilon", "radius", "step_size")
 
 
 def _members(hint: Any) -> list[type]:
-    """The dataclasses that a field of this type may hold."""
+    """Return the dataclasses that a field of this type may hold."""
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     return [option for option in options if dataclasses.is_dataclass(option) and isinstance(option, type)]
 
@@ -48,7 +48,7 @@ def _choose(classes: list[type], value: dict[str, Any], path: str) -> type:
 
 
 def build(kind: type, value: Any, path: str = "") -> Any:
-    """A dataclass from nested dictionaries, each leaf checked against its type.
+    """Build a dataclass from nested dictionaries, each leaf checked against its type.
 
     Raises:
         UserError: an unknown field or a value of the wrong type, named by its dotted path.
@@ -70,7 +70,7 @@ def build(kind: type, value: Any, path: str = "") -> Any:
         if classes and item is not None:
             arguments[name] = build(_choose(classes, item, here), item, here) if isinstance(item, dict) else item
         if name not in arguments:
-            arguments[name] = _leaf(hints[name], item, here)
+            arguments[name] = _check_leaf(hints[name], item, here)
         elif not isinstance(item, dict):
             raise UserError(f"{here} must be a mapping of fields, not {item!r}{_hint_tag(classes, here, item)}")
     fields = dataclasses.fields(kind)
@@ -93,7 +93,7 @@ def _leaf_names(run: Run) -> list[str]:
     return [path for path, _, _ in describe_fields(run)]
 
 
-def _leaf(hint: Any, value: Any, path: str) -> Any:
+def _check_leaf(hint: Any, value: Any, path: str) -> Any:
     if get_origin(hint) is tuple and isinstance(value, str):  # as on the command line: clean,pgd-20
         value = [item.strip() for item in value.split(",")]
     elif get_origin(hint) is tuple and type(value) in (int, float):  # one milestone, say
@@ -111,7 +111,7 @@ def _leaf(hint: Any, value: Any, path: str) -> Any:
 
 
 def to_dict(config: Any) -> Any:
-    """Nested dictionaries of a run, radii and steps written as fractions of 255 where they are ones.
+    """Return a run as nested dictionaries, radii and steps as fractions of 255 if they are ones.
 
     Example:
         >>> to_dict(Run())["objective"]["attack"]["threat"]
@@ -124,7 +124,7 @@ def to_dict(config: Any) -> Any:
 
 
 def dump(run: Run) -> str:
-    """The run as YAML.
+    """Return a run as YAML.
 
     Example:
         >>> load(dump(Run())) == Run()
@@ -145,7 +145,7 @@ def write_value(value: Any) -> str:
 
 
 def load(text: str, *, source: str = "the configuration") -> Run:
-    """A run from YAML; fields that are left out have their defaults.
+    """Read a run from YAML; fields that are left out have their defaults.
 
     Raises:
         UserError: not YAML, or an unknown field, or a value of the wrong type.
@@ -159,7 +159,7 @@ def load(text: str, *, source: str = "the configuration") -> Run:
 
 
 def parse(text: str, *, source: str) -> Any:
-    """What a YAML text holds; an empty one holds no fields.
+    """Parse a YAML text; an empty one has no fields.
 
     Example:
         >>> parse("seed: 3", source="the configuration")
@@ -173,7 +173,7 @@ def parse(text: str, *, source: str) -> Any:
 
 
 def override(run: Run, assignments: Iterable[tuple[str, str]]) -> Run:
-    """The run with fields replaced: ("objective.weight", "2") sets run.objective.weight.
+    """Return a run with fields replaced: ("objective.weight", "2") sets run.objective.weight.
 
     Replacing the field that names a class (objective.name, objective.inverse.kind, ...norm) switches to that class's
     defaults and keeps what means the same in both: the threat model, the attack's budget, radii, regularisers.
@@ -213,7 +213,7 @@ def _assign(tree: dict[str, Any], keys: list[str], value: Any, path: str) -> Non
             tree[key] = {_tag(classes): value if keys[-1] == _tag(classes) else next(iter(_tags(classes)))}
         switches = depth == len(keys) - 2 and len(classes) > 1 and keys[-1] == _tag(classes)
         if switches and value != tree[key][keys[-1]]:
-            tree[key] = _switched(tree[key], _choose(classes, {keys[-1]: value}, here))
+            tree[key] = _switch_class(tree[key], _choose(classes, {keys[-1]: value}, here))
         tree, kind = tree[key], _choose(classes, tree[key], here)
     if keys[-1] not in {f.name for f in dataclasses.fields(kind)}:
         raise unknown_field(path, [".".join([*keys[:-1], f.name]) for f in dataclasses.fields(kind)])
@@ -223,8 +223,8 @@ def _assign(tree: dict[str, Any], keys: list[str], value: Any, path: str) -> Non
     tree[keys[-1]] = value
 
 
-def _switched(old: dict[str, Any], new: type) -> dict[str, Any]:
-    """Defaults of another class, with what means the same in both kept: the threat, the attack's budget, radii."""
+def _switch_class(old: dict[str, Any], new: type) -> dict[str, Any]:
+    """Return the defaults of another class, but keep what means the same in both: threat, attack budget, radii."""
     names = {f.name for f in dataclasses.fields(new)}
     if "epsilon" in names:
         return dict(old)  # a threat model is its radius, which is checked when the run is built
@@ -237,7 +237,7 @@ def _switched(old: dict[str, Any], new: type) -> dict[str, Any]:
 
 
 def describe_fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Every field of a run as (dotted path, value, what it is), read from the classes' own docstrings.
+    """Yield every field of a run as (dotted path, value, description), read from the classes' docstrings.
 
     Example:
         >>> [row[0] for row in describe_fields(Run())][:3]
@@ -250,11 +250,11 @@ def describe_fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, s
             yield from describe_fields(value, f"{prefix}{f.name}.")
         else:
             shown = exact_255ths(value) if f.name in _FRACTIONS else to_dict(value)
-            yield f"{prefix}{f.name}", shown, documented.get(f.name, "which class the fields are of")
+            yield f"{prefix}{f.name}", shown, documented.get(f.name, "the class that the other fields belong to")
 
 
 def _arguments(doc: str) -> dict[str, str]:
-    """The `Args:` section of a docstring, by name."""
+    """Return the `Args:` section of a docstring, by name."""
     result: dict[str, str] = {}
     name = None
     inside = False

@@ -1,4 +1,4 @@
-"""A folder of images a class, read when asked for: for sets that may be too large for memory."""
+"""Read a data set from folders of image files, on demand: for sets that may be too large for memory."""
 
 import os
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from uiat.data.image_set import ImageSet
 from uiat.errors import UserError
 
 
-def import_torchvision(wanted_for: str) -> Any:
-    """The torchvision package, imported only now: the rest of the package works without it.
+def import_torchvision(purpose: str) -> Any:
+    """Import and return torchvision, which the rest of the package works without.
 
     Raises:
         UserError: torchvision is missing or does not fit the installed torch.
@@ -31,7 +31,7 @@ def import_torchvision(wanted_for: str) -> Any:
         import torchvision.transforms.functional
     except (ImportError, RuntimeError, OSError) as fault:
         raise UserError(
-            f"{wanted_for} needs torchvision, which cannot be imported ({fault}); install the torchvision that fits "
+            f"{purpose} needs torchvision, which cannot be imported ({fault}); install the torchvision that fits "
             f"torch {torch.__version__}, for example with `pip install torchvision`"
         ) from fault
     return torchvision
@@ -66,7 +66,7 @@ class Folder:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "c h w"], int, int]:
-        """(image, label, position): what the workers of a `StreamingLoader` collect into batches."""
+        """Return (image, label, position), which the workers of a `StreamingLoader` collect into batches."""
         image = read_image(self.paths[index], image_size=self.image_size)
         if tuple(image.shape) != self.image_shape:
             raise UserError(
@@ -77,22 +77,22 @@ class Folder:
 
     @property
     def num_classes(self) -> int:
-        """How many classes the labels tell apart."""
+        """Number of classes."""
         return len(self.classes)
 
     @property
     def num_bytes(self) -> int:
-        """Memory that the decoded set takes."""
+        """Bytes of memory that the decoded set takes."""
         c, h, w = self.image_shape
         return len(self) * c * h * w
 
     def subset(self, index: Sequence[int] | Tensor) -> "Folder":
-        """The files at `index`, in that order."""
+        """Return the files at `index`, in that order."""
         where = torch.as_tensor(index, dtype=torch.int64)
         return replace(self, paths=tuple(self.paths[i] for i in where.tolist()), labels=self.labels[where])
 
     def decode(self) -> ImageSet:
-        """The whole set in memory, uint8.
+        """Load the whole set into memory, as uint8.
 
         Raises:
             UserError: a file cannot be read, or has another size than the first and no image size was given.
@@ -109,7 +109,7 @@ class Folder:
 
 
 def read_image(path: str, *, image_size: int | None = None) -> UInt8[Tensor, "3 h w"]:
-    """One image file as RGB, its shorter side resized to `image_size` and the middle square cut out.
+    """Read an image file as RGB; resize its shorter side to `image_size` and cut out the middle square.
 
     Raises:
         UserError: the file is no image that Pillow reads.
@@ -135,9 +135,9 @@ def open_folder(path: str | os.PathLike[str], split: str, *, image_size: int | N
     """List a folder of images: PATH/train/CLASS/* and PATH/test/CLASS/* (or PATH/val), or PATH/CLASS/* to train only.
 
     Args:
-        path: the folder.
+        path: the folder, PATH above.
         split: "train" or "test".
-        image_size: side of the square, in pixels, that images are resized and cropped to; needed where sizes differ.
+        image_size: side in pixels of the square that images are resized and cropped to; needed if sizes differ.
 
     Raises:
         UserError: the folder, the split or the images of a class are missing; the test part has other classes.
@@ -154,14 +154,14 @@ def open_folder(path: str | os.PathLike[str], split: str, *, image_size: int | N
         raise UserError(f"{name}: image size must be at least 1 pixel, not {image_size}")
     where = _split_folder(base, split, name)
     try:
-        found = import_torchvision(name).datasets.ImageFolder(str(where))
+        listed = import_torchvision(name).datasets.ImageFolder(str(where))
     except FileNotFoundError as fault:
         raise UserError(f"{name}: {where} must hold one folder of images a class ({fault})") from fault
-    _same_classes(found.classes, base / "train", name)
-    paths, labels = zip(*found.samples, strict=True)
+    _check_classes(listed.classes, base / "train", name)
+    paths, labels = zip(*listed.samples, strict=True)
     first = read_image(paths[0], image_size=image_size)
     _, h, w = first.shape
-    return Folder(paths, torch.tensor(labels), tuple(found.classes), name, (3, h, w), image_size)
+    return Folder(paths, torch.tensor(labels), tuple(listed.classes), name, (3, h, w), image_size)
 
 
 def _split_folder(base: Path, split: str, name: str) -> Path:
@@ -178,8 +178,8 @@ def _split_folder(base: Path, split: str, name: str) -> Path:
     raise UserError(f"{name}: neither {base}/test nor {base}/val exists; add one of them")
 
 
-def _same_classes(classes: list[str], train: Path, name: str) -> None:
-    """Labels are positions in the sorted class folders, so another set of folders would silently renumber them."""
+def _check_classes(classes: list[str], train: Path, name: str) -> None:
+    """Refuse a test part with other class folders than the train part: it would silently renumber the labels."""
     if not train.is_dir():
         return
     expected = sorted(entry.name for entry in train.iterdir() if entry.is_dir())

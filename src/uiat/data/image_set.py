@@ -1,4 +1,4 @@
-"""A set of labelled images held in memory, checked once, and the batch that training draws from it."""
+"""Labelled images in memory, checked once, and the batches that training draws from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ TOLERANCE = 1e-6  # how far rounding, as in resizing, may carry a float image ou
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch of a training set: images in [0, 1], labels, and where each example stands in the set.
+    """One batch of a training set: images in [0, 1], labels, and the position of each example in the set.
 
     Args:
         x: images in [0, 1], (b, c, h, w).
@@ -34,20 +34,20 @@ class Batch:
     index: Int[Tensor, "b"]
 
     def __getitem__(self, rows: slice) -> "Batch":
-        """A part of the batch."""
+        """Return some rows of the batch."""
         return Batch(self.x[rows], self.y[rows], self.index[rows])
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images in one tensor; made only when the set passes `check_images`.
+    """Labelled images in one tensor, which passed `check_images`.
 
     Args:
         images: (n, c, h, w), uint8 or float32 in [0, 1].
         labels: int64, (n,), each in 0 .. len(classes) - 1.
         classes: the name of each class.
         name: what the set is called in reports.
-        partial: whether this is a part of a larger set, in which a class may be absent.
+        partial: True for a part of a larger set, in which a class may be absent.
 
     Raises:
         UserError: see `check_images`.
@@ -72,7 +72,7 @@ class ImageSet:
 
     @property
     def num_classes(self) -> int:
-        """How many classes the labels tell apart, present in this part of the set or not."""
+        """Number of classes, those absent from this part of the set included."""
         return len(self.classes)
 
     @property
@@ -82,12 +82,12 @@ class ImageSet:
         return (c, h, w)
 
     def subset(self, index: Sequence[int] | Tensor) -> "ImageSet":
-        """The examples at `index`, in that order; the classes stay those of the whole set, present or not."""
+        """Return the examples at `index`, in that order; the classes stay those of the whole set."""
         where = torch.as_tensor(index, dtype=torch.int64, device=self.images.device)
         return replace(self, images=self.images[where], labels=self.labels[where], partial=True)
 
     def decode(self) -> "ImageSet":
-        """The set itself; a `Folder` does the work here, so that either kind may be asked."""
+        """Return the set itself; a `Folder` loads its files here, so that both kinds have the method."""
         return self
 
 
@@ -146,7 +146,7 @@ def _check_labels(labels: Tensor, images: int, classes: int, name: str) -> None:
 
 
 def as_float(images: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Images in [0, 1] as float32: uint8 is divided by 255, floats pass through; a new tensor when uint8.
+    """Return images as float32 in [0, 1]: uint8 is divided by 255 into a new tensor, floats pass through.
 
     Example:
         >>> as_float(torch.tensor([0, 255], dtype=torch.uint8))
@@ -162,7 +162,7 @@ def from_tensors(
     num_classes: int | None = None,
     name: str = "tensors",
 ) -> ImageSet:
-    """A set from images and labels that are already in memory.
+    """Make a set from images and labels that are already in memory.
 
     Args:
         x: images, (n, c, h, w), uint8 or floating point in [0, 1].
@@ -190,7 +190,7 @@ def from_tensors(
 
 @runtime_checkable
 class _Indexed(Protocol):
-    """What is asked of a map-style dataset: a length, and (image, label) by position."""
+    """A map-style dataset: it has a length, and (image, label) by position."""
 
     def __len__(self) -> int: ...
 
@@ -239,7 +239,7 @@ def _read_items(dataset: _Indexed, name: str) -> tuple[Tensor, Tensor]:
         item = dataset[i]
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise UserError(f"{name}: item {i} must be a pair (image, label), not {type(item).__name__}")
-        image = _one_image(item[0], name)
+        image = _to_tensor(item[0], name)
         if (
             images is None
         ):  # one allocation for the whole set: a list of images and its stack would need twice the memory
@@ -254,8 +254,8 @@ def _read_items(dataset: _Indexed, name: str) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def _one_image(image: Any, name: str) -> Tensor:
-    """A tensor (c, h, w) of a PIL image, an array (h, w[, c]) or a tensor ([c,] h, w)."""
+def _to_tensor(image: Any, name: str) -> Tensor:
+    """Convert a PIL image, an array (h, w[, c]) or a tensor ([c,] h, w) to a tensor (c, h, w)."""
     if isinstance(image, Tensor):
         pixels = image.detach().cpu()
     else:

@@ -1,4 +1,4 @@
-"""Batches of a set that lies whole on the training device: shuffled, cropped, mirrored and converted there."""
+"""Load batches of a set that lies whole on the training device; shuffle, crop, mirror and convert them there."""
 
 from collections.abc import Iterator
 
@@ -7,26 +7,26 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from uiat.data.image_set import Batch, ImageSet, as_float
-from uiat.data.sampling import batch_count, check_sampling, check_shared, check_start, crop_flip, draw, permutation
+from uiat.data.sampling import batch_count, check_divisible, check_sampling, check_start, crop_flip, draw, permutation
 from uiat.system.distributed import Rank, current_rank
 
 
 class Loader:
-    """Batches of an `ImageSet`, which is kept as one tensor on the device.
+    """Loads batches of an `ImageSet`, which is kept as one tensor on the device.
 
-    What a batch holds depends on (seed, epoch, step) alone, so that training resumed at a step sees the very same bits.
+    The contents of a batch depend on (seed, epoch, step) alone, so that resumed training sees the very same bits.
 
     Args:
         data: the training set.
-        batch_size: examples a batch.
+        batch_size: number of examples in a batch, of all processes together.
         augment: "none", "crop" (pad by zeros, cut out at random) or "crop-flip" (mirrored half of the time as well).
-        device: where the set lies and batches appear.
-        seed: of the shuffling and the augmentation.
-        shuffle: whether to visit the set in a new order each epoch.
-        drop_last: whether to leave out a last batch smaller than the rest.
-        padding: pixels of zeros on each side before cropping.
-        channels_last: whether x comes in torch.channels_last memory format.
-        part: this process's part of each batch; by default that of `torch.distributed`, or all of it.
+        device: the device on which the set is kept and batches are made.
+        seed: seed of the shuffling and the augmentation.
+        shuffle: True to visit the set in a new order each epoch.
+        drop_last: True to leave out a last batch that is smaller than the rest.
+        padding: number of zeros on each side before cropping, in pixels.
+        channels_last: True for x in torch.channels_last memory format.
+        rank: the process whose rows of each batch are loaded; by default this one, see `current_rank`.
 
     Raises:
         UserError: a batch larger than the set, or that the processes cannot share evenly; an unknown augmentation, a
@@ -52,10 +52,10 @@ class Loader:
         drop_last: bool = True,
         padding: int = 4,
         channels_last: bool = False,
-        part: Rank | None = None,
+        rank: Rank | None = None,
     ) -> None:
-        self.part = part or current_rank()
-        check_shared(batch_size, self.part)
+        self.rank = rank or current_rank()
+        check_divisible(batch_size, self.rank)
         check_sampling(len(data), batch_size=batch_size, augment=augment, seed=seed, padding=padding)
         self.device = torch.device(device)
         self.images = data.images.to(self.device)
@@ -65,11 +65,11 @@ class Loader:
         self.shuffle, self.drop_last, self.padding, self.channels_last = shuffle, drop_last, padding, channels_last
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return batch_count(self.num_examples, self.batch_size, drop_last=self.drop_last)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from step `start` on; the skipped ones cost nothing."""
+        """Yield the batches of an epoch from step `start` on; the skipped ones cost nothing."""
         check_start(start, len(self))
         order = permutation(self.num_examples, self.seed, epoch=epoch, shuffle=self.shuffle)
         order = order.to(self.device, non_blocking=True)
@@ -77,7 +77,7 @@ class Loader:
 
     def _batch(self, order: Int[Tensor, "n"], epoch: int, step: int) -> Batch:
         whole = order[step * self.batch_size : (step + 1) * self.batch_size]
-        rows = self.part.rows(len(whole))
+        rows = self.rank.rows(len(whole))
         index = whole[rows]
         x = prepare(
             self.images.index_select(0, index),
@@ -101,12 +101,12 @@ def prepare(
     key: tuple[int, int, int],
     channels_last: bool,
 ) -> Float[Tensor, "b c h w"]:
-    """Augment a batch where it lies and convert it to float32 in [0, 1]; uint8 moves a quarter of the bytes.
+    """Augment a batch on its device and convert it to float32 in [0, 1]; uint8 moves a quarter of the bytes.
 
     Args:
-        images: uint8 or float32 in [0, 1].
-        rows: which of the batch they are; the others are with other processes.
-        batch: images in the batch of all processes, for which the draws are made.
+        images: (b, c, h, w), uint8 or float32 in [0, 1].
+        rows: the rows of the whole batch that they are; the others are with other processes.
+        batch: number of images in the batch of all processes, for which the random numbers are drawn.
         augment: as in `Loader`.
         padding: as in `Loader`.
         key: (seed, epoch, step), which decides every random draw.

@@ -1,4 +1,4 @@
-"""Which examples make which batch, and the random crops and flips: pure functions of (seed, epoch, step)."""
+"""The order of examples and the random crops and flips: pure functions of (seed, epoch, step)."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ AUGMENTATIONS = ("none", "crop", "crop-flip")
 
 
 def generator(*key: int) -> torch.Generator:
-    """A CPU random generator whose stream depends on the key alone, such as (seed, epoch, step).
+    """Return a CPU random generator whose stream depends on the key alone, such as (seed, epoch, step).
 
     Example:
         >>> int(torch.randint(100, (), generator=generator(0, 1))) == int(
@@ -28,7 +28,7 @@ def generator(*key: int) -> torch.Generator:
 
 
 def permutation(n: int, seed: int, *, epoch: int, shuffle: bool = True) -> Int[Tensor, "n"]:
-    """The order in which an epoch visits n examples.
+    """Return the order in which an epoch visits n examples.
 
     Example:
         >>> permutation(3, 0, epoch=5, shuffle=False)
@@ -38,7 +38,7 @@ def permutation(n: int, seed: int, *, epoch: int, shuffle: bool = True) -> Int[T
 
 
 def check_sampling(n: int, *, batch_size: int, augment: str, seed: int, padding: int) -> None:
-    """Refuse what no loader can serve.
+    """Refuse settings that no loader can serve.
 
     Raises:
         UserError: a batch that is empty or larger than the set, an unknown augmentation, a negative seed or padding.
@@ -58,25 +58,25 @@ def check_sampling(n: int, *, batch_size: int, augment: str, seed: int, padding:
         raise UserError(f"seed and padding must not be negative (seed {seed}, padding {padding})")
 
 
-def check_shared(batch_size: int, part: Rank) -> None:
-    """Refuse a batch that the processes cannot share evenly.
+def check_divisible(batch_size: int, rank: Rank) -> None:
+    """Refuse a batch size that the number of processes does not divide.
 
     Raises:
-        UserError: it is not a multiple of their number, so that some would hold more than others.
+        UserError: it is no multiple of their number, so that some would hold more images than others.
 
     Example:
-        >>> check_shared(128, Rank(rank=0, size=3))
+        >>> check_divisible(128, Rank(rank=0, size=3))
         Traceback (most recent call last):
         uiat.errors.UserError: 3 processes cannot share a batch of 128 images evenly: take a multiple of 3
     """
-    if batch_size % part.size:
+    if batch_size % rank.size:
         raise UserError(
-            f"{part.size} processes cannot share a batch of {batch_size} images evenly: take a multiple of {part.size}"
+            f"{rank.size} processes cannot share a batch of {batch_size} images evenly: take a multiple of {rank.size}"
         )
 
 
 def check_start(start: int, batches: int) -> None:
-    """Refuse to begin an epoch where it has no step.
+    """Refuse to begin an epoch at a step that it does not have.
 
     Raises:
         UserError: start is negative or past the end.
@@ -89,7 +89,7 @@ def check_start(start: int, batches: int) -> None:
 
 
 def batch_count(n: int, batch_size: int, *, drop_last: bool) -> int:
-    """Batches in an epoch.
+    """Return the number of batches in an epoch.
 
     Example:
         >>> batch_count(10, 4, drop_last=True), batch_count(10, 4, drop_last=False)
@@ -99,7 +99,7 @@ def batch_count(n: int, batch_size: int, *, drop_last: bool) -> int:
 
 
 def draw(n: int, augment: str, *, padding: int, key: tuple[int, ...]) -> Int[Tensor, "3 n"]:
-    """For each of n images: rows and columns to move by, 0 .. 2 * padding, and whether to mirror, 0 or 1.
+    """Draw for each of n images the rows and columns to move by, 0 .. 2 * padding, and 1 to mirror it or 0.
 
     Example:
         >>> draw(2, "crop", padding=4, key=(0, 1, 2)).shape
@@ -114,12 +114,12 @@ def draw(n: int, augment: str, *, padding: int, key: tuple[int, ...]) -> Int[Ten
 def crop_flip(
     images: Shaped[Tensor, "b c h w"], choice: Int[Tensor, "3 b"], *, padding: int
 ) -> Shaped[Tensor, "b c h w"]:
-    """Pad by zeros, cut each image out at its own place, and mirror those that are to be: one gather, on the device.
+    """Pad images by zeros, cut each out at its own place and mirror some of them, in one gather on the device.
 
     Args:
         images: uint8 or float, (b, c, h, w); uint8 is the faster.
-        choice: what `draw` returns, on the device of the images.
-        padding: zeros added on each side, in pixels.
+        choice: rows, columns and mirroring from `draw`, on the device of the images.
+        padding: number of zeros added on each side, in pixels.
 
     Example:
         >>> still = torch.tensor([[4], [4], [0]])  # the middle of the padded image, unmirrored

@@ -1,4 +1,4 @@
-"""Parts of a set in which each class keeps its share, chosen by seed."""
+"""Split a set by seed so that each class keeps its fraction."""
 
 from typing import TypeVar, cast
 
@@ -19,11 +19,12 @@ def split_validation(data: Data, *, size: int | None = None, seed: int = 0) -> t
 
     Args:
         data: the whole training set.
-        size: images to hold out; when left out 1,000 or 5 % of the set, whichever is less, and at least one a class.
-        seed: chooses them; the same seed chooses the same.
+        size: number of images to hold out; by default 1,000 or 5 % of the set, whichever is less, and at least one of
+            each class.
+        seed: seed of the choice; the same seed chooses the same images.
 
     Returns:
-        What is left to train on, the validation part in memory, and the position in `data` of each training example.
+        The rest to train on, the validation part in memory, and the position in `data` of each training example.
 
     Raises:
         UserError: the size leaves a class without an image on either side.
@@ -34,8 +35,8 @@ def split_validation(data: Data, *, size: int | None = None, seed: int = 0) -> t
         >>> len(validation), len(train) == len(index)
         (100, True)
     """
-    wanted = size if size is not None else max(data.num_classes, min(1000, len(data) // 20))
-    held = stratified_index(data.labels, wanted, num_classes=data.num_classes, seed=seed, keep=1)
+    count = size if size is not None else max(data.num_classes, min(1000, len(data) // 20))
+    held = stratified_index(data.labels, count, num_classes=data.num_classes, seed=seed, keep=1)
     rest = torch.ones(len(data), dtype=torch.bool)
     rest[held] = False
     index = rest.nonzero().flatten()
@@ -43,7 +44,7 @@ def split_validation(data: Data, *, size: int | None = None, seed: int = 0) -> t
 
 
 def stratified_subset(data: Data, n: int, *, seed: int = 0) -> Data:
-    """n examples in which each class has its share, at least one, in the order of the set.
+    """Return n examples in which each class keeps its fraction, at least one, in the order of the set.
 
     Raises:
         UserError: n is smaller than the number of classes or larger than the set.
@@ -59,7 +60,7 @@ def stratified_subset(data: Data, n: int, *, seed: int = 0) -> Data:
 def stratified_index(
     labels: Int[Tensor, "n"], size: int, *, num_classes: int, seed: int, keep: int
 ) -> Int[Tensor, "m"]:
-    """Positions of `size` examples, ascending: each class gives its share, at least one, and keeps at least `keep`.
+    """Choose `size` positions, ascending: each class gives its fraction, at least one, and keeps at least `keep`.
 
     Raises:
         UserError: that cannot be done.
@@ -80,12 +81,12 @@ def stratified_index(
     random = generator(seed)
     order = torch.randperm(len(labels), generator=random)
     by_class = order[torch.argsort(labels[order], stable=True)].split(counts.tolist())
-    take = _shares(counts, size, keep)
+    take = _counts_by_class(counts, size, keep)
     return torch.cat([group[:k] for group, k in zip(by_class, take.tolist(), strict=True)]).sort().values
 
 
-def _shares(counts: Tensor, size: int, keep: int) -> Tensor:
-    """How many to take of each class: proportional, rounded so that the sum is `size` and every bound holds."""
+def _counts_by_class(counts: Tensor, size: int, keep: int) -> Tensor:
+    """Return how many to take of each class: proportional, rounded so that they sum to `size` within the bounds."""
     exact = counts.double() * size / counts.sum()
     least, most = (counts > 0).long(), (counts - keep).clamp(min=0)
     take = torch.minimum(torch.maximum(exact.floor().long(), least), most)

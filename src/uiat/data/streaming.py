@@ -1,4 +1,4 @@
-"""Batches of an image folder too large for memory: decoded by workers, augmented on the device like any other."""
+"""Load batches of an image folder too large for memory: decoded by workers, augmented on the device."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from uiat.data.image_folder import Folder
 from uiat.data.image_set import Batch, ImageSet
 from uiat.data.loader import Loader, prepare
-from uiat.data.sampling import batch_count, check_sampling, check_shared, check_start, permutation
+from uiat.data.sampling import batch_count, check_divisible, check_sampling, check_start, permutation
 from uiat.errors import UserError
 from uiat.system.distributed import Rank, current_rank
 
@@ -20,12 +20,12 @@ GIBIBYTE = 1 << 30
 
 
 class StreamingLoader:
-    """Batches of a `Folder`, the same as a `Loader` would give of the decoded set, with files read by worker processes.
+    """Loads the batches that a `Loader` would give of the decoded set; worker processes read the files.
 
     Args:
         data: the image files.
-        num_workers: processes that decode; 0 decodes in this one; one a core, at most 8, when left out.
-        batch_size, augment, device, seed, shuffle, drop_last, padding, channels_last, part: as in `Loader`.
+        num_workers: number of processes that decode; 0 decodes in this one; by default one a core, at most 8.
+        batch_size, augment, device, seed, shuffle, drop_last, padding, channels_last, rank: as in `Loader`.
 
     Raises:
         UserError: as in `Loader`; while iterating, a file that cannot be read.
@@ -49,10 +49,10 @@ class StreamingLoader:
         drop_last: bool = True,
         padding: int = 4,
         channels_last: bool = False,
-        part: Rank | None = None,
+        rank: Rank | None = None,
     ) -> None:
-        self.part = part or current_rank()
-        check_shared(batch_size, self.part)
+        self.rank = rank or current_rank()
+        check_divisible(batch_size, self.rank)
         check_sampling(len(data), batch_size=batch_size, augment=augment, seed=seed, padding=padding)
         if num_workers is not None and num_workers < 0:
             raise UserError(f"number of workers must not be negative, but is {num_workers}; 0 reads in this process")
@@ -63,23 +63,23 @@ class StreamingLoader:
         self.shuffle, self.drop_last, self.padding, self.channels_last = shuffle, drop_last, padding, channels_last
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return batch_count(self.num_examples, self.batch_size, drop_last=self.drop_last)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from step `start` on; files of the skipped ones are not opened."""
+        """Yield the batches of an epoch from step `start` on; files of the skipped ones are not opened."""
         check_start(start, len(self))
         order = permutation(self.num_examples, self.seed, epoch=epoch, shuffle=self.shuffle)
         return self._stream(order[start * self.batch_size :], epoch, start)
 
     def _stream(self, order: Int[Tensor, "n"], epoch: int, start: int) -> Iterator[Batch]:
         dataset: Any = self.data  # map-style: it has __getitem__ and __len__, which is all that DataLoader uses
-        parts = [whole[self.part.rows(len(whole))].tolist() for whole in order.split(self.batch_size)]
+        own_rows = [whole[self.rank.rows(len(whole))].tolist() for whole in order.split(self.batch_size)]
         if self.drop_last and len(order) % self.batch_size:
-            parts.pop()
+            own_rows.pop()
         batches = DataLoader(
             dataset,
-            batch_sampler=parts,
+            batch_sampler=own_rows,
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # or it would draw from the global one, and change what training draws next
@@ -87,7 +87,7 @@ class StreamingLoader:
         for step, (images, labels, index) in enumerate(batches, start):
             x = prepare(
                 images.to(self.device, non_blocking=True),
-                rows=self.part.rows(count := len(images) * self.part.size),
+                rows=self.rank.rows(count := len(images) * self.rank.size),
                 batch=count,
                 augment=self.augment,
                 padding=self.padding,
@@ -106,13 +106,13 @@ def loader_for(
     num_workers: int | None = None,
     **options: Any,
 ) -> Loader | StreamingLoader:
-    """The loader that fits: in memory when the decoded set takes at most `memory_limit` bytes, streaming otherwise.
+    """Return a loader: in memory if the decoded set takes at most `memory_limit` bytes, streaming otherwise.
 
     Args:
-        data: what `open_data` or `split_validation` gave.
-        batch_size: examples a batch.
-        memory_limit: bytes that a decoded image folder may take.
-        num_workers: processes of a streaming loader.
+        data: a set from `open_data` or `split_validation`.
+        batch_size: number of examples in a batch, of all processes together.
+        memory_limit: largest size of a decoded image folder that is kept in memory, in bytes.
+        num_workers: number of processes of a streaming loader.
         options: further arguments of `Loader`.
 
     Example:

@@ -1,4 +1,4 @@
-"""The bodies of the built-in models: normalised images (B, C, H, W) -> features (B, D), without the last layer."""
+"""The bodies of the built-in models: normalised images (B, C, H, W) to features (B, D), without the last layer."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ class GlobalAveragePool(nn.Module):
     """
 
     def forward(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
-        """Feature maps -> one vector an image."""
+        """Average the feature maps of each image."""
         return x.mean((2, 3))
 
 
 def activation_layer(name: str) -> nn.Module:
-    """A fresh activation, "relu" or "silu".
+    """Return a new activation layer, "relu" or "silu".
 
     Every one of them follows a BatchNorm or a sum, neither of which keeps its output for the backward pass, so ReLU may
     overwrite it; SiLU needs its input for its own gradient and does not.
@@ -36,7 +36,7 @@ def activation_layer(name: str) -> nn.Module:
 
 
 def conv3x3(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the image size (up to its stride); no bias, because a BatchNorm follows.
+    """Return a 3x3 convolution with padding 1 and no bias, because a BatchNorm follows.
 
     Example:
         >>> conv3x3(3, 8).weight.shape
@@ -55,7 +55,7 @@ def _conv_norm_act(inputs: int, outputs: int, *, activation: str, stride: int = 
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, activation after the sum (He et al. 2016, arXiv:1512.03385, figure 2).
+    """Two 3x3 convolutions and a shortcut, activation after the sum (He et al. 2016, arXiv:1512.03385).
 
     Example:
         >>> import torch
@@ -76,14 +76,14 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(outputs)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps (B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+        """Map features (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         out = self.bn2(self.conv2(self.act(self.bn1(self.conv1(x)))))
         y: Tensor = self.act(out + (x if self.shortcut is None else self.shortcut(x)))
         return y
 
 
 class PreActBlock(nn.Module):
-    """The same with BatchNorm and activation before each convolution (He et al. 2016, arXiv:1603.05027, figure 4e).
+    """A residual block with BatchNorm and activation before each convolution (He et al. 2016, arXiv:1603.05027).
 
     Where the shape changes, the 1x1 shortcut reads the activated input, as in Wide ResNets and PreActResNet-18.
 
@@ -105,7 +105,7 @@ class PreActBlock(nn.Module):
             self.shortcut = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps (B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+        """Map features (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         out = self.act(self.bn1(x))
         residual = x if self.shortcut is None else self.shortcut(out)
         y: Tensor = self.conv2(self.act(self.bn2(self.conv1(out)))) + residual
@@ -115,7 +115,10 @@ class PreActBlock(nn.Module):
 def _stages(
     block: type[BasicBlock] | type[PreActBlock], inputs: int, width: int, *, blocks: Sequence[int], activation: str
 ) -> tuple["OrderedDict[str, nn.Module]", int]:
-    """The residual stages: widths width, 2 width, 4 width, ...; each after the first halves the image."""
+    """Return the residual stages, of widths width, 2 width, 4 width, ..., and the last width.
+
+    Each stage after the first halves the image.
+    """
     stages: OrderedDict[str, nn.Module] = OrderedDict()
     for i, count in enumerate(blocks):
         outputs, layers = width * 2**i, []
@@ -128,7 +131,7 @@ def _stages(
 
 
 def small_cnn(channels: int, width: int, *, activation: str) -> tuple[nn.Module, int]:
-    """Four convolutions of widths w, w, 2w, 4w, the second and fourth of stride 2; about 100k parameters at w = 32.
+    """Build four convolutions of widths w, w, 2w, 4w, two of them of stride 2; about 100k parameters at w = 32.
 
     Returns the body and the number of its features.
 
@@ -147,7 +150,7 @@ def small_cnn(channels: int, width: int, *, activation: str) -> tuple[nn.Module,
 
 
 def mnist_cnn(channels: int, width: int, *, activation: str) -> tuple[nn.Module, int]:
-    """Two 4x4 convolutions of stride 2 and a hidden layer on their 7x7 map, each with BatchNorm; cheap on 28x28 images.
+    """Build two 4x4 convolutions of stride 2 and a hidden layer on their 7x7 map; cheap on 28x28 images.
 
     A hidden layer that sees positions learns under MNIST's large radius many times faster than an average over them.
     Returns the body and the number of its features.
@@ -170,7 +173,7 @@ def mnist_cnn(channels: int, width: int, *, activation: str) -> tuple[nn.Module,
 
 
 def resnet(channels: int, width: int, *, blocks: Sequence[int], activation: str) -> tuple[nn.Module, int]:
-    """A ResNet with the CIFAR stem: one 3x3 convolution of stride 1 and no pooling (arXiv:1512.03385, section 4.2).
+    """Build a ResNet with the CIFAR stem: one 3x3 convolution of stride 1 and no pooling (arXiv:1512.03385).
 
     Returns the body and the number of its features. `blocks` has the blocks of each stage; ResNet-18 is (2, 2, 2, 2).
 
@@ -188,10 +191,10 @@ def resnet(channels: int, width: int, *, blocks: Sequence[int], activation: str)
 def preact_resnet(
     channels: int, width: int, *, blocks: Sequence[int], activation: str, stem: int | None = None
 ) -> tuple[nn.Module, int]:
-    """A pre-activation ResNet with the CIFAR stem and a last BatchNorm and activation (arXiv:1603.05027).
+    """Build a pre-activation ResNet with the CIFAR stem and a last BatchNorm and activation (arXiv:1603.05027).
 
     Returns the body and the number of its features. With `stem=16` and three equal stages of n blocks it is the Wide
-    ResNet of depth 6n + 4, without dropout (Zagoruyko and Komodakis 2016, arXiv:1605.07146, table 1); `stem` defaults
+    ResNet of depth 6n + 4, without dropout (Zagoruyko and Komodakis 2016, arXiv:1605.07146); `stem` defaults
     to the width of the first stage.
 
     Example:
@@ -210,7 +213,7 @@ def preact_resnet(
 
 @torch.no_grad()
 def initialise(body: nn.Module) -> None:
-    """He initialisation by fan-out for every convolution (arXiv:1502.01852, equation 14), in place.
+    """Initialise every convolution by its fan-out, in place (He et al. 2015, arXiv:1502.01852, equation 14).
 
     BatchNorm starts at weight 1 and bias 0, which is PyTorch's own default.
 

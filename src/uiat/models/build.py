@@ -1,4 +1,4 @@
-"""From a name to a model."""
+"""Build a model by its name."""
 
 import math
 import re
@@ -25,7 +25,7 @@ _FEWEST_CHANNELS, _LARGEST_FACTOR = 4, 16
 
 
 def names() -> tuple[str, ...]:
-    """The names of the built-in models; `build` also takes any other `wrn-D-K`, timm models and the user's own.
+    """Return the names of the built-in models; `build` also takes any `wrn-D-K`, timm models and the user's own.
 
     Example:
         >>> names()
@@ -44,18 +44,19 @@ def build(
     mean: Sequence[float | int] | Tensor | None = None,
     std: Sequence[float | int] | Tensor | None = None,
 ) -> nn.Module:
-    """The model of that name, freshly initialised from torch's global generator: images in [0, 1] -> logits.
+    """Build a model by name, initialised from torch's global generator: images in [0, 1] (B, C, H, W) to logits (B, K).
 
     Args:
         name: one of `names()`, any `wrn-D-K` with D = 6n + 4, `timm:NAME` (never pretrained), or the user's own
             function as `path/to/file.py:function` or `package.module:function`, which is called as
             `function(num_classes=, image_shape=)`, must return an `nn.Module`, and does its own normalisation.
-        num_classes: K, at least 2.
+        num_classes: number of classes K, at least 2.
         image_shape: (channels, height, width); any number of channels, height and width of at least 8.
         width: a whole number is the channels of the first stage (such as 16), a float a factor on the default (0.5).
         activation: "relu" or "silu".
-        mean: of the training images per channel, in [0, 1]; 0 if absent. Not used for the user's own function.
-        std: likewise; 1 if absent.
+        mean: mean of the training images in [0, 1], one value a channel; 0 by default. The user's own function does
+            not get it.
+        std: standard deviation of the training images, likewise; 1 by default.
 
     Raises:
         UserError: for a name, shape, width, activation or statistic that cannot be used, saying what to change.
@@ -66,7 +67,7 @@ def build(
         >>> model(torch.rand(2, 1, 8, 8)).shape, model.features(torch.rand(2, 1, 8, 8)).shape
         (torch.Size([2, 10]), torch.Size([2, 32]))
     """
-    shape = _image_shape(image_shape)
+    shape = _check_image_shape(image_shape)
     if isinstance(num_classes, bool) or num_classes < 2:
         raise UserError(f"num_classes is {num_classes}; a classifier needs at least 2")
     if activation not in _ACTIVATIONS:
@@ -76,14 +77,14 @@ def build(
             raise UserError(f"width and activation cannot be set for {name!r}; set them in the model's own definition")
         if not name.startswith("timm:"):
             return custom.own_model(name, num_classes=num_classes, image_shape=shape)
-        normalize = _normalize(shape[0], mean=mean, std=std)
+        normalize = _make_normalize(shape[0], mean=mean, std=std)
         return custom.timm_model(
             name.removeprefix("timm:"), num_classes=num_classes, image_shape=shape, normalize=normalize
         )
     make, base = _lookup(name)
     body, features = make(shape[0], _channels(width, base=base), activation=activation)
     architectures.initialise(body)
-    return Classifier(_normalize(shape[0], mean=mean, std=std), body, nn.Linear(features, num_classes))
+    return Classifier(_make_normalize(shape[0], mean=mean, std=std), body, nn.Linear(features, num_classes))
 
 
 def _lookup(name: str) -> tuple[_Body, int]:
@@ -99,7 +100,7 @@ def _lookup(name: str) -> tuple[_Body, int]:
 
 
 def _wide_resnet(depth: int, factor: int) -> tuple[_Body, int]:
-    """Depth 6n + 4 in three stages of n blocks, widths 16k, 32k and 64k after a stem of 16 (arXiv:1605.07146)."""
+    """Return a Wide ResNet: depth 6n + 4 in three stages of n blocks, widths 16k, 32k, 64k (arXiv:1605.07146)."""
     if depth < 10 or (depth - 4) % 6 or factor < 1:
         raise UserError(
             f"there is no wrn-{depth}-{factor}: the depth is 6n + 4 (10, 16, 22, 28, 34, ...) and the factor at least 1"
@@ -108,7 +109,7 @@ def _wide_resnet(depth: int, factor: int) -> tuple[_Body, int]:
 
 
 def _channels(width: int | float | None, *, base: int) -> int:
-    """The channels of the first stage: a whole number is taken as it is, a float is a factor on the default."""
+    """Return the channels of the first stage: an int is taken as it is, a float is a factor on the default."""
     if width is None:
         return base
     if isinstance(width, bool) or not math.isfinite(width) or width <= 0:
@@ -125,7 +126,7 @@ def _channels(width: int | float | None, *, base: int) -> int:
     return channels
 
 
-def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+def _check_image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     if len(shape) != 3 or shape[0] < 1:
         raise UserError(f"image_shape is {tuple(shape)}; give (channels, height, width), such as (3, 32, 32)")
     channels, height, width = shape
@@ -136,7 +137,7 @@ def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _normalize(
+def _make_normalize(
     channels: int, *, mean: Sequence[float | int] | Tensor | None, std: Sequence[float | int] | Tensor | None
 ) -> Normalize:
     layer = Normalize([0.0] * channels if mean is None else mean, [1.0] * channels if std is None else std)

@@ -1,4 +1,4 @@
-"""What every model here is made of: normalise, then a body that gives features, then a linear head."""
+"""The structure of every built-in model: normalise, then a body that gives features, then a linear head."""
 
 import math
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from uiat.errors import UserError
 
 
 class Normalize(nn.Module):
-    """The first layer of a model: `(x - mean) / std` per channel, for images in [0, 1].
+    """The first layer of a model, `(x - mean) / std` per channel, for images in [0, 1].
 
     The two vectors are buffers, so a saved model carries them and an attack always works in the units of the image.
 
     Args:
-        mean: one value a channel, in [0, 1].
-        std: one value a channel, above 0 and at most 1.
+        mean: one value for each channel, in [0, 1].
+        std: one value for each channel, above 0 and at most 1.
 
     Raises:
         UserError: for values outside these ranges (such as 0 to 255), or vectors of different lengths; in `forward`,
@@ -46,7 +46,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(stds))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] -> the same shape, normalised."""
+        """Normalise images (B, C, H, W) in [0, 1]."""
         # Without this check a grey image would silently broadcast to three channels.
         if x.ndim != 4 or x.shape[1] != self.mean.numel():
             raise UserError(
@@ -55,19 +55,19 @@ class Normalize(nn.Module):
         return (x - self.mean.view(1, -1, 1, 1)) / self.std.view(1, -1, 1, 1)
 
     def extra_repr(self) -> str:
-        """What `print(model)` shows of this layer."""
+        """Describe the layer for `print(model)`."""
         return f"channels={self.mean.numel()}"
 
 
 class Classifier(nn.Module):
-    """The one composition: `features(x) = body(normalize(x))` and `forward(x) = head(features(x))`.
+    """A classifier `head(features(x))` with `features(x) = body(normalize(x))`.
 
     The keys of its state dict are `normalize.mean`, `normalize.std`, `body.*` and `head.*`.
 
     Args:
         normalize: the first layer.
-        body: normalised images (B, C, H, W) -> features (B, D).
-        head: features (B, D) -> logits (B, K).
+        body: maps normalised images (B, C, H, W) to features (B, D).
+        head: maps features (B, D) to logits (B, K).
 
     Example:
         >>> import torch
@@ -85,11 +85,11 @@ class Classifier(nn.Module):
         self.head = head
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        """Images in [0, 1] -> logits."""
+        """Map images in [0, 1] to logits."""
         logits: Tensor = self.head(self.features(x))
         return logits
 
     def features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """Images in [0, 1] -> the penultimate representation, which the head reads."""
+        """Map images in [0, 1] to the penultimate representation, which the head reads."""
         z: Tensor = self.body(self.normalize(x))
         return z

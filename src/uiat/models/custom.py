@@ -1,4 +1,4 @@
-"""Models made elsewhere: by timm, or by a function of the user's."""
+"""Models from timm or from the user's own code."""
 
 import contextlib
 import difflib
@@ -35,12 +35,12 @@ class TimmClassifier(nn.Module):
         self.net = net
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        """Images in [0, 1] -> logits."""
+        """Map images in [0, 1] to logits."""
         logits: Tensor = self.net(self.normalize(x))
         return logits
 
     def features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """Images in [0, 1] -> the representation that timm's last layer reads."""
+        """Map images in [0, 1] to the representation that timm's last layer reads."""
         net: Any = self.net
         z: Tensor = net.forward_head(net.forward_features(self.normalize(x)), pre_logits=True)
         return z
@@ -49,7 +49,7 @@ class TimmClassifier(nn.Module):
 def timm_model(
     name: str, *, num_classes: int, image_shape: tuple[int, int, int], normalize: nn.Module
 ) -> TimmClassifier:
-    """The timm model of that name, freshly initialised, for images of this shape.
+    """Build a timm model by name, with new weights, for images of this shape.
 
     Raises:
         UserError: where timm is not installed, has no such model, or cannot make it for this image shape.
@@ -94,7 +94,7 @@ def _check_patches(name: str, net: nn.Module, image_shape: tuple[int, int, int])
 
 
 def own_model(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-    """What the user's function returns: `path/to/file.py:function` or `package.module:function`.
+    """Call the user's function, `path/to/file.py:function` or `package.module:function`, and return its model.
 
     The file's own folder (or, for a module, the working folder) is searched last for imports while the function is
     found and called. An error inside the function itself is passed on as it is.
@@ -126,7 +126,7 @@ def _describe(value: object) -> str:
 
 @contextlib.contextmanager
 def _searched_last(folder: str) -> Iterator[None]:
-    """Imports fall back on `folder`; last in the list, so that a file there cannot hide an installed package."""
+    """Inside, imports fall back on `folder`: it is searched last, so that it cannot hide an installed package."""
     sys.path.append(folder)
     try:
         yield
@@ -185,5 +185,5 @@ def _function(module: ModuleType, name: str, *, source: str) -> Callable[..., An
         raise UserError(
             f"{source}:{name} takes {signature}; it is called as {name}(num_classes=, image_shape=) and must take both"
         ) from error
-    found: Callable[..., Any] = function
-    return found
+    checked: Callable[..., Any] = function
+    return checked

@@ -1,4 +1,4 @@
-"""The one place where a model's mode, requires_grad flags and BatchNorm bookkeeping change, and are put back."""
+"""Context managers that change a model's mode, requires_grad flags and BatchNorm bookkeeping, and restore them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ def _batch_norms(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Forward passes inside leave the BatchNorm running statistics as they are, in train mode too.
+    """Inside, forward passes leave the BatchNorm running statistics as they are, in train mode too.
 
     A BatchNorm layer that does not track normalises by its batch in train mode and writes nothing.
 
@@ -41,7 +41,7 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def repeated_pass(model: nn.Module) -> Iterator[None]:
-    """Forward passes inside are those of before once more: their BatchNorm statistics have been counted already.
+    """Inside, forward passes repeat earlier ones, whose BatchNorm statistics have been counted already.
 
     Unlike in `frozen_statistics`, the layers do the very operations of the first pass, as a recomputation has to.
 
@@ -67,9 +67,9 @@ def repeated_pass(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
-    """The model as an inner problem sees it: parameters frozen, nothing about it changed afterwards, errors included.
+    """Inside, parameters have no gradients and the model is in attack mode; restored afterwards, errors included.
 
-    The BatchNorm policy of crafting (UIAT and most of its peers craft in eval mode; which one is a choice, PAPER.md).
+    Adversarial examples are crafted in it; UIAT and most of its peers do so in eval mode (a choice, see PAPER.md).
 
     Args:
         model: any module; each parameter's requires_grad is restored one by one.
@@ -96,7 +96,7 @@ def frozen(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[N
 
 @contextmanager
 def attack_mode(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
-    """The model in the mode in which it is attacked, its statistics untouched; parameters keep their gradients.
+    """Inside, the model is in the mode in which it is attacked, its statistics frozen; parameters keep their gradients.
 
     Args:
         model: any module; each submodule's mode is restored one by one.
@@ -113,14 +113,14 @@ def attack_mode(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Itera
     for m in training:
         m.training = False
     norms = [m for m in _batch_norms(model) if batchnorm == "train"]
-    asleep = [m for m in norms if m not in training]
+    in_eval = [m for m in norms if m not in training]
     for m in norms:
         m.training = True
     try:
         with frozen_statistics(model):
             yield
     finally:
-        for m in asleep:
+        for m in in_eval:
             m.training = False
         for m in training:
             m.training = True

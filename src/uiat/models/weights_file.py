@@ -1,4 +1,4 @@
-"""Weights that another program saved: read without running anything in them, unwrapped, and fitted to a model."""
+"""Load weights that another program saved: without running anything in them, unwrapped and fitted to a model."""
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,15 +22,15 @@ _DEEPEST, _NAMES = 3, 3
 
 
 def load_weights(model: nn.Module, path: str | Path) -> list[str]:
-    """Put the weights of a file into a model; says what it had to do to make them fit, a line each.
+    """Load the weights of a file into a model, and return a line for each change that made them fit.
 
     A .safetensors file is read as one; every other file by `torch.load(weights_only=True)`, which runs nothing that
     the file names. Wrappers are undone: an entry such as "state_dict", prefixes such as "module." of DataParallel and
     "_orig_mod." of torch.compile, one prefix that all names share, or that all names of the model share.
 
     Args:
-        model: changed in place.
-        path: the file.
+        model: the model, changed in place.
+        path: the file of weights.
 
     Raises:
         UserError: no such file, a file that is damaged or holds more than tensors, weights that do not fit the model.
@@ -44,14 +44,14 @@ def load_weights(model: nn.Module, path: str | Path) -> list[str]:
         ["the weights are its entry 'state_dict'", "'module.' was taken off the names"]
     """
     path = Path(path).expanduser()
-    entry, tensors, notes = _chosen(_read(path), path)
+    entry, tensors, notes = _choose(_read(path), path)
     if entry:
         notes = [f"the weights are its entry {entry!r}", *notes]
     own = model.state_dict()
-    tensors, removed = _unwrapped(tensors, own)
+    tensors, removed = _unwrap(tensors, own)
     notes += [f"{prefix!r} was taken off the names" for prefix in removed]
-    tensors, said = _renamed(tensors, own)
-    notes += said
+    tensors, changes = _fix_prefix(tensors, own)
+    notes += changes
     kept = [name for name in _missing(tensors, own) if name.rpartition(".")[2] in CONSTANTS]
     if kept and not set(tensors) - set(own):
         notes.append(f"{_list(kept)} not in it: as the model was built")
@@ -62,7 +62,7 @@ def load_weights(model: nn.Module, path: str | Path) -> list[str]:
 
 
 def _read(path: Path) -> Any:
-    """What the file holds; never runs any of it."""
+    """Read a file without running anything in it."""
     if not path.is_file():
         raise UserError(f"no such file: {path}")
     if path.suffix == ".safetensors":
@@ -70,17 +70,17 @@ def _read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever bytes make of the reader
-        raise _unreadable(path, error) from None
+        raise _unreadable_error(path, error) from None
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
+def _unreadable_error(path: Path, error: Exception) -> UserError:
     with path.open("rb") as file:
         start = file.read(256).lstrip().lower()
     if start.startswith((b"<!doctype", b"<html")):
         return UserError(f"{path} is a web page and holds no weights: its download has failed")
     if type(error).__name__ == "UnpicklingError":
-        _, found, rest = str(error).partition("GLOBAL ")
-        what = f", such as {rest.split()[0]}" if found else ""
+        _, marker, rest = str(error).partition("GLOBAL ")
+        what = f", such as {rest.split()[0]}" if marker else ""
         return UserError(
             f"{path} is damaged or holds Python objects beside tensors{what}; nothing in it was run: save the model's "
             "state_dict alone, with torch.save(model.state_dict(), ...)"
@@ -89,15 +89,15 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"{path} is not a readable file of weights (truncated, damaged or foreign): {reason}")
 
 
-def _chosen(content: Any, path: Path) -> tuple[str, dict[str, Tensor], list[str]]:
-    """The state dict in what a file holds: (its entry, itself, notes on others that it might have been)."""
-    found = dict(_state_dicts(content))
-    if not found:
+def _choose(content: Any, path: Path) -> tuple[str, dict[str, Tensor], list[str]]:
+    """Choose the state dict in a file: (its entry, the state dict, notes on others that it might have been)."""
+    candidates = dict(_state_dicts(content))
+    if not candidates:
         keys = f" but {_list(map(str, content))}" if isinstance(content, Mapping) and content else ""
         raise UserError(f"{path} holds no named weights{keys}")
-    first = min(found, key=lambda entry: (_rank(entry), len(entry)))
-    others = [entry for entry in found if entry != first]
-    return first, found[first], [f"it also holds {_list(others)}, not used"] if others else []
+    first = min(candidates, key=lambda entry: (_rank(entry), len(entry)))
+    others = [entry for entry in candidates if entry != first]
+    return first, candidates[first], [f"it also holds {_list(others)}, not used"] if others else []
 
 
 def _rank(entry: str) -> int:
@@ -106,7 +106,7 @@ def _rank(entry: str) -> int:
 
 
 def _state_dicts(content: Any, entry: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every mapping from names to tensors alone, by the path to it."""
+    """Yield every mapping from names to tensors alone, with the path to it."""
     if not isinstance(content, Mapping) or depth > _DEEPEST:
         return
     if content and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
@@ -115,8 +115,8 @@ def _state_dicts(content: Any, entry: str = "", depth: int = 0) -> Iterator[tupl
         yield from _state_dicts(value, f"{entry}/{key}" if entry else str(key), depth + 1)
 
 
-def _unwrapped(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Without the prefixes of wrappers, unless the model's names have them too; as deep as they are nested."""
+def _unwrap(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Remove the prefixes of wrappers, however deeply nested, unless the model's names have them too."""
     removed: list[str] = []
     tensors = {name: value for name, value in tensors.items() if name != COUNTER or name in own}
     prefixes = [prefix for prefix in WRAPPERS if not any(name.startswith(prefix) for name in own)]
@@ -126,8 +126,8 @@ def _unwrapped(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[d
     return tensors, removed
 
 
-def _renamed(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """With one prefix fewer or one more on every name, where that and nothing else makes them the model's."""
+def _fix_prefix(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Remove or add one prefix on every name, if that and nothing else makes them the model's names."""
     if _fits(tensors, own):
         return tensors, []
     for prefix in {f"{name.partition('.')[0]}." for name in tensors}:
@@ -147,7 +147,7 @@ def _fits(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
 
 
 def _missing(tensors: Iterable[str], own: Iterable[str]) -> list[str]:
-    """Names that the model needs; the counters of BatchNorm, which no prediction reads, are not among them."""
+    """Return the names that the model lacks, but for the counters of BatchNorm, which no prediction reads."""
     have = set(tensors)
     return [name for name in own if name not in have and not name.endswith("num_batches_tracked")]
 

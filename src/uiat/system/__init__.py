@@ -1,1 +1,1 @@
-"""What is asked of the machine: atomic files, processes, signals, the environment record."""
+"""Files, processes, signals and the description of the machine."""

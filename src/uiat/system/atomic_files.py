@@ -1,4 +1,4 @@
-"""Files that a kill cannot tear and that nothing is unpickled from: atomic writes, tensors through safetensors."""
+"""Write files atomically, and read and write tensors as safetensors, which never unpickles anything."""
 
 import json
 import os
@@ -21,7 +21,7 @@ PARTIAL = ".partial"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write the whole file or none of it: to a neighbour first, flushed to disk, then renamed over `path`.
+    """Write a file whole or not at all: to a temporary neighbour, flushed to disk, then renamed over `path`.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full.
@@ -49,7 +49,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Inside, the folder is this process's alone to write to; the lock is no file, and a kill ends it too.
+    """Inside, no other process can lock the folder; the lock is not a file, so a kill releases it too.
 
     Raises:
         UserError: somebody else is writing to it.
@@ -78,7 +78,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def clear_partial(folder: Path) -> None:
-    """Remove what a kill left half written in a folder; nothing reads those files, but they take space.
+    """Remove the temporary files that a kill left in a folder; nothing reads them, but they take space.
 
     Example:
         >>> import tempfile
@@ -94,7 +94,7 @@ def clear_partial(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` for text in UTF-8.
+    """Write text atomically, in UTF-8.
 
     Example:
         >>> import tempfile
@@ -105,7 +105,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_bytes` for a JSON document, indented.
+    """Write a value atomically as an indented JSON document.
 
     Example:
         >>> import tempfile
@@ -116,7 +116,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write named tensors with a JSON value for each name in `meta`, as one safetensors file.
+    """Write named tensors and JSON metadata atomically as one safetensors file.
 
     Example:
         >>> import tempfile, torch
@@ -132,7 +132,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, 
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The named tensors of a safetensors file and its metadata, decoded from JSON where it is JSON.
+    """Read the named tensors of a safetensors file and its metadata, decoded from JSON if it is JSON.
 
     Raises:
         UserError: no such file, or it is truncated, damaged or of another format. Nothing in it is ever executed.
