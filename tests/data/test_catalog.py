@@ -1,4 +1,4 @@
-"""Sets: their checks, the readers by name, splits and statistics."""
+"""The data sets known by name: their rows, their readers, and their statistics."""
 
 import hashlib
 import os
@@ -12,25 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from support.images import example
 from support.paths import SRC
 from uiat import data as uidata
-from uiat.data import NAMES, STATS, ImageSet, from_dataset, from_tensors, load, split_validation, stratified_subset
+from uiat.data import NAMES, STATS, ImageSet, from_tensors, load
 from uiat.data.catalog import DATA_SETS
 from uiat.errors import UserError
 from uiat.threat import parse
-
-LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
-
-
-def images(n: int = 6, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    x = torch.rand(n, 3, 8, 8)
-    return (x * 255).to(torch.uint8) if dtype == torch.uint8 else x
-
-
-def changed(x: torch.Tensor, value: float) -> torch.Tensor:
-    x = x.clone()
-    x[1, 0, 2, 3] = value
-    return x
 
 
 @pytest.fixture(scope="session")
@@ -56,126 +44,6 @@ def offline(monkeypatch):
         monkeypatch.setattr(getattr(torchvision.datasets, module), "download_and_extract_archive", fail)
     monkeypatch.setattr(torchvision.datasets.svhn, "download_url", fail)
     return tried
-
-
-# --- sets and their checks
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_a_good_set(dtype):
-    data = ImageSet(images(dtype=dtype), LABELS, ("a", "b", "c"), "good")
-    assert (len(data), data.num_classes, data.image_shape) == (6, 3, (3, 8, 8))
-    part = data.subset([4, 0])
-    assert part.labels.tolist() == [1, 0]
-    assert torch.equal(part.images, data.images[[4, 0]])
-    assert part.classes == data.classes
-    assert data.decode() is data
-
-
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(
-    ("x", "y", "says"),
-    [
-        (torch.rand(6, 8, 8), LABELS, "must have shape"),
-        (torch.rand(0, 3, 8, 8), LABELS[:0], "empty"),
-        (torch.rand(6, 3, 0, 8), LABELS, "empty"),
-        (torch.rand(6, 3, 8, 8).double(), LABELS, "uint8 or float32"),
-        (torch.ones(6, 3, 8, 8).int(), LABELS, "uint8 or float32"),
-        (changed(torch.rand(6, 3, 8, 8), float("nan")), LABELS, "NaN"),
-        (changed(torch.rand(6, 3, 8, 8), float("inf")), LABELS, "up to inf"),
-        (changed(torch.rand(6, 3, 8, 8), 255.0), LABELS, "divide by 255"),
-        (changed(torch.rand(6, 3, 8, 8), 1.2), LABELS, "scale them"),
-        (changed(torch.rand(6, 3, 8, 8), -1.0), LABELS, "leave normalisation out"),
-        (torch.rand(6, 3, 8, 8), LABELS[:5], r"shape \(6,\)"),
-        (torch.rand(6, 3, 8, 8), LABELS[:, None], r"shape \(6,\)"),
-        (torch.rand(6, 3, 8, 8), LABELS.int(), "int64"),
-        (torch.rand(6, 3, 8, 8), LABELS.float(), "int64"),
-        (torch.rand(6, 3, 8, 8), LABELS + 1, r"from 1 to 3 but must lie in 0 \.\. 2"),
-        (torch.rand(6, 3, 8, 8), LABELS - 1, "from -1 to 1"),
-        (torch.rand(6, 3, 8, 8), torch.tensor([0, 0, 0, 2, 2, 2]), "no image of class 'b'"),
-    ],
-)
-def test_a_bad_set_is_refused(x, y, says):
-    with pytest.raises(UserError, match=says):
-        ImageSet(x, y, ("a", "b", "c"), "bad")
-
-
-def test_rounding_is_forgiven():
-    ImageSet(changed(images(), 1 + 1e-7), LABELS, ("a", "b", "c"), "rounded")
-
-
-def test_many_absent_classes_are_counted():
-    with pytest.raises(UserError, match="and 2 more"):
-        from_tensors(images(), torch.zeros(6, dtype=torch.int64), num_classes=8)
-
-
-def test_a_part_may_lack_a_class():
-    assert from_tensors(images(), LABELS).subset(torch.tensor([0])).num_classes == 3
-
-
-def test_from_tensors():
-    data = from_tensors(images().double().numpy(), LABELS.int().numpy(), name="mine")
-    assert (data.images.dtype, data.labels.dtype, data.name) == (torch.float32, torch.int64, "mine")
-    assert from_tensors(images(dtype=torch.uint8), LABELS.tolist()).images.dtype == torch.uint8
-    with pytest.raises(UserError, match="int64"):
-        from_tensors(images(), LABELS.float())
-    with pytest.raises(UserError, match="must lie in 0"):
-        from_tensors(images(), LABELS, num_classes=2)
-    with pytest.raises(UserError, match="empty"):
-        from_tensors(images(0), LABELS[:0])
-
-
-class Listed:
-    """A map-style dataset of what it is given."""
-
-    def __init__(self, items, classes=None):
-        self.items = items
-        if classes:
-            self.classes = classes
-
-    def __len__(self):
-        return len(self.items)
-
-    def __getitem__(self, i):
-        return self.items[i]
-
-
-def test_from_dataset_reads_every_kind_of_image():
-    Image = pytest.importorskip("PIL.Image")
-    rgb = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
-    expected = torch.from_numpy(rgb).permute(0, 3, 1, 2)
-    for convert in (Image.fromarray, lambda a: a, lambda a: torch.from_numpy(a).permute(2, 0, 1)):
-        data = from_dataset(Listed([(convert(a), i % 3) for i, a in enumerate(rgb)], ["x", "y", "z"]))
-        assert torch.equal(data.images, expected)
-        assert data.classes == ("x", "y", "z")
-    grey = from_dataset(Listed([(Image.fromarray(a[..., 0]), torch.tensor(i % 3)) for i, a in enumerate(rgb)]))
-    assert grey.image_shape == (1, 8, 8)
-    assert grey.labels.tolist() == LABELS.tolist()
-    palette = from_dataset(Listed([(Image.fromarray(a).convert("P"), np.int64(i % 3)) for i, a in enumerate(rgb)]))
-    assert palette.image_shape == (3, 8, 8)
-    floats = from_dataset(Listed([(a / 255.0, np.array([i % 3])) for i, a in enumerate(rgb)]), num_classes=3)
-    assert torch.equal(floats.images, (expected.double() / 255).float())
-
-
-@pytest.mark.parametrize(
-    ("dataset", "says"),
-    [
-        (Listed([]), "empty"),
-        (Listed([images(1)[0]]), "must be a pair"),
-        (Listed([(images(1)[0], 0), (torch.rand(3, 9, 8), 0)]), "image 1 has shape"),
-        (Listed([("cat.png", 0)]), "cannot read an image of type str"),
-        (Listed([(images(1)[0], 0.5)]), "label 0 must be an integer"),
-        (Listed([(images(1)[0], torch.tensor([0, 1]))]), "label 0 must be an integer"),
-        (Listed([(images(1)[0] * 255, 0)]), "divide by 255"),
-        (iter([(images(1)[0], 0)]), "must have a length"),
-    ],
-)
-def test_from_dataset_refuses(dataset, says):
-    with pytest.raises(UserError, match=says):
-        from_dataset(dataset)
-
-
-# --- readers
 
 
 def test_digits_are_split_once_for_all():
@@ -334,67 +202,6 @@ def test_svhn_reads_the_official_format(shared_data, tmp_path, monkeypatch):
     assert data.classes == tuple("0123456789")
 
 
-# --- splits and statistics
-
-
-def uneven(counts: list[int]) -> ImageSet:
-    labels = torch.cat([torch.full((n,), c) for c, n in enumerate(counts)])[torch.randperm(sum(counts))]
-    pixels = torch.arange(len(labels)).view(-1, 1, 1, 1).div(len(labels)).expand(-1, 1, 2, 2).contiguous()
-    return from_tensors(pixels, labels)
-
-
-@pytest.mark.parametrize("size", [None, 4, 50, 131])
-def test_validation_is_stratified_disjoint_and_seeded(size):
-    data = uneven([300, 100, 30, 5])
-    train, validation, index = split_validation(data, size=size, seed=3)
-    expected = size or 435 // 20
-    assert (len(validation), len(train)) == (expected, 435 - expected)
-    assert torch.equal(train.images, data.images[index])
-    assert torch.equal(train.labels, data.labels[index])
-    held = torch.bincount(validation.labels, minlength=4)
-    exact = torch.tensor([300, 100, 30, 5]) * expected / 435
-    assert torch.all((held - exact.clamp(min=1)).abs() <= 2)
-    assert held.min() >= 1
-    assert torch.bincount(train.labels, minlength=4).min() >= 1
-    everything = torch.cat([train.images, validation.images]).flatten(1)[:, 0].sort().values
-    assert torch.equal(everything, data.images.flatten(1)[:, 0])
-    assert torch.equal(split_validation(data, size=size, seed=3)[2], index)
-    assert not torch.equal(split_validation(data, size=size, seed=4)[2], index)
-
-
-def test_default_validation_size():
-    assert len(split_validation(uneven([15000, 15000]))[1]) == 1000
-    assert len(split_validation(uneven([2] * 10))[1]) == 10
-
-
-def test_validation_is_refused():
-    with pytest.raises(UserError, match="class 1 has one image only"):
-        split_validation(uneven([5, 1]))
-    for size in (1, 9, 0, -1):
-        with pytest.raises(UserError, match=r"choose 2 \.\. 8"):
-            split_validation(uneven([5, 5]), size=size)
-
-
-def test_stratified_subset():
-    data = uneven([50, 30, 20])
-    part = stratified_subset(data, 10, seed=1)
-    assert torch.bincount(part.labels).tolist() == [5, 3, 2]
-    assert torch.equal(part.images, stratified_subset(data, 10, seed=1).images)
-    assert not torch.equal(part.images, stratified_subset(data, 10, seed=2).images)
-    assert torch.equal(stratified_subset(data, 100).images, data.images)
-    assert len(stratified_subset(part, 5)) == 5
-    for n in (2, 101):
-        with pytest.raises(UserError, match=r"choose 3 \.\. 100"):
-            stratified_subset(data, n)
-
-
-def test_a_split_leaves_the_global_generator_alone():
-    data, before = uneven([50, 50]), torch.get_rng_state()
-    split_validation(data)
-    uidata.statistics(data)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def assert_known(data: ImageSet) -> None:
     torch.testing.assert_close(uidata.statistics(data), uidata.STATS[data.name], atol=4e-3, rtol=0)
 
@@ -419,7 +226,7 @@ def test_a_row_of_the_catalog_is_what_the_files_hold():
 
 def test_statistics():
     assert_known(load("digits", "train"))
-    data = from_tensors(images(500, torch.uint8), torch.zeros(500, dtype=torch.int64))
+    data = example(500)
     x = uidata.as_float(data.images)
     mean, std = uidata.statistics(data)
     torch.testing.assert_close(torch.tensor(mean), x.mean((0, 2, 3)))

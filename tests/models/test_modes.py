@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from support.helpers import assert_untouched, cnn, snapshot
-from uiat.models.modes import frozen, frozen_statistics
+from uiat import modes
+from uiat.models.modes import attack_mode, frozen, frozen_statistics
 
 
 def mixed() -> nn.Module:
@@ -94,3 +95,8 @@ def test_statistics_are_restored_after_an_exception():
     with pytest.raises(RuntimeError, match="boom"), frozen_statistics(model):
         raise RuntimeError("boom")
     assert_untouched(model, before)
+
+
+def test_the_old_place_and_names_still_work():
+    assert (modes.crafting, modes.attacked) == (frozen, attack_mode)
+    assert modes.frozen_statistics is frozen_statistics
