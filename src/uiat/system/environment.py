@@ -36,7 +36,7 @@ def installed_version(package: str) -> str | None:
     """Return the version of an installed package; None if it is not installed, as in a source tree.
 
     Example:
-        >>> installedinstalled_version("no-such-package")
+        >>> installed_version("no-such-package")
     """
     try:
         return version(package)
