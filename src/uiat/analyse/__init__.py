@@ -1,4 +1,4 @@
-"""The paper's studies: each gives its numbers as plain data, a figure of them, and what they say (UIAT, CVPR 2023)."""
+"""Run the paper's studies: each gives numbers as plain data, a figure of them, and what they say (UIAT, CVPR 2023)."""
 
 from uiat.analyse.result import Result
 from uiat.analyse.runner import STUDIES, run

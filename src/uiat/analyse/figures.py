@@ -1,4 +1,4 @@
-"""One look for all figures: readable in print and on a phone, told apart without colours too."""
+"""Give all figures one style: readable in print and on a phone, lines told apart without colours too."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 WIDTH = 5.2  # inches: at 390 pixels, a phone's width, text of 11 points is still 11 pixels high
 # Okabe & Ito (2008), which colour-blind readers tell apart, without the yellow that paper swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7F7F7F")
-# Of another number than the colours, so that a ninth run has the first's colour with a marker of its own.
+# Their number differs from that of the colours, so that a ninth run has the first's colour with another marker.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
@@ -38,11 +38,11 @@ STYLE = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Figures that are made inside have the look.
+    """Style the figures that are made inside.
 
     Example:
         >>> with styled():
-        ...     figure, axes = panels(2.0)
+        ...     figure, axes = make_panels(2.0)
         >>> len(axes)
         1
     """
@@ -52,11 +52,11 @@ def styled() -> Iterator[None]:
         yield
 
 
-def panels(*heights: float) -> tuple[Any, list[Any]]:
-    """A figure of panels one below the other, of these heights in inches.
+def make_panels(*heights: float) -> tuple[Any, list[Any]]:
+    """Make a figure of panels one below the other, of these heights in inches.
 
     Example:
-        >>> len(panels(2.0, 1.0)[1])
+        >>> len(make_panels(2.0, 1.0)[1])
         2
     """
     from matplotlib.figure import Figure
@@ -66,11 +66,11 @@ def panels(*heights: float) -> tuple[Any, list[Any]]:
     return figure, [row[0] for row in axes]
 
 
-def stacked(*heights: float) -> tuple[Any, list[Any]]:
-    """A figure of parts one below the other, each to be filled with panels of its own.
+def make_parts(*heights: float) -> tuple[Any, list[Any]]:
+    """Make a figure of parts one below the other, each to be filled with panels of its own; heights in inches.
 
     Example:
-        >>> len(stacked(2.0, 1.0)[1])
+        >>> len(make_parts(2.0, 1.0)[1])
         2
     """
     from matplotlib.figure import Figure
@@ -79,11 +79,11 @@ def stacked(*heights: float) -> tuple[Any, list[Any]]:
     return figure, list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flatten())
 
 
-def look(i: int) -> dict[str, Any]:
-    """Colour, marker and dashes of the i-th line.
+def line_style(i: int) -> dict[str, Any]:
+    """Return colour, marker and dashes of the i-th line.
 
     Example:
-        >>> look(0)["marker"]
+        >>> line_style(0)["marker"]
         'o'
     """
     return {
@@ -93,8 +93,8 @@ def look(i: int) -> dict[str, Any]:
     }
 
 
-def key(figure: Any, axes: Any) -> None:
-    """A legend above all panels, of what one of them shows."""
+def draw_legend(figure: Any, axes: Any) -> None:
+    """Draw a legend above all panels, of what one of them shows."""
     handles, labels = axes.get_legend_handles_labels()
     longest = max(map(len, labels), default=0)
     columns = min(len(labels), 3 if longest < 13 else 2 if longest < 24 else 1)
@@ -102,31 +102,31 @@ def key(figure: Any, axes: Any) -> None:
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=2.6)
 
 
-def in_percent(axes: Any, *, along: str = "y") -> None:
-    """Ticks of shares as percentages."""
+def format_percent(axes: Any, *, along: str = "y") -> None:
+    """Write the ticks of an axis of fractions in percent."""
     axis = axes.yaxis if along == "y" else axes.xaxis
-    axis.set_major_formatter(lambda share, _: f"{round(100 * share, 1):g}%")
+    axis.set_major_formatter(lambda fraction, _: f"{round(100 * fraction, 1):g}%")
 
 
-def radii(axes: Any, strengths: Sequence[float]) -> None:
-    """Ticks at whole 255ths along the x axis, written so."""
+def label_radii(axes: Any, strengths: Sequence[float]) -> None:
+    """Put ticks at whole 255ths along the x axis, written so."""
     low, high = 255 * min(strengths), 255 * max(strengths)
     step = next((s for s in (1, 2, 4, 8, 16) if high - low <= 6 * s), 32)
     ticks = range(math.ceil(low / step - 1e-6) * step, round(high) + 1, step)
     axes.set_xticks([tick / 255 for tick in ticks], [f"{tick}/255" if tick else "0" for tick in ticks])
 
 
-def whole_numbers(axes: Any) -> None:
-    """Ticks at whole numbers alone along the x axis: there is no epoch 1.5."""
+def tick_whole_numbers(axes: Any) -> None:
+    """Put ticks at whole numbers alone along the x axis: there is no epoch 1.5."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def matrix(
+def draw_matrix(
     axes: Any, values: Sequence[Sequence[float]], *, low: float, high: float, digits: int, names: Sequence[str]
 ) -> Any:
-    """A table of numbers as coloured squares; where they are few enough to be read, written out and with names."""
+    """Draw a table of numbers as coloured squares; where they are few enough to be read, written out and with names."""
     drawn = axes.imshow(values, vmin=low, vmax=high, cmap=DIVERGING, aspect="auto")
     axes.grid(visible=False)
     size = len(values)
@@ -142,8 +142,8 @@ def matrix(
     return drawn
 
 
-def rows_of(axes: Any, labels: Sequence[str]) -> None:
-    """Names down the left side, the first on top; no lines between them."""
+def label_rows(axes: Any, labels: Sequence[str]) -> None:
+    """Write names down the left side, the first on top; no lines between them."""
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")

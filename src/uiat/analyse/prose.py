@@ -1,18 +1,18 @@
-"""Numbers as a paragraph says them."""
+"""Write numbers as a paragraph says them."""
 
 from collections.abc import Sequence
 from functools import partial
 
 from uiat import formatting
 
-CHANCE = 1.96  # standard errors; a difference beyond them is one time in twenty without a cause
+CHANCE = 1.96  # standard errors; chance alone leads to a larger difference one time in twenty
 
 
 percent = partial(formatting.percent, digits=1)
 
 
 def points(difference: float) -> str:
-    """A difference of two shares, in percentage points with its sign.
+    """Write a difference of two fractions in percentage points, with its sign.
 
     Example:
         >>> points(0.0312), points(-0.0312)
@@ -21,32 +21,42 @@ def points(difference: float) -> str:
     return f"{round(100 * difference, 1) + 0.0:+.1f} points"
 
 
-def joined(words: Sequence[str]) -> str:
-    """A list as prose.
+def join_words(words: Sequence[str]) -> str:
+    """Write a list as prose.
 
     Example:
-        >>> joined(["a", "b", "c"])
+        >>> join_words(["a", "b", "c"])
         'a, b and c'
     """
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
-def share_error(share: float, n: int) -> float:
-    """The standard error of a share of n images.
+def standard_error(fraction: float, n: int) -> float:
+    """Return the standard error of a fraction of n images.
 
     Example:
-        >>> share_error(0.5, 100)
+        >>> standard_error(0.5, 100)
         0.05
     """
-    return (share * (1 - share) / max(n, 1)) ** 0.5
+    return (fraction * (1 - fraction) / max(n, 1)) ** 0.5
 
 
-def against_chance(difference: float, error: float) -> str:
-    """A difference of two shares with its standard error, and whether that allows for no difference at all.
+def difference_with_error(difference: float, error: float) -> str:
+    """Write a difference of two fractions with its standard error, and say so where chance may explain it.
 
     Example:
-        >>> against_chance(0.05, 0.01), against_chance(0.01, 0.01)
+        >>> difference_with_error(0.05, 0.01), difference_with_error(0.01, 0.01)
         ('+5.0 ± 1.0 points', '+1.0 ± 1.0 points, which may be chance')
     """
     text = f"{points(difference).removesuffix(' points')} ± {100 * error:.1f} points"
     return f"{text}, which may be chance" if abs(difference) <= CHANCE * error and error > 0 else text
+
+
+def accuracy_gap(one: float, other: float, n: int) -> str:
+    """Write the difference of accuracies on two sets of n images each, with its standard error.
+
+    Example:
+        >>> accuracy_gap(0.5, 0.4, 1000)
+        '+10.0 ± 2.2 points'
+    """
+    return difference_with_error(one - other, (standard_error(one, n) ** 2 + standard_error(other, n) ** 2) ** 0.5)

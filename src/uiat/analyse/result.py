@@ -1,4 +1,4 @@
-"""What a study gave, and its files: data (JSON), a figure (SVG and PNG) and a paragraph (Markdown)."""
+"""Hold the result of a study, and write its files: data (JSON), a figure (SVG and PNG), a paragraph (Markdown)."""
 
 import io
 import json
@@ -18,14 +18,14 @@ ENDINGS = ("json", "svg", "png", "md")
 
 @dataclass(frozen=True)
 class Result:
-    """What a study gave.
+    """The result of a study.
 
     Args:
-        study: its name.
+        study: name of the study.
         data: the numbers, with the runs, n, seed, threat model and versions: plain values, as in the JSON file.
-        paragraph: what they say.
+        paragraph: what the numbers say.
         table: a heading and rows, where the study has them.
-        files: what was written.
+        files: the files that were written.
 
     Example:
         >>> Result("strength", {}, "The curves do not cross.").files
@@ -40,7 +40,7 @@ class Result:
 
 
 def check_free(folder: Path, study: str, inputs: Data) -> None:
-    """Refuse a folder that holds this study of other inputs; of the same inputs it is written again.
+    """Refuse a folder that holds this study of other inputs; of the same inputs it will be written again.
 
     Example:
         >>> check_free(Path("missing"), "strength", {})
@@ -60,7 +60,7 @@ def check_free(folder: Path, study: str, inputs: Data) -> None:
 
 
 def write(folder: Path, study: Study, result: Result) -> list[Path]:
-    """Write all four files, each of them whole or not at all, the JSON first: it says whose the others are.
+    """Write all four files, each of them whole or not at all; the JSON, which says what the others are of, first.
 
     Raises:
         UserError: the folder cannot be made or written to.
@@ -75,12 +75,12 @@ def write(folder: Path, study: Study, result: Result) -> list[Path]:
     with styled():
         figure = study.draw(json.loads(text))  # from what the file holds, so that it can be drawn again
         for path in paths[1:3]:
-            write_bytes(path, _rendered(figure, path.suffix[1:]))
+            write_bytes(path, _render(figure, path.suffix[1:]))
     write_text(paths[3], markdown(study, result))
     return paths
 
 
-def _rendered(figure: Any, kind: str) -> bytes:
+def _render(figure: Any, kind: str) -> bytes:
     buffer = io.BytesIO()
     facts = {"Date": None} if kind == "svg" else {"Software": None}
     figure.savefig(buffer, format=kind, metadata=facts)
@@ -88,7 +88,7 @@ def _rendered(figure: Any, kind: str) -> bytes:
 
 
 def compact(value: Any) -> str:
-    """JSON, indented, with each list of plain values on one line.
+    """Write JSON, indented, with each list of plain values on one line.
 
     Example:
         >>> print(compact({"a": [1, 2]}))
@@ -97,11 +97,11 @@ def compact(value: Any) -> str:
         }
     """
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    return re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: "[" + re.sub(r",\s+", ", ", found[1]) + "]", text)
+    return re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda match: "[" + re.sub(r",\s+", ", ", match[1]) + "]", text)
 
 
 def markdown(study: Study, result: Result) -> str:
-    """The paragraph with its figure and, where there is one, its table.
+    """Write the paragraph with its figure and, where there is one, its table.
 
     Example:
         >>> from uiat.analyse.runner import STUDIES

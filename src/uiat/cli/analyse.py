@@ -117,11 +117,11 @@ def _analyse(study: str, runs: list[str], *, recipe: str | None, which: str, **c
         raise nearest("weights", which, ("best", "last"))
     screen = console()
 
-    def told(line: str) -> None:
+    def show_progress(line: str) -> None:
         screen.print(line, soft_wrap=True)
 
     try:
-        result = run_study(study, runs, recipe=recipe, which=which, told=told, **chosen)
+        result = run_study(study, runs, recipe=recipe, which=which, on_progress=show_progress, **chosen)
     except KeyboardInterrupt:
         if recipe is None:
             raise

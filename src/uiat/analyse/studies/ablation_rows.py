@@ -1,4 +1,4 @@
-"""UIAT with one thing changed at a time: the rows of the ablation."""
+"""List the rows of the ablation: UIAT with one thing changed at a time."""
 
 from uiat.config import yaml_io
 from uiat.config.schema import Run
@@ -10,7 +10,7 @@ BASE = "uiat"
 
 
 def changes(run: Run) -> dict[str, Settings]:
-    """Names of the rows, with the fields that each replaces; the run itself is the first. Needs a run of UIAT.
+    """Return the names of the rows, with the fields that each replaces; the run itself is the first.
 
     Each component off in turn, and the choices that the paper leaves open (PAPER.md): the direction of the KL, the
     gradient through the inverse branch, radius, lambda, momentum and gamma, regulariser. A change that changes nothing
@@ -18,7 +18,7 @@ def changes(run: Run) -> dict[str, Settings]:
     one-off epoch of an instance-wise run.
 
     Raises:
-        UserError: the run's objective is another one.
+        UserError: the objective of the run is not UIAT.
 
     Example:
         >>> from uiat import recipes
@@ -28,7 +28,7 @@ def changes(run: Run) -> dict[str, Settings]:
     """
     if not isinstance(run.objective, UIAT):
         raise UserError(f"the ablation changes UIAT one thing at a time, and {run.name} is {run.objective.name}")
-    found: dict[str, Settings] = {BASE: []}
+    rows: dict[str, Settings] = {BASE: []}
     seen = [run]
     for name, fields in _candidates(run, run.objective).items():
         settings = [(path, str(value)) for path, value in fields]
@@ -37,9 +37,9 @@ def changes(run: Run) -> dict[str, Settings]:
         except UserError:
             continue
         if changed not in seen:
-            found[name] = settings
+            rows[name] = settings
             seen.append(changed)
-    return found
+    return rows
 
 
 def _candidates(run: Run, objective: UIAT) -> dict[str, list[tuple[str, object]]]:
@@ -77,8 +77,8 @@ def _candidates(run: Run, objective: UIAT) -> dict[str, list[tuple[str, object]]
     }
 
 
-def _radius(objective: UIAT, share: float) -> list[tuple[str, object]]:
-    """The inverse radius as a share of epsilon; its steps keep their ratio to it."""
+def _radius(objective: UIAT, scale: float) -> list[tuple[str, object]]:
+    """Set the inverse radius to a multiple of epsilon; its step size keeps its ratio to it."""
     ratio = float(objective.inverse.step_size) / float(objective.inverse.radius)
-    radius = share * float(objective.attack.threat.epsilon)
+    radius = scale * float(objective.attack.threat.epsilon)
     return [("objective.inverse.radius", radius), ("objective.inverse.step_size", ratio * radius)]

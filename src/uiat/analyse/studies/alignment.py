@@ -1,4 +1,4 @@
-"""The loss around images: its landscape, and how well gradients nearby agree."""
+"""Study: how well input gradients agree at an image and nearby, by epoch."""
 
 import itertools
 from typing import Any
@@ -6,65 +6,44 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uiat import losses
-from uiat.analyse.figures import key, look, panels, rows_of, whole_numbers
-from uiat.analyse.prose import joined
-from uiat.analyse.studies.landscape import FALL, LOW
-from uiat.analyse.study import BATCH, Context, Data, Study, kept_weights
-from uiat.attacks.gradient import input_gradient
+from uiat.analyse.figures import draw_legend, label_rows, line_style, make_panels, tick_whole_numbers
+from uiat.analyse.measurements import BATCH
+from uiat.analyse.prose import join_words
+from uiat.analyse.study import Context, Data, Study, kept_weights
 from uiat.attacks.random_numbers import keys
 from uiat.models.inspect import device_of
-from uiat.models.modes import frozen
 from uiat.objectives.grad_align import alignment
 from uiat.threat import Threat
 from uiat.training.validation import ALIGNED
 
+LOW = 0.3  # a cosine below which one gradient says little about the ball
+FALL = 0.2  # a fall from one epoch to the next that is worth mentioning
 
-def measure_alignment(context: Context) -> Data:
-    """Cosine of the gradients at x and at a random point of the ball (GradAlign: Andriushchenko & Flammarion 2020).
+
+def measure(context: Context) -> Data:
+    """Measure the cosine of the gradients at x and at a random point of the ball (GradAlign; Andriushchenko 2020).
 
     By epoch, on held-out images, where training has recorded it (single-step runs, see `uiat.training.validation`);
     and of the weights that say their epoch, best and last, on test images.
     """
-    found = {}
-    for subject in context.subjects:
+    results = {}
+    for run in context.runs:
         rows = []
-        for epoch, names in sorted(kept_weights(subject).items()):
-            model = context.model(subject, names[0])
-            x, y = context.images(subject)
-            cosine = cosines(model, x, y, context.ball, seed=context.asked.seed)
+        for epoch, names in sorted(kept_weights(run).items()):
+            model = context.load_model(run, names[0])
+            x, y = context.load_images(run)
+            cosine = cosines(model, x, y, context.threat, seed=context.options.seed)
             deviation = cosine.std(unbiased=True).item() if len(cosine) > 1 else 0.0
             rows.append({"epoch": epoch + 1, "weights": names, "mean": cosine.mean().item(), "deviation": deviation})
-        history = context.history(subject)
+        history = context.read_history(run)
         recorded = [[row["epoch"] + 1, row["alignment"]] for row in history if row.get("alignment") is not None]
-        found[subject.label] = {"n": len(x), "weights": rows, "recorded": recorded, "ended": history[-1]["epoch"] + 1}
-        context.told(f"{subject.label}: cosine {rows[-1]['mean']:.3f}")
-    return {"runs": found, "recorded_on": ALIGNED}
+        results[run.label] = {"n": len(x), "weights": rows, "recorded": recorded, "ended": history[-1]["epoch"] + 1}
+        context.on_progress(f"{run.label}: cosine {rows[-1]['mean']:.3f}")
+    return {"runs": results, "recorded_on": ALIGNED}
 
 
-def gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The gradient of each image's loss with respect to the image, on the CPU.
-
-    Example:
-        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-        >>> gradients(model, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])).shape
-        torch.Size([3, 1, 2, 2])
-    """
-    device, found = device_of(model), []
-    with frozen(model):
-        for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
-            target = labels.to(device)
-
-            def loss(at: Tensor, target: Tensor = target) -> tuple[Tensor, Tensor]:
-                values = model(at)
-                return losses.cross_entropy(values, target), values
-
-            found.append(input_gradient(loss, images.to(device)).gradient.cpu())
-    return torch.cat(found)
-
-
-def cosines(model: nn.Module, x: Tensor, y: Tensor, ball: Threat, *, seed: int) -> Tensor:
-    """`uiat.objectives.grad_align` of any number of images, each with random numbers of its own.
+def cosines(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, seed: int) -> Tensor:
+    """Compute `uiat.objectives.grad_align.alignment` of any number of images, each with random numbers of its own.
 
     Example:
         >>> from uiat import Linf
@@ -73,42 +52,42 @@ def cosines(model: nn.Module, x: Tensor, y: Tensor, ball: Threat, *, seed: int) 
         >>> cosines(model, x, y, Linf(0.1), seed=0)
         tensor([1.0000, 1.0000])
     """
-    device, found = device_of(model), []
+    device, values = device_of(model), []
     for part in torch.arange(len(x)).split(BATCH):
         images, labels, key = (value.to(device) for value in (x[part], y[part], keys(seed, part)))
-        found.append(alignment(model, images, labels, ball, key=key))
-    return torch.cat(found)
+        values.append(alignment(model, images, labels, threat, key=key))
+    return torch.cat(values)
 
 
-def say_alignment(data: Data) -> list[str]:
-    """The mean cosine of each run, the best aligned first, and how it moves between epochs."""
-    found = []
+def sentences(data: Data) -> list[str]:
+    """Say what the mean cosine of each run is, the best aligned first, and how it moves between epochs."""
+    said = []
     order = sorted(data["runs"].items(), key=lambda item: -item[1]["weights"][-1]["mean"])
     for name, run in order:
         parts = [_say_weights(row, run["n"]) for row in run["weights"]]
-        found.append(f"{name}: mean cosine {joined(parts)} over {run['n']} test images{_say_recorded(run)}.")
+        said.append(f"{name}: mean cosine {join_words(parts)} over {run['n']} test images{_say_recorded(run)}.")
     low = [name for name, run in order if run["weights"][-1]["mean"] < LOW]
     if low:
-        found.append(
-            f"Below {LOW} at the end, as {joined(low)} {'is' if len(low) == 1 else 'are'}, one gradient step says "
+        said.append(
+            f"Below {LOW} at the end, as {join_words(low)} {'is' if len(low) == 1 else 'are'}, one gradient step says "
             "little about the ball: catastrophic overfitting of single-step training shows so."
         )
     unknown = [name for name, run in order if not run["recorded"]]
     if unknown:
-        found.append(
-            f"Of {joined(unknown)} no other epoch is known: metrics.jsonl has the cosine by epoch where a single-step "
-            "run was trained with this version."
+        said.append(
+            f"Of {join_words(unknown)} no other epoch is known: metrics.jsonl has the cosine by epoch where a "
+            "single-step run was trained with this version."
         )
-    return found
+    return said
 
 
 def _say_weights(row: Data, n: int) -> str:
     error = row["deviation"] / n**0.5
-    return f"{row['mean']:.3f} ± {error:.3f} at epoch {row['epoch']} ({joined(row['weights'])})"
+    return f"{row['mean']:.3f} ± {error:.3f} at epoch {row['epoch']} ({join_words(row['weights'])})"
 
 
 def _say_recorded(run: Data) -> str:
-    """The extremes, and the largest step down: a collapse is one, whatever the weights that were kept."""
+    """Say what the extremes are, and the largest fall: a collapse shows, whichever weights were kept."""
     rows = run["recorded"]
     if not rows:
         return ""
@@ -122,41 +101,41 @@ def _say_recorded(run: Data) -> str:
     return text
 
 
-def draw_alignment(data: Data) -> Any:
-    """Lines through the epochs that were recorded, and marks for the weights; without any of the former, rows of marks.
+def draw(data: Data) -> Any:
+    """Draw lines through the recorded epochs and marks for the weights; or rows of marks, if no epoch is recorded.
 
     A mark stands at its own epoch and is joined to no other: what happened between them is not known.
     """
     if not any(run["recorded"] for run in data["runs"].values()):
-        return _rows_of_weights(data)
-    figure, (axes,) = panels(3.9)
+        return _draw_weights_alone(data)
+    figure, (axes,) = make_panels(3.9)
     for i, (name, run) in enumerate(data["runs"].items()):
-        rows, style = run["weights"], look(i)
+        rows, style = run["weights"], line_style(i)
         if run["recorded"]:
             axes.plot(*zip(*run["recorded"], strict=True), **(style | {"marker": "none"}))
         marks = style | {"linestyle": "none", "markerfacecolor": "none", "markersize": 7}
-        bars = _bars(run)
+        bars = _standard_errors(run)
         axes.errorbar([r["epoch"] for r in rows], [r["mean"] for r in rows], yerr=bars, label=name, **marks)
     about = "lines: by epoch, on held-out images\nmarks: best and last weights, on test images"
     axes.set_title(about, color="#444444", fontsize=10)
     axes.set_xlabel("epoch")
     axes.set_xlim(0.5, max(run["ended"] for run in data["runs"].values()) + 0.5)
-    whole_numbers(axes)
+    tick_whole_numbers(axes)
     axes.set_ylabel("cosine of gradients")
-    key(figure, axes)
+    draw_legend(figure, axes)
     return figure
 
 
-def _bars(run: Data) -> list[float]:
+def _standard_errors(run: Data) -> list[float]:
     return [row["deviation"] / run["n"] ** 0.5 for row in run["weights"]]
 
 
-def _rows_of_weights(data: Data) -> Any:
-    """A row a run: runs that have only weights of the same epoch would hide each other on an axis of epochs."""
-    figure, (axes,) = panels(1.3 + 0.45 * len(data["runs"]))
+def _draw_weights_alone(data: Data) -> Any:
+    """Draw a row a run: runs that have only weights of the same epoch would hide each other on an axis of epochs."""
+    figure, (axes,) = make_panels(1.3 + 0.45 * len(data["runs"]))
     for i, run in enumerate(data["runs"].values()):
-        for row, bar in zip(run["weights"], _bars(run), strict=True):
-            axes.errorbar(row["mean"], i, xerr=bar, **(look(i) | {"linestyle": "none", "markersize": 7}))
+        for row, bar in zip(run["weights"], _standard_errors(run), strict=True):
+            axes.errorbar(row["mean"], i, xerr=bar, **(line_style(i) | {"linestyle": "none", "markersize": 7}))
             axes.annotate(
                 f"epoch {row['epoch']}",
                 (row["mean"], i),
@@ -166,17 +145,17 @@ def _rows_of_weights(data: Data) -> Any:
                 fontsize=8,
                 color="#444444",
             )
-    rows_of(axes, list(data["runs"]))
+    label_rows(axes, list(data["runs"]))
     axes.margins(x=0.12)
     axes.set_xlabel("cosine of gradients")
     axes.set_title("best and last weights; bars: standard error", color="#444444", fontsize=10)
     return figure
 
 
-ALIGNMENT = Study(
+STUDY = Study(
     name="alignment",
     about="cosine of input gradients at an image and nearby, by epoch",
-    measure=measure_alignment,
-    sentences=say_alignment,
-    draw=draw_alignment,
+    measure=measure,
+    sentences=sentences,
+    draw=draw,
 )

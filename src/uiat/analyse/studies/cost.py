@@ -1,94 +1,95 @@
-"""What robustness costs: one-off epochs, and methods side by side."""
+"""Study: seconds, passes and memory of runs, beside their accuracy."""
 
 from typing import Any
 
-from uiat.analyse.figures import in_percent, look, panels
-from uiat.analyse.prose import joined, percent, points
+from uiat.analyse.figures import format_percent, line_style, make_panels
+from uiat.analyse.measurements import step_passes
+from uiat.analyse.prose import join_words, percent, points
 from uiat.analyse.study import Context, Data, Study, StudyRun
 from uiat.errors import UserError
 from uiat.formatting import threat_option
-from uiat.runs.reader import EVALUATION_FILE, WEIGHTS_FILES, read_environment, read_evaluation
-from uiat.system.atomic_files import read_tensors
+from uiat.runs.reader import EVALUATION_FILE, read_environment, read_evaluation
 from uiat.threat import parse
-from uiat.training.pass_count import activation_bytes, step_cost
 
 
-def _passes(context: Context, subject: StudyRun) -> Data:
-    """Passes of a step, and bytes kept, of a run's method: counted on noise, for which no data set has to be there."""
-    model = context.model(subject)
-    spec = read_tensors(subject.folder / WEIGHTS_FILES[context.asked.which])[1]["model"]
-    c, h, w = spec["image_shape"]
-    shape, classes = (c, h, w), int(spec["num_classes"])
-    cost = step_cost(subject.run, model, image_shape=shape, classes=classes)
-    kept = activation_bytes(subject.run, model, image_shape=shape, classes=classes)
-    return {**vars(cost), "passes": cost.units, "kept_bytes": kept}
-
-
-def measure_cost(context: Context) -> Data:
-    """Seconds from metrics.jsonl, passes and bytes of a step, accuracy from evaluation.json (UIAT, CVPR 2023).
+def measure(context: Context) -> Data:
+    """Collect seconds from metrics.jsonl, accuracy from evaluation.json, passes and bytes of a step (UIAT, CVPR 2023).
 
     No data set is read.
     """
     rows: list[Data] = []
-    for subject in context.subjects:
-        judged: Data
-        result = read_evaluation(subject.folder)
-        if result is None:
-            raise UserError(f"{subject.folder} has no {EVALUATION_FILE}: run `uiat evaluate {subject.folder}` first")
-        history, seen = context.history(subject), read_environment(subject.folder)
-        try:
-            judged = {"clean": float(result["accuracy"]["clean"]), "worst": float(result["accuracy"]["worst"])}
-            judged |= {"n": int(result["n"]), "threat": threat_option(parse(str(result["threat"])))}
-            judged["attacks"] = [name for name in result["accuracy"] if name not in ("clean", "worst")]
-        except (KeyError, TypeError, ValueError, UserError):
-            raise UserError(f"{subject.folder / EVALUATION_FILE} is damaged: evaluate the run again") from None
+    for run in context.runs:
+        history, environment = context.read_history(run), read_environment(run.folder)
         seconds = sum(row.get("seconds", 0.0) for row in history)
-        row = {"run": subject.label, "method": subject.run.objective.name, "seconds": seconds, "epochs": len(history)}
+        row = {"run": run.label, "method": run.config.objective.name, "seconds": seconds, "epochs": len(history)}
         row["seconds_an_epoch"] = seconds / len(history)
         row["hardware"] = (
-            f"{seen.get('processor')}, {seen.get('threads')} thread(s), {seen.get('device_names') or 'no GPU'}"
+            f"{environment.get('processor')}, {environment.get('threads')} thread(s), "
+            f"{environment.get('device_names') or 'no GPU'}"
         )
-        rows.append(row | judged | _passes(context, subject))
-        context.told(f"{subject.label}: {rows[-1]['passes']:.1f} passes a step")
-    judged = {key: rows[0][key] for key in ("threat", "attacks")}
+        rows.append(row | _read_accuracy(run) | step_passes(context, run))
+        context.on_progress(f"{run.label}: {rows[-1]['passes']:.1f} passes a step")
+    first = rows[0]
     return {
         "rows": rows,
-        "n": {"test": rows[0]["n"]},
-        "threat": judged["threat"],
-        "attack": ", ".join(judged["attacks"]),
+        "n": {"test": first["n"]},
+        "threat": first["threat"],
+        "attack": ", ".join(first["attacks"]),
     }
 
 
-def say_cost(data: Data) -> list[str]:
-    """Who is beaten by nobody, and what each costs beside the cheapest robust one."""
-    rows, found = data["rows"], []
+def _read_accuracy(run: StudyRun) -> Data:
+    """Read the evaluation of a run.
+
+    Raises:
+        UserError: it was not evaluated, or the file is damaged.
+    """
+    result = read_evaluation(run.folder)
+    if result is None:
+        raise UserError(f"{run.folder} has no {EVALUATION_FILE}: run `uiat evaluate {run.folder}` first")
+    try:
+        accuracy = result["accuracy"]
+        return {
+            "clean": float(accuracy["clean"]),
+            "worst": float(accuracy["worst"]),
+            "n": int(result["n"]),
+            "threat": threat_option(parse(str(result["threat"]))),
+            "attacks": [name for name in accuracy if name not in ("clean", "worst")],
+        }
+    except (KeyError, TypeError, ValueError, UserError):
+        raise UserError(f"{run.folder / EVALUATION_FILE} is damaged: evaluate the run again") from None
+
+
+def sentences(data: Data) -> list[str]:
+    """Say which runs no other beats, and what each costs beside the cheapest robust one."""
+    rows, said = data["rows"], list[str]()
     for name in ("attacks", "threat", "n", "hardware"):
         if len({str(row[name]) for row in rows}) > 1:
-            found.append(f"Careful: the runs differ in {name}, so their figures do not compare as they stand.")
+            said.append(f"Careful: the runs differ in {name}, so their figures do not compare.")
     best = [row for row in rows if not any(_beats(other, row) for other in rows)]
-    names = joined([f"{row['run']} ({row['passes']:.1f} passes, {percent(row['worst'])})" for row in best])
-    found.append(f"No other run is both cheaper and more robust than {names}.")
+    names = join_words([f"{row['run']} ({row['passes']:.1f} passes, {percent(row['worst'])})" for row in best])
+    said.append(f"No other run is both cheaper and more robust than {names}.")
     robust = [row for row in rows if row["method"] != "standard"]
     if len(robust) > 1:
         cheapest = min(robust, key=lambda row: row["passes"])
         for row in robust:
             if row is not cheapest:
                 times = row["passes"] / cheapest["passes"]
-                found.append(
+                said.append(
                     f"{row['run']} takes {times:.2f} times the passes of {cheapest['run']} and is "
                     f"{points(row['worst'] - cheapest['worst'])} from it in the worst case."
                 )
-    return found
+    return said
 
 
 def _beats(one: Data, other: Data) -> bool:
-    """At least as good in both, and better in one."""
+    """True if one run is at least as good as the other in passes and accuracy, and better in one of them."""
     pairs = ((-one["passes"], -other["passes"]), (one["worst"], other["worst"]))
     return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
 
-def table_cost(data: Data) -> list[list[str]]:
-    """A row a run."""
+def table(data: Data) -> list[list[str]]:
+    """Make a row of each run."""
     heading = ["run", "clean, %", "worst, %", "s an epoch", "forward", "to images", "to weights", "passes", "MB kept"]
     rows = [
         [
@@ -104,19 +105,19 @@ def table_cost(data: Data) -> list[list[str]]:
     return [heading, *rows]
 
 
-def draw_cost(data: Data) -> Any:
-    """Worst-case accuracy against passes, and against seconds."""
-    figure, panes = panels(2.7, 2.7)
+def draw(data: Data) -> Any:
+    """Draw worst-case accuracy against passes, and against seconds."""
+    figure, panes = make_panels(2.7, 2.7)
     kinds = (("passes", "passes of a training step, in forward passes"), ("seconds", "seconds of training"))
     for axes, (name, below) in zip(panes, kinds, strict=True):
         for i, row in enumerate(data["rows"]):
-            style = look(i) | {"linestyle": "none", "markersize": 8}
+            style = line_style(i) | {"linestyle": "none", "markersize": 8}
             axes.plot(row[name], row["worst"], label=row["run"], **style)
         axes.margins(0.08, 0.12)
         axes.set_xlim(left=0)
         axes.set_xlabel(below)
         axes.set_ylabel("worst case")
-        in_percent(axes)
+        format_percent(axes)
     labels = panes[0].get_legend_handles_labels()[1]
     figure.legend(
         *panes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3 if max(map(len, labels)) < 13 else 2
@@ -124,11 +125,11 @@ def draw_cost(data: Data) -> Any:
     return figure
 
 
-COST = Study(
+STUDY = Study(
     name="cost",
     about="seconds, passes and memory beside accuracy",
-    measure=measure_cost,
-    sentences=say_cost,
-    draw=draw_cost,
-    table=table_cost,
+    measure=measure,
+    sentences=sentences,
+    draw=draw,
+    table=table,
 )

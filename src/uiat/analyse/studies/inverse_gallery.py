@@ -1,4 +1,4 @@
-"""The class-universal inverse perturbations: what they look like, how alike they are, and where they move images."""
+"""Study: how the class-universal inverse perturbations look, how alike they are, and where they move images."""
 
 from typing import Any
 
@@ -6,49 +6,50 @@ import torch
 from torch import Tensor
 
 from uiat import losses
-from uiat.analyse.figures import matrix, stacked
+from uiat.analyse.figures import draw_matrix, make_parts
+from uiat.analyse.measurements import compute_logits
 from uiat.analyse.prose import percent, points
-from uiat.analyse.study import Context, Data, Study, StudyRun, compute_logits
+from uiat.analyse.study import Context, Data, Study, StudyRun
 from uiat.errors import UserError
 from uiat.formatting import in_255ths, strength_text
 from uiat.inverse import load_inverse
 from uiat.threat import to_range
 
-SHOWN = 20  # pictures
+SHOWN = 20  # perturbations that are shown
 
 
 def measure(context: Context) -> Data:
-    """Pictures, cosines, and for each class the predictions on other classes' images moved by its z (UIAT, CVPR 2023).
+    """Collect pictures and cosines, and the predictions on images moved by another class's z (UIAT, CVPR 2023).
 
     The perturbations are those of the first run; the other runs are models that they are tried on as well.
     """
-    first = context.subjects[0]
+    first = context.runs[0]
     universal = load_inverse(first.folder)
     z = universal.z.float()
-    found = {}
-    for subject in context.subjects:
-        found[subject.label] = moved(context, subject, z)
-        context.told(f"{subject.label}: {percent(found[subject.label]['drawn'])} drawn to the class of z")
+    results = {}
+    for run in context.runs:
+        results[run.label] = measure_moves(context, run, z)
+        context.on_progress(f"{run.label}: {percent(results[run.label]['drawn'])} drawn to the class of z")
     return {
         "from": first.label,
-        "classes": context.classes(first),
+        "classes": context.class_names(first),
         "norm": universal.threat.norm,
         "radius": float(universal.threat.epsilon),
         "pictures": [[[round(v, 4) for v in row] for row in channel] for channel in _pictures(z[:SHOWN])],
         "shape": list(z.shape),
         "cosine": [[round(v, 4) for v in row] for row in cosines(z).tolist()],
-        "runs": found,
+        "runs": results,
     }
 
 
 def _pictures(z: Tensor) -> list[list[list[float]]]:
-    """Each class's channels one below the other, (C * H, W), as plain lists."""
+    """Put each class's channels one below the other, (C * H, W), as plain lists."""
     pictures: list[list[list[float]]] = z.flatten(1, 2).tolist()
     return pictures
 
 
 def cosines(z: Tensor) -> Tensor:
-    """The cosine of each pair of perturbations, (K, K); 0 with one that is zero.
+    """Compute the cosine of each pair of perturbations, (K, K); 0 with one that is zero.
 
     Example:
         >>> cosines(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])).tolist()[0]
@@ -58,13 +59,13 @@ def cosines(z: Tensor) -> Tensor:
     return flat @ flat.t()
 
 
-def moved(context: Context, subject: StudyRun, z: Tensor) -> Data:
-    """Where z_c sends images of other classes under a run's model, and what z_y does to images of its own class."""
-    model = context.model(subject)
-    x, y = context.images(subject)
+def measure_moves(context: Context, run: StudyRun, z: Tensor) -> Data:
+    """Measure where z_c moves images of other classes on a run's model, and what z_y does to those of its own."""
+    model = context.load_model(run)
+    x, y = context.load_images(run)
     classes = len(z)
     if x.shape[1:] != z.shape[1:] or int(y.max()) >= classes:
-        raise UserError(f"the perturbations have shape {tuple(z.shape)} and do not fit the images of {subject.label}")
+        raise UserError(f"the perturbations have shape {tuple(z.shape)} and do not fit the images of {run.label}")
     natural = compute_logits(model, x)
     own = compute_logits(model, to_range(x + z[y]))
     p = losses.log_probabilities(natural).exp()
@@ -92,15 +93,15 @@ def moved(context: Context, subject: StudyRun, z: Tensor) -> Data:
 
 
 def sentences(data: Data) -> list[str]:
-    """What z does to its own class and to others, which two are most alike, and how far that holds on other models."""
+    """Say what z does to its own class and to others, on which models, and which two are most alike."""
     cosine, classes, names = data["cosine"], len(data["cosine"]), data["classes"]
     pairs = [(cosine[a][b], a, b) for a in range(classes) for b in range(a + 1, classes)]
-    found = []
+    said = []
     for name, run in data["runs"].items():
         role = "On its own model" if name == data["from"] else f"On {name}, which it was not made on,"
         best = max(range(classes), key=lambda c: run["shift"][c][c])
         towards = sum(run["shift"][c][c] for c in range(classes)) / classes
-        found.append(
+        said.append(
             f"{role} z_y brings accuracy from {percent(run['clean'])} to {percent(run['own'])} and the mean loss from "
             f"{run['loss']:.3f} to {run['own_loss']:.3f}; z_c makes {percent(run['drawn'])} of other classes' images "
             f"class c ({percent(run['drawn_before'])} without it) and adds {points(towards)} to "
@@ -110,30 +111,30 @@ def sentences(data: Data) -> list[str]:
         most, least = max(pairs), min(pairs)
         mean = sum(value for value, _, _ in pairs) / len(pairs)
         alike, unlike = (f"{names[a]} and {names[b]} ({value:+.2f})" for value, a, b in (most, least))
-        found.append(
+        said.append(
             f"The mean cosine of two perturbations is {mean:+.2f}; most alike are those of classes {alike}, least "
             f"those of {unlike}."
         )
-    return found
+    return said
 
 
 def draw(data: Data) -> Any:
-    """The pictures, the cosines, and the predictions; for each further model another table of those."""
+    """Draw the pictures, the cosines and the predictions; for each further model another table of those."""
     count = len(data["pictures"])
     rows = -(-count // 5)
     tables = list(data["runs"].items())
     heights = [1.15 * rows + 0.5, 4.2, *(4.6 for _ in tables)]
-    figure, parts = stacked(*heights)
+    figure, parts = make_parts(*heights)
     _draw_pictures(parts[0], data, rows)
     axes = parts[1].subplots()
-    drawn = matrix(axes, data["cosine"], low=-1.0, high=1.0, digits=1, names=data["classes"])
+    drawn = draw_matrix(axes, data["cosine"], low=-1.0, high=1.0, digits=1, names=data["classes"])
     parts[1].colorbar(drawn, ax=axes, shrink=0.8)
     axes.set_title("cosine of the perturbations of two classes")
     for part, (name, run) in zip(parts[2:], tables, strict=True):
         axes = part.subplots()
         shift = [[100 * value for value in row] for row in run["shift"]]
         largest = max(abs(value) for row in shift for value in row) or 1.0
-        matrix(axes, shift, low=-largest, high=largest, digits=1, names=data["classes"])
+        draw_matrix(axes, shift, low=-largest, high=largest, digits=1, names=data["classes"])
         axes.set_title(f"{name}: what z_c adds to the probability of k,\nin points, on images of other classes than c")
         axes.set_xlabel("class k")
         axes.set_ylabel("class c of z")
@@ -141,7 +142,7 @@ def draw(data: Data) -> Any:
 
 
 def _draw_pictures(part: Any, data: Data, rows: int) -> None:
-    """In grey where there is one channel; else as an image, with grey for no change."""
+    """Draw perturbations of one channel in blue and red; others as an image, with grey for no change."""
     _, channels, height, _ = data["shape"]
     panes = part.subplots(rows, 5, squeeze=False).flatten()
     for axes in panes:
@@ -162,7 +163,7 @@ def _draw_pictures(part: Any, data: Data, rows: int) -> None:
     part.suptitle(f"universal inverse perturbations\n({colours})", fontsize=10, x=0.02, ha="left")
 
 
-GALLERY = Study(
+STUDY = Study(
     name="inverse-gallery",
     about="the class-universal inverse perturbations and what they do",
     measure=measure,

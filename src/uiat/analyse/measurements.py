@@ -1,0 +1,105 @@
+"""Measurements that several studies make of a run or a model."""
+
+import torch
+from torch import Tensor, nn
+
+from uiat import losses
+from uiat.analyse.study import Context, Data, Split, StudyRun
+from uiat.attacks import PGD
+from uiat.attacks.gradient import input_gradient
+from uiat.attacks.random_numbers import keys
+from uiat.evaluation.engine.stage import correct_under
+from uiat.models.inspect import device_of
+from uiat.models.modes import frozen
+from uiat.runs.checkpoint import Which
+from uiat.runs.reader import WEIGHTS_FILES
+from uiat.system.atomic_files import read_tensors
+from uiat.training.pass_count import activation_bytes, step_cost
+
+BATCH = 250  # images at a time
+
+
+def compute_logits(model: nn.Module, x: Tensor) -> Tensor:
+    """Compute the logits of images, (n, k) on the CPU, in eval mode.
+
+    Example:
+        >>> compute_logits(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)).shape
+        torch.Size([3, 2])
+    """
+    device = device_of(model)
+    with torch.no_grad(), frozen(model):
+        return torch.cat([model(part.to(device)).float().cpu() for part in x.split(BATCH)])
+
+
+def compute_gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Compute the gradient of each image's cross entropy with respect to the image, on the CPU.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> compute_gradients(model, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])).shape
+        torch.Size([3, 1, 2, 2])
+    """
+    device, gradients = device_of(model), []
+    with frozen(model):
+        for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+            target = labels.to(device)
+
+            def loss(at: Tensor, target: Tensor = target) -> tuple[Tensor, Tensor]:
+                logits = model(at)
+                return losses.cross_entropy(logits, target), logits
+
+            gradients.append(input_gradient(loss, images.to(device)).gradient.cpu())
+    return torch.cat(gradients)
+
+
+def craft(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, *, seed: int) -> Tensor:
+    """Craft adversarial or inverse examples, on the CPU; each image has random numbers of its own.
+
+    Example:
+        >>> from uiat import Linf
+        >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.full((3, 1, 2, 2), 0.5)
+        >>> x_adv = craft(model, x, torch.tensor([0, 1, 0]), PGD(threat=Linf(0.1), step_size=0.1), seed=0)
+        >>> round((x_adv - x).abs().max().item(), 4)
+        0.1
+    """
+    device, examples = device_of(model), []
+    for part in torch.arange(len(x)).split(BATCH):
+        key = keys(seed, part).to(device)
+        examples.append(attack.perturb(model, x[part].to(device), y[part].to(device), key=key).cpu())
+    return torch.cat(examples)
+
+
+def held_out_accuracy(context: Context, run: StudyRun) -> Data:
+    """Measure the accuracy of a run on images held out of its training, clean and attacked, and read its seconds."""
+    x, y = context.load_images(run, "held-out")
+    model, seed = context.load_model(run), context.options.seed
+    clean = correct_under(model, x, y, None)
+    robust = correct_under(model, x, y, context.make_attack(), among=clean, seed=seed)
+    seconds = sum(row.get("seconds", 0.0) for row in context.read_history(run))
+    accuracies = {name: mask.double().mean().item() for name, mask in (("clean", clean), ("robust", robust))}
+    return {"n": len(x), **accuracies, "seconds": seconds}
+
+
+def correct_by_split(
+    context: Context, run: StudyRun, attack: PGD, splits: tuple[Split, Split], *, which: Which | None = None
+) -> dict[Split, Tensor]:
+    """Attack equally many images of two splits, and return a mask of those that a run's model still gets right."""
+    model = context.load_model(run, which)
+    images = {split: context.load_images(run, split) for split in splits}
+    count = min(len(y) for _, y in images.values())
+    context.sizes |= dict.fromkeys(splits, count)
+    return {
+        split: correct_under(model, x[:count], y[:count], attack, seed=context.options.seed)
+        for split, (x, y) in images.items()
+    }
+
+
+def step_passes(context: Context, run: StudyRun) -> Data:
+    """Count passes of a step of a run's method, and the bytes it keeps: on noise, so that no data set is needed."""
+    model = context.load_model(run)
+    spec = read_tensors(run.folder / WEIGHTS_FILES[context.options.which])[1]["model"]
+    c, h, w = spec["image_shape"]
+    shape, classes = (c, h, w), int(spec["num_classes"])
+    cost = step_cost(run.config, model, image_shape=shape, classes=classes)
+    kept = activation_bytes(run.config, model, image_shape=shape, classes=classes)
+    return {**vars(cost), "passes": cost.units, "kept_bytes": kept}
