@@ -20,6 +20,8 @@ import jaxtyping
 import pytest
 import torch
 
+from support.trained import trained_runs  # noqa: F401 - a fixture of all tests
+
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores; threads on top only contend
 hypothesis.settings.register_profile("uiat", deadline=None, max_examples=25, derandomize=True)
 hypothesis.settings.load_profile("uiat")

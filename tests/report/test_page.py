@@ -6,9 +6,7 @@ import re
 import pytest
 
 import uiat
-from support import tiny
 from support.run_folders import ACCURACY, make_samples, pages, write_run
-from uiat.cli import main
 from uiat.report import check_out, read_files, write_report
 
 
@@ -60,40 +58,6 @@ def test_alarms_are_told(tmp_path):
     assert "alarm in epoch 1: at chance" in read_files(run).notes
 
 
-DAMAGES = {
-    "metrics": ("metrics.jsonl", 'x\n{"epoch": 1}\n', "metrics.jsonl is damaged in line 1"),
-    "evaluation": ("evaluation.json", '{"accuracy": ', "evaluation.json is damaged: it does not hold a JSON object"),
-    "result": ("evaluation.json", '{"accuracy": {"clean": "x"}}', "evaluation.json is damaged: evaluate the run again"),
-    "environment": ("environment.json", "[]", "environment.json is damaged"),
-    "config": ("config.yaml", "name: [", "config.yaml is damaged: it does not hold the settings of a run"),
-    "inverse": ("inverse.safetensors", "junk", "is not a readable safetensors file"),
-}
-
-
-@pytest.mark.parametrize(("name", "content", "says"), DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_file_is_one_clear_line(tmp_path, capsys, name, content, says):
-    run = write_run(tmp_path / "a", accuracy=ACCURACY)
-    (run / name).write_text(content)
-    assert main(["report", str(run), "--out", str(tmp_path / "r.html")]) == 2
-    error = capsys.readouterr().err
-    assert says in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "r.html").exists()
-
-
-def test_what_is_no_run_is_refused(tmp_path, capsys):
-    run = write_run(tmp_path / "a")
-    for words, says in [
-        (["report"], "name at least one run folder"),
-        (["report", str(tmp_path)], "is not a run folder: it has no config.yaml"),
-        (["report", str(run), f"{run}/../a"], "is named twice"),
-        (["report", str(run), "--out", str(tmp_path / "r.pdf")], "should end in .html"),
-        (["report", str(run), "--out", str(tmp_path / "no" / "r.html")], "there is no folder"),
-    ]:
-        assert main(words) == 2
-        assert says in capsys.readouterr().err
-
-
 def test_only_a_report_is_replaced(tmp_path):
     out, run = tmp_path / "report.html", write_run(tmp_path / "a")
     write_report([run], out)
@@ -105,24 +69,3 @@ def test_only_a_report_is_replaced(tmp_path):
     (tmp_path / "dir.html").mkdir()
     with pytest.raises(uiat.UserError, match="was not written by uiat report"):
         check_out(tmp_path / "dir.html")
-
-
-def test_the_command_makes_its_pictures(tmp_path, capsys, unchecked):
-    uiat.train(tiny.run(epochs=1), run_dir=tmp_path / "run")
-    command = ["report", str(tmp_path / "run"), "--out", str(tmp_path / "r.html"), "--images", "40", "--shown", "3"]
-    assert main(command) == 0
-    html = (tmp_path / "r.html").read_text()
-    assert "Inverse: the universal perturbation of the true class" in html
-    assert html.count('class="card"') == 3
-    assert "PGD-20, 40 images" in html
-    examples = tmp_path / "run" / "examples.safetensors"
-    assert (
-        main(["evaluate", str(tmp_path / "run"), "--attacks", "fgsm", "--n", "40", "--save-examples", str(examples)])
-        == 0
-    )
-    assert main(command) == 0
-    assert "examples in examples.safetensors" in (tmp_path / "r.html").read_text()
-    (tmp_path / "run" / "best.safetensors").unlink()
-    capsys.readouterr()
-    assert main(command) == 0
-    assert "no pictures of" in capsys.readouterr().out

@@ -94,7 +94,7 @@ def correct_by_split(
     }
 
 
-def step_passes(context: Context, run: StudyRun) -> Data:
+def measure_step_cost(context: Context, run: StudyRun) -> Data:
     """Count passes of a step of a run's method, and the bytes it keeps: on noise, so that no data set is needed."""
     model = context.load_model(run)
     spec = read_tensors(run.folder / WEIGHTS_FILES[context.options.which])[1]["model"]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from uiat.analyse.figures import format_percent, line_style, make_panels
-from uiat.analyse.measurements import step_passes
+from uiat.analyse.measurements import measure_step_cost
 from uiat.analyse.prose import join_words, percent, points
 from uiat.analyse.study import Context, Data, Study, StudyRun
 from uiat.errors import UserError
@@ -27,7 +27,7 @@ def measure(context: Context) -> Data:
             f"{environment.get('processor')}, {environment.get('threads')} thread(s), "
             f"{environment.get('device_names') or 'no GPU'}"
         )
-        rows.append(row | _read_accuracy(run) | step_passes(context, run))
+        rows.append(row | _read_accuracy(run) | measure_step_cost(context, run))
         context.on_progress(f"{run.label}: {rows[-1]['passes']:.1f} passes a step")
     first = rows[0]
     return {

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from uiat.analyse.figures import format_percent, line_style, make_panels, tick_whole_numbers
-from uiat.analyse.measurements import held_out_accuracy, step_passes
+from uiat.analyse.measurements import held_out_accuracy, measure_step_cost
 from uiat.analyse.prose import percent, points, standard_error
 from uiat.analyse.study import Context, Data, Study, StudyRun
 from uiat.errors import UserError
@@ -27,7 +27,7 @@ def measure(context: Context) -> Data:
     rows: list[Data] = []
     for run in context.runs:
         row: Data = {"run": run.label, "epoch": epochs[run.label], "epochs": run.config.optimisation.epochs}
-        row |= held_out_accuracy(context, run) | step_passes(context, run)
+        row |= held_out_accuracy(context, run) | measure_step_cost(context, run)
         rows.append(row)
         context.on_progress(f"{run.label}: robust {percent(row['robust'])}")
     rows.sort(key=lambda row: {NEVER: -1.0, EVERY: math.inf}.get(str(row["epoch"])) or float(row["epoch"]))
