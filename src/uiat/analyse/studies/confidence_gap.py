@@ -8,8 +8,8 @@ from uiat import losses
 from uiat.analyse.figures import draw_legend, line_style, make_panels
 from uiat.analyse.measurements import compute_logits
 from uiat.analyse.prose import percent, points
-from uiat.analyse.study import Context, Data, Study
 from uiat.analyse.radii import choose_radii, describe_threat, label_axes, radius_writer, sweep_run
+from uiat.analyse.study import Context, Data, Study
 
 
 def measure(context: Context) -> Data:
