@@ -12,9 +12,10 @@ from uiat.cli.analyse import analyse
 from uiat.cli.cost import cost
 from uiat.cli.evaluate import evaluate
 from uiat.cli.output import warnings_shown
+from uiat.cli.paper import paper
 from uiat.cli.recipes import recipes
 from uiat.cli.report import report
-from uiat.cli.show import paper, show
+from uiat.cli.show import show
 from uiat.cli.sweep import sweep
 from uiat.cli.train import train
 from uiat.errors import Lost, NotFinite, Stopped, UserError, nearest

@@ -1,4 +1,4 @@
-"""`uiat show`, `uiat recipes`, `uiat paper`: what there is to know, from files and docstrings alone."""
+"""`uiat show`: a run folder, from its files alone."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,16 +166,3 @@ def size(count: float) -> str:
         if count < 999.95 or unit == "GB":
             break
     return f"{count:.1f} {unit}"
-
-
-def paper() -> None:
-    """Show where each statement of the paper is.
-
-    Which symbol of the code implements it, which test holds it, which recipe uses it, and how sure it is (mark).
-    """
-    from uiat.cli.paper import ROWS
-
-    rows = ((row.statement, row.mark, row.symbol, row.test, row.recipe) for row in ROWS)
-    shown = table("statement", "mark", "symbol", "test", "recipe", rows=rows)
-    shown.columns[0].no_wrap = False
-    console().print(shown)
