@@ -46,7 +46,7 @@ def test_an_installation_has_the_file_beside_the_module(tmp_path, monkeypatch):
     module = tmp_path / "site" / "uiat" / "cli" / "paper.py"
     module.parent.mkdir(parents=True)
     monkeypatch.setattr(paper, "__file__", str(module))
-    with pytest.raises(UserError, match="no PAPER.md in this installation"):
+    with pytest.raises(UserError, match=r"no PAPER\.md in this installation"):
         paper._read_file.__wrapped__()
     module.with_name("PAPER.md").write_text("- **Z** sure\n")
     assert paper._read_file.__wrapped__() == "- **Z** sure\n"

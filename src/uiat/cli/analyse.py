@@ -31,17 +31,18 @@ Count = Annotated[
         "--n",
         "-n",
         min=1,
-        help="Images, the first of the test set; of the held-out images in one-off and ablation.",
-        show_default="1000, or all",
+        metavar="N",
+        help="Images, the first of the test set; of the held-out images in one-off and ablation. [default: 1000, or "
+        "all]",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of random starts and directions.")]
-Ball = Annotated[
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of random starts and directions.")]
+ThreatModel = Annotated[
     str | None,
     typer.Option(
         metavar="NORM:RADIUS",
-        help="Threat model of the attacks, in units of the image range [0, 1].",
-        show_default="that of the first run that has one",
+        help="Threat model of the attacks, in units of the image range [0, 1]. [default: that of the first run that "
+        "has one]",
     ),
 ]
 Attack = Annotated[
@@ -51,8 +52,8 @@ Epsilons = Annotated[
     str | None,
     typer.Option(
         metavar="LIST",
-        help="Strengths of the studies strength and confidence-gap, in units of [0, 1], ascending: 0,2/255,...,16/255.",
-        show_default="quarters of the radius, to twice it; from -1 to 1 times it",
+        help="Strengths of the studies strength and confidence-gap, in units of [0, 1], ascending: 0,2/255,...,16/255. "
+        "[default: quarters of the radius, to twice it; from -1 to 1 times it]",
     ),
 ]
 Recipe = Annotated[
@@ -69,7 +70,7 @@ Settings = Annotated[
     typer.Option("--set", metavar="FIELD=VALUE", help="Of --train: the same as FIELD=VALUE alone; may be repeated."),
 ]
 TrainDir = Annotated[
-    Path | None, typer.Option("--runs", metavar="DIR", help="Of --train: folder of the runs.", show_default="OUT/runs")
+    Path | None, typer.Option("--runs", metavar="DIR", help="Of --train: folder of the runs. [default: OUT/runs]")
 ]
 
 
@@ -79,7 +80,7 @@ def analyse(
     out: Out = Path("analysis"),
     n: Count = None,
     seed: Seed = 0,
-    threat: Ball = None,
+    threat: ThreatModel = None,
     attack: Attack = "pgd-20",
     epsilons: Epsilons = None,
     which: options.Which = "best",
@@ -91,19 +92,21 @@ def analyse(
     set_: Settings = None,
     train_dir: TrainDir = None,
 ) -> None:
-    """Run a study of the paper on run folders: numbers (JSON), a figure (SVG, PNG) and what they say (Markdown).
+    """Run one of the paper's studies on run folders.
 
     Example: uiat analyse strength runs/cifar10-small-uiat runs/cifar10-small-pgd-at --out analysis
 
     Example: uiat analyse ablation --train digits-uiat optimisation.epochs=20 --seeds 0,1,2
+
+    Numbers go to STUDY.json, a figure to STUDY.svg and .png, and what they say to STUDY.md.
 
     Files of the same study and inputs are written again, others never. --train resumes where it was stopped.
     """
     options = dict(locals())
     folders, settings = _split_runs(options.pop("runs") or [])
     options["recipe"] = options.pop("train")
-    options["settings"] = (*_settings(options.pop("set_") or []), *settings)
-    _analyse(runs=folders, seeds=_seeds(options.pop("seeds")), **options)
+    options["settings"] = (*_read_settings(options.pop("set_") or []), *settings)
+    _analyse(runs=folders, seeds=_read_seeds(options.pop("seeds")), **options)
 
 
 def _split_runs(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -129,15 +132,15 @@ def _analyse(study: str, runs: list[str], *, recipe: str | None, which: str, **c
     _show(result, screen)
 
 
-def _seeds(words: str) -> tuple[int, ...]:
+def _read_seeds(words: str) -> tuple[int, ...]:
     try:
-        found = tuple(dict.fromkeys(int(word) for word in words.split(",")))
+        seeds = tuple(dict.fromkeys(int(word) for word in words.split(",")))
     except ValueError:
         raise UserError(f"--seeds are whole numbers separated by commas, not {words!r}") from None
-    return found
+    return seeds
 
 
-def _settings(words: list[str]) -> tuple[tuple[str, str], ...]:
+def _read_settings(words: list[str]) -> tuple[tuple[str, str], ...]:
     names, pairs = split_words(words)
     if names:
         raise UserError(f"--set takes FIELD=VALUE, not {names[0]!r}")

@@ -1,4 +1,4 @@
-"""The command `uiat`: what it can do, and how its mistakes, faults and interruptions end."""
+"""The command `uiat`: its subcommands, and how mistakes, faults and interruptions end."""
 
 import os
 import sys
@@ -29,12 +29,12 @@ COMMANDS = ("train", "evaluate", "sweep", "analyse", "report", "show", "cost", "
 
 
 def application() -> typer.Typer:
-    """The commands, put together."""
+    """Return the commands, put together."""
     app = typer.Typer(
         name="uiat",
         help="Adversarial training of image classifiers with universal inverse adversaries.",
         epilog="Images are in [0, 1]; radii and steps are in the same units and may be written 8/255. "
-        "Exit codes: 0 success, 1 fault, 2 mistake in what was asked, 130 stopped with Ctrl-C.",
+        "Exit codes: 0 success, 1 fault, 2 mistake in the command, 130 stopped with Ctrl-C.",
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -50,17 +50,17 @@ def application() -> typer.Typer:
     return app
 
 
-def _version(asked: bool) -> bool:
-    if asked:
+def _show_version(shown: bool) -> bool:
+    if shown:
         version = installed_version("uiat")
         typer.echo("uiat, from a source tree that is not installed" if version is None else f"uiat {version}")
         raise typer.Exit
-    return asked
+    return shown
 
 
 def _uiat(
     shown: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Options before the command."""

@@ -13,29 +13,29 @@ from uiat.config import yaml_io
 from uiat.training.cost import CostReport, estimate_cost
 
 Steps = Annotated[int, typer.Option(metavar="N", min=1, help="Steps to measure, after one that warms up.")]
-Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads on a CPU.", show_default="torch's")]
+Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads on a CPU. [default: torch's]")]
 
 
 def cost(context: typer.Context, steps: Steps = 3, threads: Threads = None) -> None:
-    """Show what a training step of a recipe costs: passes, arithmetic, the machine's floor, seconds.
+    """Show what a training step costs on this machine.
 
     Example: uiat cost cifar10-small-uiat compute.compile=true --steps 5
 
-    F is the price of a forward pass of one image; a backward pass to the image costs one more, one to the weights two.
-    The floor is what the step's arithmetic takes at the machine's rate, measured in a matrix product and a convolution,
-    in each precision; the share of it is that of the run's own.
-    Trains on noise and keeps nothing; no data is read, except for image folders.
+    Passes, arithmetic, the machine's floor, seconds. F is the price of a forward pass of one image; a backward pass to
+    the image costs one more, one to the weights two. The floor is what the step's arithmetic takes at the machine's
+    rate, measured in a matrix product and a convolution, in each precision; the last column is the floor of the run's
+    own precision over the seconds. Trains on noise and keeps nothing; no data is read, except for image folders.
     """
     recipe, assignments = split_recipe(context)
     if threads is not None:
         torch.set_num_threads(threads)
     run = yaml_io.override(recipes.get(recipe), assignments)
-    _print(estimate_cost(run, steps=steps), run.name, console())
+    _show(estimate_cost(run, steps=steps), run.name, console())
 
 
-def _print(found: CostReport, name: str, out: Console) -> None:
+def _show(report: CostReport, name: str, out: Console) -> None:
     rows: list[list[Any]] = []
-    for item in found.costs:
+    for item in report.costs:
         count, first = item.epochs
         which = f"{first + 1}" if count == 1 else f"{first + 1}-{first + count}"
         p = item.passes
@@ -43,26 +43,26 @@ def _print(found: CostReport, name: str, out: Console) -> None:
             [
                 *(which, f"{p.forward:g}+{p.input_backward:g}+{p.training_backward:g}", f"{p.units:g} F"),
                 *(f"{item.flops / 1e9:.4g}", f"{1000 * item.seconds:.1f}"),
-                *(f"{1000 * found.floor(item, precision):.1f}" for precision in found.rates),
-                f"{found.floor(item) / item.seconds:.0%}",
+                *(f"{1000 * report.floor(item, precision):.1f}" for precision in report.rates),
+                f"{report.floor(item) / item.seconds:.0%}",
             ]
         )
-    floors = (f"{precision} floor" for precision in found.rates)
+    floors = (f"{precision} floor" for precision in report.rates)
     columns = ("epochs", "passes", "in all", "GFLOP", "ms", *floors, "of it")
-    out.print(f"{name}: a step of {found.batch_size} images on {found.device}", soft_wrap=True)
+    out.print(f"{name}: a step of {report.batch_size} images on {report.device}", soft_wrap=True)
     out.print(
         "passes of an image: forward + backward to images alone + backward to weights; floors in ms", soft_wrap=True
     )
     out.print(table(*columns, rows=rows, numbers=columns[1:]))
     rates = ", ".join(
         f"{precision} {kind} {rate / 1e9:.4g}"
-        for precision, kinds in found.rates.items()
+        for precision, kinds in report.rates.items()
         for kind, rate in kinds.items()
     )
-    out.print(f"\nforward: {found.forward_flops / 1e6:.4g} MFLOP an image; machine, GFLOP/s: {rates}", soft_wrap=True)
-    held = f"most memory held in steps: {found.peak_bytes / 2**20:.0f} MiB"
-    out.print(f"{held}{', by the whole process' if 'CPU' in found.device else ''}; {found.precision}", soft_wrap=True)
-    epoch = found.seconds / sum(item.epochs[0] for item in found.costs)
+    out.print(f"\nforward: {report.forward_flops / 1e6:.4g} MFLOP an image; machine, GFLOP/s: {rates}", soft_wrap=True)
+    held = f"most memory held in steps: {report.peak_bytes / 2**20:.0f} MiB"
+    out.print(f"{held}{', by the whole process' if 'CPU' in report.device else ''}; {report.precision}", soft_wrap=True)
+    epoch = report.seconds / sum(item.epochs[0] for item in report.costs)
     out.print(
-        f"an epoch of {found.steps} steps: {epoch:.0f} s; the run without validation: {found.seconds / 60:.1f} min"
+        f"an epoch of {report.steps} steps: {epoch:.0f} s; the run without validation: {report.seconds / 60:.1f} min"
     )

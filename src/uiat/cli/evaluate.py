@@ -8,8 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from uiat.cli import options, tables
+from uiat.cli import tables
 from uiat.cli.evaluation_progress import evaluation_progress
+from uiat.cli.options import takes_options
 from uiat.cli.output import console
 from uiat.cli.tables import results_table
 from uiat.errors import UserError
@@ -20,9 +21,9 @@ from uiat.experiments.target import EvaluationTarget, load_target
 from uiat.system.distributed import Rank, process_group
 
 
-@options.takes_options(EvaluateOptions)
+@takes_options(EvaluateOptions)
 def evaluate(**chosen: Any) -> None:
-    """Measure natural and robust accuracy of a run's model or of any other.
+    """Measure natural and robust accuracy of any model.
 
     Example: uiat evaluate runs/digits-uiat --attacks clean,pgd-20,cw-20 --n 500
 
@@ -36,36 +37,36 @@ def evaluate(**chosen: Any) -> None:
     _evaluate(EvaluateOptions(**chosen))
 
 
-def _evaluate(asked: EvaluateOptions) -> None:
-    check_writable([asked.json, asked.save_examples, asked.robustbench_json, asked.log])
-    with process_group() as part:
-        out = console(quiet=part.rank > 0)
-        what = load_target(asked)
-        with log_shown(out, verbose=asked.verbose, file=asked.log if part.rank == 0 else None):
-            _run(asked, what, part, out)
+def _evaluate(options: EvaluateOptions) -> None:
+    check_writable([options.json, options.save_examples, options.robustbench_json, options.log])
+    with process_group() as rank:
+        out = console(quiet=rank.rank > 0)
+        target = load_target(options)
+        with log_shown(out, verbose=options.verbose, file=options.log if rank.rank == 0 else None):
+            _run(options, target, rank, out)
 
 
 BOUND = "in the worst case so far"
 
 
-def _run(asked: EvaluateOptions, what: EvaluationTarget, rank: Rank, out: Console) -> None:
-    """Measure all that is asked for, print it, and write it down; only the first of several processes prints."""
-    for note in what.notes:
-        out.print(f"{asked.weights}: {note}", soft_wrap=True)
-    out.print(what.title, soft_wrap=True)
-    names = (*what.attacks, *(["transfer"] if what.transfer is not None else []))
+def _run(options: EvaluateOptions, target: EvaluationTarget, rank: Rank, out: Console) -> None:
+    """Measure, print and write down; only the first of several processes prints."""
+    for note in target.notes:
+        out.print(f"{options.weights}: {note}", soft_wrap=True)
+    out.print(target.title, soft_wrap=True)
+    names = (*target.attacks, *(["transfer"] if target.transfer is not None else []))
     with evaluation_progress(names, out) as listener:
-        measured = measure(asked, what, rank, listener)
+        measured = measure(options, target, rank, listener)
     if rank.rank == 0:
-        _show(what, measured.result, measured.extras, out)
-        for line in write(asked, what, measured):
+        _show_results(target, measured.result, measured.extras, out)
+        for line in write(options, target, measured):
             out.print(line, soft_wrap=True)
-    remove_state(what.folder, rank)
+    remove_state(target.folder, rank)
 
 
-def _show(what: EvaluationTarget, result: EvaluationResult, more: Mapping[str, Any], out: Console) -> None:
+def _show_results(target: EvaluationTarget, result: EvaluationResult, extras: Mapping[str, Any], out: Console) -> None:
     out.print(results_table(result.to_json()))
-    tables.show_extras(more, out)
+    tables.show_extras(extras, out)
     if "autoattack-quick" in result.accuracy:
         out.print("autoattack-quick is the first two attacks of the standard ensemble: no substitute for autoattack")
     for warning in result.warnings:
@@ -74,8 +75,8 @@ def _show(what: EvaluationTarget, result: EvaluationResult, more: Mapping[str, A
         out.print(f"verdict: {result.verdict}", soft_wrap=True)
 
 
-class _Printed(logging.Handler):
-    """Log lines to a console, above its live bars; without those that the progress says in other words."""
+class _ConsoleHandler(logging.Handler):
+    """Prints log lines on a console, above its live bars; without those that the progress says in other words."""
 
     def __init__(self, out: Console) -> None:
         super().__init__(logging.INFO)
@@ -89,7 +90,7 @@ class _Printed(logging.Handler):
 
 @contextmanager
 def log_shown(out: Console, *, verbose: bool, file: Path | None) -> Iterator[None]:
-    """Show what the package logs ("robust accuracy after APGD-CE: ...") on a console, or add it to a file, or both.
+    """Show the package's log ("robust accuracy after APGD-CE: ...") on a console, or add it to a file, or both.
 
     Example:
         >>> with log_shown(Console(), verbose=True, file=None):
@@ -97,7 +98,7 @@ def log_shown(out: Console, *, verbose: bool, file: Path | None) -> Iterator[Non
         initial accuracy: 90.00%
     """
     logger = logging.getLogger("uiat")
-    handlers: list[logging.Handler] = [_Printed(out)] if verbose else []
+    handlers: list[logging.Handler] = [_ConsoleHandler(out)] if verbose else []
     if file is not None:
         try:
             handlers.append(logging.FileHandler(file, encoding="utf-8"))

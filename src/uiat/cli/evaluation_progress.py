@@ -15,26 +15,26 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 class EvaluationLines:
-    """An evaluation under way: lines on a console, after each stage and every minute of a long one.
+    """Prints an evaluation under way as lines, after each stage and every minute of a long one.
 
     Args:
-        console: where to.
-        clock: seconds, for tests.
+        console: where the lines go.
+        clock: clock in seconds, for tests.
 
     Example:
-        >>> judging = EvaluationLines(Console(width=60))
-        >>> judging.bound("clean", 0.9)
-        >>> judging.bound("pgd-20", 0.8)
-        after clean: at most 90.00 % right in the worst case
+        >>> lines = EvaluationLines(Console(width=60))
+        >>> lines.bound("clean", 0.9)
+        >>> lines.bound("pgd-20", 0.8)
+        after clean: at most 90.00 % robust
     """
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self.console, self.clock = console, clock
         self.name, self.started, self.said, self.first = "", clock(), clock(), 0
-        self.stage, self.share = "", 1.0
+        self.stage, self.fraction = "", 1.0
 
     def progress(self, name: str, done: int, total: int) -> None:
-        """After a batch or a round of the named attack: images or iterations done, of how many."""
+        """Note how many images or iterations of the named attack are done, of how many."""
         now = self.clock()
         if name != self.name:
             # What a resumed evaluation finds done says nothing about its pace.
@@ -42,28 +42,28 @@ class EvaluationLines:
         elif self.first < done < total and now - self.said >= SECONDS_BETWEEN_LINES:
             self.said = now
             left = timedelta(seconds=round((now - self.started) / (done - self.first) * (total - done)))
-            line = f"{name}: {done:,} of {total:,}, {left} left; at most {percent(self.share)} right in the worst case"
+            line = f"{name}: {done:,} of {total:,}, {left} left; at most {percent(self.fraction)} robust"
             self.console.print(line, soft_wrap=True)
 
-    def bound(self, stage: str, share: float) -> None:
-        """The accuracy in the worst case so far, which all that is still to come can only lower."""
+    def bound(self, stage: str, fraction: float) -> None:
+        """Note the robust accuracy so far, which the attacks to come can only lower."""
         if stage != self.stage:
             self.close()
-        self.stage, self.share = stage, share
+        self.stage, self.fraction = stage, fraction
 
     def close(self) -> None:
-        """The stage that was under way has ended."""
+        """Print the bound after the stage that has ended."""
         if self.stage:
-            self.console.print(f"after {self.stage}: at most {percent(self.share)} right in the worst case")
+            self.console.print(f"after {self.stage}: at most {percent(self.fraction)} robust")
         self.stage = ""
 
 
 class EvaluationBars:
-    """The same as bars, a line for each attack with the time left, and the bound beside the one under way.
+    """Shows an evaluation under way as bars, one for each attack, with the time left and the bound beside it.
 
     Args:
-        names: the attacks, in their order; others join as they begin.
-        bars: drawn by the caller.
+        names: names of the attacks, in their order; others join as they begin.
+        bars: rich's bars, which the caller draws.
         console: where the lines of finished stages go.
 
     Example:
@@ -84,26 +84,26 @@ class EvaluationBars:
             self.under_way = name
         self.bars.update(self.tasks[name], completed=done, total=total)
 
-    def bound(self, stage: str, share: float) -> None:
-        """The bound beside the bar, and above the bars when a stage has ended."""
-        self.lines.bound(stage, share)
+    def bound(self, stage: str, fraction: float) -> None:
+        """Show the bound beside the bar, and above the bars when a stage has ended."""
+        self.lines.bound(stage, fraction)
         if self.under_way:
-            self.bars.update(self.tasks[self.under_way], bound=f"at most {percent(share)}")
+            self.bars.update(self.tasks[self.under_way], bound=f"at most {percent(fraction)}")
 
     def close(self) -> None:
-        """The stage that was under way has ended."""
+        """Print the bound after the stage that has ended."""
         self.lines.close()
 
 
 @contextmanager
 def evaluation_progress(names: Iterable[str], console: Console) -> Iterator[EvaluationLines | EvaluationBars]:
-    """What `evaluate` tells how far it is: a bar for each attack in a terminal, lines elsewhere.
+    """Give a listener for `uiat.evaluate`: a bar for each attack in a terminal, lines elsewhere.
 
     Example:
-        >>> with evaluation_progress(("clean",), Console(width=60)) as judging:
-        ...     judging.bound("clean", 0.9)
-        ...     judging.close()
-        after clean: at most 90.00 % right in the worst case
+        >>> with evaluation_progress(("clean",), Console(width=60)) as lines:
+        ...     lines.bound("clean", 0.9)
+        ...     lines.close()
+        after clean: at most 90.00 % robust
     """
     if not console.is_terminal:
         yield EvaluationLines(console)

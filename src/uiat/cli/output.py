@@ -1,4 +1,4 @@
-"""Where the commands print to, and the tables they print."""
+"""Consoles, tables and warnings of the commands."""
 
 import logging
 import os
@@ -32,12 +32,12 @@ def console(*, quiet: bool = False) -> Console:
 
 
 def table(*columns: str, rows: Iterable[Iterable[str]], numbers: Iterable[str] = (), narrow: bool = False) -> Table:
-    """A table of text; the first column is never broken.
+    """Return a table of text; the first column is never broken.
 
     Args:
-        columns: their headings.
-        rows: their cells.
-        numbers: the headings of columns that are set flush right.
+        columns: headings of the columns.
+        rows: cells of each row.
+        numbers: headings of columns that are set flush right.
         narrow: True for less space between columns.
 
     Example:
@@ -48,9 +48,9 @@ def table(*columns: str, rows: Iterable[Iterable[str]], numbers: Iterable[str] =
     """
     padding = (0, 1, 0, 0) if narrow else (0, 1)
     result = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=padding)
-    right = set(numbers)
+    flush_right = set(numbers)
     for i, column in enumerate(columns):
-        justify = "right" if column in right else "left"
+        justify = "right" if column in flush_right else "left"
         result.add_column(column, justify=justify, no_wrap=i == 0, overflow="fold")  # type: ignore[arg-type]
     for row in rows:
         result.add_row(*row)
@@ -58,7 +58,7 @@ def table(*columns: str, rows: Iterable[Iterable[str]], numbers: Iterable[str] =
 
 
 def fields(described: Iterable[tuple[str, Any, str]]) -> Table:
-    """Dotted fields with their values and what they are.
+    """Return a table of dotted fields with their values and meanings.
 
     Example:
         >>> fields([("seed", 0, "of weights")]).row_count
@@ -70,7 +70,7 @@ def fields(described: Iterable[tuple[str, Any, str]]) -> Table:
 
 
 def command(*words: str | Path, own_code: bool = False) -> str:
-    """A `uiat` command to be copied.
+    """Return a `uiat` command to be copied.
 
     Example:
         >>> command("evaluate", "runs/my run")
@@ -80,7 +80,7 @@ def command(*words: str | Path, own_code: bool = False) -> str:
 
 
 class _Stderr:
-    """Whatever `sys.stderr` is at the time: a live display replaces it so that text comes out above the bars."""
+    """Writes to `sys.stderr` as it is at the time: a live display replaces it so that text comes out above the bars."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)

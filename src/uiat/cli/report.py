@@ -22,12 +22,13 @@ Images = Annotated[
     int,
     typer.Option(
         min=0,
+        metavar="N",
         help="Test images that each model answers on under PGD-20, for pictures and confusion; 0 reads files only.",
     ),
 ]
-Shown = Annotated[int, typer.Option(min=0, help="Images that are shown of each run.")]
+Shown = Annotated[int, typer.Option(min=0, metavar="N", help="Images that are shown of each run.")]
 Device = Annotated[
-    str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.", show_default="that of the run")
+    str | None, typer.Option(metavar="NAME", help="Device: auto, cpu, cuda, cuda:1, mps. [default: that of the run]")
 ]
 OwnCode = Annotated[bool, typer.Option("--own-code", help="Let runs name Python code that builds their model.")]
 
@@ -41,13 +42,14 @@ def report(
     device: Device = None,
     own_code: OwnCode = False,
 ) -> None:
-    """Set runs side by side in one self-contained HTML file, and in Markdown beside it.
+    """Set runs side by side in one HTML file.
 
     Example: uiat report runs/* --out report.html
 
-    Accuracies with mean and standard deviation over seeds, beside published numbers where there are some; training and
-    strength curves; accuracy by class and confusion; natural, adversarial and inverse images; the universal
-    perturbations; the settings that differ; versions and hardware. Nothing is trained or judged: `uiat evaluate` first.
+    The file needs no network; the same stands in Markdown beside it. Accuracies with mean and standard deviation over
+    seeds, beside published numbers where there are some; training and strength curves; accuracy by class and
+    confusion; natural, adversarial and inverse images; the universal perturbations; the settings that differ; versions
+    and hardware. Nothing is trained or evaluated: `uiat evaluate` first.
     """
     check_out(out)
     files = read_all(runs or [])
@@ -67,11 +69,11 @@ def _samples(
     device: str | None,
     own_code: bool,
 ) -> dict[Path, Samples]:
-    """Of the runs that the report shows pictures of; a run whose model or data cannot be had goes without them."""
-    found = {}
+    """Return the pictures of the runs that the report shows some of; a run whose model or data is missing has none."""
+    samples = {}
     for run in runs_with_images(files) if images else []:
         try:
-            found[run.folder] = predict(run, images=images, shown=shown, root=root, device=device, own_code=own_code)
+            samples[run.folder] = predict(run, images=images, shown=shown, root=root, device=device, own_code=own_code)
         except UserError as error:
             out.print(f"no pictures of {run.folder}: {error}", soft_wrap=True)
-    return found
+    return samples

@@ -1,4 +1,4 @@
-"""The one grammar of settings on a command line: FIELD=VALUE, --FIELD=VALUE or --FIELD VALUE."""
+"""One grammar for settings on a command line: FIELD=VALUE, --FIELD=VALUE or --FIELD VALUE."""
 
 import dataclasses
 from collections.abc import Sequence

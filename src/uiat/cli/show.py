@@ -38,9 +38,9 @@ FILES = {
     WEIGHTS_FILES["best"]: "weights of the best epoch",
     WEIGHTS_FILES["last"]: "weights of the last epoch",
     INVERSE_FILE: "universal inverse perturbations, one a class",
-    CHECKPOINT_FILE: "what --resume goes on from",
+    CHECKPOINT_FILE: "what --resume resumes from",
     EVALUATION_FILE: "accuracy on test images, and each image's verdict",
-    EVALUATION_STATE_FILE: "what evaluate --resume goes on from",
+    EVALUATION_STATE_FILE: "what evaluate --resume resumes from",
 }
 
 
@@ -67,11 +67,11 @@ def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."
 
 
 def _best(history: list[dict[str, Any]], run: Run) -> dict[str, Any] | None:
-    """The first epoch with the highest value, as the trainer selects; without validation the last one."""
-    judged = [row for row in history if selection_metric(row, run.validation.metric) is not None]
-    if not judged:
+    """Return the first epoch with the highest value, as training selects it; without validation the last one."""
+    validated = [row for row in history if selection_metric(row, run.validation.metric) is not None]
+    if not validated:
         return history[-1] if history else None
-    return max(judged, key=lambda row: selection_metric(row, run.validation.metric) or 0.0)
+    return max(validated, key=lambda row: selection_metric(row, run.validation.metric) or 0.0)
 
 
 def _settings(
@@ -98,14 +98,13 @@ def _settings(
 
 
 def _differences(run: Run) -> str:
-    """What was overridden, where the run is named after a recipe."""
+    """Return the settings that were overridden, where the run is named after a recipe."""
     if run.name not in recipe_list.names():
         return ""
     usual = {path: value for path, value, _ in yaml_io.describe_fields(recipe_list.get(run.name))}
-    changed = [
-        f"{p}={yaml_io.write_value(v)}" for p, v, _ in yaml_io.describe_fields(run) if p not in usual or usual[p] != v
-    ]
-    return ", ".join(changed) or "nothing"
+    fields = ((path, value) for path, value, _ in yaml_io.describe_fields(run))
+    changed = [(path, value) for path, value in fields if path not in usual or usual[path] != value]
+    return ", ".join(f"{path}={yaml_io.write_value(value)}" for path, value in changed) or "nothing"
 
 
 def _accuracies(row: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`uiat train`: a recipe or a file with overrides, or a run to go on with."""
+"""`uiat train`: train a recipe or a file with settings of one's own, or resume a run."""
 
 import os
 from pathlib import Path
@@ -25,12 +25,10 @@ from uiat.training.trackers import Several, TensorBoard
 Config = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Train what a YAML file describes instead of a recipe.")
 ]
-Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped or killed.")]
+Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Resume a run that was stopped or killed.")]
 RunDir = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR", help="Folder to make for the run.", show_default="runs/NAME, numbered where that exists"
-    ),
+    typer.Option(metavar="DIR", help="Folder to make for the run. [default: runs/NAME, numbered where that exists]"),
 ]
 OwnCode = Annotated[
     bool, typer.Option("--own-code", help="Let a --config file or a resumed run name code that builds the model.")
@@ -50,7 +48,7 @@ def train(
     tensorboard: Board = False,
     help: Help = False,
 ) -> None:
-    """Train a classifier from a recipe or a file, or go on with a run.
+    """Train a classifier from a recipe or a file, or resume a run.
 
     Example: uiat train digits-uiat seed=1 --objective.weight 2 --optimisation.epochs=10
 
@@ -58,38 +56,40 @@ def train(
     defaults and units.
 
     The run's folder is a new one, never one that exists. It gets the settings, metrics, weights (best and last), the
-    universal perturbations and checkpoints. Ctrl-C finishes the step and saves; --resume then goes on bit for bit.
+    universal perturbations and checkpoints. Ctrl-C finishes the step and saves; --resume then resumes bit for bit.
 
     Under `torchrun --nproc-per-node N -m uiat train ...` the processes share each batch.
     """
     names, assignments = split_words(context.args, options=list_options(context))
-    with process_group() as part:
-        out = console(quiet=not part.first)
+    with process_group() as rank:
+        out = console(quiet=not rank.first)
         if help:
-            _help(context, out, names, assignments)
+            _show_help(context, out, names, assignments)
         elif resume is not None:
             if names or assignments or config is not None or run_dir is not None:
-                raise UserError("--resume takes no recipe, settings or folder: a run goes on with those it began with")
+                raise UserError(
+                    "--resume takes no recipe, settings or folder: a run is resumed with those it began with"
+                )
             _resume(resume, out, own_code=own_code, tensorboard=tensorboard)
-        elif _restarted(run_dir):
+        elif _is_restarted(run_dir):
             assert run_dir is not None
             _resume(run_dir, out, own_code=own_code, tensorboard=tensorboard)
         else:
-            run = _chosen(names, config, assignments, own_code=own_code)
+            run = _choose_run(names, config, assignments, own_code=own_code)
             _train(run, run_dir, out, tensorboard=tensorboard)
 
 
-def _restarted(run_dir: Path | None) -> bool:
-    """Whether `torchrun --max-restarts` started these processes again, after one of them had ended."""
+def _is_restarted(run_dir: Path | None) -> bool:
+    """True if `torchrun --max-restarts` started these processes again, after one of them had ended."""
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
         return False
     if run_dir is None:
-        raise UserError("started again by torchrun, but with which run to go on? Give it --run-dir DIR from the start")
+        raise UserError("started again by torchrun, but which run to resume? Give it --run-dir DIR from the start")
     return (run_dir / CONFIG_FILE).exists()
 
 
-def _chosen(names: list[str], config: Path | None, assignments: list[tuple[str, str]], *, own_code: bool) -> Run:
-    """The run that the words describe."""
+def _choose_run(names: list[str], config: Path | None, assignments: list[tuple[str, str]], *, own_code: bool) -> Run:
+    """Return the run that the words describe."""
     if len(names) > 1:
         raise UserError(f"unexpected {names[1]!r}: one recipe, then overrides written FIELD=VALUE")
     if names and config is not None:
@@ -104,7 +104,7 @@ def _chosen(names: list[str], config: Path | None, assignments: list[tuple[str, 
     return run
 
 
-def _help(context: typer.Context, out: Console, names: list[str], assignments: list[tuple[str, str]]) -> None:
+def _show_help(context: typer.Context, out: Console, names: list[str], assignments: list[tuple[str, str]]) -> None:
     typer.echo(context.get_help())
     if names:
         run = yaml_io.override(recipes.get(names[0]), assignments)
@@ -125,7 +125,7 @@ def _resume(folder: Path, out: Console, *, own_code: bool, tensorboard: bool) ->
             out.print(f"{folder} has ended: nothing is left to train", soft_wrap=True)
         else:
             done = f"after step {training.position} of {len(training.loader)}"
-            out.print(f"run folder: {folder}, going on in epoch {at + 1} of {epochs}, {done}", soft_wrap=True)
+            out.print(f"run folder: {folder}, resumed in epoch {at + 1} of {epochs}, {done}", soft_wrap=True)
         _fit(training, out, tensorboard=tensorboard)
 
 
@@ -145,12 +145,12 @@ def _fit(training: Training, out: Console, *, tensorboard: bool) -> None:
         where = f"epoch {training.epoch + 1}, after step {training.position} of {len(training.loader)}"
         saved = "saved" if isinstance(stop, Interrupted) else "at once; what came after the last checkpoint is lost"
         resume = command("train", "--resume", folder, own_code=is_own_code(run))
-        raise Stopped(f"stopped in {where}, {saved}; go on with: {resume}") from None
-    _summary(training, folder, out)
+        raise Stopped(f"stopped in {where}, {saved}; resume with: {resume}") from None
+    _show_summary(training, folder, out)
 
 
-def _summary(training: Training, folder: Path, out: Console) -> None:
-    """The best and last epoch, where everything lies, and what to do next."""
+def _show_summary(training: Training, folder: Path, out: Console) -> None:
+    """Print the best and last epoch, the folder, and what to do next."""
     run, best = training.run, training.best
     rows = []
     for which, epoch in (("best", None if best is None else best["epoch"]), ("last", len(training.history) - 1)):
@@ -162,5 +162,5 @@ def _summary(training: Training, folder: Path, out: Console) -> None:
     out.print(table("weights", "epoch", "clean", robust, rows=rows, numbers=("epoch", "clean", robust)))
     own = is_own_code(run)
     out.print(f"\neverything lies in {folder}", soft_wrap=True)
-    out.print(f"judge it on test images:  {command('evaluate', folder, own_code=own)}", soft_wrap=True)
-    out.print(f"look at it again:         {command('show', folder)}", soft_wrap=True)
+    out.print(f"evaluate it on test images: {command('evaluate', folder, own_code=own)}", soft_wrap=True)
+    out.print(f"look at it again:           {command('show', folder)}", soft_wrap=True)

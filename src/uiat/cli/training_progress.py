@@ -24,7 +24,7 @@ SECONDS_BETWEEN_LOOKS = 0.25
 
 
 def terms_line(terms: Mapping[str, float]) -> str:
-    """Loss terms, and the accuracy on the batches that were trained on, in a line.
+    """Return the loss terms, and the accuracy on the batches that were trained on, in a line.
 
     Example:
         >>> terms_line({"adv_ce": 1.25, "correct": 0.5})
@@ -37,7 +37,7 @@ def terms_line(terms: Mapping[str, float]) -> str:
 
 
 def validation_line(row: Mapping[str, Any]) -> str:
-    """Clean and robust accuracy on the held-out images in a line; empty for an epoch without validation.
+    """Return clean and robust accuracy on the held-out images in a line; empty for an epoch without validation.
 
     Example:
         >>> validation_line({"clean": 0.9, "robust": 0.5})
@@ -48,7 +48,7 @@ def validation_line(row: Mapping[str, Any]) -> str:
 
 
 def epoch_line(row: Mapping[str, Any], *, epochs: int, best: bool = False) -> str:
-    """An epoch in a line, counted from 1; its seconds include validation.
+    """Return an epoch in a line, counted from 1; its seconds include validation.
 
     Example:
         >>> row = {"epoch": 0, "train_ce": 1.5, "clean": 0.9, "seconds": 2.0, "images_per_second": 1000.0}
@@ -66,8 +66,8 @@ class TrainingLines:
     """Prints a line an epoch.
 
     Args:
-        run: for its number of epochs and its metric.
-        console: where to.
+        run: the run, for its number of epochs and its metric.
+        console: where the lines go.
         best: the highest value of the metric before the first epoch printed.
 
     Example:
@@ -80,7 +80,7 @@ class TrainingLines:
         self.run, self.console, self.best = run, console, best
 
     def step(self, epoch: int, step: int, steps: int, terms: Mapping[str, Tensor], images: int) -> None:
-        """Nothing: the terms stay on the device."""
+        """Do nothing: the terms stay on the device."""
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Print the epoch."""
@@ -92,12 +92,12 @@ class TrainingLines:
 
 
 class TrainingBars:
-    """The state of training as something to draw: epoch, step, rate, time left, loss terms, validation.
+    """Draws the state of training: epoch, step, rate, time left, loss terms, validation.
 
     Args:
-        run: for its number of epochs.
-        lines: told of each epoch too, so that finished epochs stay above the bar.
-        clock: seconds, for tests.
+        run: the run, for its number of epochs.
+        lines: prints each epoch too, so that finished epochs stay above the bar.
+        clock: clock in seconds, for tests.
 
     Example:
         >>> import torch
@@ -137,14 +137,14 @@ class TrainingBars:
         self._since = (self.clock(), self.images)  # the time of a validation is no training
 
     def left(self) -> str:
-        """Time to the end of the run at its pace so far, validation included, as h:mm:ss."""
+        """Return the time to the end of the run at its pace so far, validation included, as h:mm:ss."""
         if not self.done:
             return "-:--:--"
         steps = (self.epochs - self.at) * self.steps - self.position
         return str(timedelta(seconds=round(steps * (self.clock() - self.started) / self.done)))
 
     def __rich__(self) -> RenderableType:
-        """The bar, the loss terms, and the last validation, a line each."""
+        """Return the bar, the loss terms and the last validation, a line each."""
         if not self.steps:
             return Text("first step ...")
         grid = Table.grid(padding=(0, 2))
@@ -161,12 +161,12 @@ class TrainingBars:
 
 @contextmanager
 def training_progress(run: Run, console: Console, *, best: Mapping[str, Any] | None = None) -> Iterator[Listener]:
-    """A listener that shows training on a console: live in a terminal, otherwise a line an epoch.
+    """Give a listener that shows training on a console: live in a terminal, otherwise a line an epoch.
 
     Args:
-        run: what is trained.
-        console: where to.
-        best: {"epoch": ..., "value": ...} so far, for a run that goes on.
+        run: the run that is trained.
+        console: where the lines or bars go.
+        best: {"epoch": ..., "value": ...} so far, for a run that is resumed.
 
     Example:
         >>> with training_progress(Run(), Console()) as listener:

@@ -25,39 +25,39 @@ from uiat.system.distributed import Rank
 
 @dataclass(frozen=True)
 class Measured:
-    """The result of an evaluation and of its extra measurements, by their names in evaluation.json."""
+    """Results of an evaluation and of its extra measurements, by their names in evaluation.json."""
 
     result: EvaluationResult
     extras: Mapping[str, Any]
 
 
-def run(asked: EvaluateOptions, what: EvaluationTarget) -> EvaluationResult:
+def run(options: EvaluateOptions, target: EvaluationTarget) -> EvaluationResult:
     """Evaluate in this process alone and write the files, without a word; for runs of a grid."""
-    measured = measure(asked, what, Rank(), Silent())
-    for _ in write(asked, what, measured):
+    measured = measure(options, target, Rank(), Silent())
+    for _ in write(options, target, measured):
         pass
-    remove_state(what.folder, Rank())
+    remove_state(target.folder, Rank())
     return measured.result
 
 
-def measure(asked: EvaluateOptions, what: EvaluationTarget, rank: Rank, listener: EvaluationListener) -> Measured:
-    """Run the attacks and the extra measurements that are asked for; nothing is written but the state file.
+def measure(options: EvaluateOptions, target: EvaluationTarget, rank: Rank, listener: EvaluationListener) -> Measured:
+    """Run the attacks and the extra measurements; nothing is written but the state file.
 
     Raises:
         Stopped: Ctrl-C, with a state file to resume from.
-        UserError: what `uiat.evaluate` refuses; a folder that cannot be made.
+        UserError: as for `uiat.evaluate`; a folder that cannot be made.
     """
-    state = None if what.folder is None else _make_folder(what.folder) / EVALUATION_STATE_FILE
-    images = as_float(what.images.images)
-    result = _attack(asked, what, images, state, listener)
+    state = None if target.folder is None else _make_folder(target.folder) / EVALUATION_STATE_FILE
+    images = as_float(target.images.images)
+    result = _attack(options, target, images, state, listener)
     listener.close()
     more = extras.run_extras(
-        what.further,
-        what.model,
+        target.extras,
+        target.model,
         images,
-        what.images.labels,
-        batch_size=what.batch_size,
-        seed=asked.seed,
+        target.images.labels,
+        batch_size=target.batch_size,
+        seed=options.seed,
         progress=listener.progress,
         first=rank.rank == 0,
     )
@@ -73,53 +73,53 @@ def _make_folder(folder: Path) -> Path:
 
 
 def _attack(
-    asked: EvaluateOptions, what: EvaluationTarget, images: Tensor, state: Path | None, listener: EvaluationListener
+    options: EvaluateOptions, target: EvaluationTarget, images: Tensor, state: Path | None, listener: EvaluationListener
 ) -> EvaluationResult:
     try:
         return evaluator.evaluate(
-            what.model,
+            target.model,
             images,
-            what.images.labels,
-            threat=what.ball,
-            attacks=what.attacks,
-            batch_size=what.batch_size,
-            seed=asked.seed,
+            target.images.labels,
+            threat=target.threat,
+            attacks=target.attacks,
+            batch_size=target.batch_size,
+            seed=options.seed,
             progress=listener.progress,
             bound=listener.bound,
             state=state,
-            resume=asked.resume,
-            keep_examples=asked.save_examples is not None,
-            transfer=what.transfer,
+            resume=options.resume,
+            keep_examples=options.save_examples is not None,
+            transfer=target.transfer,
         )
     except KeyboardInterrupt:
         if state is None or not Rank.paths(state):
             raise
-        raise Stopped(f"stopped; the same command with --resume goes on from {state}") from None
+        raise Stopped(f"stopped; the same command with --resume resumes from {state}") from None
 
 
-def write(asked: EvaluateOptions, what: EvaluationTarget, measured: Measured) -> Iterator[str]:
-    """Write each of the files, also where another one of them cannot be written; yields a line for each.
+def write(options: EvaluateOptions, target: EvaluationTarget, measured: Measured) -> Iterator[str]:
+    """Write each of the files, also where another one of them cannot be written, and yield a line for each.
 
     Raises:
         UserError: the first file that could not be written, once all others are.
     """
     result, files = measured.result, list[tuple[Path, Any]]()
-    record = what.record | result.to_json() | dict(measured.extras)
-    if what.folder is not None:
-        if (earlier := _keep(what.folder / EVALUATION_FILE)) is not None:
+    record = target.record | result.to_json() | dict(measured.extras)
+    if target.folder is not None:
+        if (earlier := _keep(target.folder / EVALUATION_FILE)) is not None:
             yield f"kept: {earlier}, the result that was there"
-        files.append((what.folder / EVALUATION_FILE, record))
-    if asked.json is not None:
-        files.append((asked.json, record))
-    if asked.robustbench_json is not None:
-        files.append((asked.robustbench_json, _entry(what, result)))
-    if asked.save_examples is not None:
-        files.append((asked.save_examples, result))
+        files.append((target.folder / EVALUATION_FILE, record))
+    if options.json is not None:
+        files.append((options.json, record))
+    if options.robustbench_json is not None:
+        files.append((options.robustbench_json, _entry(target, result)))
+    if options.save_examples is not None:
+        files.append((options.save_examples, result))
     failures = []
     for path, content in files:
         try:
             if isinstance(content, EvaluationResult):
-                _write_examples(path, what, content)
+                _write_examples(path, target, content)
             else:
                 write_json(path, content)
         except UserError as error:
@@ -148,21 +148,21 @@ def _keep(path: Path) -> Path | None:
     return kept
 
 
-def _entry(what: EvaluationTarget, result: EvaluationResult) -> dict[str, Any]:
-    facts = what.record
+def _entry(target: EvaluationTarget, result: EvaluationResult) -> dict[str, Any]:
+    facts = target.record
     footnote = f"On the first {result.n:,} test images."
     return entry(
         result, dataset=facts["data"], name=facts.get("run", ""), architecture=facts["model"], footnote=footnote
     )
 
 
-def _write_examples(path: Path, what: EvaluationTarget, result: EvaluationResult) -> None:
-    """The adversarial example that broke each image, or the image itself, with labels and what broke it."""
-    assert result.examples is not None  # they were asked for
+def _write_examples(path: Path, target: EvaluationTarget, result: EvaluationResult) -> None:
+    """Write the adversarial example that broke each image, or the image itself, with labels and attacks."""
+    assert result.examples is not None  # `keep_examples` asks for them
     broken = torch.tensor([bool(stage) for stage in result.broken_by])
-    tensors = {"x_adv": result.examples, "y": what.images.labels, "broken": broken}
+    tensors = {"x_adv": result.examples, "y": target.images.labels, "broken": broken}
     facts = {"kind": "uiat.examples", "threat": result.threat, "seed": result.seed, "broken_by": result.broken_by}
-    write_tensors(path, tensors, {**facts, "data": what.record["data"]})
+    write_tensors(path, tensors, {**facts, "data": target.record["data"]})
 
 
 def check_writable(paths: Sequence[Path | None]) -> None:

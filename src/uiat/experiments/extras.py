@@ -18,7 +18,7 @@ USUAL, ALL = "usual", "all"
 
 def plan_extras(
     *,
-    ball: Threat,
+    threat: Threat,
     data: str,
     epsilons: str | None = None,
     sweep_attack: str = "pgd-20",
@@ -26,41 +26,41 @@ def plan_extras(
     norms_attack: str = "autoattack-quick",
     corruptions: str | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """The further measurements that options ask for, by name, with their arguments; what cannot be is refused here.
+    """Return the extra measurements that options ask for, by name, with their arguments.
 
     Args:
-        ball: the threat model of the evaluation.
+        threat: the threat model of the evaluation.
         data: name of the data set.
-        epsilons: as `sweep` takes them.
+        epsilons: radii of a sweep, as `uiat.radius_sweep` takes them.
         sweep_attack: the attack of the sweep.
-        norms: "usual", or threat models with commas.
-        norms_attack: the attack under each of them.
-        corruptions: "all", or kinds with commas.
+        norms: "usual", or threat models separated by commas.
+        norms_attack: the attack under each of those threat models.
+        corruptions: "all", or kinds separated by commas.
 
     Raises:
         UserError: what `sweep`, `unseen` and `corruption_accuracy` refuse.
 
     Example:
-        >>> plan_extras(ball=parse("Linf:8/255"), data="cifar10", norms="L2:0.5", corruptions="fog, snow")[
+        >>> plan_extras(threat=parse("Linf:8/255"), data="cifar10", norms="L2:0.5", corruptions="fog, snow")[
         ...     "corruptions"
         ... ]
         {'kinds': ['fog', 'snow']}
     """
-    found: dict[str, dict[str, Any]] = {}
+    measured: dict[str, dict[str, Any]] = {}
     if epsilons is not None:
-        strengths = list(sweep_plan(epsilons, attack=sweep_attack, threat=ball))
-        found["sweep"] = {"threat": ball, "epsilons": strengths, "attack": sweep_attack}
+        strengths = list(sweep_plan(epsilons, attack=sweep_attack, threat=threat))
+        measured["sweep"] = {"threat": threat, "epsilons": strengths, "attack": sweep_attack}
     if norms is not None:
         threats = list(usual_threats(data)) if norms == USUAL else _words(norms)
-        for threat in threats:
-            stages(norms_attack, threat=parse(threat))
+        for text in threats:
+            stages(norms_attack, threat=parse(text))
         which = {"data": data} if norms == USUAL else {"threats": threats}
-        found["unseen"] = {"trained": ball, "attack": norms_attack, **which}
+        measured["unseen"] = {"trained": threat, "attack": norms_attack, **which}
     if corruptions is not None:
         kinds = list(KINDS) if corruptions == ALL else _words(corruptions)
         check_kinds(kinds, [1])
-        found["corruptions"] = {"kinds": kinds}
-    return found
+        measured["corruptions"] = {"kinds": kinds}
+    return measured
 
 
 def _words(text: str) -> list[str]:
@@ -68,7 +68,7 @@ def _words(text: str) -> list[str]:
 
 
 def run_extras(
-    asked: Mapping[str, dict[str, Any]],
+    plan: Mapping[str, dict[str, Any]],
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -78,50 +78,52 @@ def run_extras(
     progress: Callable[[str, int, int], None],
     first: bool = True,
 ) -> dict[str, Any]:
-    """The results of what `plan_extras` found, as plain values, by the names they have in evaluation.json.
+    """Measure what `plan_extras` returned; plain values, by the names they have in evaluation.json.
 
     Args:
-        asked: from `plan_extras`.
+        plan: from `plan_extras`.
         model: the model.
-        x: images.
-        y: labels.
+        x: images (n, c, h, w) in [0, 1].
+        y: labels (n,).
         batch_size: images at a time.
-        seed: of the random numbers.
-        progress: as `evaluate` takes it.
-        first: whether this is the first of several processes; what cannot be shared out, it does alone.
+        seed: seed of the random numbers.
+        progress: called with (attack, images done, images in all), as `uiat.evaluate` takes it.
+        first: True for the first of several processes, which does alone what cannot be divided.
 
     Example:
         >>> import torch
         >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), torch.rand(4, 1, 8, 8)
-        >>> asked = {"corruptions": {"kinds": ["fog"]}}
+        >>> plan = {"corruptions": {"kinds": ["fog"]}}
         >>> options = {"batch_size": 4, "seed": 0, "progress": lambda *_: None}
-        >>> list(run_extras(asked, model, x, torch.tensor([0, 1, 0, 1]), **options)["corruptions"]["by_kind"])
+        >>> list(run_extras(plan, model, x, torch.tensor([0, 1, 0, 1]), **options)["corruptions"]["by_kind"])
         ['fog']
     """
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
-    able = drop_gradient_extras(asked, model, x)
-    found: dict[str, Any] = {"not_measured": unable} if (unable := [name for name in asked if name not in able]) else {}
-    asked = able
-    if "unseen" in asked:  # splits the images over the processes
-        found["unseen"] = unseen(model, x, y, **asked["unseen"], **options).to_json()
-    if first and "sweep" in asked:
-        found["sweep"] = sweep(model, x, y, **asked["sweep"], **options).to_json()
-    if first and "corruptions" in asked:
-        found["corruptions"] = corruption_accuracy(model, x, y, **asked["corruptions"], **options).to_json()
-    return found
+    able = drop_gradient_extras(plan, model, x)
+    measured: dict[str, Any] = (
+        {"not_measured": unable} if (unable := [name for name in plan if name not in able]) else {}
+    )
+    plan = able
+    if "unseen" in plan:  # splits the images over the processes
+        measured["unseen"] = unseen(model, x, y, **plan["unseen"], **options).to_json()
+    if first and "sweep" in plan:
+        measured["sweep"] = sweep(model, x, y, **plan["sweep"], **options).to_json()
+    if first and "corruptions" in plan:
+        measured["corruptions"] = corruption_accuracy(model, x, y, **plan["corruptions"], **options).to_json()
+    return measured
 
 
-def drop_gradient_extras(asked: Mapping[str, dict[str, Any]], model: nn.Module, x: Tensor) -> dict[str, dict[str, Any]]:
-    """What is asked for, without what needs a gradient where the model has none.
+def drop_gradient_extras(plan: Mapping[str, dict[str, Any]], model: nn.Module, x: Tensor) -> dict[str, dict[str, Any]]:
+    """Return the plan without the measurements that need a gradient, where the model has none.
 
     Example:
         >>> import torch
-        >>> asked = {"sweep": {"attack": "pgd-20"}, "corruptions": {"kinds": ["fog"]}}
-        >>> list(drop_gradient_extras(asked, nn.Flatten(), torch.rand(1, 4)))
+        >>> plan = {"sweep": {"attack": "pgd-20"}, "corruptions": {"kinds": ["fog"]}}
+        >>> list(drop_gradient_extras(plan, nn.Flatten(), torch.rand(1, 4)))
         ['sweep', 'corruptions']
     """
     if differentiable(model, x):
-        return dict(asked)
-    attacks = {name: how.get("attack", "clean") for name, how in asked.items()}
+        return dict(plan)
+    attacks = {name: how.get("attack", "clean") for name, how in plan.items()}
     stages = {name: ENSEMBLES.get(attack, (attack,)) for name, attack in attacks.items()}
-    return {n: how for n, how in asked.items() if all(stage.startswith(GRADIENT_FREE) for stage in stages[n])}
+    return {n: how for n, how in plan.items() if all(stage.startswith(GRADIENT_FREE) for stage in stages[n])}

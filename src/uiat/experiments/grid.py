@@ -1,4 +1,4 @@
-"""The runs of a grid over settings and seeds: which there are, where each lies, and how far it has come."""
+"""Plan the runs of a grid over settings and seeds: settings, folders, and how far each has come."""
 
 import itertools
 import re

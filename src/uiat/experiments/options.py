@@ -1,4 +1,4 @@
-"""The options of an evaluation, each with its help text: the one definition that the command line is built from."""
+"""Options of an evaluation, each with its help text; the command line is built from this one definition."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +16,15 @@ def _option(
     by_default: str | None = None,
     at_least: int | None = None,
 ) -> Any:
-    """A field of EvaluateOptions with all that a command line says of it.
+    """Return a field of EvaluateOptions, with all that a command line says of it.
 
     Args:
-        help: its help text.
-        default: the value where it is left out.
-        metavar: its value in the help text, such as FILE.
-        flags: its names on the command line; made from the field's name by default.
-        by_default: the value where it is left out, in words.
-        at_least: the smallest number.
+        help: help text of the option.
+        default: value where the option is left out.
+        metavar: name of the value in the help text, such as FILE.
+        flags: names of the option on the command line; made from the field's name by default.
+        by_default: the value where the option is left out, in words.
+        at_least: smallest value of a number.
     """
     facts = {"help": help, "metavar": metavar, "flags": flags, "by_default": by_default, "at_least": at_least}
     return field(default=default, metadata=facts)
@@ -32,7 +32,7 @@ def _option(
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """The options of `uiat evaluate`; `uiat evaluate --help` says what each is.
+    """Options of `uiat evaluate`, which `uiat evaluate --help` explains.
 
     Example:
         >>> EvaluateOptions(run=Path("runs/mine"), attacks="pgd-20").which

@@ -23,7 +23,7 @@ from uiat.threat import Threat, parse
 from uiat.training.setup import pick_device
 
 ATTACK = "pgd-20"
-HELP_STEPS = 10  # of the inverse attack, for runs without universal perturbations
+INVERSE_STEPS = 10  # of the inverse attack, for runs without universal perturbations
 # Files of a run folder that hold no examples and need not be opened to know that.
 OTHERS = {*WEIGHTS_FILES.values(), CHECKPOINT_FILE, INVERSE_FILE, EVALUATION_STATE_FILE}
 KIND = "uiat.examples"
@@ -38,17 +38,17 @@ def predict(
     device: str | None = None,
     own_code: bool = False,
 ) -> Samples:
-    """Let the best weights of a run answer on the first test images.
+    """Return the predictions of the best weights of a run on the first test images.
 
     Adversarial images are those that `uiat evaluate --save-examples` left in the run folder, or of PGD-20. Inverse ones
     are made with the run's universal perturbations, or else by PGD that lowers the loss, in half the radius.
 
     Args:
-        files: of the run.
-        images: how many are answered on, for the confusion under attack.
-        shown: how many are shown, of different classes where there are enough.
+        files: contents of the run folder.
+        images: number of images to predict, for the confusion under attack.
+        shown: number of images to keep as pictures, of different classes where there are enough.
         root: folder of the data sets; that of the run by default.
-        device: that of the run by default.
+        device: device to compute on; that of the run by default.
         own_code: let the run name Python code that builds the model.
 
     Raises:
@@ -67,8 +67,8 @@ def predict(
     )
     where = pick_device(device or run.compute.device)
     model = checkpoint.load(files.folder, own_code=own_code).to(where).eval()
-    ball = _ball(files, run)
-    x_adv, attacked = _adversarial(files.folder, model, data, ball, where, run.evaluation.batch_size)
+    threat = _read_threat(files, run)
+    x_adv, attacked = _adversarial(files.folder, model, data, threat, where, run.evaluation.batch_size)
     answers = _answers(model, x_adv.to(where), run.evaluation.batch_size)
     confusion = torch.zeros(data.num_classes, data.num_classes, dtype=torch.int64)
     confusion.index_put_(
@@ -76,7 +76,7 @@ def predict(
     )
     chosen = _chosen(data.labels, shown)
     x, y = as_float(data.images)[chosen], data.labels[chosen]
-    x_inv, helped = _inverse(files.folder, model, x.to(where), y.to(where), ball)
+    x_inv, helped = _inverse(files.folder, model, x.to(where), y.to(where), threat)
     pictures = {"natural": x, "adversarial": x_adv[chosen].cpu(), "inverse": x_inv.cpu()}
     said = {kind: _answers(model, z.to(where), len(z) or 1).max(dim=1) for kind, z in pictures.items()}
     cards = [
@@ -91,8 +91,8 @@ def predict(
     return Samples(data.classes, attacked, helped, cards, confusion.tolist())
 
 
-def _ball(files: RunFiles, run: Run) -> Threat:
-    """That of the evaluation, so that the pictures are of what was judged; otherwise that of the training."""
+def _read_threat(files: RunFiles, run: Run) -> Threat:
+    """Return the threat model of the evaluation, so that the pictures belong to it; otherwise that of training."""
     if files.evaluation is not None:
         return parse(str(files.evaluation["threat"]))
     if run.threat is None:
@@ -101,25 +101,25 @@ def _ball(files: RunFiles, run: Run) -> Threat:
 
 
 def _adversarial(
-    folder: Path, model: nn.Module, data: ImageSet, ball: Threat, where: torch.device, size: int
+    folder: Path, model: nn.Module, data: ImageSet, threat: Threat, where: torch.device, size: int
 ) -> tuple[Tensor, str]:
-    saved = _saved(folder, data, ball)
+    saved = _saved(folder, data, threat)
     if saved is not None:
         return saved
-    settings = attack(ATTACK, threat=ball)
+    settings = attack(ATTACK, threat=threat)
     assert isinstance(settings, PGD)  # as its name says
     source = torch.Generator(where).manual_seed(0)
     x = as_float(data.images)
     return _batched(lambda a, b: settings(model, a, b, generator=source), x, data.labels, where, size), ATTACK.upper()
 
 
-def _saved(folder: Path, data: ImageSet, ball: Threat) -> tuple[Tensor, str] | None:
+def _saved(folder: Path, data: ImageSet, threat: Threat) -> tuple[Tensor, str] | None:
     for path in sorted(folder.glob("*.safetensors")):
         if path.name in OTHERS:
             continue
         tensors, meta = read_tensors(path)
         same = meta.get("kind") == KIND and meta.get("data") == data.name
-        if not same or parse(str(meta.get("threat"))).norm != ball.norm:
+        if not same or parse(str(meta.get("threat"))).norm != threat.norm:
             continue
         x_adv, y = tensors.get("x_adv"), tensors.get("y")
         if x_adv is None or y is None or len(y) < len(data) or x_adv.shape[1:] != data.images.shape[1:]:
@@ -129,13 +129,13 @@ def _saved(folder: Path, data: ImageSet, ball: Threat) -> tuple[Tensor, str] | N
     return None
 
 
-def _inverse(folder: Path, model: nn.Module, x: Tensor, y: Tensor, ball: Threat) -> tuple[Tensor, str]:
+def _inverse(folder: Path, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> tuple[Tensor, str]:
     if (folder / INVERSE_FILE).is_file():
         z = load_inverse(folder)
         return z(x, y), "the universal perturbation of the true class"
-    radius = float(ball.epsilon) / 2
-    step = PGD(threat=type(ball)(radius), step_size=radius / 4, steps=HELP_STEPS, start="none", descend=True)
-    return step(model, x, y), f"PGD-{HELP_STEPS} that lowers the loss, in half the radius"
+    radius = float(threat.epsilon) / 2
+    step = PGD(threat=type(threat)(radius), step_size=radius / 4, steps=INVERSE_STEPS, start="none", descend=True)
+    return step(model, x, y), f"PGD-{INVERSE_STEPS} that lowers the loss, in half the radius"
 
 
 def _batched(f: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, where: torch.device, size: int) -> Tensor:
@@ -150,7 +150,7 @@ def _answers(model: nn.Module, x: Tensor, size: int) -> Tensor:
 
 
 def _chosen(y: Tensor, count: int) -> Tensor:
-    """The first image of each class, then the others; as many as asked for, by place."""
+    """Return the places of the first image of each class, then of others, up to a number."""
     first = [int((y == label).nonzero()[0]) for label in y.unique()]
     rest = [i for i in range(len(y)) if i not in set(first)]
     return torch.tensor(sorted((first + rest)[:count]), dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""The model and images that an evaluation is asked for: a run, a weights file, or any model."""
+"""Load the model and the images of an evaluation: of a run, of a weights file, or of any model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,125 +26,127 @@ from uiat.system.distributed import local_device
 from uiat.threat import Threat, parse
 from uiat.training.setup import pick_device
 
-TRIED = 500  # images on which a model is asked on which scale it expects them
-FITS = 0.5  # of them right: then the scale is the one that it expects
+SCALE_IMAGES = 500  # on which the scale that a model expects is found out
+SCALE_FITS = 0.5  # accuracy on them above which it is the scale that the model expects
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationTarget:
-    """A model and what it is judged by.
+    """A model with the images and attacks to evaluate it on.
 
     Args:
         model: on its device, in eval mode.
-        images: the images.
-        ball: the threat model.
-        attacks: names.
+        images: the test images.
+        threat: the threat model.
+        attacks: names of the attacks.
         batch_size: images at a time.
-        record: what evaluation.json says of it, beside the result.
-        folder: where results go; None keeps them on the screen.
+        record: facts for evaluation.json, beside the result.
+        folder: folder of the results; None keeps them on the screen.
         transfer: a second model, to make examples on.
-        notes: what was done to make the weights fit.
-        further: what else is measured, see `further.wanted`.
+        notes: lines that say how the weights were made to fit.
+        extras: the extra measurements, from `plan_extras`.
     """
 
     model: nn.Module
     images: ImageSet
-    ball: Threat
+    threat: Threat
     attacks: tuple[str, ...]
     batch_size: int
     record: dict[str, Any]
     folder: Path | None
     transfer: nn.Module | None = None
     notes: list[str] = field(default_factory=list)
-    further: dict[str, dict[str, Any]] = field(default_factory=dict)
+    extras: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
-        """What is judged, in a line."""
+        """The model, the images and the threat model in a line."""
         facts = self.record
         what = f"{facts['run']}, {facts['which']} weights" if "run" in facts else f"{facts['model']}"
-        return (
-            f"{what}, on {len(self.images):,} test images of {self.images.name}; threat model {threat_text(self.ball)}"
-        )
+        images = f"{len(self.images):,} test images of {self.images.name}"
+        return f"{what}, on {images}; threat model {threat_text(self.threat)}"
 
 
-def load_target(asked: EvaluateOptions) -> EvaluationTarget:
-    """Load what is asked for; every mistake that can be seen before the work is refused here.
+def load_target(options: EvaluateOptions) -> EvaluationTarget:
+    """Load the model and the images; every mistake that can be seen before the work is refused here.
 
     Raises:
-        UserError: options that contradict each other, and all that can be wrong with a model, weights or data.
+        UserError: options that contradict each other, or a model, weights or data that cannot be used.
 
     Example:
         >>> load_target(EvaluateOptions())
         Traceback (most recent call last):
-        uiat.errors.UserError: name a RUN folder to judge, or any model: --model NAME --weights FILE --data NAME ...
+        uiat.errors.UserError: name a RUN folder to evaluate, or any model: --model NAME --weights FILE --data NAME ...
     """
-    if asked.run is not None:
-        return _of_run(asked, asked.run)
-    if asked.model is None:
+    if options.run is not None:
+        return _of_run(options, options.run)
+    if options.model is None:
         raise UserError(
-            "name a RUN folder to judge, or any model: --model NAME --weights FILE --data NAME --threat NORM:RADIUS"
+            "name a RUN folder to evaluate, or any model: --model NAME --weights FILE --data NAME --threat NORM:RADIUS"
         )
-    return _of_weights(asked, asked.model)
+    return _of_weights(options, options.model)
 
 
-def _of_run(asked: EvaluateOptions, folder: Path) -> EvaluationTarget:
+def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
     for name in ("model", "width", "weights", "image_size"):
-        if getattr(asked, name) is not None:
+        if getattr(options, name) is not None:
             raise UserError(f"both the run {folder} and --{name.replace('_', '-')}: a run has a model of its own")
-    if asked.normalize:
+    if options.normalize:
         raise UserError(f"both the run {folder} and --normalize: the model of a run normalises its images itself")
     run = read_run(folder)
-    ball = parse(asked.threat) if asked.threat is not None else run.threat
-    if ball is None:
+    threat = parse(options.threat) if options.threat is not None else run.threat
+    if threat is None:
         raise UserError("the run was trained without a threat model: give one, such as --threat Linf:8/255")
-    names, more = _names(asked, run.evaluation.attacks, ball), _further(asked, ball, asked.data or run.data.name)
-    device = local_device(asked.device or run.compute.device)
-    model = _run_model(folder, asked.which, own_code=asked.own_code, device=device)
-    images = _images(asked, run, named=asked.data or run.data.name)
+    names, more = (
+        _names(options, run.evaluation.attacks, threat),
+        _plan_extras(options, threat, options.data or run.data.name),
+    )
+    device = local_device(options.device or run.compute.device)
+    model = _run_model(folder, options.which, own_code=options.own_code, device=device)
+    images = _images(options, run, named=options.data or run.data.name)
     _check_fit(model, images)
     return EvaluationTarget(
         model=model,
         images=images,
-        ball=ball,
+        threat=threat,
         attacks=names,
-        batch_size=asked.batch_size or run.evaluation.batch_size,
-        record={"run": run.name, "which": asked.which} | _facts(run.model.name, images),
-        folder=asked.out or folder,
-        transfer=_transfer(asked, images, device=device),
-        further=more,
+        batch_size=options.batch_size or run.evaluation.batch_size,
+        record={"run": run.name, "which": options.which} | _facts(run.model.name, images),
+        folder=options.out or folder,
+        transfer=_transfer(options, images, device=device),
+        extras=more,
     )
 
 
-def _of_weights(asked: EvaluateOptions, name: str) -> EvaluationTarget:
-    missing = [option for option in ("data", "threat") if getattr(asked, option) is None]
-    if asked.weights is None and (":" not in name or name.startswith("timm:")):
+def _of_weights(options: EvaluateOptions, name: str) -> EvaluationTarget:
+    missing = [option for option in ("data", "threat") if getattr(options, option) is None]
+    if options.weights is None and (":" not in name or name.startswith("timm:")):
         missing.insert(0, "weights")
     if missing:
         raise UserError(f"--model {name} needs {' and '.join(f'--{option}' for option in missing)} too")
-    if asked.resume and asked.out is None:
+    if options.resume and options.out is None:
         raise UserError("--resume with --model needs --out DIR, the folder where the state of the evaluation is kept")
-    ball = parse(str(asked.threat))
-    names, more = _names(asked, Evaluation().attacks, ball), _further(asked, ball, str(asked.data))
-    device = local_device(asked.device or "auto")
+    threat = parse(str(options.threat))
+    names, more = _names(options, Evaluation().attacks, threat), _plan_extras(options, threat, str(options.data))
+    device = local_device(options.device or "auto")
     where = pick_device(device)
-    images = _images(asked, Run(), named=str(asked.data))
-    model, notes = build_model(name, images, width=asked.width, weights=asked.weights, normalize=asked.normalize)
+    images = _images(options, Run(), named=str(options.data))
+    model, notes = build_model(name, images, width=options.width, weights=options.weights, normalize=options.normalize)
     model = model.to(where).eval()
     _check_fit(model, images)
-    if not asked.normalize:
+    if not options.normalize:
         _check_scale(model, images)
-    weights = None if asked.weights is None else str(asked.weights)
+    weights = None if options.weights is None else str(options.weights)
     return EvaluationTarget(
         model=model,
         images=images,
-        ball=ball,
+        threat=threat,
         attacks=names,
-        batch_size=asked.batch_size or Evaluation().batch_size,
-        record=_facts(name, images) | {"weights": weights, "normalize": asked.normalize},
-        folder=asked.out,
-        transfer=_transfer(asked, images, device=device),
-        further=more,
+        batch_size=options.batch_size or Evaluation().batch_size,
+        record=_facts(name, images) | {"weights": weights, "normalize": options.normalize},
+        folder=options.out,
+        transfer=_transfer(options, images, device=device),
+        extras=more,
         notes=notes,
     )
 
@@ -152,7 +154,7 @@ def _of_weights(asked: EvaluateOptions, name: str) -> EvaluationTarget:
 def build_model(
     name: str, images: ImageSet, *, width: str | None, weights: Path | None, normalize: bool = False
 ) -> tuple[nn.Module, list[str]]:
-    """A model by name for a set of images, with weights from a file, and what it took to make them fit.
+    """Build a model by name for a set of images, with weights from a file; return also how they were made to fit.
 
     Example:
         >>> from uiat.data import load
@@ -192,21 +194,21 @@ def _facts(model: str, images: ImageSet) -> dict[str, Any]:
     return {"model": model, "data": images.name, "split": "test"}
 
 
-def _names(asked: EvaluateOptions, default: Sequence[str], ball: Threat) -> tuple[str, ...]:
-    """The attacks, each known: a mistyped one is refused before anything is loaded."""
-    words = default if asked.attacks is None else [word.strip() for word in asked.attacks.split(",")]
+def _names(options: EvaluateOptions, default: Sequence[str], threat: Threat) -> tuple[str, ...]:
+    """Return the names of the attacks; a mistyped one is refused before anything is loaded."""
+    words = default if options.attacks is None else [word.strip() for word in options.attacks.split(",")]
     names = tuple(dict.fromkeys(["clean", *(word for word in words if word)]))
     for name in names:
         if name != TRANSFER:
-            evaluation.stages(name, threat=ball)
-        elif asked.transfer is None:
+            evaluation.stages(name, threat=threat)
+        elif options.transfer is None:
             raise UserError(f"the attack {TRANSFER} needs a second model: --transfer RUN")
     return names
 
 
-def _further(asked: EvaluateOptions, ball: Threat, data: str) -> dict[str, dict[str, Any]]:
+def _plan_extras(options: EvaluateOptions, threat: Threat, data: str) -> dict[str, dict[str, Any]]:
     names = ("epsilons", "sweep_attack", "norms", "norms_attack", "corruptions")
-    return plan_extras(ball=ball, data=data, **{name: getattr(asked, name) for name in names})
+    return plan_extras(threat=threat, data=data, **{name: getattr(options, name) for name in names})
 
 
 def _run_model(folder: Path, which: str, *, own_code: bool, device: str) -> nn.Module:
@@ -215,17 +217,17 @@ def _run_model(folder: Path, which: str, *, own_code: bool, device: str) -> nn.M
     return checkpoint.load(folder, cast(checkpoint.Which, which), own_code=own_code).to(pick_device(device))
 
 
-def _images(asked: EvaluateOptions, run: Run, *, named: str) -> ImageSet:
+def _images(options: EvaluateOptions, run: Run, *, named: str) -> ImageSet:
     other = named != run.data.name
-    size = asked.image_size if other or asked.run is None else run.data.image_size
-    data = open_data(named, "test", root=asked.root or run.data.root, image_size=size)
-    if asked.n is not None and asked.n > len(data):
-        raise UserError(f"--n {asked.n} is more than the {len(data)} test images of {named}; leave it out for all")
-    return first_images(data, asked.n or run.evaluation.n)
+    size = options.image_size if other or options.run is None else run.data.image_size
+    data = open_data(named, "test", root=options.root or run.data.root, image_size=size)
+    if options.n is not None and options.n > len(data):
+        raise UserError(f"--n {options.n} is more than the {len(data)} test images of {named}; leave it out for all")
+    return first_images(data, options.n or run.evaluation.n)
 
 
 def first_images(data: ImageSet | Folder, n: int | None) -> ImageSet:
-    """The first n images, decoded; all of them for None, or where there are fewer.
+    """Return the first n images, decoded; all of them for None, or where there are fewer.
 
     Example:
         >>> from uiat.data import load
@@ -253,8 +255,8 @@ def _check_fit(model: nn.Module, images: ImageSet, *, what: str = "the model") -
 
 
 def _check_scale(model: nn.Module, images: ImageSet) -> None:
-    """Refuse a model that gives itself away: of images on another scale it has more right, and most of them."""
-    x, y = as_float(images.images[:TRIED]), images.labels[:TRIED]
+    """Refuse a model that classifies most images correctly on another scale, and more than on [0, 1]."""
+    x, y = as_float(images.images[:SCALE_IMAGES]), images.labels[:SCALE_IMAGES]
     # What it expects, how the images come to that, what to do; and those images.
     ways = {("pixel values from 0 to 255", "multiplied by 255", "multiply in the model's first layer"): 255 * x}
     if images.name in STATS:
@@ -262,27 +264,27 @@ def _check_scale(model: nn.Module, images: ImageSet) -> None:
         how, what = f"normalised by mean and deviation of {images.name}", "normalise in the model's first layer"
         ways["normalised images", how, f"add --normalize, or {what}"] = (x - mean) / std
     as_is = correct_under(model, x, y, None)
-    right = {way: correct_under(model, images, y, None) for way, images in ways.items()}
-    best = max(right, key=lambda way: int(right[way].sum()))
-    gained, lost, count = ((right[best] & ~as_is).sum(), (as_is & ~right[best]).sum(), int(right[best].sum()))
-    # Where it has few right on any scale, something else is wrong: that is for the self-checks to say, and no refusal.
-    if check_scale(best[1], int(gained), int(lost), len(x)) is not None and count > FITS * len(x):
+    correct = {way: correct_under(model, images, y, None) for way, images in ways.items()}
+    best = max(correct, key=lambda way: int(correct[way].sum()))
+    gained, lost, count = ((correct[best] & ~as_is).sum(), (as_is & ~correct[best]).sum(), int(correct[best].sum()))
+    # Where few are correct on any scale, something else is wrong: that is for the self-checks to say, and no refusal.
+    if check_scale(best[1], int(gained), int(lost), len(x)) is not None and count > SCALE_FITS * len(x):
         raise UserError(
             f"the model expects {best[0]}: of {len(x)} it has {int(as_is.sum())} right as they are and {count} "
             f"{best[1]}; {best[2]}"
         )
 
 
-def _transfer(asked: EvaluateOptions, images: ImageSet, *, device: str) -> nn.Module | None:
-    if asked.transfer is None:
+def _transfer(options: EvaluateOptions, images: ImageSet, *, device: str) -> nn.Module | None:
+    if options.transfer is None:
         return None
-    other = checkpoint.load(asked.transfer, own_code=asked.own_code).to(pick_device(device))
-    _check_fit(other, images, what=f"the model of --transfer {asked.transfer}")
+    other = checkpoint.load(options.transfer, own_code=options.own_code).to(pick_device(device))
+    _check_fit(other, images, what=f"the model of --transfer {options.transfer}")
     return other
 
 
 def evaluated_images(run: Run, *, n: int | None = None, root: str | None = None) -> ImageSet:
-    """The first n test images of a run's data set; all of them by default, or where there are fewer.
+    """Return the first n test images of a run's data set; all of them by default, or where there are fewer.
 
     Example:
         >>> len(evaluated_images(Run(), n=5))

@@ -14,7 +14,7 @@ AUTO = Compute(precision="auto", compile="auto")  # for runs of minutes: what th
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is trained on which images against which attack, and for how long; everything but the method.
+    """Everything about a run but the method: images, model, attack and schedule.
 
     Args:
         name: first part of the name of a recipe.
@@ -58,7 +58,7 @@ class Setting:
 
     @property
     def attack(self) -> PGD:
-        """The multi-step attack of training."""
+        """Multi-step attack of training."""
         return PGD(threat=Linf(self.epsilon), step_size=self.step_size, steps=self.steps)
 
 
