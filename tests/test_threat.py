@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from support.balls import length, slack
 from uiat.errors import UserError
-from uiat.threat import L1, L1_SHARE, L2, NORMS, Linf, number, parse, to_range
+from uiat.threat import L1, L1_FRACTION, L2, NORMS, Linf, number, parse, to_range
 
 THREATS = [Linf("8/255"), Linf(0.3), L2(0.5), L2(3.0), L1(1.0), L1(5.0)]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -219,7 +219,7 @@ def test_the_steepest_direction_rises_most(threat):
 
 def test_an_l1_step_is_shared_by_the_largest_entries():
     """Of 100 entries the largest five, a fifth each; zeros take no share."""
-    assert L1_SHARE == 0.05
+    assert L1_FRACTION == 0.05
     gradient = torch.arange(100.0).view(1, 1, 10, 10) - 97
     expected = torch.zeros(100)
     expected[:5] = -0.2

@@ -16,6 +16,7 @@ import torch
 import uiat
 from uiat.attacks import Square
 from uiat.attacks.random_numbers import keys
+from uiat.attacks.search import begin
 from uiat.attacks.square import SCHEDULE, window_side
 from uiat.runs.settings import read_run
 from uiat.speed.fast_copy import CountingModel, make_fast_copy
@@ -57,7 +58,7 @@ def main() -> None:
     guide = make_fast_copy(model, x[:4])
     whole = Whole(guide.model)
     attack = Square(threat=model.threat, iterations=5_000, stretched=False)
-    start = attack.start(whole, x, y, keys(0, torch.arange(len(x))), attempt=0)
+    start = begin(attack, whole, x, y, keys(0, torch.arange(len(x))))
     print("| iteration | window | whole pass, ms | what it reaches, ms | times | same points |\n" + "|---" * 6 + "|")
     for first in ITERATIONS:
         (slow, one), (fast, other) = (median_of(attack, g, start, first, arguments.rounds) for g in (whole, guide))

@@ -1,4 +1,4 @@
-"""What is refused before any work is done on it: images, labels and numbers that cannot be what was meant."""
+"""Checks before any work is done: images, labels and settings that cannot be what was meant raise a UserError."""
 
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -9,7 +9,10 @@ from uiat.errors import UserError, nearest
 
 
 def check_choices(config: object) -> None:
-    """Refuse a value that the Literal type of a dataclass's field does not list; Python itself lets it pass.
+    """Refuse a field of a dataclass whose value its Literal type does not list; Python itself lets it pass.
+
+    Raises:
+        UserError: with the nearest value that is allowed.
 
     Example:
         >>> from uiat import PGD
@@ -21,7 +24,10 @@ def check_choices(config: object) -> None:
 
 
 def check_counts(config: object, *names: str) -> None:
-    """Refuse a count below 1 in any of these fields.
+    """Refuse a count below 1 in any of these fields of a dataclass.
+
+    Raises:
+        UserError: a count is below 1.
 
     Example:
         >>> from uiat import PGD
@@ -34,6 +40,14 @@ def check_counts(config: object, *names: str) -> None:
 
 def check_step(step_size: float, *, radius: float, name: str = "step_size") -> None:
     """Refuse a step that was most likely given in pixel values: at least 1, and longer than the ball is wide.
+
+    Args:
+        step_size: length of the step, in units of [0, 1].
+        radius: radius of the ball.
+        name: name of the field, for the message.
+
+    Raises:
+        UserError: the step is too long.
 
     Example:
         >>> check_step(2.0, radius=8 / 255)
@@ -48,7 +62,10 @@ def check_step(step_size: float, *, radius: float, name: str = "step_size") -> N
 
 
 def check_shapes(x: Tensor, y: Tensor) -> None:
-    """Refuse a batch by what costs nothing to know: dtypes, dimensions, lengths. Never waits for the device.
+    """Refuse a batch with wrong dtypes, dimensions or lengths. Never waits for the device.
+
+    Raises:
+        UserError: the batch is no images (B, ...) in floating point with labels (B,) of type int64.
 
     Example:
         >>> check_shapes(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]))
@@ -70,6 +87,14 @@ def check_shapes(x: Tensor, y: Tensor) -> None:
 def check_values(x: Tensor, y: Tensor, *, num_classes: int | None = None) -> None:
     """Refuse images outside [0, 1] or not finite and labels out of range. Reads values, so it waits for the device.
 
+    Args:
+        x: images.
+        y: labels.
+        num_classes: K, if known; without it, labels only have to be non-negative.
+
+    Raises:
+        UserError: a value out of range.
+
     Example:
         >>> check_values(torch.full((1, 3, 8, 8), 128.0), torch.tensor([0]))
         Traceback (most recent call last):
@@ -88,7 +113,10 @@ def check_values(x: Tensor, y: Tensor, *, num_classes: int | None = None) -> Non
 
 
 def check_batch(x: Tensor, y: Tensor, *, num_classes: int | None = None) -> None:
-    """Both checks at once.
+    """Refuse a batch by its shapes, then by its values, see `check_shapes` and `check_values`.
+
+    Raises:
+        UserError: the batch cannot be what was meant.
 
     Example:
         >>> check_batch(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), num_classes=2)

@@ -1,4 +1,4 @@
-"""Per-example losses of logits, each of shape (B,). Nothing here runs a model, takes a mean or touches a gradient.
+"""Losses of logits, one value for each example. Nothing here runs a model, takes a mean or touches a gradient.
 
 Half-precision logits are raised to float32 first: the sums of exponentials are where bf16 loses most.
 """
@@ -10,40 +10,45 @@ from torch import Tensor
 
 from uiat.errors import UserError
 
-# Equal logits leave DLR's denominator at zero, and then its numerator too unless y is already beaten.
+# Equal logits make DLR's denominator zero; the numerator is then zero too, unless the prediction is already wrong.
 _SMALLEST_SPREAD = 1e-12
 
 
-def _full(logits: Tensor) -> Tensor:
+def _to_full_precision(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
 def log_probabilities(logits: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
-    """log softmax of the logits, in full precision.
+    """Compute log softmax of the logits, in full precision.
 
     Example:
         >>> log_probabilities(torch.zeros(1, 2)).exp().tolist()
         [[0.5, 0.5]]
     """
-    return F.log_softmax(_full(logits), dim=1)
+    return F.log_softmax(_to_full_precision(logits), dim=1)
 
 
 def cross_entropy(
     logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], *, label_smoothing: float = 0.0
 ) -> Float[Tensor, "b"]:
-    """-log p_y, or against labels smoothed to (1 - s) one-hot + s / K.
+    """Compute -log p_y, or the cross entropy against labels smoothed to (1 - s) one-hot + s / K.
+
+    Args:
+        logits: logits (B, K).
+        y: labels (B,).
+        label_smoothing: s, in [0, 1].
 
     Example:
         >>> round(cross_entropy(torch.zeros(1, 4), torch.tensor([2])).item(), 4)  # log 4
         1.3863
     """
-    return F.cross_entropy(_full(logits), y, reduction="none", label_smoothing=label_smoothing)
+    return F.cross_entropy(_to_full_precision(logits), y, reduction="none", label_smoothing=label_smoothing)
 
 
 def kl(log_p: Float[Tensor, "b k"], log_q: Float[Tensor, "b k"]) -> Float[Tensor, "b"]:
-    """Kullback-Leibler divergence KL(p || q) = sum_k p_k (log p_k - log q_k), from log-probabilities; p is the target.
+    """Compute the Kullback-Leibler divergence KL(p || q) = sum_k p_k (log p_k - log q_k) from log-probabilities.
 
-    Gradients flow into both arguments.
+    p is the target. Gradients flow into both arguments.
 
     Example:
         >>> p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.25, 0.75]])
@@ -54,23 +59,23 @@ def kl(log_p: Float[Tensor, "b k"], log_q: Float[Tensor, "b k"]) -> Float[Tensor
 
 
 def margin(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
-    """max_{k != y} logit_k - logit_y (Carlini & Wagner 2017, f_6): positive where the prediction is wrong.
+    """Compute max_{k != y} logit_k - logit_y (Carlini & Wagner 2017, f_6), positive where the prediction is wrong.
 
     Example:
         >>> margin(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0])).item()
         -1.0
     """
-    logits = _full(logits)
-    right = logits.gather(1, y[:, None]).squeeze(1)
+    logits = _to_full_precision(logits)
+    own = logits.gather(1, y[:, None]).squeeze(1)
     others = logits.scatter(1, y[:, None], float("-inf"))
-    return others.amax(dim=1) - right
+    return others.amax(dim=1) - own
 
 
 def boosted_cross_entropy(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
-    """-log p_y - log(1 - max_{k != y} p_k) (Wang et al. 2020, MART, eq. 7).
+    """Compute -log p_y - log(1 - max_{k != y} p_k) (Wang et al. 2020, MART, eq. 7).
 
-    The second term is the log of a sum over all classes but the strongest wrong one, taken in log space, so a sure
-    and wrong prediction gives a large loss and no infinity.
+    The second term is the log of a sum over all classes but the strongest wrong one, taken in log space, so a confident
+    wrong prediction gives a large loss and no infinity.
 
     Example:
         >>> round(boosted_cross_entropy(torch.zeros(1, 2), torch.tensor([0])).item(), 4)  # 2 log 2
@@ -83,7 +88,7 @@ def boosted_cross_entropy(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> 
 
 
 def dlr(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
-    """(max_{k != y} z_k - z_y) / (z_(1) - z_(3)), the difference of logits ratio (Croce & Hein 2020, section 4).
+    """Compute the difference of logits ratio (max_{k != y} z_k - z_y) / (z_(1) - z_(3)) (Croce & Hein 2020, section 4).
 
     z_(1) >= z_(2) >= ... are the logits in order. Unlike cross entropy it does not change when the logits are scaled or
     shifted, so its gradient does not vanish on a confident model. With two classes there is no third logit, and the
@@ -96,8 +101,8 @@ def dlr(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, "b"]
         >>> dlr(torch.tensor([[4.0, 1.0, 3.0, 2.0]]), torch.tensor([0])).item()  # (3 - 4) / (4 - 2)
         -0.5
     """
-    logits = _full(logits)
-    _at_least_two(logits)
+    logits = _to_full_precision(logits)
+    _require_two_classes(logits)
     gap = margin(logits, y)
     if logits.shape[1] == 2:
         return gap
@@ -106,7 +111,7 @@ def dlr(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, "b"]
 
 
 def dlr_targeted(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], target: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
-    """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2): the ratio towards one class (Croce & Hein 2020, section 4).
+    """Compute the ratio towards class t, (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2) (Croce & Hein 2020, section 4).
 
     The mean of two logits keeps the ratio from being constant where y is the strongest class and t the fourth. With
     three classes the second and third logits take their place, for the same reason; with two the denominator is one,
@@ -120,8 +125,8 @@ def dlr_targeted(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], target: Int[
         >>> dlr_targeted(torch.tensor([[4.0, 1.0, 3.0, 2.0]]), y, target).item()  # (3 - 4) / (4 - (2 + 1) / 2)
         -0.4000000059604645
     """
-    logits = _full(logits)
-    _at_least_two(logits)
+    logits = _to_full_precision(logits)
+    _require_two_classes(logits)
     gap = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
     if logits.shape[1] == 2:
         return gap
@@ -129,6 +134,6 @@ def dlr_targeted(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], target: Int[
     return gap / (top[:, 0] - top[:, -2:].mean(dim=1)).clamp_min(_SMALLEST_SPREAD)
 
 
-def _at_least_two(logits: Tensor) -> None:
+def _require_two_classes(logits: Tensor) -> None:
     if logits.shape[1] < 2:
         raise UserError(f"the DLR loss compares two classes, but the logits have {logits.shape[1]}")

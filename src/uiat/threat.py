@@ -1,7 +1,7 @@
-"""Threat models: what an adversary may do to an image. The only clamps of the project live here.
+"""Threat models: Linf, L2 and L1 balls around images in [0, 1], each a frozen value of a norm and a radius.
 
-A threat model is a frozen value (norm and radius) over images in [0, 1]. It knows four things: how to project onto its
-ball, the direction of steepest ascent, how to draw a random start, and how long a perturbation is.
+A threat model can project onto its ball, find the direction of steepest ascent, draw a random start, and measure a
+perturbation. The only clamps of the project are here.
 """
 
 import math
@@ -16,22 +16,22 @@ from torch import Tensor
 
 from uiat.errors import UserError, nearest
 
-L1_SHARE = 0.05  # of the pixels, in a step under L1
+L1_FRACTION = 0.05  # fraction of the pixels that a step under L1 changes
 
 
 @runtime_checkable
 class Numbers(Protocol):
-    """A source of random numbers for a batch of b examples; each call draws others than the call before."""
+    """A source of random numbers for a batch of b examples; each call draws new ones."""
 
     def uniform(self, shape: Sequence[int]) -> Float[Tensor, "b ..."]:
-        """Numbers in [0, 1), (b, *shape)."""
+        """Draw numbers in [0, 1), (b, *shape)."""
 
     def normal(self, shape: Sequence[int]) -> Float[Tensor, "b ..."]:
-        """Standard normal numbers, (b, *shape)."""
+        """Draw standard normal numbers, (b, *shape)."""
 
 
 def number(value: float | str, *, name: str = "epsilon") -> float:
-    """A radius or a step as a float, from a number or from a fraction such as "8/255", in units of the range [0, 1].
+    """Return a radius or a step as a float, from a number or a fraction such as "8/255", in units of the range [0, 1].
 
     Raises:
         UserError: not a number, not finite, or negative.
@@ -54,7 +54,16 @@ def number(value: float | str, *, name: str = "epsilon") -> float:
 
 
 def radius(value: float | str, *, limit: float, norm: str, name: str = "epsilon") -> float:
-    """A positive radius below `limit`; what is above it was most likely given in pixel values of 0 to 255.
+    """Return a positive radius below `limit`; a larger one was most likely given in pixel values of 0 to 255.
+
+    Args:
+        value: a number or a fraction such as "8/255".
+        limit: bound that the radius has to be below.
+        norm: name of the norm, for the message.
+        name: name of the field, for the message.
+
+    Raises:
+        UserError: not a positive number below the limit.
 
     Example:
         >>> radius("4/255", limit=1.0, norm="Linf") == 4 / 255
@@ -72,7 +81,7 @@ def radius(value: float | str, *, limit: float, norm: str, name: str = "epsilon"
 
 
 def to_range(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Images clipped to [0, 1].
+    """Clip images to [0, 1].
 
     Example:
         >>> to_range(torch.tensor([-0.5, 0.5, 2.0])).tolist()
@@ -82,24 +91,28 @@ def to_range(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def _lengths(v: Tensor) -> Tensor:
-    """L2 length of each example, shaped to broadcast against it."""
+    """Compute the L2 length of each example, shaped to broadcast against it."""
     return torch.linalg.vector_norm(v.flatten(1), dim=1).view(-1, *[1] * (v.ndim - 1))
 
 
-def _soften(delta: Tensor, room: Tensor, epsilon: float) -> Tensor:
-    """The nearest d to `delta` with ||d||_1 <= epsilon and |d| <= room, entry by entry of the sign of `delta`.
+def _soft_threshold(delta: Tensor, room: Tensor, epsilon: float) -> Tensor:
+    """Find the nearest d to `delta` with ||d||_1 <= epsilon and |d| <= room; every entry keeps the sign of `delta`.
 
-    Every entry loses the same amount, down to zero, or stays at its room where that is less still. The length, as a
-    function of the amount, is made of straight pieces; their ends are sorted, and the piece that epsilon lies on
-    gives the amount.
+    d = sign(delta) * min(max(|delta| - a, 0), room): every entry loses the same amount a, down to zero, or is cut to
+    its room where that is less still. The length ||d||_1 falls with a, along straight pieces. So the ends of the pieces
+    are sorted, the length at each is summed up, and a lies on the piece on which the length passes epsilon.
     """
+    # Half precision cannot sum thousands of entries.
     wide = delta.flatten(1).float() if delta.dtype in (torch.bfloat16, torch.float16) else delta.flatten(1)
     size, room = wide.abs(), room.flatten(1).to(wide)
+    # Seen from a large amount down, an entry starts to grow at a = |delta|, and stops at a = |delta| - room.
     ends, order = torch.cat([size, (size - room).clamp_min(0)], dim=1).sort(dim=1, descending=True)
-    # Entries that are neither zero nor at their room once the amount is below an end.
+    # Number of entries that grow just below each end: a start adds one, a stop takes one away. It is the slope there.
     free = torch.where(order < size.shape[1], 1.0, -1.0).to(wide).cumsum(dim=1)
+    # Length at each end: the slope times the way from the end before, summed up.
     length = torch.zeros_like(ends)
     length[:, 1:] = (free[:, :-1] * (ends[:, :-1] - ends[:, 1:])).cumsum(dim=1)
+    # The last end at which the length is still within epsilon; from there the amount falls by what is left / slope.
     piece = ((length <= epsilon).sum(dim=1, keepdim=True) - 1).clamp_min(0)
     end, slope, reached = (values.gather(1, piece) for values in (ends, free, length))
     amount = (end - (epsilon - reached) / slope.clamp_min(1)).clamp_min(0)
@@ -111,7 +124,7 @@ def _soften(delta: Tensor, room: Tensor, epsilon: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Linf:
-    """Every pixel value may move by at most epsilon: ||x_adv - x||_inf <= epsilon (Goodfellow et al. 2015).
+    """Linf ball: every pixel value may move by at most epsilon, ||x_adv - x||_inf <= epsilon (Goodfellow et al. 2015).
 
     Args:
         epsilon: radius in units of the image range [0, 1], a number or a fraction such as "8/255". A float afterwards.
@@ -131,33 +144,33 @@ class Linf:
         object.__setattr__(self, "epsilon", radius(self.epsilon, limit=1.0, norm="Linf"))
 
     def ball(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-        """The nearest perturbation of length at most epsilon."""
+        """Project perturbations onto the ball."""
         return delta.clamp(-float(self.epsilon), float(self.epsilon))
 
     def project(self, x_adv: Float[Tensor, "b ..."], x: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-        """The nearest image to `x_adv` in [0, 1] and in the ball around `x`."""
+        """Project images onto the intersection of [0, 1] and the ball around `x`."""
         return to_range(torch.clamp(x_adv, x - float(self.epsilon), x + float(self.epsilon)))
 
     def steepest(self, gradient: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-        """The perturbation of norm one that raises a linear function with this gradient most: its sign."""
+        """Return the direction of norm one that raises a linear function with this gradient most: its sign."""
         return gradient.sign()
 
     def noise(self, x: Float[Tensor, "b ..."], *, generator: torch.Generator | None = None) -> Float[Tensor, "b ..."]:
-        """A perturbation drawn uniformly from the ball, shaped like `x`."""
+        """Draw perturbations uniformly from the ball, shaped like `x`."""
         return torch.empty_like(x).uniform_(-float(self.epsilon), float(self.epsilon), generator=generator)
 
     def noise_from(self, x: Float[Tensor, "b ..."], numbers: Numbers) -> Float[Tensor, "b ..."]:
-        """The same from another source, such as one in which each example has random numbers of its own."""
+        """Draw perturbations uniformly from the ball, from a source such as `KeyedNumbers`."""
         return (2 * numbers.uniform(x.shape[1:]) - 1).to(x) * float(self.epsilon)
 
     def length(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b"]:
-        """The norm of each perturbation."""
+        """Compute the norm of each perturbation."""
         return delta.abs().flatten(1).amax(dim=1)
 
 
 @dataclass(frozen=True)
 class L2:
-    """The perturbation may be at most epsilon long: ||x_adv - x||_2 <= epsilon (Szegedy et al. 2014).
+    """L2 ball: the perturbation may be at most epsilon long, ||x_adv - x||_2 <= epsilon (Szegedy et al. 2014).
 
     Args:
         epsilon: radius in units of the image range [0, 1], such as 0.5 or "128/255". A float afterwards.
@@ -178,16 +191,16 @@ class L2:
         object.__setattr__(self, "epsilon", radius(self.epsilon, limit=16.0, norm="L2"))
 
     def ball(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-        """The nearest perturbation of length at most epsilon."""
+        """Project perturbations onto the ball."""
         tiny = torch.finfo(delta.dtype).tiny
         return delta * (float(self.epsilon) / _lengths(delta).clamp_min(tiny)).clamp_max(1.0)
 
     def project(self, x_adv: Float[Tensor, "b ..."], x: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-        """An image in [0, 1] and in the ball around `x`: clipping moves towards `x`, so it stays in the ball."""
+        """Project images onto the ball around `x`, then clip them, which moves them towards `x` and not out of it."""
         return to_range(x + self.ball(x_adv - x))
 
     def steepest(self, gradient: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-        """The gradient of each example at length one; zero where it is zero."""
+        """Scale the gradient of each example to length one; zero stays zero."""
         tiny = torch.finfo(gradient.dtype).tiny
         # By the largest entry first: the squares of a confident model's gradients underflow in single precision.
         largest = gradient.abs().flatten(1).amax(dim=1).view(-1, *[1] * (gradient.ndim - 1))
@@ -195,26 +208,26 @@ class L2:
         return scaled / _lengths(scaled).clamp_min(tiny)
 
     def noise(self, x: Float[Tensor, "b ..."], *, generator: torch.Generator | None = None) -> Float[Tensor, "b ..."]:
-        """A perturbation drawn uniformly from the ball, shaped like `x`."""
+        """Draw perturbations uniformly from the ball, shaped like `x`."""
         direction = self.steepest(torch.empty_like(x).normal_(generator=generator))
-        share = torch.empty(len(x), device=x.device, dtype=x.dtype).uniform_(generator=generator)
-        scale = float(self.epsilon) * share.pow(1 / max(1, x[0].numel()))
+        fraction = torch.empty(len(x), device=x.device, dtype=x.dtype).uniform_(generator=generator)
+        scale = float(self.epsilon) * fraction.pow(1 / max(1, x[0].numel()))
         return direction * scale.view(-1, *[1] * (x.ndim - 1))
 
     def noise_from(self, x: Float[Tensor, "b ..."], numbers: Numbers) -> Float[Tensor, "b ..."]:
-        """The same from another source, such as one in which each example has random numbers of its own."""
+        """Draw perturbations uniformly from the ball, from a source such as `KeyedNumbers`."""
         direction = self.steepest(numbers.normal(x.shape[1:]).to(x))
         scale = float(self.epsilon) * numbers.uniform(()).to(x).pow(1 / max(1, x[0].numel()))
         return direction * scale.view(-1, *[1] * (x.ndim - 1))
 
     def length(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b"]:
-        """The norm of each perturbation."""
+        """Compute the norm of each perturbation."""
         return torch.linalg.vector_norm(delta.flatten(1), dim=1)
 
 
 @dataclass(frozen=True)
 class L1:
-    """The changes of all pixel values sum to at most epsilon: ||x_adv - x||_1 <= epsilon (Chen et al. 2018, EAD).
+    """L1 ball: the changes of all pixel values sum to at most epsilon, ||x_adv - x||_1 <= epsilon (Chen et al. 2018, EAD).
 
     Args:
         epsilon: radius in units of the image range [0, 1], such as 12 or "2000/255". A float afterwards.
@@ -235,48 +248,49 @@ class L1:
         object.__setattr__(self, "epsilon", radius(self.epsilon, limit=1_000.0, norm="L1"))
 
     def ball(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-        """The nearest perturbation of length at most epsilon (Duchi et al. 2008)."""
-        return _soften(delta, torch.full_like(delta, torch.inf), float(self.epsilon))
+        """Project perturbations onto the ball (Duchi et al. 2008)."""
+        return _soft_threshold(delta, torch.full_like(delta, torch.inf), float(self.epsilon))
 
     def project(self, x_adv: Float[Tensor, "b ..."], x: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-        """The nearest image to `x_adv` in [0, 1] and in the ball around `x`, exactly (Croce & Hein 2021, prop. 2.1).
+        """Project images onto the intersection of [0, 1] and the ball around `x`, exactly.
 
-        Into the ball first and into [0, 1] after that would lose a good part of the radius: "Mind the box".
+        This is proposition 2.1 of Croce & Hein (2021). Projecting onto the ball first and clipping to [0, 1] after that
+        would lose a good part of the radius: "Mind the box".
         """
         delta = x_adv - x
-        return to_range(x + _soften(delta, torch.where(delta > 0, 1 - x, x), float(self.epsilon)))
+        return to_range(x + _soft_threshold(delta, torch.where(delta > 0, 1 - x, x), float(self.epsilon)))
 
     def steepest(self, gradient: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-        """The signs of the largest twentieth of the gradient's entries, shared alike, at length one.
+        """Return the signs of the largest twentieth of the gradient's entries, with equal weights, at length one.
 
         The single largest entry would raise a linear function most, but a step along it changes one pixel, and ends at
-        the edge of its range. So the part of SLIDE is taken (Tramer & Boneh 2019), with a fixed share.
+        the edge of its range. So the direction of SLIDE is taken (Tramer & Boneh 2019), with a fixed fraction.
         """
         rows = gradient.flatten(1)
-        most = rows.abs().topk(math.ceil(rows.shape[1] * L1_SHARE), dim=1).indices
+        most = rows.abs().topk(math.ceil(rows.shape[1] * L1_FRACTION), dim=1).indices
         signs = rows.gather(1, most).sign()
         signs = signs / signs.abs().sum(dim=1, keepdim=True).clamp_min(1)
         return torch.zeros_like(rows).scatter(1, most, signs).view_as(gradient)
 
     def noise(self, x: Float[Tensor, "b ..."], *, generator: torch.Generator | None = None) -> Float[Tensor, "b ..."]:
-        """A perturbation drawn uniformly from the ball, shaped like `x`."""
+        """Draw perturbations uniformly from the ball, shaped like `x`."""
         sizes = torch.empty_like(x).exponential_(generator=generator)
         signs = torch.empty_like(x).uniform_(-1.0, 1.0, generator=generator).sign()
-        share = torch.empty(len(x), device=x.device, dtype=x.dtype).uniform_(generator=generator)
+        fraction = torch.empty(len(x), device=x.device, dtype=x.dtype).uniform_(generator=generator)
         total = self.length(sizes).clamp_min(torch.finfo(x.dtype).tiny)
-        scale = float(self.epsilon) * share.pow(1 / max(1, x[0].numel())) / total
+        scale = float(self.epsilon) * fraction.pow(1 / max(1, x[0].numel())) / total
         return sizes * signs * scale.view(-1, *[1] * (x.ndim - 1))
 
     def noise_from(self, x: Float[Tensor, "b ..."], numbers: Numbers) -> Float[Tensor, "b ..."]:
-        """The same from another source, such as one in which each example has random numbers of its own."""
+        """Draw perturbations uniformly from the ball, from a source such as `KeyedNumbers`."""
         sizes = -(1 - numbers.uniform(x.shape[1:])).log().to(x)
         signs = (2 * numbers.uniform(x.shape[1:]) - 1).sign().to(x)
-        share = numbers.uniform(()).to(x).pow(1 / max(1, x[0].numel()))
-        scale = float(self.epsilon) * share / self.length(sizes).clamp_min(torch.finfo(x.dtype).tiny)
+        fraction = numbers.uniform(()).to(x).pow(1 / max(1, x[0].numel()))
+        scale = float(self.epsilon) * fraction / self.length(sizes).clamp_min(torch.finfo(x.dtype).tiny)
         return sizes * signs * scale.view(-1, *[1] * (x.ndim - 1))
 
     def length(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b"]:
-        """The norm of each perturbation."""
+        """Compute the norm of each perturbation."""
         return delta.abs().flatten(1).sum(dim=1)
 
 
@@ -285,7 +299,7 @@ NORMS: dict[str, type[Linf] | type[L2] | type[L1]] = {"Linf": Linf, "L2": L2, "L
 
 
 def require(threat: object) -> None:
-    """Refuse what is not a threat model, such as the text of one.
+    """Raise a UserError for a value that is not a threat model, such as the text of one.
 
     Example:
         >>> require("Linf:8/255")
@@ -297,7 +311,7 @@ def require(threat: object) -> None:
 
 
 def parse(text: str) -> Threat:
-    """The threat model written as "Linf:8/255", "L2:0.5" or "L1:12".
+    """Read a threat model that is written as "Linf:8/255", "L2:0.5" or "L1:12".
 
     Raises:
         UserError: an unknown norm or a radius that is not one.

@@ -9,6 +9,7 @@ from torch import nn
 from support.helpers import mlp
 from uiat import L2, PGD, Linf
 from uiat.attacks import APGD, FMN, Noise, Search, SparseAPGD, Transfer
+from uiat.attacks.search import begin
 from uiat.errors import UserError
 from uiat.evaluation.engine.search_runner import search
 from uiat.evaluation.registry import ATTACKS, ENSEMBLES, attack, stages
@@ -176,6 +177,6 @@ def test_averaging_finds_a_direction_that_one_pass_does_not():
     risen = {}
     for draws in (1, 100):
         found = APGD(threat=Linf(0.1), loss="dlr", iterations=3, draws=draws)
-        points = found.start(Shaky(), x, y, torch.arange(20), attempt=0)
+        points = begin(found, Shaky(), x, y, torch.arange(20))
         risen[draws] = (points["gradient"].sign() < 0).float().mean().item()
     assert risen[1] < 0.55 < 0.57 < risen[100]

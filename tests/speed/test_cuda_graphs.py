@@ -32,12 +32,12 @@ def log(monkeypatch):
 
     done = Log()
 
-    def of(work, batch, epoch, parameters):
+    def record(work, batch, epoch, parameters):
         done.append("record")
         return lambda batch: {"epoch": torch.tensor(epoch)}
 
-    monkeypatch.setattr(cuda_graphs, "waits", waits)
-    monkeypatch.setattr(cuda_graphs.RecordedStep, "of", staticmethod(of))
+    monkeypatch.setattr(cuda_graphs, "host_waits", waits)
+    monkeypatch.setattr(cuda_graphs.RecordedStep, "record", staticmethod(record))
     return done
 
 

@@ -9,7 +9,7 @@ from torch import nn
 import uiat
 from uiat.attacks import Square
 from uiat.attacks.random_numbers import keys
-from uiat.attacks.search import advance
+from uiat.attacks.search import advance, begin
 from uiat.models.architectures import GlobalAveragePool
 from uiat.speed.fast_copy import CountingModel, make_fast_copy
 from uiat.speed.incremental import Incremental
@@ -38,28 +38,28 @@ def changed(x, corner, pixels):
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_and_maps_are_those_of_whole_passes(name):
     x = torch.rand(4, 3, 32, 32)
-    near = make_fast_copy(built(name), x).incremental
-    assert near is not None
+    incremental = make_fast_copy(built(name), x).incremental
+    assert incremental is not None
 
     @settings(max_examples=8, deadline=None)
     @given(pixels=st.integers(1, 12), data=st.data())
     def check(pixels, data):
-        count = near.worth(pixels)
+        count = incremental.count_usable(pixels)
         if count == 0:
             return
         place = st.lists(st.integers(0, 32 - pixels), min_size=4, max_size=4).map(torch.tensor)
         corner = (data.draw(place), data.draw(place))
         with torch.no_grad():
-            maps, new = near.maps(x, count), changed(x, corner, pixels)
+            maps, new = incremental.compute_maps(x, count), changed(x, corner, pixels)
             before = [m.clone() for m in maps]
-            logits, changes = near(new, corner, pixels, maps)
-            torch.testing.assert_close(logits, near.model(new), atol=1e-5, rtol=1e-4)
-            for mine, whole in zip(maps, near.maps(new, count), strict=True):
+            logits, changes = incremental(new, corner, pixels, maps)
+            torch.testing.assert_close(logits, incremental.model(new), atol=1e-5, rtol=1e-4)
+            for mine, whole in zip(maps, incremental.compute_maps(new, count), strict=True):
                 torch.testing.assert_close(mine, whole, atol=1e-5, rtol=1e-4)
             undone = torch.tensor([True, False, True, False])
             for change in changes:
                 change.undo(undone)
-        for mine, old, whole in zip(maps, before, near.maps(new, count), strict=True):
+        for mine, old, whole in zip(maps, before, incremental.compute_maps(new, count), strict=True):
             torch.testing.assert_close(mine[undone], old[undone], atol=0, rtol=0)
             torch.testing.assert_close(mine[~undone], whole[~undone], atol=1e-5, rtol=1e-4)
 
@@ -121,7 +121,7 @@ def conv():
         nn.Sequential(Positions(), conv(), GlobalAveragePool()),
         nn.Sequential(Levels(), conv(), GlobalAveragePool()),
         nn.Sequential(conv(), Writing()),
-        nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3)),
+        nn.Sequential(nn.Flatten(), nn.Liincremental(3 * 32 * 32, 3)),
         nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular"), GlobalAveragePool()),
         nn.Sequential(nn.Conv2d(3, 3, 29, padding=14), GlobalAveragePool()),
     ],
@@ -129,19 +129,19 @@ def conv():
 )
 def test_where_it_would_be_wrong_it_is_not_used(model):
     x = torch.rand(4, 3, 32, 32)
-    assert Incremental(model.requires_grad_(False).eval(), x).cuts == []
+    assert Incremental(model.requires_grad_(False).eval(), x).layers == []
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_an_overwriting_activation_is_part_of_the_cut():
+def test_an_overwriting_activation_is_part_of_the_cached_layer():
     model = nn.Sequential(conv(), nn.ReLU(inplace=True), conv(), nn.ReLU(inplace=True), GlobalAveragePool())
-    near = Incremental(model.requires_grad_(False).eval(), torch.rand(2, 3, 32, 32))
-    assert [type(cut.layer) for cut in near.cuts] == [nn.ReLU, nn.ReLU]
+    incremental = Incremental(model.requires_grad_(False).eval(), torch.rand(2, 3, 32, 32))
+    assert [type(cached.layer) for cached in incremental.layers] == [nn.ReLU, nn.ReLU]
 
 
 def test_images_that_are_not_square_take_whole_passes():
     model = nn.Sequential(conv(), nn.SiLU(), GlobalAveragePool())
-    assert Incremental(model, torch.rand(2, 3, 32, 24)).cuts == []
+    assert Incremental(model, torch.rand(2, 3, 32, 24)).layers == []
 
 
 def test_only_a_copy_of_its_own_is_given_hooks():
@@ -160,7 +160,7 @@ def test_square_goes_the_same_way():
     y = model(x).argmax(1)
     guide = make_fast_copy(model, x)
     attack = Square(threat=uiat.Linf("2/255"), iterations=1_500)
-    points = [attack.start(guide, x, y, keys(0, torch.arange(24)), attempt=0) for _ in range(2)]
+    points = [begin(attack, guide, x, y, keys(0, torch.arange(24))) for _ in range(2)]
     before = guide.forward
     mine = advance(attack, guide, points[0], 700, 760)
     # A pass for the maps, and then one a query.
@@ -169,7 +169,7 @@ def test_square_goes_the_same_way():
     whole = advance(attack, Whole(guide.model), points[1], 700, 760)
     assert mine["broken"].equal(whole["broken"])
     assert ((mine["x_adv"] - whole["x_adv"]).abs().amax((1, 2, 3)) < 1e-6).float().mean() > 0.9
-    stands = ~mine["broken"]
-    assert stands.any()
-    loss, _ = attack._judged(guide.model(mine["x_adv"]), y)
-    torch.testing.assert_close(loss[stands], mine["loss"][stands], atol=1e-5, rtol=1e-4)
+    robust = ~mine["broken"]
+    assert robust.any()
+    loss, _ = attack._evaluate(guide.model(mine["x_adv"]), y)
+    torch.testing.assert_close(loss[robust], mine["loss"][robust], atol=1e-5, rtol=1e-4)

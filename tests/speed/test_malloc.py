@@ -9,7 +9,7 @@ import pytest
 # Faults of pages in three passes forward and backward of a small network; in a process of its own, for good.
 FAULTS = """
 import resource, sys, torch, uiat
-from uiat.memory import keep_memory
+from uiat.speed.malloc import keep_memory
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":
     assert keep_memory(torch.device("cpu"))

@@ -143,7 +143,7 @@ def test_replays_are_free_adversarial_training():
 
 def test_replays_move_towards_a_higher_loss():
     model = flat()
-    moved = FREE.further(batch().x, torch.ones(12, 3, 16, 16), batch().x)
+    moved = FREE.single_step(batch().x, torch.ones(12, 3, 16, 16), batch().x)
     assert ((moved - batch().x) <= 0.1 + 1e-6).all()
     assert (moved >= batch().x).all()
     step = uiat.make_step(

@@ -1,4 +1,4 @@
-"""Attacks: first-order ones as settings of one projected-gradient loop, and searches that follow each point."""
+"""Attacks: first-order ones as settings of one projected-gradient loop, and searches that follow each image."""
 
 from uiat.attacks.apgd import APGD
 from uiat.attacks.apgd_l1 import SparseAPGD

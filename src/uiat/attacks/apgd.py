@@ -1,25 +1,24 @@
-"""Auto-PGD (Croce & Hein 2020): projected gradient steps with momentum whose length adapts to each point's progress.
+"""Auto-PGD (Croce & Hein 2020): projected gradient steps with momentum, of a length that adapts to the progress.
 
-An iteration moves every point by its last gradient, then one forward and one input-only backward pass give the loss,
-the prediction and the next gradient together. At a few checkpoints a point that makes no headway goes back to the best
-place it has been and halves its step.
+An iteration moves every image by its last gradient, then one forward and one input-only backward pass give the loss,
+the prediction and the next gradient together. At a few checkpoints an image that makes no progress goes back to its
+best iterate and halves its step.
 """
 
 import itertools
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from uiat.attacks.apgd_loss import NAMES, LossName, count_attempts, evaluate_loss
-from uiat.attacks.random_numbers import normal, rekey, uniform
+from uiat.attacks.random_numbers import normal, uniform
 from uiat.attacks.search import Classifier, SearchState, per_image, target_class, where_image
 from uiat.checks import check_choices, check_counts
 from uiat.errors import UserError
 from uiat.threat import Threat, require
 
-# Section 3 of the paper: the share of the step and of the last movement in the next one; the first step, in epsilon.
+# Section 3 of the paper: weight of the new step against the last movement; length of the first step, in epsilon.
 MOMENTUM = 0.75
 FIRST_STEP = 2.0
 
@@ -34,25 +33,25 @@ class APGD:
 
     Args:
         threat: the ball, `Linf` or `L2`.
-        loss: what is raised: "ce" (cross entropy), "dlr" (difference of logits ratio), or "targeted-dlr" (the same
-            towards one class an attempt, the likeliest wrong one on the natural image first).
-        iterations: gradient steps of an attempt.
-        restarts: attempts from other starts; with targets, this many rounds of all of them.
-        targets: classes to aim at with "targeted-dlr", at most all wrong ones.
-        rho: the share of steps since the last checkpoint that must raise the loss, or else the step is halved.
-        draws: passes over each place that are averaged, for a model that answers at random (EOT).
+        loss: loss that is raised: "ce" (cross entropy), "dlr" (difference of logits ratio), or "targeted-dlr" (the
+            ratio towards one class an attempt, the likeliest wrong one on the natural image first).
+        iterations: number of gradient steps of an attempt.
+        restarts: number of attempts from different starts; with targets, number of rounds over all targets.
+        targets: number of classes to aim at with "targeted-dlr", at most all wrong ones.
+        rho: fraction of the steps since the last checkpoint that must raise the loss, or else the step is halved.
+        draws: number of passes over each iterate that are averaged, for a model that answers at random (EOT).
 
     Raises:
         UserError: a field out of its range, or a norm that the attack does not have.
 
     Example:
         >>> from uiat import Linf
-        >>> from uiat.attacks.search import advance
         >>> from uiat.attacks.random_numbers import keys
+        >>> from uiat.attacks.search import advance, begin
         >>> model = lambda x: torch.stack([x.flatten(1).sum(1) - 2, 2 - x.flatten(1).sum(1)], dim=1)
         >>> x, y = torch.full((2, 1, 2, 2), 0.6), torch.tensor([0, 0])
         >>> attack = APGD(threat=Linf(0.2), loss="dlr", iterations=5)
-        >>> points = attack.start(model, x, y, keys(0, torch.arange(2)), attempt=0)
+        >>> points = begin(attack, model, x, y, keys(0, torch.arange(2)))
         >>> advance(attack, model, points, 0, 5)["broken"].tolist()
         [True, True]
     """
@@ -78,34 +77,25 @@ class APGD:
 
     @property
     def name(self) -> str:
-        """As in records: "apgd-ce", "apgd-dlr" or "apgd-t"."""
+        """Name in results: "apgd-ce", "apgd-dlr" or "apgd-t"."""
         return NAMES[self.loss]
 
     def attempts(self, num_classes: int) -> int:
-        """Restarts, each of them once for every target; none where there is only one class to predict."""
+        """Return the number of restarts times targets, 0 if there is only one class to predict."""
         return count_attempts(self.loss, num_classes, restarts=self.restarts, targets=self.targets)
 
-    @torch.no_grad()
-    def start(
-        self,
-        model: Classifier,
-        x: Float[Tensor, "b ..."],
-        y: Int[Tensor, "b"],
-        key: Int[Tensor, "b"],
-        *,
-        attempt: int,
-    ) -> SearchState:
-        """A random point of the ball's surface, clipped to [0, 1], and the gradient there.
+    def start(self, model: Classifier, points: SearchState, attempt: int) -> SearchState:
+        """Start at a random point of the ball's surface, clipped to [0, 1], with the gradient there.
 
         Raises:
             UserError: the model's output has no gradient, or DLR has fewer than two classes to compare.
         """
-        x = x.detach()
-        x_adv = _surface(self.threat, x, rekey(key, attempt))
-        points = {"x": x, "y": y, "key": key, "x_adv": x_adv, "x_old": x_adv}
+        x, y = points["x"], points["y"]
+        x_adv = _random_start(self.threat, x, points["key"])
+        points = points | {"x_adv": x_adv, "x_old": x_adv}
         if self.loss == "targeted-dlr":
             points["target"] = target_class(model(x), y, attempt, targets=self.targets)
-        points |= self._look(model, points)
+        points |= self._evaluate(model, points)
         return points | {
             "x_best": x_adv,
             "gradient_best": points["gradient"],
@@ -118,10 +108,10 @@ class APGD:
 
     @torch.no_grad()
     def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
-        """A step, a look at where it led, and at a checkpoint the choice of the next step's length."""
+        """Make a step, evaluate the loss there, and at a checkpoint adapt the step's length."""
         broken, before = points["broken"], points["loss"]
-        points = points | {"x_adv": self._moved(points, momentum=i > 0), "x_old": points["x_adv"]}
-        points |= self._look(model, points, last=i == self.iterations - 1)
+        points = points | {"x_adv": self._take_step(points, momentum=i > 0), "x_old": points["x_adv"]}
+        points |= self._evaluate(model, points, last=i == self.iterations - 1)
         points |= {"broken": broken | points["broken"], "rises": points["rises"] + (points["loss"] > before)}
         better = points["loss"] > points["loss_best"]
         points |= {
@@ -131,11 +121,11 @@ class APGD:
         }
         for since, at in itertools.pairwise((0, *checkpoint_steps(self.iterations))):
             if at == i + 1:
-                return self._checked(points, steps=at - since)
+                return self._adapt_step(points, steps=at - since)
         return points
 
-    def _moved(self, points: SearchState, *, momentum: bool) -> Tensor:
-        """z = project(x_t + step * steepest); x_t+1 = project(x_t + 0.75 (z - x_t) + 0.25 (x_t - x_t-1))."""
+    def _take_step(self, points: SearchState, *, momentum: bool) -> Tensor:
+        """Return z = project(x_t + step * steepest); then project(x_t + 0.75 (z - x_t) + 0.25 (x_t - x_t-1))."""
         x, x_adv = points["x"], points["x_adv"]
         step = per_image(points["step"], x) * self.threat.steepest(points["gradient"])
         moved = self.threat.project(x_adv + step, x)
@@ -144,16 +134,17 @@ class APGD:
             moved = self.threat.project(mixed, x)
         return where_image(points["broken"], x_adv, moved)
 
-    def _look(self, model: Classifier, points: SearchState, *, last: bool = False) -> SearchState:
+    def _evaluate(self, model: Classifier, points: SearchState, *, last: bool = False) -> SearchState:
         return evaluate_loss(model, points, points["x_adv"], loss=self.loss, draws=self.draws, last=last)
 
-    def _checked(self, points: SearchState, *, steps: int) -> SearchState:
-        """Where too few steps rose, or where nothing came of a step that was left as it was: half, from the best point.
+    def _adapt_step(self, points: SearchState, *, steps: int) -> SearchState:
+        """Halve the step and go back to the best iterate where the loss did not rise enough.
 
         Args:
-            points: as they are after the last step before the checkpoint.
-            steps: how many there were since the checkpoint before.
+            points: state after the last step before the checkpoint.
+            steps: number of steps since the checkpoint before.
         """
+        # The second condition of the paper: the best loss has not risen although the step was not halved last time.
         stuck = ~points["halved"] & (points["loss_best"] <= points["loss_best_then"])
         halved = (points["rises"] < self.rho * steps) | stuck
         back = halved & ~points["broken"]
@@ -169,7 +160,7 @@ class APGD:
 
 
 def checkpoint_steps(iterations: int) -> tuple[int, ...]:
-    """Steps after which the step size is looked at: the paper's shares p_j of the budget, rounded up (section 3).
+    """Return the steps after which the step size may be halved: the paper's fractions p_j of the budget, rounded up.
 
     p_0 = 0, p_1 = 0.22, p_j+1 = p_j + max(p_j - p_j-1 - 0.03, 0.06).
 
@@ -189,8 +180,8 @@ def checkpoint_steps(iterations: int) -> tuple[int, ...]:
     return tuple(result)
 
 
-def _surface(threat: Threat, x: Tensor, key: Tensor) -> Tensor:
-    """A random direction at length epsilon: uniform in the cube for Linf, normal for L2."""
+def _random_start(threat: Threat, x: Tensor, key: Tensor) -> Tensor:
+    """Return x moved by epsilon in a random direction: uniform in the cube for Linf, normal for L2."""
     shape = x.shape[1:]
     draw = (2 * uniform(key, shape) - 1 if threat.norm == "Linf" else normal(key, shape)).to(x.dtype)
     length = threat.length(draw).clamp_min(torch.finfo(x.dtype).tiny)

@@ -1,32 +1,33 @@
 """Auto-PGD for L1 (Croce & Hein 2021, "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers").
 
 Steepest ascent within the ball and [0, 1] at once changes few pixels, but more than one; how many is learnt from how
-many the best perturbation so far has changed. Early iterations may search balls of three and two times the radius.
+many the best perturbation so far has changed. An attempt may pass through three phases, in balls of three, two and one
+times the radius.
 """
 
 import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from uiat.attacks.apgd_loss import NAMES, LossName, count_attempts, evaluate_loss
-from uiat.attacks.random_numbers import normal, rekey
+from uiat.attacks.random_numbers import normal
 from uiat.attacks.search import Classifier, SearchState, target_class, where_image
 from uiat.checks import check_choices, check_counts
 from uiat.errors import UserError
 from uiat.threat import Threat, require
 
 # Section 3 of the paper and the reference implementation of the ensemble.
-FIRST_SHARE = 0.2  # of the pixels, in the first steps from a random start
-THINNING = 1.5  # a step changes the pixels that the best perturbation changes, divided by this
-SPARSER = 0.95  # below this share of the pixels of the last checkpoint a perturbation has become sparser
-SHORTENING = 1.5  # and otherwise the step is divided by this,
-SHORTEST = 0.1  # down to this share of the radius
-EVERY = 0.04  # of the iterations of a ball lie between checkpoints
-BALLS = (3.0, 2.0, 1.0)  # in epsilon, for three, three and four tenths of the iterations
-WIDEST = 999.0  # the largest ball that a threat model may have
+FIRST_FRACTION = 0.2  # fraction of the pixels that the first steps from a random start change
+THINNING = 1.5  # a step changes as many pixels as the best perturbation does, divided by this
+SPARSER = 0.95  # with fewer than this fraction of the last checkpoint's pixels a perturbation has become sparser
+SHORTENING = 1.5  # otherwise the step is divided by this,
+SHORTEST = 0.1  # down to this fraction of the radius
+BETWEEN_CHECKPOINTS = 0.04  # fraction of a phase's iterations from one checkpoint to the next
+RADII = (3.0, 2.0, 1.0)  # radius of each phase in epsilon, for three, three and four tenths of the iterations
+LARGEST_RADIUS = 999.0  # the largest that a threat model for L1 may have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,29 +35,29 @@ class SparseAPGD:
     """l1-APGD (Croce & Hein 2021, algorithm 1), with the larger balls of its section 3.3.
 
     An attempt of n iterations costs n forward and n - 1 backward passes, and one of each at its start; with
-    `shrinking`, three of each at the starts of its three balls and n - 3 backward; with targets one forward more.
+    `shrinking`, three of each at the starts of its three phases and n - 3 backward; with targets one forward more.
 
     Args:
         threat: the ball, `L1`.
-        loss: what is raised: "ce", "dlr" or "targeted-dlr", as for `APGD`.
-        iterations: gradient steps of an attempt.
-        restarts: attempts from other starts; with targets, this many rounds of all of them.
-        targets: classes to aim at with "targeted-dlr", at most all wrong ones.
-        shrinking: begin in a ball of 3 epsilon, go on from its best point in one of 2 epsilon, and end in that of
-            epsilon, where alone a point can break.
-        draws: passes over each place that are averaged, for a model that answers at random (EOT).
+        loss: loss that is raised: "ce", "dlr" or "targeted-dlr", as for `APGD`.
+        iterations: number of gradient steps of an attempt.
+        restarts: number of attempts from different starts; with targets, number of rounds over all targets.
+        targets: number of classes to aim at with "targeted-dlr", at most all wrong ones.
+        shrinking: begin in a ball of 3 epsilon, continue from its best iterate in one of 2 epsilon, and end in that of
+            epsilon, the only one in which an image can break.
+        draws: number of passes over each iterate that are averaged, for a model that answers at random (EOT).
 
     Raises:
         UserError: a field out of its range, or another norm.
 
     Example:
-        >>> from uiat.attacks.search import advance
         >>> from uiat.attacks.random_numbers import keys
+        >>> from uiat.attacks.search import advance, begin
         >>> from uiat.threat import L1
         >>> model = lambda x: torch.stack([x.flatten(1).sum(1) - 2, 2 - x.flatten(1).sum(1)], dim=1)
         >>> x, y = torch.full((2, 1, 2, 2), 0.6), torch.tensor([0, 0])
         >>> attack = SparseAPGD(threat=L1(0.5), loss="dlr", iterations=10)
-        >>> points = attack.start(model, x, y, keys(0, torch.arange(2)), attempt=0)
+        >>> points = begin(attack, model, x, y, keys(0, torch.arange(2)))
         >>> advance(attack, model, points, 0, 10)["broken"].tolist()
         [True, True]
     """
@@ -78,75 +79,66 @@ class SparseAPGD:
 
     @property
     def name(self) -> str:
-        """As in records: "apgd-ce", "apgd-dlr" or "apgd-t"."""
+        """Name in results: "apgd-ce", "apgd-dlr" or "apgd-t"."""
         return NAMES[self.loss]
 
     def attempts(self, num_classes: int) -> int:
-        """Restarts, each of them once for every target; none where there is only one class to predict."""
+        """Return the number of restarts times targets, 0 if there is only one class to predict."""
         return count_attempts(self.loss, num_classes, restarts=self.restarts, targets=self.targets)
 
-    @torch.no_grad()
-    def start(
-        self,
-        model: Classifier,
-        x: Float[Tensor, "b ..."],
-        y: Int[Tensor, "b"],
-        key: Int[Tensor, "b"],
-        *,
-        attempt: int,
-    ) -> SearchState:
-        """Normal noise in the first ball, and the gradient there.
+    def start(self, model: Classifier, points: SearchState, attempt: int) -> SearchState:
+        """Start from normal noise, projected onto the first ball, with the gradient there.
 
         Raises:
             UserError: the model's output has no gradient, or DLR has fewer than two classes to compare.
         """
-        x = x.detach()
-        x_t = x + normal(rekey(key, attempt), x.shape[1:]).to(x)
-        points = {"x": x, "y": y, "key": key, "x_adv": x, "broken": torch.zeros_like(y, dtype=torch.bool)}
+        x = points["x"]
+        x_t = x + normal(points["key"], x.shape[1:]).to(x)
         if self.loss == "targeted-dlr":
-            points["target"] = target_class(model(x), y, attempt, targets=self.targets)
-        points = self._enter(model, points, x_t, ball=0)
+            points = points | {"target": target_class(model(x), points["y"], attempt, targets=self.targets)}
+        points = self._enter_phase(model, points, x_t, phase=0)
         if self.shrinking:
             return points
-        # One ball, and a start that says nothing of how many pixels there should be.
+        # A single phase, from a start that says nothing of how many pixels there should be.
         count = torch.full_like(points["pixels"], x[0].numel())
-        return points | {"pixels": count, "share": torch.full_like(points["share"], FIRST_SHARE)}
+        return points | {"pixels": count, "share": torch.full_like(points["share"], FIRST_FRACTION)}
 
     @torch.no_grad()
     def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
-        """A sparse step, a look at where it led, and at a checkpoint the choice of the next steps."""
-        edges = self._edges()
-        ball = max(number for number, (first, _) in enumerate(edges) if first <= i)
-        first = edges[ball][0]
-        last = edges[ball + 1][0] if ball + 1 < len(edges) else self.iterations
+        """Make a sparse step, evaluate the loss there, and at a checkpoint adapt the next steps."""
+        phases = self._phases()
+        phase = max(number for number, (first, _) in enumerate(phases) if first <= i)
+        first = phases[phase][0]
+        last = phases[phase + 1][0] if phase + 1 < len(phases) else self.iterations
         if i == first > 0:
-            points = self._enter(model, points, points["x_best"], ball=ball)
-        x_t = self._threat(ball).project(points["x_t"] + self._step(points), points["x"])
+            points = self._enter_phase(model, points, points["x_best"], phase=phase)
+        x_t = self._threat(phase).project(points["x_t"] + self._step(points), points["x"])
         x_t = where_image(points["broken"], points["x_t"], x_t)
-        points = self._seen(model, points | {"x_t": x_t}, ball=ball, last=i + 1 == last)
+        points = self._evaluate(model, points | {"x_t": x_t}, phase=phase, last=i + 1 == last)
         better = points["loss"] > points["loss_best"]
         points |= {
             "x_best": where_image(better, points["x_t"], points["x_best"]),
             "gradient_best": where_image(better, points["gradient"], points["gradient_best"]),
             "loss_best": torch.where(better, points["loss"], points["loss_best"]),
         }
-        return self._checked(points, ball) if (i + 1 - first) % max(int(EVERY * (last - first)), 1) == 0 else points
+        every = max(int(BETWEEN_CHECKPOINTS * (last - first)), 1)
+        return self._adapt_step(points, phase) if (i + 1 - first) % every == 0 else points
 
-    def _edges(self) -> list[tuple[int, float]]:
-        """(first iteration, radius in epsilon) of each ball that has iterations."""
-        part = min(math.ceil(0.3 * self.iterations), (self.iterations - 1) // 2) if self.shrinking else 0
-        return list(zip((0, part, 2 * part), BALLS, strict=True)) if part else [(0, 1.0)]
+    def _phases(self) -> list[tuple[int, float]]:
+        """(first iteration, radius in epsilon) of each phase that has iterations."""
+        length = min(math.ceil(0.3 * self.iterations), (self.iterations - 1) // 2) if self.shrinking else 0
+        return list(zip((0, length, 2 * length), RADII, strict=True)) if length else [(0, 1.0)]
 
-    def _threat(self, ball: int) -> Threat:
+    def _threat(self, phase: int) -> Threat:
         epsilon = float(self.threat.epsilon)
-        return replace(self.threat, epsilon=max(epsilon, min(self._edges()[ball][1] * epsilon, WIDEST)))
+        return replace(self.threat, epsilon=max(epsilon, min(self._phases()[phase][1] * epsilon, LARGEST_RADIUS)))
 
-    def _enter(self, model: Classifier, points: SearchState, x_t: Tensor, *, ball: int) -> SearchState:
-        """Begin anew in a ball, from what it leaves of x_t, with whole steps."""
-        threat = self._threat(ball)
+    def _enter_phase(self, model: Classifier, points: SearchState, x_t: Tensor, *, phase: int) -> SearchState:
+        """Begin a phase at the projection of x_t onto its ball, with steps as long as its radius."""
+        threat = self._threat(phase)
         x_t = where_image(points["broken"], points["x_adv"], threat.project(x_t, points["x"]))
-        points = self._seen(model, points | {"x_t": x_t}, ball=ball)
-        pixels = _changed(x_t, points["x"])
+        points = self._evaluate(model, points | {"x_t": x_t}, phase=phase)
+        pixels = _count_changed(x_t, points["x"])
         return points | {
             "x_best": x_t,
             "gradient_best": points["gradient"],
@@ -156,26 +148,27 @@ class SparseAPGD:
             "step": torch.full_like(points["loss"], float(threat.epsilon)),
         }
 
-    def _seen(self, model: Classifier, points: SearchState, *, ball: int, last: bool = False) -> SearchState:
-        """Loss and gradient at x_t, and in the last ball whether that breaks the point."""
-        found = evaluate_loss(model, points, points["x_t"], loss=self.loss, draws=self.draws, last=last)
-        breaks = found["broken"] & ~points["broken"] & (ball + 1 == len(self._edges()))
+    def _evaluate(self, model: Classifier, points: SearchState, *, phase: int, last: bool = False) -> SearchState:
+        """Record loss and gradient at x_t, and in the last phase whether x_t breaks the image."""
+        here = evaluate_loss(model, points, points["x_t"], loss=self.loss, draws=self.draws, last=last)
+        breaks = here["broken"] & ~points["broken"] & (phase + 1 == len(self._phases()))
         broken = points["broken"] | breaks
-        return points | found | {"broken": broken, "x_adv": where_image(breaks, points["x_t"], points["x_adv"])}
+        return points | here | {"broken": broken, "x_adv": where_image(breaks, points["x_t"], points["x_adv"])}
 
     def _step(self, points: SearchState) -> Tensor:
-        """The signs of the largest entries of the gradient (the share of them, and ties), at the step's length."""
+        """The signs of the gradient's largest entries (the fraction "share" of them, and ties), as long as the step."""
         rows = points["gradient"].flatten(1)
+        # The smallest entry that takes part is found by its rank among the entries in ascending order.
         rank = ((1 - points["share"]) * rows.shape[1]).clamp(0, rows.shape[1] - 1).long()
         smallest = rows.abs().sort(dim=1).values.gather(1, rank[:, None])
         signs = rows.sign() * (rows.abs() >= smallest)
         step = signs * (points["step"][:, None] / signs.abs().sum(dim=1, keepdim=True).clamp_min(1))
         return step.to(points["x"].dtype).view_as(points["x"])
 
-    def _checked(self, points: SearchState, ball: int) -> SearchState:
-        """Where the best perturbation has become sparser: a whole step again, from there; otherwise a shorter one."""
-        whole = float(self._threat(ball).epsilon)
-        pixels = _changed(points["x_best"], points["x"])
+    def _adapt_step(self, points: SearchState, phase: int) -> SearchState:
+        """Lengthen the step to the radius, from the best iterate, where that became sparser; shorten it elsewhere."""
+        whole = float(self._threat(phase).epsilon)
+        pixels = _count_changed(points["x_best"], points["x"])
         sparser = pixels < SPARSER * points["pixels"]
         shorter = (points["step"] / SHORTENING).clamp_min(SHORTEST * whole)
         back = sparser & ~points["broken"]
@@ -188,6 +181,6 @@ class SparseAPGD:
         }
 
 
-def _changed(x_adv: Tensor, x: Tensor) -> Float[Tensor, "b"]:
-    """How many pixel values of each image differ."""
+def _count_changed(x_adv: Tensor, x: Tensor) -> Float[Tensor, "b"]:
+    """Count the pixel values that differ in each image."""
     return (x_adv != x).flatten(1).sum(dim=1).to(torch.float32)

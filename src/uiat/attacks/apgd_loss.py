@@ -1,4 +1,4 @@
-"""What searches share: the class an attempt aims at, images chosen point by point; Auto-PGD's losses and its look."""
+"""Losses of Auto-PGD: their names, the number of attempts, and loss, prediction and gradient by one pass."""
 
 from typing import Literal
 
@@ -9,13 +9,13 @@ from uiat import losses
 from uiat.attacks.gradient import expected_gradient
 from uiat.attacks.search import Classifier, SearchState
 
-# Cross entropy, difference of logits ratio, and the same towards one class an attempt.
+# Cross entropy, difference of logits ratio, and that ratio towards one class an attempt.
 LossName = Literal["ce", "dlr", "targeted-dlr"]
 NAMES: dict[LossName, str] = {"ce": "apgd-ce", "dlr": "apgd-dlr", "targeted-dlr": "apgd-t"}
 
 
 def count_attempts(loss: LossName, num_classes: int, *, restarts: int, targets: int) -> int:
-    """Restarts, each of them once for every target; none where there is only one class to predict.
+    """Return the number of restarts times targets, 0 if there is only one class to predict.
 
     Example:
         >>> count_attempts("targeted-dlr", 4, restarts=2, targets=9), count_attempts("ce", 1, restarts=2, targets=9)
@@ -26,7 +26,7 @@ def count_attempts(loss: LossName, num_classes: int, *, restarts: int, targets: 
 
 
 def loss_values(loss: LossName, logits: Float[Tensor, "b k"], points: SearchState) -> Float[Tensor, "b"]:
-    """The loss that is climbed, for the points' labels and, where there are any, targets.
+    """Compute the loss that is raised, for the labels of the images and, where there are any, their targets.
 
     Example:
         >>> import torch
@@ -35,8 +35,8 @@ def loss_values(loss: LossName, logits: Float[Tensor, "b k"], points: SearchStat
     """
     if loss == "targeted-dlr":
         return losses.dlr_targeted(logits, points["y"], points["target"])
-    of = losses.cross_entropy if loss == "ce" else losses.dlr
-    return of(logits, points["y"])
+    loss_function = losses.cross_entropy if loss == "ce" else losses.dlr
+    return loss_function(logits, points["y"])
 
 
 def evaluate_loss(
@@ -48,15 +48,27 @@ def evaluate_loss(
     draws: int = 1,
     last: bool = False,
 ) -> SearchState:
-    """Loss, whether the prediction is wrong, and (except at the `last` place) the gradient: one forward pass.
+    """Compute the loss at some images, whether the prediction is wrong, and the gradient, by one forward pass.
 
-    Of a randomised model, with `draws` above one, all three are of the mean over so many passes.
+    Args:
+        model: maps images to logits.
+        points: state of the search, for labels and targets.
+        at: images to evaluate.
+        loss: name of the loss.
+        draws: number of passes of a randomised model whose mean is taken.
+        last: leave the gradient out, because no step follows.
+
+    Returns:
+        "loss" (b,), "broken" (b,), and "gradient" like the images.
+
+    Raises:
+        UserError: the model's output has no gradient, or too few classes for the loss.
 
     Example:
         >>> import torch
         >>> points = {"y": torch.tensor([0])}
-        >>> found = evaluate_loss(lambda x: torch.cat([x, 1 - x], dim=1), points, torch.tensor([[0.25]]), loss="dlr")
-        >>> found["loss"].item(), found["broken"].item(), found["gradient"].item()
+        >>> here = evaluate_loss(lambda x: torch.cat([x, 1 - x], dim=1), points, torch.tensor([[0.25]]), loss="dlr")
+        >>> here["loss"].item(), here["broken"].item(), here["gradient"].item()
         (0.5, True, -2.0)
     """
 
@@ -67,7 +79,7 @@ def evaluate_loss(
     if last and draws == 1:
         value, logits = inner(at)
         return {"loss": value, "broken": logits.argmax(dim=1) != points["y"]}
-    found = expected_gradient(inner, at, draws=draws)
-    # A gradient that is not a number would move the point to where no prediction means anything.
-    gradient = found.gradient.nan_to_num(nan=0.0)
-    return {"loss": found.values, "broken": found.logits.argmax(dim=1) != points["y"], "gradient": gradient}
+    mean = expected_gradient(inner, at, draws=draws)
+    # A gradient that is not a number would move the image to where no prediction means anything.
+    gradient = mean.gradient.nan_to_num(nan=0.0)
+    return {"loss": mean.values, "broken": mean.logits.argmax(dim=1) != points["y"], "gradient": gradient}

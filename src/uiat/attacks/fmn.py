@@ -1,64 +1,66 @@
-"""The Fast Minimum-Norm attack (Pintor et al. 2021): how far the nearest misclassified image is, in L2, Linf or L1.
+"""The Fast Minimum-Norm attack (Pintor et al. 2021): distance of the nearest misclassified image, in L2, Linf or L1.
 
-The point walks up the margin within a ball that adapts: it shrinks while the point is misclassified, and grows while it
-is not. What it learns is a distance, so one run tells the accuracy at every radius.
+The iterate walks up the margin within a ball that adapts: it shrinks while the iterate is misclassified, and grows
+while it is not. The result is a distance, so that one run gives the accuracy at every radius.
 """
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from uiat import losses
-from uiat.attacks.boundary import DUAL
+from uiat.attacks.boundary import DUAL_ORDER, forget_distance, record_distance
 from uiat.attacks.fab import FAB
 from uiat.attacks.gradient import input_gradient
-from uiat.attacks.random_numbers import KeyedNumbers, keys, rekey
-from uiat.attacks.search import Classifier, Search, SearchState, per_image, where_image
+from uiat.attacks.random_numbers import KeyedNumbers, keys
+from uiat.attacks.search import Classifier, Search, SearchState, begin, per_image, where_image
 from uiat.checks import check_batch, check_counts
 from uiat.errors import UserError, nearest
 from uiat.models.modes import frozen
 from uiat.threat import NORMS, Threat, require, to_range
 
-# Shares of their first values that the step and the change of the radius fall to, along a cosine.
+# Fractions of their first values that the step and the change of the radius fall to, along a cosine.
 LAST_STEP = 0.01
 LAST_GAMMA = 0.02
-UNIT = 0.5  # radius of the ball that others are multiples of
-HAIR = 1e-9  # a radius within which nothing breaks that is not misclassified as it is
+UNIT_RADIUS = 0.5  # radius of the ball that others are multiples of
+TINY_RADIUS = 1e-9  # a radius within which no image breaks that is not misclassified as it is
 
 
 @dataclass(frozen=True, kw_only=True)
 class FMN:
-    """FMN (Pintor et al. 2021, algorithm 1), as a search: a point breaks once an adversarial example is within epsilon.
+    """FMN (Pintor et al. 2021, algorithm 1) as a search: an image breaks once an adversarial example is within epsilon.
 
     Until then `distance` is the length of the shortest adversarial perturbation so far, infinity if none. An attempt
     costs a forward and a backward pass at its start and in each iteration but the last, which needs no gradient.
 
     Args:
-        threat: the ball; its norm is what is kept small.
-        iterations: steps of an attempt.
-        restarts: attempts; the first begins at the image itself, others at random in the ball.
+        threat: the ball; its norm is the one that is minimised.
+        iterations: number of steps of an attempt.
+        restarts: number of attempts; the first begins at the image itself, others at random in the ball.
         step_size: length of the first step, in L2 whatever the norm; it falls to a hundredth along a cosine.
-        gamma: by how much the radius changes at first; it falls likewise, to a fiftieth.
+        gamma: fraction by which the radius changes at first; it falls to a fiftieth along a cosine.
 
     Raises:
         UserError: a field out of its range.
 
     Example:
         >>> from uiat import Linf
-        >>> from uiat.attacks.search import advance
+        >>> from uiat.attacks.random_numbers import keys
+        >>> from uiat.attacks.search import advance, begin
         >>> model = lambda x: torch.stack([x.flatten(1).sum(1) - 2, 2 - x.flatten(1).sum(1)], dim=1)
         >>> x, y = torch.tensor([0.6, 0.9]).view(2, 1, 1, 1).expand(2, 1, 2, 2), torch.tensor([0, 0])
         >>> attack = FMN(threat=Linf(0.2), iterations=30)
-        >>> points = attack.start(model, x, y, keys(0, torch.arange(2)), attempt=0)
+        >>> points = begin(attack, model, x, y, keys(0, torch.arange(2)))
         >>> points = advance(attack, model, points, 0, 30)
         >>> points["broken"].tolist(), [round(d, 1) for d in points["distance"].tolist()]
         ([True, False], [0.1, 0.4])
     """
 
+    name: ClassVar[str] = "fmn"
     threat: Threat
     iterations: int = 100
     restarts: int = 1
@@ -73,71 +75,56 @@ class FMN:
         if not 0 < self.gamma < 1:
             raise UserError(f"gamma is a share of the radius, between 0 and 1, but is {self.gamma}")
 
-    @property
-    def name(self) -> str:
-        """As in records."""
-        return "fmn"
-
     def attempts(self, num_classes: int) -> int:
-        """The restarts; none where there is nothing but y to predict."""
+        """Return the number of restarts, 0 if there is only one class to predict."""
         return self.restarts if num_classes > 1 else 0
 
-    @torch.no_grad()
-    def start(
-        self,
-        model: Classifier,
-        x: Float[Tensor, "b ..."],
-        y: Int[Tensor, "b"],
-        key: Int[Tensor, "b"],
-        *,
-        attempt: int,
-    ) -> SearchState:
-        """At the image itself, in later attempts at a random point of the ball; the margin and its gradient there.
+    def start(self, model: Classifier, points: SearchState, attempt: int) -> SearchState:
+        """Start at the image itself, in later attempts at a random point of the ball, with the margin's gradient there.
 
         Raises:
             UserError: the model's output has no gradient.
         """
-        x, key = x.detach(), rekey(key, attempt)
-        x_t = x if attempt == 0 else x + self.threat.noise_from(x, KeyedNumbers(key))
-        points = {"x": x, "y": y, "key": key, "x_adv": x, "broken": torch.zeros_like(y, dtype=torch.bool)}
-        points["distance"] = torch.full(y.shape, float("inf"), dtype=x.dtype, device=x.device)
-        points["radius"] = torch.full_like(points["distance"], float("inf"))
-        return self._look(model, self._move(points, x_t))
+        x = points["x"]
+        x_t = x if attempt == 0 else x + self.threat.noise_from(x, KeyedNumbers(points["key"]))
+        unknown = torch.full(points["y"].shape, float("inf"), dtype=x.dtype, device=x.device)
+        points = points | {"distance": unknown, "radius": unknown}
+        return self._evaluate(model, self._move(points, x_t))
 
     @torch.no_grad()
     def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
-        """The ball's new radius, a step up the margin, back into the ball, and a look at where that is."""
+        """Adapt the radius, make a step up the margin, project it onto the ball, and evaluate the model there."""
         falling = (1 + math.cos(math.pi * i / self.iterations)) / 2
         gamma = self.gamma * (LAST_GAMMA + (1 - LAST_GAMMA) * falling)
-        radius = self._radius(points, gamma)
+        radius = self._adapt_radius(points, gamma)
         step = self.step_size * (LAST_STEP + (1 - LAST_STEP) * falling)
         x, slope = points["x"], points["gradient"]
-        delta = points["x_t"] + step * slope / per_image(_size(slope, 2.0), x) - x
+        delta = points["x_t"] + step * slope / per_image(_gradient_length(slope, 2.0), x) - x
         # Balls of one norm are multiples of each other, so the threat model's own will do for every radius.
-        scale = per_image(radius / UNIT, x)
-        delta = scale * replace(self.threat, epsilon=UNIT).ball(delta / scale)
+        scale = per_image(radius / UNIT_RADIUS, x)
+        delta = scale * replace(self.threat, epsilon=UNIT_RADIUS).ball(delta / scale)
         points = self._move(points | {"radius": radius}, to_range(x + delta))
-        return self._look(model, points, last=i + 1 == self.iterations)
+        return self._evaluate(model, points, last=i + 1 == self.iterations)
 
-    def unbreak(self, points: SearchState, which: Bool[Tensor, "b"]) -> SearchState:
-        """Forget how near the nearest example was, where it was none after all."""
-        return points | {"distance": points["distance"].masked_fill(which, float("inf"))}
+    def unbreak(self, points: SearchState, mask: Bool[Tensor, "b"]) -> SearchState:
+        """Forget the distance of an example that proved to be none."""
+        return forget_distance(points, mask)
 
-    def _radius(self, points: SearchState, gamma: float) -> Float[Tensor, "b"]:
-        """Smaller where the point is misclassified, larger where it is not; at first as far as a linear model says."""
-        known, distance, length = points["radius"], points["distance"], points["length"]
-        guess = length + points["margin"].abs() / _size(points["gradient"], DUAL[self.threat.norm])
-        # A point on the boundary itself is not misclassified, so the guess goes beyond it by gamma. It never falls, or
-        # a point whose gradients promise too much would stay where it is.
-        guess = torch.where(known.isfinite(), torch.maximum(guess, known), guess)
-        grown = (1 + gamma) * torch.where(distance.isfinite(), known, guess)
-        radius = torch.where(points["outside"], torch.minimum(known * (1 - gamma), distance), grown)
+    def _adapt_radius(self, points: SearchState, gamma: float) -> Float[Tensor, "b"]:
+        """Shrink the radius where the iterate is misclassified, and grow it elsewhere, at first to a linear guess."""
+        old, distance, length = points["radius"], points["distance"], points["length"]
+        guess = length + points["margin"].abs() / _gradient_length(points["gradient"], DUAL_ORDER[self.threat.norm])
+        # An image on the boundary itself is not misclassified, so the guess goes beyond it by gamma. It never falls, or
+        # an image whose gradients promise too much would stay where it is.
+        guess = torch.where(old.isfinite(), torch.maximum(guess, old), guess)
+        grown = (1 + gamma) * torch.where(distance.isfinite(), old, guess)
+        radius = torch.where(points["outside"], torch.minimum(old * (1 - gamma), distance), grown)
         x = points["x"]
         corner = self.threat.length(torch.maximum(x, 1 - x))  # nothing in [0, 1] is farther
         return torch.minimum(radius, corner).clamp_min(torch.finfo(x.dtype).eps)
 
     def _move(self, points: SearchState, x_t: Tensor) -> SearchState:
-        """To x_t; within epsilon, to what the threat model makes of it, so that its verdict is that of an example."""
+        """Set x_t; within epsilon, its projection, so that the verdict is about an image that may be an example."""
         x = points["x"]
         x_t = to_range(x_t)
         within = self.threat.length(x_t - x) <= float(self.threat.epsilon)
@@ -145,8 +132,8 @@ class FMN:
         x_t = where_image(points["broken"], points["x_adv"], x_t)
         return points | {"x_t": x_t, "length": self.threat.length(x_t - x)}
 
-    def _look(self, model: Classifier, points: SearchState, *, last: bool = False) -> SearchState:
-        """Margin, its gradient, which points are on the far side, how near the image, and whether that breaks them."""
+    def _evaluate(self, model: Classifier, points: SearchState, *, last: bool = False) -> SearchState:
+        """Record the margin at x_t, its gradient, and the verdict."""
 
         def margin(at: Tensor) -> tuple[Tensor, Tensor]:
             logits = model(at)
@@ -157,25 +144,14 @@ class FMN:
             slope = points["gradient"]
         else:
             slope, value, logits = input_gradient(margin, points["x_t"])
-        outside = logits.argmax(dim=1) != points["y"]
-        nearer = outside & ~points["broken"] & (points["length"] < points["distance"])
-        breaks = nearer & self._within(points["length"])
-        return points | {
-            "gradient": slope.nan_to_num(0, 0, 0),
-            "margin": value.to(points["distance"].dtype).nan_to_num(0, 0, 0),
-            "outside": outside,
-            "distance": torch.where(nearer, points["length"], points["distance"]),
-            "x_adv": where_image(breaks, points["x_t"], points["x_adv"]),
-            "broken": points["broken"] | breaks,
-        }
-
-    def _within(self, length: Float[Tensor, "b"]) -> Bool[Tensor, "b"]:
-        return length <= float(self.threat.epsilon)
+        points = record_distance(points, logits, self.threat)
+        value = value.to(points["distance"].dtype).nan_to_num(0, 0, 0)
+        return points | {"gradient": slope.nan_to_num(0, 0, 0), "margin": value}
 
 
-def _size(v: Tensor, order: float) -> Float[Tensor, "b"]:
+def _gradient_length(gradient: Tensor, order: float) -> Float[Tensor, "b"]:
     """Length of each gradient; never zero."""
-    return torch.linalg.vector_norm(v.flatten(1), ord=order, dim=1).clamp_min(1e-12)
+    return torch.linalg.vector_norm(gradient.flatten(1), ord=order, dim=1).clamp_min(1e-12)
 
 
 def minimum_norm(
@@ -187,21 +163,22 @@ def minimum_norm(
     method: Literal["fmn", "fab-t"] = "fmn",
     steps: int = 100,
 ) -> Float[Tensor, "b"]:
-    """How long the shortest perturbation is, of those found, that has each image misclassified.
+    """Find, for each image, the length of the shortest perturbation that has it misclassified.
 
-    An upper bound on the distance to the decision boundary: accuracy at any radius is at most the share of images
-    beyond it.
+    It is an upper bound on the distance to the decision boundary: accuracy at any radius is at most the fraction of
+    images whose distance is larger.
 
     Args:
         model: maps images in [0, 1] to logits; as it was afterwards.
         x: images, floats in [0, 1], on the model's device; one batch.
         y: labels.
-        norm: in which the length is measured.
+        norm: norm in which the length is measured.
         method: FMN (untargeted), or FAB-T towards up to nine classes.
-        steps: of FMN, or of FAB-T towards each class.
+        steps: number of steps of FMN, or of FAB-T towards each class.
 
     Returns:
-        The distances: 0 where the image is misclassified as it is, infinity where nothing was found.
+        The distances (b,), in units of [0, 1]: 0 where the image is misclassified as it is, infinity where no
+        adversarial example was found.
 
     Raises:
         UserError: an unknown norm or method, images or labels that do not fit.
@@ -219,13 +196,13 @@ def minimum_norm(
     if method not in methods:
         raise nearest("method", method, methods)
     check_batch(x, y)
-    attack: Search = methods[method](threat=NORMS[norm](HAIR), iterations=steps)
-    key = keys(0, torch.arange(len(x), device=x.device))  # begins at the images: nothing is drawn
+    attack: Search = methods[method](threat=NORMS[norm](TINY_RADIUS), iterations=steps)
+    key = keys(0, torch.arange(len(x), device=x.device))  # the search begins at the images: nothing is drawn
     with frozen(model), torch.no_grad():
         logits = model(x)
         distance = torch.where(logits.argmax(dim=1) == y, float("inf"), 0.0).to(x.dtype)
         for attempt in range(attack.attempts(logits.shape[1])):
-            points = attack.start(model, x, y, key, attempt=attempt)
+            points = begin(attack, model, x, y, key, attempt=attempt)
             for i in range(attack.iterations):
                 points = attack.iterate(model, points, i)
             distance = torch.minimum(distance, points["distance"])

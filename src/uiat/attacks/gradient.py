@@ -1,4 +1,4 @@
-"""The one projected-gradient loop. Every first-order attack, and the inverse adversary, is a setting of it."""
+"""The projected-gradient loop, of which every first-order attack and the inverse adversary is a setting."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from torch import Tensor
 from uiat.errors import UserError
 from uiat.threat import Threat, to_range
 
-# What an inner problem climbs or descends: images (B, ...) -> (per-example loss (B,), logits (B, K)).
+# The loss of an inner problem: images (B, ...) -> (loss of each (B,), logits (B, K)).
 InnerLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class Gradient(NamedTuple):
-    """The gradient of an inner loss at some images, with what the same forward pass gave."""
+    """The gradient of an inner loss at some images, with the losses and logits of the same forward pass."""
 
     gradient: Tensor  # (B, ...) like the images
     values: Tensor  # (B,)
@@ -23,7 +23,7 @@ class Gradient(NamedTuple):
 
 
 def input_gradient(loss: InnerLoss, x: Float[Tensor, "b ..."]) -> Gradient:
-    """Gradient of sum_i loss_i with respect to the images alone: one forward, one input-only backward.
+    """Compute the gradient of sum_i loss_i with respect to the images alone: one forward, one input-only backward.
 
     Works under `torch.no_grad` too. Parameter gradients are neither computed nor touched.
 
@@ -44,7 +44,7 @@ def input_gradient(loss: InnerLoss, x: Float[Tensor, "b ..."]) -> Gradient:
 
 
 def require_gradient(values: Tensor) -> None:
-    """Refuse what autograd cannot differentiate with respect to the images.
+    """Raise a UserError for values that autograd cannot differentiate with respect to the images.
 
     Example:
         >>> require_gradient(torch.zeros(1))
@@ -56,17 +56,17 @@ def require_gradient(values: Tensor) -> None:
 
 
 def expected_gradient(loss: InnerLoss, x: Float[Tensor, "b ..."], *, draws: int) -> Gradient:
-    """Means over several passes of a randomised model (EOT; Athalye et al. 2018): gradient, loss and logits.
+    """Average gradient, loss and logits over several passes of a randomised model (EOT; Athalye et al. 2018).
 
     Example:
         >>> w = torch.tensor([[1.0, -2.0]])
         >>> expected_gradient(lambda x: ((x * w).sum(1), x), torch.zeros(1, 2), draws=3).gradient.tolist()
         [[1.0, -2.0]]
     """
-    found = input_gradient(loss, x)
+    total = input_gradient(loss, x)
     for _ in range(draws - 1):
-        found = Gradient(*(one + other for one, other in zip(found, input_gradient(loss, x), strict=True)))
-    return found if draws == 1 else Gradient(*(total / draws for total in found))
+        total = Gradient(*(one + other for one, other in zip(total, input_gradient(loss, x), strict=True)))
+    return total if draws == 1 else Gradient(*(value / draws for value in total))
 
 
 def projected_gradient(
@@ -81,7 +81,7 @@ def projected_gradient(
     bounded: bool = True,
     keep_best: bool = False,
 ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b"] | None]:
-    """x_{t+1} = project(x_t +- step_size * steepest(grad)) (Madry et al. 2018, eq. 2.2), the sign minus to descend.
+    """Run x_{t+1} = project(x_t +- step_size * steepest(grad)) (Madry et al. 2018, eq. 2.2), with minus to descend.
 
     Args:
         loss: the inner loss; it is raised, or lowered with `descend`.
@@ -90,12 +90,15 @@ def projected_gradient(
         threat: the ball.
         step_size: length of a step in the norm of the threat model, in units of [0, 1].
         steps: number of steps, one forward and one input-only backward each.
-        descend: lower the loss: the inverse adversary.
-        bounded: project; off, iterates are only clipped to [0, 1].
-        keep_best: return, per example, the iterate with the best loss (one forward more) and that loss.
+        descend: lower the loss, as an inverse adversary does.
+        bounded: project each iterate onto the ball; off, iterates are only clipped to [0, 1].
+        keep_best: return, for each example, the iterate with the best loss and that loss, at one forward more.
 
     Returns:
-        The last or the best iterate, and its loss (None for the last iterate, whose loss is not known).
+        The last or the best iterate (B, ...), and its loss (B,), which is None for the last iterate.
+
+    Raises:
+        UserError: the loss does not depend on the images through autograd.
 
     Example:
         >>> from uiat.threat import Linf
@@ -109,22 +112,22 @@ def projected_gradient(
     best: Tensor | None = None
     best_value: Tensor | None = None
 
-    def better(value: Tensor) -> None:
+    def update_best(value: Tensor) -> None:
         nonlocal best, best_value
         if best is None or best_value is None:
             best, best_value = x_t, value
             return
-        won = value < best_value if descend else value > best_value
-        best = torch.where(won.view(-1, *[1] * (x.ndim - 1)), x_t, best)
-        best_value = torch.where(won, value, best_value)
+        better = value < best_value if descend else value > best_value
+        best = torch.where(better.view(-1, *[1] * (x.ndim - 1)), x_t, best)
+        best_value = torch.where(better, value, best_value)
 
     for _ in range(steps):
         step = input_gradient(loss, x_t)
         if keep_best:
-            better(step.values)
+            update_best(step.values)
         moved = x_t + direction * threat.steepest(step.gradient)
         x_t = threat.project(moved, x) if bounded else to_range(moved)
     if keep_best:
         with torch.no_grad():
-            better(loss(x_t)[0])
+            update_best(loss(x_t)[0])
     return (x_t if best is None else best), best_value

@@ -1,10 +1,9 @@
-"""Random draws in the ball: what an attack has to beat, and what tells that gradients mislead."""
+"""Random noise in the ball: the least that an attack has to beat, and a sign that gradients mislead."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from uiat.attacks.random_numbers import KeyedNumbers, rekey
 from uiat.attacks.search import Classifier, SearchState, where_image
@@ -14,29 +13,31 @@ from uiat.threat import Threat, require
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Points drawn uniformly from the ball and taken into [0, 1], one query each; no gradient, nothing learnt.
+    """Random noise: perturbations drawn uniformly from the ball and clipped to [0, 1], one query each, no gradient.
 
-    A model that noise breaks oftener than a gradient attack does hides its gradients (Carlini et al. 2019, section 5).
+    A model that noise breaks more often than a gradient attack does hides its gradients (Carlini et al. 2019, "On
+    evaluating adversarial robustness").
 
     Args:
         threat: the ball.
-        iterations: draws.
+        iterations: number of draws.
 
     Raises:
-        UserError: no draw.
+        UserError: `threat` is no threat model, or there is no draw.
 
     Example:
         >>> from uiat import Linf
-        >>> from uiat.attacks.search import advance
         >>> from uiat.attacks.random_numbers import keys
+        >>> from uiat.attacks.search import advance, begin
         >>> model = lambda x: torch.stack([x.flatten(1).sum(1) - 2, 2 - x.flatten(1).sum(1)], dim=1)
         >>> x, y = torch.tensor([0.51, 0.9]).view(2, 1, 1, 1).expand(2, 1, 2, 2), torch.tensor([0, 0])
         >>> attack = Noise(threat=Linf(0.2), iterations=20)
-        >>> points = attack.start(model, x, y, keys(0, torch.arange(2)), attempt=0)
+        >>> points = begin(attack, model, x, y, keys(0, torch.arange(2)))
         >>> advance(attack, model, points, 0, 20)["broken"].tolist()
         [True, False]
     """
 
+    name: ClassVar[str] = "noise"
     threat: Threat
     iterations: int = 100
 
@@ -44,38 +45,17 @@ class Noise:
         require(self.threat)
         check_counts(self, "iterations")
 
-    @property
-    def name(self) -> str:
-        """As in records."""
-        return "noise"
-
     def attempts(self, num_classes: int) -> int:
-        """One; none where there is nothing but y to predict."""
+        """Return 1, or 0 if there is only one class to predict."""
         return int(num_classes > 1)
 
-    @torch.no_grad()
-    def start(
-        self,
-        model: Classifier,
-        x: Float[Tensor, "b ..."],
-        y: Int[Tensor, "b"],
-        key: Int[Tensor, "b"],
-        *,
-        attempt: int,
-    ) -> SearchState:
-        """The images as they are, without a query."""
-        x = x.detach()
-        return {
-            "x": x,
-            "y": y,
-            "key": rekey(key, attempt),
-            "x_adv": x,
-            "broken": torch.zeros_like(y, dtype=torch.bool),
-        }
+    def start(self, model: Classifier, points: SearchState, attempt: int) -> SearchState:
+        """Return the images as they are, without a query."""
+        return points
 
     @torch.no_grad()
     def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
-        """Another draw, which is kept where it breaks the point."""
+        """Draw once more, and keep the draw where it breaks the image."""
         x, broken = points["x"], points["broken"]
         x_t = self.threat.project(x + self.threat.noise_from(x, KeyedNumbers(rekey(points["key"], i + 1))), x)
         breaks = (model(x_t).argmax(dim=1) != points["y"]) & ~broken

@@ -1,5 +1,6 @@
-"""PGD and its relatives as values: a frozen dataclass of settings that can be called on a model and images."""
+"""PGD, FGSM, FGSM-RS and N-FGSM as values: frozen settings that can be called on a model and images."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from uiat import losses
 from uiat.attacks.gradient import InnerLoss, projected_gradient
 from uiat.attacks.random_numbers import KeyedNumbers, rekey
-from uiat.attacks.search import Classifier
+from uiat.attacks.search import Classifier, where_image
 from uiat.checks import check_choices, check_counts, check_shapes, check_step, check_values
 from uiat.errors import UserError
 from uiat.models.inspect import classes_of
@@ -24,20 +25,20 @@ GAUSSIAN_STANDARD_DEVIATION = 0.001
 
 @dataclass(frozen=True, kw_only=True)
 class PGD:
-    """Projected gradient descent (Madry et al. 2018); FGSM, FGSM-RS, CW-PGD and the inverse adversary are settings.
+    """Projected gradient descent (Madry et al. 2018), of which FGSM, CW-PGD and the inverse adversary are settings.
 
     Args:
         threat: the ball, such as `Linf("8/255")`.
         step_size: length of a step in units of [0, 1], a number or a fraction such as "2/255". A float afterwards.
-        steps: gradient steps a restart; each costs one forward and one input-only backward. 0: the start alone.
-        restarts: independent runs; per example the one with the best loss is returned.
+        steps: number of gradient steps a restart, one forward and one input-only backward each. 0: the start alone.
+        restarts: number of independent runs; for each example the one with the best loss is returned.
         loss: "ce" (cross entropy), "margin" (Carlini & Wagner 2017), "kl" (to the prediction on x; Zhang et al. 2019).
         start: "uniform" in the ball, "gaussian" (standard deviation 0.001), or "none" (at x).
-        start_radius: of the ball that a uniform start is drawn from, in epsilons.
+        start_radius: radius of the ball that a uniform start is drawn from, in epsilons.
         bounded: hold every iterate in the ball. Off, they are held in [0, 1] alone, as N-FGSM does in training.
         keep: "last" iterate, or the "best" one by the loss (one forward more).
-        descend: lower the loss instead: an inverse adversary (UIAT, section 3.1).
-        batchnorm: mode of the model while crafting: "eval", or "train" (batch statistics, nothing written).
+        descend: lower the loss instead, as the inverse adversary of UIAT does.
+        batchnorm: mode of the model during the attack: "eval", or "train" (batch statistics, nothing written).
 
     Raises:
         UserError: a field out of its range.
@@ -86,15 +87,18 @@ class PGD:
         generator: torch.Generator | None = None,
         key: Int[Tensor, "b"] | None = None,
     ) -> Float[Tensor, "b ..."]:
-        """Adversarial examples for images in [0, 1] and their true labels; the inputs are checked first.
+        """Check the inputs and return adversarial examples.
 
         Args:
             model: maps images (B, ...) in [0, 1] to logits (B, K); as it was afterwards, also after an exception.
             x: images, floats in [0, 1].
             y: true labels, int64.
             generator: source of the random starts, on the device of `x`; torch's own by default.
-            key: instead of a generator: each example's own random starts, whatever it shares a batch with; see
-                `uiat.attacks.random_numbers.keys`.
+            key: instead of a generator, a key for each example's own random starts, which then do not depend on the
+                rest of the batch; see `uiat.attacks.random_numbers.keys`.
+
+        Returns:
+            The adversarial examples, like `x`.
 
         Raises:
             UserError: images or labels that cannot be what was meant, or a model that does not return logits.
@@ -105,19 +109,6 @@ class PGD:
 
     def perturb(
         self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        key: Tensor | None = None,
-    ) -> Float[Tensor, "b ..."]:
-        """The same without the checks, for batches that were checked when they were loaded; no host synchronisation."""
-        with frozen(model, batchnorm=self.batchnorm):
-            return self.craft(model, x, y, generator=generator, key=key)
-
-    def craft(
-        self,
         model: Classifier,
         x: Tensor,
         y: Tensor,
@@ -125,27 +116,45 @@ class PGD:
         generator: torch.Generator | None = None,
         key: Tensor | None = None,
     ) -> Float[Tensor, "b ..."]:
-        """The same with any callable from images to logits, in the mode that it is in."""
+        """Return adversarial examples without checking the inputs, so that the host never waits for the device.
+
+        For batches that were checked when they were loaded. The arguments are those of a call, but `model` may be any
+        callable from images to logits, which is used in the mode that it is in.
+        """
         if generator is not None and key is not None:
             raise UserError("random starts come from a generator or from keys, not from both")
-        x = x.detach()
+        mode: AbstractContextManager[None] = nullcontext()
+        if isinstance(model, nn.Module):
+            mode = frozen(model, batchnorm=self.batchnorm)
+        with mode:
+            return self._attack(model, x.detach(), y, generator, key)
+
+    def _attack(
+        self, model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator | None, key: Tensor | None
+    ) -> Tensor:
+        """Run all restarts, and return for each example the one with the best loss."""
         loss = self._inner_loss(model, x, y)
         best, best_value = self._run(loss, x, self._start(x, generator, key, 0))
         for restart in range(1, self.restarts):
             other, value = self._run(loss, x, self._start(x, generator, key, restart))
             assert best_value is not None
             assert value is not None
-            won = value < best_value if self.descend else value > best_value
-            best = torch.where(won.view(-1, *[1] * (x.ndim - 1)), other, best)
-            best_value = torch.where(won, value, best_value)
+            better = value < best_value if self.descend else value > best_value
+            best = where_image(better, other, best)
+            best_value = torch.where(better, value, best_value)
         return best
 
-    def further(self, x_adv: Tensor, gradient: Tensor, x: Tensor) -> Float[Tensor, "b ..."]:
-        """The images one step on along a gradient that is already there, as Free adversarial training has it.
+    def single_step(self, x_adv: Tensor, gradient: Tensor, x: Tensor) -> Float[Tensor, "b ..."]:
+        """Make one step along a gradient that is already there, as Free adversarial training does.
+
+        Args:
+            x_adv: images to move, in the ball around `x`.
+            gradient: gradient of the loss with respect to them.
+            x: the centre of the ball.
 
         Example:
             >>> x = torch.full((1, 2), 0.5)
-            >>> PGD(threat=Linf(0.25), step_size=0.25).further(x, torch.tensor([[3.0, -0.1]]), x).tolist()
+            >>> PGD(threat=Linf(0.25), step_size=0.25).single_step(x, torch.tensor([[3.0, -0.1]]), x).tolist()
             [[0.75, 0.25]]
         """
         with torch.no_grad():
@@ -188,7 +197,7 @@ class PGD:
         return torch.empty_like(like).normal_(0.0, GAUSSIAN_STANDARD_DEVIATION, generator=generator)
 
     def _inner_loss(self, model: Classifier, x: Tensor, y: Tensor) -> InnerLoss:
-        """The loss as a function of the images alone; the natural prediction of "kl" is computed once."""
+        """Return the loss as a function of the images alone; the natural prediction of "kl" is computed once."""
         if self.loss == "kl":
             with torch.no_grad():
                 log_p = losses.log_probabilities(model(x))
@@ -197,14 +206,14 @@ class PGD:
             logits = model(x_adv)
             if self.loss == "kl":
                 return losses.kl(log_p, losses.log_probabilities(logits)), logits
-            of = losses.cross_entropy if self.loss == "ce" else losses.margin
-            return of(logits, y), logits
+            loss_function = losses.cross_entropy if self.loss == "ce" else losses.margin
+            return loss_function(logits, y), logits
 
         return inner
 
 
 def FGSM(*, threat: Threat, batchnorm: BatchNormMode = "eval") -> PGD:
-    """The fast gradient sign method (Goodfellow et al. 2015): one step of epsilon from x itself.
+    """Return the fast gradient sign method (Goodfellow et al. 2015): one step of epsilon from x itself.
 
     Example:
         >>> FGSM(threat=Linf(0.1)).steps
@@ -214,7 +223,7 @@ def FGSM(*, threat: Threat, batchnorm: BatchNormMode = "eval") -> PGD:
 
 
 def FGSMRS(*, threat: Threat, batchnorm: BatchNormMode = "eval") -> PGD:
-    """FGSM from a random start (Wong et al. 2020, "Fast is better than free"): one step of 1.25 epsilon, projected.
+    """Return FGSM from a random start (Wong et al. 2020, "Fast is better than free"): a projected step of 1.25 epsilon.
 
     Example:
         >>> round(FGSMRS(threat=Linf(0.1)).step_size, 4)
@@ -224,7 +233,7 @@ def FGSMRS(*, threat: Threat, batchnorm: BatchNormMode = "eval") -> PGD:
 
 
 def NFGSM(*, threat: Threat, noise: float = 2.0, batchnorm: BatchNormMode = "eval") -> PGD:
-    """N-FGSM (de Jorge et al. 2022, algorithm 1): one step of epsilon from a start in `noise` epsilons, not projected.
+    """Return N-FGSM (de Jorge et al. 2022, algorithm 1): a step of epsilon from a start in `noise` epsilons, unbounded.
 
     Example:
         >>> NFGSM(threat=Linf(0.1)).start_radius

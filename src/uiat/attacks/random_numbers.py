@@ -8,7 +8,11 @@ from torch import Tensor
 
 
 def keys(seed: int, index: Int[Tensor, "b"]) -> Int[Tensor, "b"]:
-    """A key for each example's random numbers, from the seed and its position in the data set.
+    """Return a key for each example's random numbers, from the seed and its position in the data set.
+
+    Args:
+        seed: seed of all random numbers.
+        index: position of each example in the data set.
 
     Example:
         >>> keys(0, torch.tensor([3, 4])).equal(keys(0, torch.tensor([4, 3])).flip(0))
@@ -18,7 +22,7 @@ def keys(seed: int, index: Int[Tensor, "b"]) -> Int[Tensor, "b"]:
 
 
 def rekey(key: Int[Tensor, "b"], salt: int) -> Int[Tensor, "b"]:
-    """An independent key of the same example: for another attempt, another purpose, another iteration.
+    """Return an independent key of the same example, for another attempt, purpose or iteration.
 
     Example:
         >>> key = keys(0, torch.tensor([3]))
@@ -29,7 +33,7 @@ def rekey(key: Int[Tensor, "b"], salt: int) -> Int[Tensor, "b"]:
 
 
 def uniform(key: Int[Tensor, "b"], shape: Sequence[int]) -> Float[Tensor, "b ..."]:
-    """Numbers in [0, 1), shape (b, *shape), that depend on each example's key alone: counter-based, splitmix64.
+    """Draw numbers in [0, 1), shape (b, *shape), that depend on each example's key alone: counter-based, splitmix64.
 
     Example:
         >>> u = uniform(keys(0, torch.arange(100)), (50,))
@@ -46,7 +50,7 @@ def uniform(key: Int[Tensor, "b"], shape: Sequence[int]) -> Float[Tensor, "b ...
 
 
 def normal(key: Int[Tensor, "b"], shape: Sequence[int]) -> Float[Tensor, "b ..."]:
-    """Standard normal numbers, shape (b, *shape), likewise (Box & Muller 1958).
+    """Draw standard normal numbers, shape (b, *shape), that depend on each example's key alone (Box & Muller 1958).
 
     Example:
         >>> v = normal(keys(0, torch.arange(100)), (50,))
@@ -58,10 +62,10 @@ def normal(key: Int[Tensor, "b"], shape: Sequence[int]) -> Float[Tensor, "b ..."
 
 
 class KeyedNumbers:
-    """Random numbers that depend on each example's key, and on how many draws there were before.
+    """Source of random numbers that depend on each example's key and on the number of earlier draws.
 
     Args:
-        key: of each example, (b,).
+        key: key of each example, (b,).
 
     Example:
         >>> numbers = KeyedNumbers(keys(0, torch.arange(2)))
@@ -73,11 +77,11 @@ class KeyedNumbers:
         self.key, self.draws = key, 0
 
     def uniform(self, shape: Sequence[int]) -> Float[Tensor, "b ..."]:
-        """Numbers in [0, 1), (b, *shape)."""
+        """Draw numbers in [0, 1), (b, *shape)."""
         return uniform(self._next(), shape)
 
     def normal(self, shape: Sequence[int]) -> Float[Tensor, "b ..."]:
-        """Standard normal numbers, (b, *shape)."""
+        """Draw standard normal numbers, (b, *shape)."""
         return normal(self._next(), shape)
 
     def _next(self) -> Tensor:
@@ -91,16 +95,17 @@ _FIRST, _SECOND = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 
 
 def _wrap(number: int) -> int:
-    """A Python number as the signed 64-bit number that it is modulo 2^64."""
+    """Return the signed 64-bit number that equals a Python number modulo 2^64."""
     return (number + 2**63) % 2**64 - 2**63
 
 
 def _shift(bits: Tensor, by: int) -> Tensor:
-    """Logical right shift of 64-bit numbers; torch's own keeps the sign."""
+    """Shift 64-bit numbers right logically; torch's own shift keeps the sign."""
     return (bits >> by) & (2 ** (64 - by) - 1)
 
 
 def _mix(bits: Tensor) -> Tensor:
+    """Scramble 64-bit numbers so that every bit of the result depends on every bit given: splitmix64's last step."""
     bits = (bits ^ _shift(bits, 30)) * _FIRST
     bits = (bits ^ _shift(bits, 27)) * _SECOND
     return bits ^ _shift(bits, 31)

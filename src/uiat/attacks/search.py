@@ -1,4 +1,8 @@
-"""The state of a search for each image of a batch, and what searches do with it."""
+"""Search attacks: the protocol, the state of each image, and what all of them do with it.
+
+A search follows every image on its own. Its state is a dictionary of tensors with one row for each image, so a batch
+can be split, joined and packed between any two iterations without changing what happens to an image.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
@@ -7,51 +11,95 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from uiat.attacks.random_numbers import rekey
 from uiat.errors import UserError
 
-# By name, each (b, ...). Every search has "x", "y", "key" (its random numbers), "x_adv" and "broken".
+# Tensors by name, one row an image. Every search has "x", "y", "key" (of its random numbers), "x_adv" and "broken".
+# Unfinished evaluations are saved under these names and those that a search adds: do not rename them.
 SearchState = dict[str, Tensor]
 Classifier = Callable[[Tensor], Tensor]
 
 
 @runtime_checkable
 class Search(Protocol):
-    """An attack as a value: how a point starts, and what one iteration does to it.
+    """An attack as a value: how an attempt starts, and what one iteration does to each image.
 
-    `x_adv` of a point whose `broken` is set is in the ball and in [0, 1] and was misclassified when it was set; no
-    later iteration changes either.
+    `x_adv` of an image whose `broken` is set is in the ball and in [0, 1] and was misclassified when it was set; no
+    later iteration changes either. A search that concludes more from a break than that has a method `unbreak`, see the
+    function of that name.
     """
 
     @property
     def name(self) -> str:
-        """As in records, such as "apgd-ce"."""
+        """Name in results, such as "apgd-ce"; it seeds the random numbers of an evaluation too."""
 
     @property
     def iterations(self) -> int:
-        """Iterations of an attempt."""
+        """Number of iterations of an attempt."""
 
     def attempts(self, num_classes: int) -> int:
-        """Restarts or targets; each begins anew, on the points that still stand."""
+        """Return the number of restarts or targets; each attempt attacks the images that are still robust."""
 
-    def start(self, model: Classifier, x: Tensor, y: Tensor, key: Tensor, *, attempt: int) -> SearchState:
-        """The points before the first iteration of an attempt."""
+    def start(self, model: Classifier, points: SearchState, attempt: int) -> SearchState:
+        """Return the state before the first iteration of an attempt, from the one that `begin` has made."""
 
     def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
-        """The points after iteration i, counted from 0."""
+        """Return the state after iteration i, counted from 0; the tensors of `points` are not written to."""
 
 
-def select(points: SearchState, which: Bool[Tensor, "b"] | Int[Tensor, "n"]) -> SearchState:
-    """Some of the points.
+@torch.no_grad()
+def begin(
+    search: Search,
+    model: Classifier,
+    x: Float[Tensor, "b ..."],
+    y: Int[Tensor, "b"],
+    key: Int[Tensor, "b"],
+    *,
+    attempt: int = 0,
+) -> SearchState:
+    """Start an attempt of a search on images.
+
+    Args:
+        search: the attack.
+        model: maps images in [0, 1] to logits, as it is.
+        x: images in [0, 1].
+        y: labels.
+        key: key of each image's random numbers, see `uiat.attacks.random_numbers.keys`.
+        attempt: number of the attempt, from 0; each has other random numbers.
+
+    Returns:
+        The state before the first iteration.
+
+    Raises:
+        UserError: the images or the model do not fit the search.
+
+    Example:
+        >>> from uiat import Linf
+        >>> from uiat.attacks import Noise
+        >>> from uiat.attacks.random_numbers import keys
+        >>> model = lambda x: torch.stack([x.sum(1) - 1, 1 - x.sum(1)], dim=1)
+        >>> x, y, key = torch.tensor([[0.51, 0.5], [0.9, 0.9]]), torch.tensor([0, 0]), keys(0, torch.arange(2))
+        >>> attack = Noise(threat=Linf(0.1), iterations=20)
+        >>> advance(attack, model, begin(attack, model, x, y, key), 0, 20)["broken"].tolist()
+        [True, False]
+    """
+    x = x.detach()
+    none = torch.zeros_like(y, dtype=torch.bool)
+    return search.start(model, {"x": x, "y": y, "key": rekey(key, attempt), "x_adv": x, "broken": none}, attempt)
+
+
+def select(points: SearchState, rows: Bool[Tensor, "b"] | Int[Tensor, "n"]) -> SearchState:
+    """Return the state of some of the images, by a mask or by their positions.
 
     Example:
         >>> select({"y": torch.tensor([4, 5, 6])}, torch.tensor([True, False, True]))["y"].tolist()
         [4, 6]
     """
-    return {name: value[which] for name, value in points.items()}
+    return {name: value[rows] for name, value in points.items()}
 
 
 def join(parts: Sequence[SearchState]) -> SearchState:
-    """Points of several batches as one.
+    """Return the states of several batches as one.
 
     Example:
         >>> join([{"y": torch.tensor([4])}, {"y": torch.tensor([5, 6])}])["y"].tolist()
@@ -61,7 +109,7 @@ def join(parts: Sequence[SearchState]) -> SearchState:
 
 
 def split(points: SearchState, size: int) -> Iterator[SearchState]:
-    """Points as batches of at most `size`.
+    """Return the state as batches of at most `size` images.
 
     Example:
         >>> [len(part["y"]) for part in split({"y": torch.arange(5)}, 2)]
@@ -71,11 +119,11 @@ def split(points: SearchState, size: int) -> Iterator[SearchState]:
     return ({name: value[i : i + size] for name, value in points.items()} for i in range(0, count, size))
 
 
-def unbreak(search: Search, points: SearchState, which: Bool[Tensor, "b"]) -> SearchState:
-    """Points that were taken for broken and are not, so that the search goes on with them.
+def unbreak(search: Search, points: SearchState, mask: Bool[Tensor, "b"]) -> SearchState:
+    """Take the flag from images that were counted as broken and are not, so that the search continues on them.
 
-    What a search has concluded from the break besides, such as that nothing can be nearer, it takes back itself, in a
-    method of this name.
+    A search that has concluded more from the break, such as that nothing can be nearer, takes that back in a method of
+    this name.
 
     Example:
         >>> from uiat import Linf
@@ -84,9 +132,9 @@ def unbreak(search: Search, points: SearchState, which: Bool[Tensor, "b"]) -> Se
         >>> unbreak(FAB(threat=Linf(0.5)), points, torch.tensor([False, True]))
         {'broken': tensor([ True, False]), 'distance': tensor([0.1000, inf])}
     """
-    points = points | {"broken": points["broken"] & ~which}
+    points = points | {"broken": points["broken"] & ~mask}
     own: Callable[[SearchState, Tensor], SearchState] | None = getattr(search, "unbreak", None)
-    return points if own is None else own(points, which)
+    return points if own is None else own(points, mask)
 
 
 def advance(
@@ -98,33 +146,34 @@ def advance(
     *,
     verify: Callable[[SearchState], SearchState] | None = None,
 ) -> SearchState:
-    """Iterations `first` to `last - 1` on a batch; broken points leave it as soon as they are an eighth of it.
+    """Run iterations `first` to `last - 1` on a batch; broken images leave it once they are an eighth of it.
 
     Args:
         search: the attack.
-        model: what it is guided by.
-        points: the batch; its tensors are not written to.
-        first: the first iteration.
-        last: the one after the last.
-        verify: called on the batch after an iteration in which points broke; may take the flag from some of them.
+        model: model that guides the attack.
+        points: state of the batch; its tensors are not written to.
+        first: number of the first iteration.
+        last: number of the iteration after the last.
+        verify: called on the batch after an iteration that broke images; may take the flag from some of them.
 
-    Returns the points in the order of their keys' positions in the batch, broken ones included. What iterations add to
-    the names that there were is theirs, and not kept.
+    Returns:
+        The state of all images in the order of `points`, broken ones included, under the names that it had: a tensor
+        that iterations add for themselves is not kept.
     """
     names = list(points)
     points = points | {"slot": torch.arange(len(points["y"]), device=points["y"].device)}
     gone: list[SearchState] = []
-    known = 0
+    before = 0  # broken images that are still in the batch
     for i in range(first, last):
         points = search.iterate(model, points, i)
         count = int(points["broken"].sum())
-        if verify is not None and count > known:
+        if verify is not None and count > before:
             points = verify(points)
             count = int(points["broken"].sum())
-        known = count
+        before = count
         if count and count >= len(points["y"]) / 8:
             gone.append(select(points, points["broken"]))
-            points, known = select(points, ~points["broken"]), 0
+            points, before = select(points, ~points["broken"]), 0
         if len(points["y"]) == 0:
             break
     whole = join([*gone, points])
@@ -133,7 +182,7 @@ def advance(
 
 
 def target_class(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], attempt: int, *, targets: int) -> Int[Tensor, "b"]:
-    """The class that an attempt aims at: of the wrong ones the likeliest, the second likeliest, ..., and again.
+    """Return the class that an attempt aims at: the likeliest wrong one, then the second likeliest, and so on in turn.
 
     Raises:
         UserError: there is no wrong class.
@@ -150,7 +199,7 @@ def target_class(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], attempt: int
 
 
 def per_image(numbers: Tensor, x: Tensor) -> Tensor:
-    """A number of each point, shaped to multiply its image.
+    """Reshape one number an image so that it multiplies the images.
 
     Example:
         >>> per_image(torch.ones(2), torch.zeros(2, 3, 4, 4)).shape
@@ -159,11 +208,11 @@ def per_image(numbers: Tensor, x: Tensor) -> Tensor:
     return numbers.view(-1, *[1] * (x.ndim - 1))
 
 
-def where_image(which: Bool[Tensor, "b"], yes: Tensor, no: Tensor) -> Tensor:
-    """Whole images, chosen by a condition of each point.
+def where_image(mask: Bool[Tensor, "b"], yes: Tensor, no: Tensor) -> Tensor:
+    """Choose whole images: those of `yes` where the mask is set, of `no` elsewhere.
 
     Example:
         >>> where_image(torch.tensor([True, False]), torch.ones(2, 1), torch.zeros(2, 1)).tolist()
         [[1.0], [0.0]]
     """
-    return torch.where(per_image(which, yes), yes, no)
+    return torch.where(per_image(mask, yes), yes, no)

@@ -1,15 +1,14 @@
-"""Examples made on one model and tried on another: what an attacker can do who never sees the model's gradients."""
+"""Transfer attack: examples made on one model, tried on another whose gradients the attacker never sees."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks.gradient import input_gradient
-from uiat.attacks.random_numbers import KeyedNumbers, rekey
+from uiat.attacks.random_numbers import KeyedNumbers
 from uiat.attacks.search import Classifier, SearchState, per_image, where_image
 from uiat.checks import check_choices, check_counts
 from uiat.errors import UserError
@@ -25,28 +24,29 @@ class Transfer:
     an input-only backward pass through it and a forward pass through the model that is attacked.
 
     Args:
-        source: the second model, on the device of the images; it tells as many classes apart.
+        source: the second model, on the device of the images, with as many classes as the first.
         threat: the ball.
-        iterations: steps, of 2.5 epsilon / iterations each.
-        restarts: attempts; the first begins at the image itself, others at random in the ball.
-        loss: what is raised on the second model: "margin" or "ce".
-        momentum: the share of the last direction in the next one.
+        iterations: number of steps, of 2.5 epsilon / iterations each.
+        restarts: number of attempts; the first begins at the image itself, others at random in the ball.
+        loss: loss that is raised on the second model: "margin" or "ce".
+        momentum: fraction of the last direction that the next one keeps.
 
     Raises:
         UserError: a field out of its range.
 
     Example:
         >>> from uiat import Linf
-        >>> from uiat.attacks.search import advance
         >>> from uiat.attacks.random_numbers import keys
+        >>> from uiat.attacks.search import advance, begin
         >>> source, model = nn.Linear(4, 2), nn.Linear(4, 2)
         >>> x, y = torch.rand(3, 4), torch.tensor([0, 0, 1])
         >>> attack = Transfer(source=source, threat=Linf(0.3), iterations=5)
-        >>> points = attack.start(model, x, y, keys(0, torch.arange(3)), attempt=0)
+        >>> points = begin(attack, model, x, y, keys(0, torch.arange(3)))
         >>> advance(attack, model, points, 0, 5)["broken"].shape
         torch.Size([3])
     """
 
+    name: ClassVar[str] = "transfer"
     source: nn.Module
     threat: Threat
     iterations: int = 20
@@ -65,51 +65,39 @@ class Transfer:
         if not 0 <= self.momentum < float("inf"):
             raise UserError(f"momentum must be a number of at least 0, but is {self.momentum}")
 
-    @property
-    def name(self) -> str:
-        """As in records."""
-        return "transfer"
-
     def attempts(self, num_classes: int) -> int:
-        """The restarts; none where there is nothing but y to predict."""
+        """Return the number of restarts, 0 if there is only one class to predict."""
         return self.restarts if num_classes > 1 else 0
 
-    @torch.no_grad()
-    def start(
-        self,
-        model: Classifier,
-        x: Float[Tensor, "b ..."],
-        y: Int[Tensor, "b"],
-        key: Int[Tensor, "b"],
-        *,
-        attempt: int,
-    ) -> SearchState:
-        """At the image, in later attempts at a random point of the ball.
+    def start(self, model: Classifier, points: SearchState, attempt: int) -> SearchState:
+        """Start at the image, in later attempts at a random point of the ball.
 
         Raises:
-            UserError: the two models do not tell as many classes apart.
+            UserError: the two models differ in the number of their classes.
         """
-        x, key = x.detach(), rekey(key, attempt)
+        x = points["x"]
         with frozen(self.source):
-            ours, theirs = (of(x[:1]).shape[-1] for of in (model, self.source))
+            ours, theirs = (classifier(x[:1]).shape[-1] for classifier in (model, self.source))
         if ours != theirs:
             raise UserError(f"the model to transfer from tells {theirs} classes apart, and the model judged {ours}")
-        x_t = x if attempt == 0 else self.threat.project(x + self.threat.noise_from(x, KeyedNumbers(key)), x)
-        none = torch.zeros_like(y, dtype=torch.bool)
-        return {"x": x, "y": y, "key": key, "x_adv": x, "broken": none, "x_t": x_t, "direction": torch.zeros_like(x)}
+        x_t = x
+        if attempt > 0:
+            x_t = self.threat.project(x + self.threat.noise_from(x, KeyedNumbers(points["key"])), x)
+        return points | {"x_t": x_t, "direction": torch.zeros_like(x)}
 
     @torch.no_grad()
     def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
-        """A step on the second model, and a query of the first."""
+        """Make a step on the second model, and query the first."""
         x, y, x_t, broken = points["x"], points["y"], points["x_t"], points["broken"]
-        of = losses.margin if self.loss == "margin" else losses.cross_entropy
+        loss_function = losses.margin if self.loss == "margin" else losses.cross_entropy
 
         def loss(at: Tensor) -> tuple[Tensor, Tensor]:
             logits = self.source(at)
-            return of(logits, y), logits
+            return loss_function(logits, y), logits
 
         with frozen(self.source):
             gradient = input_gradient(loss, x_t).gradient.nan_to_num(0, 0, 0)
+        # Each gradient at L1 length one, as in the paper, so that the momentum weighs directions and not sizes.
         size = gradient.abs().flatten(1).sum(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
         direction = self.momentum * points["direction"] + gradient / per_image(size, x)
         step = min(2.5 / self.iterations, 1.0) * float(self.threat.epsilon) * self.threat.steepest(direction)

@@ -1,4 +1,4 @@
-"""Inverse adversaries (UIAT, CVPR 2023): instance-wise and class-universal, their state and the object they make."""
+"""Inverse adversaries (UIAT, CVPR 2023): instance-wise and class-universal, their loss, their state, the result."""
 
 from uiat.inverse.adversary import InstanceInverse, Inverse, InverseAdversary, UniversalInverse
 from uiat.inverse.loss import Regulariser, inverse_loss

@@ -1,4 +1,4 @@
-"""Inverse adversaries: images nearby on which the loss has been lowered, one by one or by one perturbation a class.
+"""Inverse adversaries: perturbations that lower the loss, one for each image or one universal perturbation a class.
 
 Source: Dong et al., "The Enemy of My Enemy is My Friend", CVPR 2023 (UIAT). PAPER.md says which details are the
 paper's own and which are inferred.
@@ -22,7 +22,7 @@ from uiat.threat import Threat, number
 
 
 class Inverse(NamedTuple):
-    """Inverse examples, with the logits on them where a pass that was needed anyway gave them."""
+    """Inverse examples, with their logits if a pass that was needed anyway has computed them."""
 
     x_inv: Tensor  # (B, C, H, W)
     logits: Tensor | None  # (B, K), detached
@@ -47,12 +47,12 @@ def _set_numbers(adversary: "InverseAdversary") -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceInverse:
-    """An inverse adversary for each image: x_inv = argmin over the ball of L_inv (UIAT, section 3.1: IAT).
+    """An inverse adversary for each image (IAT): x_inv = argmin over the ball of L_inv.
 
     Args:
         radius: epsilon_inv in units of [0, 1], in the norm of the attack; a number or a fraction.
-        step_size: length of a step in the same units.
-        steps: descent steps from x itself; one forward and one input-only backward each.
+        step_size: length of a step in units of [0, 1]; a number or a fraction.
+        steps: number of descent steps from x itself, one forward and one input-only backward each.
         regulariser: R in L_inv = CE + mu R: "none", "feature", "feature-repulsion" or "logit".
         regulariser_weight: mu.
 
@@ -75,38 +75,48 @@ class InstanceInverse:
         _set_numbers(self)
 
     def active(self, epoch: int) -> bool:
-        """Whether there is an inverse adversary in this epoch: always."""
+        """True: there is an inverse adversary in every epoch."""
         return True
 
     def initial(self, num_classes: int, image_shape: tuple[int, ...], threat: Threat) -> None:
-        """No universal perturbation."""
+        """Return None: there is no universal perturbation."""
 
     def find(
         self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, *, state: InverseState, threat: Threat, epoch: int
     ) -> Inverse:
-        """Descend L_inv from x, within `radius` in the norm of `threat`. The state is not used."""
+        """Descend L_inv from x, within `radius` in the norm of `threat`; the state is not used.
+
+        Args:
+            model: the model, already frozen and in the mode of attacks.
+            x: images (B, C, H, W).
+            x_adv: their adversarial examples.
+            y: labels.
+            state: not used.
+            threat: threat model whose norm the ball has.
+            epoch: not used.
+        """
         loss = inverse_loss(model, x, x_adv, y, regulariser=self.regulariser, weight=self.regulariser_weight)
-        ball = replace(threat, epsilon=self.radius)
+        inverse_threat = replace(threat, epsilon=self.radius)
         step = float(self.step_size)
-        x_inv, _ = projected_gradient(loss, x, x, threat=ball, step_size=step, steps=self.steps, descend=True)
+        x_inv, _ = projected_gradient(loss, x, x, threat=inverse_threat, step_size=step, steps=self.steps, descend=True)
         return Inverse(x_inv, None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class UniversalInverse:
-    """One inverse perturbation a class, refined by one gradient a step, all run or in one epoch (UIAT, section 3.2).
+    """One universal inverse perturbation a class (UIAT), refined by one gradient a step, in every epoch or in one.
 
     z_c <- project(z_c - step_size * steepest(g_c)), with g_c the mean over the batch's images of class c of the
     gradient of L_inv at clip(x + z_y, 0, 1). Classes that are not in the batch stay as they are.
 
     Args:
         radius: epsilon_inv in units of [0, 1], in the norm of the attack; a number or a fraction.
-        step_size: length of a step in the same units.
-        steps: gradient steps a batch; one forward and one input-only backward each.
-        epoch: one-off (UIAT, section 3.4): refine in this epoch only (counted from 0), with the base method alone
-            before it and the frozen z after it. None refines in every epoch.
-        start: z at first: "zeros", "uniform" in the ball, or "sign" (a random corner of it).
-        gradient_momentum: share of the last g_c kept, in [0, 1).
+        step_size: length of a step in units of [0, 1]; a number or a fraction.
+        steps: number of gradient steps a batch, one forward and one input-only backward each.
+        epoch: one-off UIAT: refine in this epoch only (counted from 0), with the base method alone before it and the
+            frozen z after it. None refines in every epoch.
+        start: first value of z: "zeros", "uniform" in the ball, or "sign" (a random corner of it).
+        gradient_momentum: fraction of the last g_c that is kept, in [0, 1).
         regulariser: R in L_inv = CE + mu R: "none", "feature", "feature-repulsion" or "logit".
         regulariser_weight: mu.
         warm_start: a run folder or a file of universal perturbations to start from.
@@ -137,33 +147,51 @@ class UniversalInverse:
             _require(self.epoch, "inverse.epoch", 0)
 
     def refines(self, epoch: int) -> bool:
-        """Whether z is updated in this epoch."""
+        """True if z is updated in this epoch."""
         return self.epoch is None or epoch == self.epoch
 
     def active(self, epoch: int) -> bool:
-        """Whether z is used in this epoch: a one-off z does not exist before its epoch."""
+        """True if z is used in this epoch: a one-off z does not exist before its epoch."""
         return self.epoch is None or epoch >= self.epoch
 
     def initial(self, num_classes: int, image_shape: tuple[int, ...], threat: Threat) -> Float[Tensor, "k c h w"]:
-        """z before the first step, from torch's own random generator where it is random."""
+        """Return z before the first step, from torch's own random generator if it is random.
+
+        Args:
+            num_classes: K.
+            image_shape: (C, H, W).
+            threat: threat model whose norm the ball has.
+
+        Raises:
+            UserError: the warm start cannot be read or has another shape.
+        """
         z = torch.zeros(num_classes, *image_shape)
-        ball = replace(threat, epsilon=self.radius)
+        inverse_threat = replace(threat, epsilon=self.radius)
         if self.warm_start is not None:
             warm = load_inverse(self.warm_start).z
             if warm.shape != z.shape:
                 raise UserError(f"inverse.warm_start has shape {tuple(warm.shape)}, this run needs {tuple(z.shape)}")
-            return ball.ball(warm.to(z))
+            return inverse_threat.ball(warm.to(z))
         if self.start == "zeros":
             return z
-        noise = ball.noise(z)
-        return noise if self.start == "uniform" else ball.ball(float(self.radius) * noise.sign())
+        noise = inverse_threat.noise(z)
+        return noise if self.start == "uniform" else inverse_threat.ball(float(self.radius) * noise.sign())
 
     def find(
         self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, *, state: InverseState, threat: Threat, epoch: int
     ) -> Inverse:
-        """Apply z, in its epochs after refining it in place.
+        """Refine z in place, in epochs in which it is refined, and apply it.
 
         The logits returned come from the last gradient's forward pass: they are at z before its update.
+
+        Args:
+            model: the model, already frozen and in the mode of attacks.
+            x: images (B, C, H, W).
+            x_adv: their adversarial examples.
+            y: labels.
+            state: state that holds z, and the momentum of its gradient.
+            threat: threat model whose norm the ball has.
+            epoch: number of the epoch, from 0.
         """
         z = state.z
         assert z is not None
@@ -176,7 +204,7 @@ class UniversalInverse:
         return Inverse(apply_universal(x, y, z), logits)
 
     def update(self, state: InverseState, gradient: Tensor, y: Tensor, threat: Threat) -> None:
-        """One projected descent step on z, in place, from the per-image gradients (B, C, H, W)."""
+        """Make one projected descent step on z, in place, from the gradient of each image (B, C, H, W)."""
         assert state.z is not None
         g, present = class_means(gradient.to(state.z.dtype), y, len(state.z))
         here = present.view(-1, 1, 1, 1)
@@ -184,8 +212,8 @@ class UniversalInverse:
             mixed = self.gradient_momentum * state.g + (1 - self.gradient_momentum) * g
             state.g.copy_(torch.where(here, mixed, state.g))
             g = state.g
-        ball = replace(threat, epsilon=self.radius)
-        moved = ball.ball(state.z - float(self.step_size) * ball.steepest(g))
+        inverse_threat = replace(threat, epsilon=self.radius)
+        moved = inverse_threat.ball(state.z - float(self.step_size) * inverse_threat.steepest(g))
         state.z.copy_(torch.where(here, moved, state.z))  # absent classes do not even move by rounding
 
 

@@ -1,4 +1,4 @@
-"""L_inv: the loss that an inverse adversary lowers."""
+"""L_inv, the loss that an inverse adversary lowers."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -16,10 +16,22 @@ Regulariser = Literal["none", "feature", "feature-repulsion", "logit"]
 def inverse_loss(
     model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, *, regulariser: Regulariser, weight: float
 ) -> InnerLoss:
-    """L_inv = CE(f(x_inv), y) + mu R, the loss that an inverse adversary lowers (UIAT, section 3.1).
+    """Return L_inv = CE(f(x_inv), y) + mu R as a function of x_inv, the loss that an inverse adversary lowers (UIAT).
 
-    R is 0; or "feature": ||h(x_inv) - h(x)||^2; "feature-repulsion": the same - ||h(x_inv) - h(x_adv)||^2;
-    or "logit": KL(p(x) || p(x_inv)) - KL(p(x_adv) || p(x_inv)). What does not depend on x_inv is computed once.
+    R is 0 for "none"; ||h(x_inv) - h(x)||^2 for "feature"; ||h(x_inv) - h(x)||^2 - ||h(x_inv) - h(x_adv)||^2 for
+    "feature-repulsion"; KL(p(x) || p(x_inv)) - KL(p(x_adv) || p(x_inv)) for "logit". Terms that do not depend on x_inv
+    are computed once.
+
+    Args:
+        model: maps images to logits; with `features` and `head` for the two "feature" regularisers.
+        x: images.
+        x_adv: their adversarial examples.
+        y: labels.
+        regulariser: name of R.
+        weight: mu.
+
+    Raises:
+        UserError: the regulariser needs features that the model does not have.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))

@@ -1,4 +1,4 @@
-"""What inverse adversaries remember between steps: the perturbations and the running predictions, as named buffers."""
+"""State of inverse adversaries between steps: universal perturbations and running predictions, as named buffers."""
 
 from typing import Literal
 
@@ -13,12 +13,12 @@ Momentum = Literal["none", "example", "class"]
 
 
 class InverseState(nn.Module):
-    """z, its gradient's momentum, and the remembered predictions p_bar (UIAT, sections 3.2 and 3.3), as named buffers.
+    """State of UIAT: universal perturbations z, the momentum g of their gradient, and running predictions p_bar.
 
     Args:
-        z: universal perturbations (K, C, H, W) at first, or None for instance-wise inverse adversaries.
-        gradient_momentum: whether the class gradients are averaged over steps.
-        rows: rows of p_bar: N for a row an example, K for a row a class, 0 for no momentum.
+        z: first universal perturbations (K, C, H, W), or None for instance-wise inverse adversaries.
+        gradient_momentum: average the class gradients over steps.
+        rows: number of rows of p_bar: N for a row an example, K for a row a class, 0 for no momentum.
         num_classes: K.
 
     Example:
@@ -41,13 +41,19 @@ class InverseState(nn.Module):
             self.register_buffer("visited", torch.zeros(rows, dtype=torch.bool))
 
     def recall(self, rows: Int[Tensor, "b"], gamma: float) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b 1"]]:
-        """p_bar of the rows, and the share gamma it keeps: 0 at a first visit, where it is not yet set."""
+        """Return p_bar of the rows, and the fraction of it to keep: gamma, but 0 at a first visit."""
         return self.p_bar[rows], gamma * self.visited[rows].to(self.p_bar.dtype)[:, None]
 
     def remember(self, rows: Int[Tensor, "b"], p: Float[Tensor, "b k"], gamma: float, *, by_class: bool) -> None:
-        """p_bar_i <- gamma p_bar_i + (1 - gamma) p_i (UIAT, section 3.3); by class, p is the mean over its images.
+        """Update p_bar_i <- gamma p_bar_i + (1 - gamma) p_i, UIAT's momentum on predictions.
 
-        Every process remembers what the whole batch gave, so that all of them hold the same.
+        Every process makes the updates of the whole batch, so that all of them hold the same values.
+
+        Args:
+            rows: row of p_bar for each example: its index, or its class.
+            p: predicted probabilities (B, K).
+            gamma: fraction of the old value that is kept.
+            by_class: p is averaged over the images of each class first.
         """
         p = p.to(self.p_bar.dtype)
         if not by_class:

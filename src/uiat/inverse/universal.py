@@ -1,4 +1,4 @@
-"""The class-universal inverse perturbations as an object: applied, saved, loaded, shared between runs."""
+"""Class-universal inverse perturbations: apply, save and load them, and the class means that update them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,11 @@ INVERSE_FILE = "inverse.safetensors"
 
 @dataclass(frozen=True)
 class UniversalPerturbation:
-    """One inverse perturbation a class, z in R^(K x C x H x W) (UIAT, section 3.2): `z(x, y)` is clip(x + z_y, 0, 1).
+    """Universal inverse perturbations (UIAT), one a class, z in R^(K x C x H x W): `z(x, y)` is clip(x + z_y, 0, 1).
 
     Args:
         z: the perturbations, (K, C, H, W), in units of the image range [0, 1].
-        threat: the ball each of them lies in.
+        threat: the ball that each of them lies in.
 
     Example:
         >>> from uiat import Linf
@@ -35,7 +35,7 @@ class UniversalPerturbation:
     threat: Threat
 
     def __call__(self, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, "b c h w"]:
-        """The images moved towards their class and clipped to [0, 1].
+        """Add to each image the perturbation of its class, and clip it to [0, 1].
 
         Raises:
             UserError: the images have another shape than the perturbations, or there is no perturbation for a label.
@@ -47,13 +47,13 @@ class UniversalPerturbation:
         return apply_universal(x, y, self.z.to(x))
 
     def save(self, path: str | Path) -> None:
-        """Write them to a safetensors file, atomically."""
+        """Write the perturbations to a safetensors file, atomically."""
         facts = {"kind": "uiat.inverse", "threat": threat_record(self.threat, exact=True)}
         write_tensors(Path(path), {"z": self.z}, facts)
 
 
 def load_inverse(run: str | Path) -> UniversalPerturbation:
-    """The universal inverse perturbations of a run folder, or of a file that `UniversalPerturbation.save` wrote.
+    """Load the universal inverse perturbations of a run folder, or of a file that `UniversalPerturbation.save` wrote.
 
     Raises:
         UserError: the run has none (its method does not use them), or the file is damaged or of another kind.
@@ -77,7 +77,7 @@ def load_inverse(run: str | Path) -> UniversalPerturbation:
 
 
 def apply_universal(x: Tensor, y: Tensor, z: Tensor) -> Float[Tensor, "b c h w"]:
-    """x_inv = clip(x + z_y, 0, 1) (UIAT, section 3.2), for images (B, C, H, W), labels (B,) and z (K, C, H, W).
+    """Compute x_inv = clip(x + z_y, 0, 1) (UIAT), for images (B, C, H, W), labels (B,) and z (K, C, H, W).
 
     Example:
         >>> z = torch.stack([torch.zeros(1, 1, 1), torch.ones(1, 1, 1)])
@@ -90,9 +90,13 @@ def apply_universal(x: Tensor, y: Tensor, z: Tensor) -> Float[Tensor, "b c h w"]
 def class_means(
     per_example: Float[Tensor, "b ..."], y: Int[Tensor, "b"], num_classes: int
 ) -> tuple[Float[Tensor, "k ..."], Bool[Tensor, "k"]]:
-    """Mean over the batch's examples of each class, zero for a class that is not in it; and which classes are.
+    """Average values over the batch's examples of each class, with zeros for a class that is not in the batch.
 
-    One matrix product: no loop over classes, and deterministic on every device. The batch is that of all processes.
+    It is one matrix product: no loop over classes, and deterministic on every device. The batch is that of all
+    processes.
+
+    Returns:
+        The means (K, ...), and a mask (K,) of the classes that are in the batch.
 
     Example:
         >>> means, present = class_means(torch.tensor([[1.0], [3.0]]), torch.tensor([1, 1]), 2)

@@ -1,4 +1,4 @@
-"""Activation checkpointing: what is inside a block is computed again for the backward pass instead of being kept."""
+"""Activation checkpointing: blocks recompute their activations in the backward pass instead of keeping them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,10 +12,10 @@ from uiat.models.modes import repeated_pass
 
 
 def find_blocks(model: nn.Module) -> list[nn.Module]:
-    """The blocks of a model: modules of several layers in a chain (nn.Sequential) of them; none inside another.
+    """Find the blocks of a model: modules of several layers in an nn.Sequential; none inside another.
 
     Raises:
-        UserError: there are none.
+        UserError: the model has no such module.
 
     Example:
         >>> from uiat import models
@@ -23,26 +23,26 @@ def find_blocks(model: nn.Module) -> list[nn.Module]:
         >>> len(find_blocks(model))
         3
     """
-    found: list[nn.Module] = []
+    blocks: list[nn.Module] = []
     inside = set[nn.Module]()
     for chain in model.modules():
         if isinstance(chain, nn.Sequential) and chain not in inside:
             new = [child for child in chain if not isinstance(child, nn.Sequential) and any(child.children())]
-            found += new
-            inside.update(part for block in new for part in block.modules())
-    if not found:
+            blocks += new
+            inside.update(module for block in new for module in block.modules())
+    if not blocks:
         raise UserError(
             "recompute needs a model of blocks (modules of several layers in an nn.Sequential), not this one"
         )
-    return found
+    return blocks
 
 
 @contextmanager
-def checkpointed_blocks(parts: Sequence[nn.Module]) -> Iterator[None]:
-    """Inside, passes through these blocks keep their outputs alone (Chen et al. 2016, "sublinear memory cost").
+def checkpointed_blocks(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """Keep only the outputs of these blocks in passes inside (Chen et al. 2016, "sublinear memory cost").
 
-    The backward pass belongs inside too. BatchNorm statistics are written by the first computation and not by the
-    second. Outside, the model is as it was: nothing of this is in its state or in a copy of it.
+    The backward pass has to be inside too. BatchNorm statistics are written by the first computation and not by the
+    second. Afterwards the model is as it was: nothing of this is in its state or in a copy of it.
 
     Example:
         >>> import torch
@@ -51,14 +51,14 @@ def checkpointed_blocks(parts: Sequence[nn.Module]) -> Iterator[None]:
         ...     model(torch.ones(1, 2)).sum().backward()
     """
 
-    def contexts(part: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), repeated_pass(part)
+    def contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), repeated_pass(block)
 
-    for part in parts:
-        again = partial(contexts, part)
-        part.forward = partial(checkpoint, part.forward, use_reentrant=False, context_fn=again)
+    for block in blocks:
+        again = partial(contexts, block)
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=again)
     try:
         yield
     finally:
-        for part in parts:
-            del part.forward
+        for block in blocks:
+            del block.forward

@@ -1,4 +1,4 @@
-"""torch.compile: a model's compiled form, and whether this machine has what it takes to make it."""
+"""torch.compile for training: compile a model, and check that this machine has a compiler."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from uiat.errors import UserError
 
 
 def compile_model(model: nn.Module) -> nn.Module:
-    """The same module, its forward pass compiled for each shape of images that it meets.
+    """Compile a module's forward pass, for each shape of images that it meets; the parameters stay the module's.
 
     Raises:
         UserError: there is no C++ compiler or, for a GPU, no C compiler.
@@ -29,7 +29,7 @@ def compile_model(model: nn.Module) -> nn.Module:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether this machine has what torch.compile needs: a C++ compiler on a CPU, for an NVIDIA GPU one of C.
+    """True if this machine has what torch.compile needs: a C++ compiler on a CPU, a C compiler for an NVIDIA GPU.
 
     Example:
         >>> can_compile(torch.device("mps"))
@@ -40,7 +40,7 @@ def can_compile(device: torch.device) -> bool:
 
 
 def _compilers(device: torch.device) -> tuple[str, ...]:
-    """The programs of which one is needed: torch's choice on a CPU, Triton's on an NVIDIA GPU."""
+    """Names of the programs of which one is needed: torch's choice on a CPU, Triton's on an NVIDIA GPU."""
     match device.type:
         case "cpu":
             return (os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"),)

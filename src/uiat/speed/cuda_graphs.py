@@ -1,4 +1,4 @@
-"""CUDA graphs: what a step asks of a GPU, recorded once an epoch and then launched by one call."""
+"""CUDA graphs: record the kernels of a training step once an epoch, then launch them with one call."""
 
 import logging
 import random
@@ -16,29 +16,29 @@ from uiat.errors import UserError
 
 logger = logging.getLogger("uiat")
 Work = Callable[[Batch, int], dict[str, Tensor]]
-# Steps that are looked at for waits of the host, before recording is given up.
+# Steps that are watched for waits of the host before recording is given up.
 TRIES = 3
-# Unwatched steps at first: kernels are chosen and compiled in them, which waits.
+# Steps at first that are not watched: kernels are chosen and compiled in them, which waits.
 SETTLING = 1
 
 
 @dataclass
 class GraphedSteps:
-    """`graphed(batch, epoch)` is `work(batch, epoch)`, the gradients of the parameters included, on a GPU.
+    """A training step that is replayed from a CUDA graph: `graphed(batch, epoch)` does what `work(batch, epoch)` does.
 
-    A network of small images is a few thousand kernels of some microseconds each a step; a GPU is done with them before
-    the host has launched them. A CUDA graph launches all of them at once. What an epoch decides (the weight of a term,
-    whether perturbations are refined) is fixed in a graph, so each epoch, and each shape of a batch, has its own.
+    With small images a step is a few thousand kernels of some microseconds each; a GPU is done with them before the
+    host has launched them. A CUDA graph launches all of them at once. Values that change with the epoch (the weight of
+    a term, whether perturbations are refined) are fixed in a graph, so each epoch, and each shape of a batch, has its
+    own.
 
-    The first steps of an epoch are made as ever. In one of them torch is asked to tell of waits for the device, which a
-    graph cannot hold, and the host's random generators are compared, whose draws a graph would repeat. Work that waits
-    or draws in `TRIES` of them, such as a model that reads a value, is never recorded. `make_step` says what else is
-    not.
+    The first steps of an epoch run as usual. During one of them torch reports waits for the device, which a graph
+    cannot hold, and the host's random generators are compared, whose draws a graph would repeat. Work that waits or
+    draws in `TRIES` of them, such as a model that reads a value, is never recorded. `make_step` says what else is not.
 
     Args:
-        work: from a batch and an epoch to tensors on the device; leaves gradients in the parameters and waits for
-            nothing. All that it reads and writes from call to call is at one place: weights, buffers, state.
-        parameters: whose gradients it leaves.
+        work: function from a batch and an epoch to tensors on the device, which leaves gradients in the parameters and
+            waits for nothing. Tensors that it reads or writes in every call (weights, buffers, state) stay in place.
+        parameters: parameters whose gradients it leaves.
 
     Raises:
         UserError: when called, if the work cannot be recorded for another reason than waiting.
@@ -53,15 +53,15 @@ class GraphedSteps:
     _waits: int = field(default=0, init=False)
 
     def __call__(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        """The tensors, new ones at each call."""
-        with _current(batch.x.device):
-            return self._made(batch, epoch)
+        """Run or replay the step; the tensors are new ones at each call."""
+        with _on_device(batch.x.device):
+            return self._run(batch, epoch)
 
     def forget(self) -> None:
-        """Give back the memory of a recording; the next step begins a new one."""
+        """Free the memory of a recording; the next step begins a new one."""
         self._key, self.recorded = (), None
 
-    def _made(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
+    def _run(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         key = (epoch, batch.x.shape, batch.x.stride())
         if key != self._key:
             self._key, self._watched, self.recorded = key, False, None
@@ -73,23 +73,24 @@ class GraphedSteps:
         if not self._watched:
             return self._watch(batch, epoch)
         if self.recorded is None:
-            self.recorded = RecordedStep.of(self.work, batch, epoch, self.parameters)
+            self.recorded = RecordedStep.record(self.work, batch, epoch, self.parameters)
         return self.recorded(batch)
 
     def _watch(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        with host_waits() as found, host_draws() as drawn:
+        """Run a step, and note whether anything in it keeps it from being recorded."""
+        with host_waits() as waits, host_draws() as draws:
             result = self.work(batch, epoch)
-        found += drawn
-        self._watched = not found
-        self._waits = self._waits + 1 if found else 0
+        reasons = waits + draws
+        self._watched = not reasons
+        self._waits = self._waits + 1 if reasons else 0
         if self._waits == TRIES:
-            logger.info("steps are not recorded as a CUDA graph: %s", found[0])
+            logger.info("steps are not recorded as a CUDA graph: %s", reasons[0])
         return result
 
 
 @dataclass(frozen=True)
 class RecordedStep:
-    """A recorded step: where it reads its batch, where it leaves its results and gradients."""
+    """A recorded step, with the tensors that it reads its batch from and leaves its results and gradients in."""
 
     graph: torch.cuda.CUDAGraph
     batch: Batch
@@ -97,12 +98,16 @@ class RecordedStep:
     gradients: list[tuple[nn.Parameter, Tensor | None]]
 
     @staticmethod
-    def of(work: Work, batch: Batch, epoch: int, parameters: tuple[nn.Parameter, ...]) -> "RecordedStep":
-        """Record the work; it is not done."""
+    def record(work: Work, batch: Batch, epoch: int, parameters: tuple[nn.Parameter, ...]) -> "RecordedStep":
+        """Record the work without doing it.
+
+        Raises:
+            UserError: the work holds something that a CUDA graph cannot.
+        """
         here = Batch(batch.x.clone(), batch.y.clone(), batch.index.clone())
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads, such as one that pins memory for a loader, may go on meanwhile.
+            # Other threads, such as one that pins memory for a loader, may continue meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 terms = work(here, epoch)
         except RuntimeError as error:
@@ -122,55 +127,55 @@ class RecordedStep:
         return {name: value.clone() for name, value in self.terms.items()}
 
 
-def _current(device: torch.device) -> AbstractContextManager[object]:
-    """The device that torch works on inside: what other devices are asked for meanwhile, a graph does not hold."""
+def _on_device(device: torch.device) -> AbstractContextManager[object]:
+    """Make a GPU torch's current device inside, because a graph records the work of that one alone."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @contextmanager
 def host_waits() -> Iterator[list[str]]:
-    """What inside waits for the GPU, as far as torch sees it: a list that fills.
+    """List what waits for the GPU inside, as far as torch sees it; the list fills at the end.
 
     Example:
-        >>> with host_waits() as found:  # doctest: +SKIP
+        >>> with host_waits() as waits:  # doctest: +SKIP
         ...     _ = torch.ones(1, device="cuda").item()
-        >>> len(found)  # doctest: +SKIP
+        >>> len(waits)  # doctest: +SKIP
         1
     """
-    before, found = torch.cuda.get_sync_debug_mode(), list[str]()
-    with warnings.catch_warnings(record=True) as said:
+    before, waits = torch.cuda.get_sync_debug_mode(), list[str]()
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            yield found
+            yield waits
         finally:
             torch.cuda.set_sync_debug_mode(before)
-    for warning in said:
+    for warning in caught:
         if "synchronizing CUDA operation" in str(warning.message):
-            found.append(f"{warning.filename}, line {warning.lineno}, waits for the device")
+            waits.append(f"{warning.filename}, line {warning.lineno}, waits for the device")
         elif "prototype feature" not in str(warning.message):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 @contextmanager
 def host_draws() -> Iterator[list[str]]:
-    """Which of the host's random generators are drawn from inside: a list that fills.
+    """List the random generators of the host that are drawn from inside; the list fills at the end.
 
     Example:
-        >>> with host_draws() as found:
+        >>> with host_draws() as draws:
         ...     _ = torch.rand(1)
-        >>> found
+        >>> draws
         ["it draws from torch's random generator of the CPU"]
     """
-    found = list[str]()
-    before = _generators()
-    yield found
-    for name, state in _generators().items():
+    draws = list[str]()
+    before = _generator_states()
+    yield draws
+    for name, state in _generator_states().items():
         if state != before[name]:
-            found.append(f"it draws from {name}")
+            draws.append(f"it draws from {name}")
 
 
-def _generators() -> dict[str, object]:
+def _generator_states() -> dict[str, object]:
     kind, keys, *rest = np.random.get_state(legacy=True)
     return {
         "torch's random generator of the CPU": torch.get_rng_state().numpy().tobytes(),

@@ -1,8 +1,8 @@
-"""A model made ready for many passes: what went through it is counted, and what can be folded away is.
+"""Frozen inference copy of a model for the many passes of an attack: BatchNorm folded, channels last, passes counted.
 
-An attack makes thousands of passes through one model that does not change, so work that is done once per evaluation
-pays. The prepared copy guides the attack alone: what it finds is verified by the model itself, so a fault in it can
-cost an attack strength, and nothing else.
+An attack makes thousands of passes through one model that does not change, so work that is done once an evaluation
+pays. The copy only guides the attack: its examples are verified by the model itself, so a fault in the copy can cost
+an attack strength, and nothing else.
 """
 
 import copy
@@ -23,9 +23,9 @@ from uiat.speed.malloc import keep_memory
 
 logger = logging.getLogger("uiat")
 
-# On a CPU, bytes that the layers of a batch put out: beyond, nothing is gained, and caches are left behind.
+# On a CPU, bytes of all layer outputs of a batch: beyond, nothing is gained, and they do not fit into the caches.
 CPU_BYTES = 64 * 2**20
-CPU_LEAST = 16  # images; below, too little work a call
+CPU_LEAST = 16  # images of a batch; with fewer, the work a call is too little
 # Exactly these: a subclass, such as a parametrised layer, may compute something else.
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -33,12 +33,12 @@ Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
 class CountingModel:
-    """Images to logits through any callable, with a count of the images that went forward and of those that came back.
+    """A model that counts the images of its forward and its backward passes.
 
     Args:
         model: maps images (B, ...) to logits (B, K).
-        example: a few images, for a model that nobody else uses: then passes on images that changed in a window may be
-            had for less, see `incremental`.
+        example: a few images, for a model that nothing else uses: then passes on images that changed in a window can
+            be cheaper, see `incremental`.
 
     Example:
         >>> model = CountingModel(nn.Linear(4, 2))
@@ -54,33 +54,36 @@ class CountingModel:
         self.backward = 0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits of the images; counts them, and once more when a gradient comes back through them."""
+        """Return the logits of images, and count these; again when a gradient comes back through the logits."""
         self.forward += len(x)
         logits = self.model(x)
         if x.requires_grad and logits.requires_grad:
-            logits.register_hook(self._back)
+            logits.register_hook(self._count_backward)
         return logits
 
     @cached_property
     def incremental(self) -> Incremental | None:
-        """The model for images that changed in a window, counted likewise; None where it has to see whole images.
+        """The model for images that changed in a window, its passes counted too; None if no layer can be cached.
 
-        On a CPU alone: other devices have passes of small crops for no less.
+        On a CPU alone: on other devices passes on small crops are no cheaper.
         """
         if self.example is None or self.example.device.type != "cpu" or not isinstance(self.model, nn.Module):
             return None
-        found = Incremental(self.model, self.example, self._forth)
-        return found if found.cuts else None
+        model = Incremental(self.model, self.example, self._count_forward)
+        return model if model.layers else None
 
-    def _forth(self, count: int) -> None:
+    def _count_forward(self, count: int) -> None:
         self.forward += count
 
-    def _back(self, gradient: Tensor) -> None:
+    def _count_backward(self, gradient: Tensor) -> None:
         self.backward += len(gradient)
 
 
 class Affine(nn.Module):
-    """What a BatchNorm does in eval mode: each channel times a number, plus another, in one pass over the data.
+    """BatchNorm in eval mode as one multiplication and addition a channel, in a single pass over the data.
+
+    Args:
+        norm: the BatchNorm layer, with running statistics.
 
     Example:
         >>> norm = nn.BatchNorm2d(3).eval()
@@ -104,26 +107,29 @@ class Affine(nn.Module):
         self.register_buffer("shift", shift if norm.bias is None else shift + norm.bias.detach())
 
     def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:
-        """Channels scaled and shifted."""
+        """Scale and shift the channels."""
         shape = (1, -1, *[1] * (x.ndim - 2))
         return torch.addcmul(self.shift.view(shape), x, self.scale.view(shape))
 
 
 def make_fast_copy(model: nn.Module, example: Float[Tensor, "b ..."], *, compile: bool = False) -> CountingModel:
-    """A faster form of a model for the passes of an attack, counted; the model itself where there is none.
+    """Make a faster copy of a model for the passes of an attack; the model itself is used if no copy agrees with it.
 
-    A frozen copy in eval mode: BatchNorm that reads the output of a convolution or linear layer is folded into it,
-    any other becomes one multiplication and addition, and convolutions of images work channels-last. Which layer
-    reads which is seen in a forward pass of the example. Where the copy's logits then differ from the model's by more
-    than a tolerance (`uiat.speed.incremental.have_equal_logits`), it is left unfolded, and where those differ too (a
-    model that answers at random, say), or where there can be no copy, the model itself is what is counted. On a CPU
-    the process keeps its memory from then on (`uiat.speed.malloc`).
+    The copy is frozen and in eval mode: BatchNorm that reads the output of a convolution or linear layer is folded into
+    it, any other becomes one multiplication and addition, and convolutions of images work channels-last. Which layer
+    reads which is read off a forward pass of the example. If the copy's logits differ from the model's by more than a
+    tolerance (`uiat.speed.incremental.have_equal_logits`), an unfolded copy is tried, and if that differs too (a model
+    that answers at random, say), or if the model cannot be copied, the model itself is used. On a CPU the process keeps
+    its memory from then on (`uiat.speed.malloc`).
 
     Args:
         model: maps images in [0, 1] to logits; left as it is.
         example: a few images, on the model's device.
         compile: compile the copy. It has to repay some minute of compilation, which on a CPU it hardly does: it makes
             passes in batches of 64 a few percent faster. Images are then best given in batches of one size.
+
+    Returns:
+        The copy, which counts its passes.
 
     Example:
         >>> from uiat import models
@@ -134,25 +140,30 @@ def make_fast_copy(model: nn.Module, example: Float[Tensor, "b ..."], *, compile
         (True, 2)
     """
     keep_memory(example.device)
-    example = example[:4].detach()  # as few as may always be passed at once
+    example = example[:4].detach()  # so few that they always fit into memory at once
     with torch.no_grad(), frozen(model):
         logits = model(example)
-    for form in (_fold_batch_norms, _plain):
+    for make in (_folded_copy, _frozen_copy):
         try:
             with torch.no_grad():
-                faster = form(model, example)
+                faster = make(model, example)
                 same = have_equal_logits(faster(example), logits)
         # The model is its user's: whatever its copy or a layer of it raises, the model itself will do.
         except Exception as error:
-            logger.debug("no %s copy of the model: %s", form.__name__.strip("_"), error)
+            logger.debug("no %s of the model: %s", make.__name__.strip("_").replace("_", " "), error)
             continue
         if same:
-            return CountingModel(_is_compiled(faster, example) if compile else faster, example=example)
+            return CountingModel(_compile(faster, example) if compile else faster, example=example)
     return CountingModel(model)
 
 
 def fastest_batch(model: nn.Module, example: Float[Tensor, "b ..."], *, at_most: int = 500) -> int:
-    """Images to give a model at a time: on a CPU as many as pass fastest, on other devices as many as are allowed.
+    """Return the batch size at which a CPU is fastest, or the largest allowed one on other devices.
+
+    Args:
+        model: the model.
+        example: images, of which one is passed through the model to measure its layer outputs.
+        at_most: largest batch size that may be returned.
 
     Example:
         >>> from uiat import models
@@ -179,18 +190,18 @@ def fastest_batch(model: nn.Module, example: Float[Tensor, "b ..."], *, at_most:
     return min(max(CPU_BYTES // max(size, 1), CPU_LEAST), at_most)
 
 
-def _plain(model: nn.Module, example: Tensor) -> nn.Module:
-    """A frozen copy in eval mode, channels-last where there are images with an extent."""
+def _frozen_copy(model: nn.Module, example: Tensor) -> nn.Module:
+    """Copy a model, frozen and in eval mode, channels-last if it takes images (B, C, H, W)."""
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     if example.ndim == 4:
         copied = copied.to(memory_format=torch.channels_last)
     return copied
 
 
-def _fold_batch_norms(model: nn.Module, example: Tensor) -> nn.Module:
-    """The same without BatchNorm layers."""
-    copied = _plain(model, example)
-    for norm, layer in _norms(copied, example):
+def _folded_copy(model: nn.Module, example: Tensor) -> nn.Module:
+    """Copy a model, frozen and in eval mode, without its BatchNorm layers."""
+    copied = _frozen_copy(model, example)
+    for norm, layer in _foldable_norms(copied, example):
         if isinstance(layer, nn.Linear):
             new: nn.Module = fuse_linear_bn_eval(layer, norm)
         elif isinstance(layer, _CONVOLUTIONS):
@@ -200,39 +211,43 @@ def _fold_batch_norms(model: nn.Module, example: Tensor) -> nn.Module:
             continue
         _replace(copied, layer, new)
         _replace(copied, norm, nn.Identity())
-    return _plain(copied, example)
+    return _frozen_copy(copied, example)
 
 
-def _norms(model: nn.Module, example: Tensor) -> list[tuple[Norm, nn.Module | None]]:
-    """Each BatchNorm that can go, with the layer to fold it into: whose output it reads, and nothing else does.
+def _foldable_norms(model: nn.Module, example: Tensor) -> list[tuple[Norm, nn.Module | None]]:
+    """Find each BatchNorm that can go, with the layer to fold it into: the only one whose output it reads, or None.
 
-    Read from the graph of one forward pass, so whatever `forward` does is allowed for. A layer that is used more than
-    once stays, and so does one with hooks of its own. A reader without a gradient goes unseen, and shows in the logits.
+    Read from the autograd graph of one forward pass, so whatever `forward` does is allowed for. A layer that is used
+    more than once stays, and so does one with hooks of its own. A reader without a gradient goes unseen, and shows in
+    the logits.
     """
-    wanted = [m for m in model.modules() if type(m) in (*_CONVOLUTIONS, nn.Linear, *_NORMS) and not _layer_hooks(m)]
+    watched = [m for m in model.modules() if type(m) in (*_CONVOLUTIONS, nn.Linear, *_NORMS) and not _has_hooks(m)]
     calls = Counter[nn.Module]()
+    # The node of the graph that made a tensor tells which layer a norm reads: the one whose output it made.
     layers: dict[Node | None, nn.Module] = {}
-    found: list[tuple[Norm, Node | None, int]] = []
+    norms: list[tuple[Norm, Node | None, int]] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         calls[module] += 1
         if isinstance(module, _NORMS):
-            found.append((module, inputs[0].grad_fn, inputs[0].ndim))
+            norms.append((module, inputs[0].grad_fn, inputs[0].ndim))
         else:
             layers[output.grad_fn] = module
 
-    hooks = [m.register_forward_hook(note) for m in wanted]
+    hooks = [m.register_forward_hook(note) for m in watched]
     try:
         with torch.enable_grad():
+            # Parameters are frozen, so the graph begins at the images: nodes exist only for what depends on them.
             logits = model(example.clone().requires_grad_())
     finally:
         for hook in hooks:
             hook.remove()
-    readers, result = _readers(logits.grad_fn), list[tuple[Norm, nn.Module | None]]()
-    for norm, node, dimensions in found:
+    readers, result = _count_readers(logits.grad_fn), list[tuple[Norm, nn.Module | None]]()
+    for norm, node, dimensions in norms:
+        # With a second reader, such as a shortcut, the layer's own output is needed as it is.
         layer = layers.get(node) if readers[node] == 1 else None
-        # A linear layer ends in its features, and a norm of more dimensions reads the second as channels.
         fits = layer is not None and calls[layer] == 1
+        # A linear layer ends in its features, and a norm of more dimensions reads the second as channels.
         if isinstance(layer, nn.Linear) and (dimensions != 2 or norm.weight is None):
             fits = False
         if calls[norm] == 1 and norm.running_mean is not None:
@@ -240,8 +255,8 @@ def _norms(model: nn.Module, example: Tensor) -> list[tuple[Norm, nn.Module | No
     return result
 
 
-def _readers(last: Node | None) -> Counter[Node | None]:
-    """How many times each node of a graph is read, as seen from its last one."""
+def _count_readers(last: Node | None) -> Counter[Node | None]:
+    """Count the readers of each node of a graph, walking back from its last one."""
     readers, left, seen = Counter[Node | None](), [last], {last}
     while left:
         node = left.pop()
@@ -252,20 +267,20 @@ def _readers(last: Node | None) -> Counter[Node | None]:
     return readers
 
 
-def _layer_hooks(module: nn.Module) -> bool:
+def _has_hooks(module: nn.Module) -> bool:
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Under every name that it has."""
+    """Replace a layer under every name that it has."""
     for parent in model.modules():
         for name, child in parent.named_children():
             if child is old:
                 setattr(parent, name, new)
 
 
-def _is_compiled(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-    """The model, compiled for batches of any size; as it is where that does not work."""
+def _compile(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+    """Compile a model for batches of any size; return it as it is if that fails."""
     compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=True)
     try:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a machine does in a second: timing that waits for the device, matrix products, convolutions."""
+"""Throughput of a machine: operations a second in matrix products and convolutions, and timing that waits for a GPU."""
 
 import statistics
 import time
@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-# Sizes at which a machine shows its rate: a square matrix product; images in a 3x3 convolution of 64 channels.
+# Sizes large enough to reach the full rate: side of a square matrix; images in a 3x3 convolution of 64 channels.
 MATRIX = {"cpu": 1_024, "cuda": 8_192}
 IMAGES = {"cpu": 64, "cuda": 512}
 
 
 def matrix_rate(device: torch.device, precision: str) -> float:
-    """Operations a second in a product of two square matrices.
+    """Measure the operations a second in a product of two square matrices.
 
     Example:
         >>> matrix_rate(torch.device("cpu"), "fp32") > 0
@@ -26,7 +26,7 @@ def matrix_rate(device: torch.device, precision: str) -> float:
 
 
 def convolution_rate(device: torch.device, precision: str) -> float:
-    """Operations a second in a 3x3 convolution from 64 to 64 channels of 32x32 images, channels-last.
+    """Measure the operations a second in a 3x3 convolution from 64 to 64 channels of 32x32 images, channels-last.
 
     Example:
         >>> convolution_rate(torch.device("cpu"), "fp32") > 0
@@ -46,7 +46,13 @@ def _dtype(precision: str) -> torch.dtype:
 
 
 def median_seconds(work: Callable[[], object], times: int, device: torch.device, *, warm: int = 1) -> float:
-    """Seconds that the work takes, the median of so many times after `warm` that warm up.
+    """Measure the seconds that work takes: the median of several times.
+
+    Args:
+        work: function to time.
+        times: number of timed calls.
+        device: device of the work, which is waited for.
+        warm: number of calls before the timed ones.
 
     Example:
         >>> median_seconds(lambda: None, 3, torch.device("cpu")) < 1

@@ -146,7 +146,7 @@ class Step:
         if (gradient := examples.x_adv.grad) is None:
             raise UserError(f"replays need a loss of adversarial examples, which {self.objective.name!r} has not")
         attack: PGD = self.objective.attack  # type: ignore[attr-defined]
-        return attack.further(examples.x_adv.detach(), gradient, examples.x)
+        return attack.single_step(examples.x_adv.detach(), gradient, examples.x)
 
     def _terms(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         with self.autocast():

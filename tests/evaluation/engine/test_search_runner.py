@@ -35,8 +35,8 @@ class Scripted:
     def attempts(self, num_classes):
         return self.tries
 
-    def start(self, model, x, y, key, *, attempt):
-        return {"x": x, "y": y, "key": key, "x_adv": x, "broken": torch.zeros(len(y), dtype=torch.bool)}
+    def start(self, model, points, attempt):
+        return points
 
     def iterate(self, model, points, i):
         model(points["x_adv"])

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from uiat.attacks.random_numbers import keys, rekey
-from uiat.attacks.search import Classifier, Search, SearchState, advance, join, select, split, unbreak
+from uiat.attacks.search import Classifier, Search, SearchState, advance, begin, join, select, split, unbreak
 from uiat.models.modes import frozen
 
 # How much longer each round is than all before it: packing costs a copy of the state, leaving early saves iterations.
@@ -221,7 +221,7 @@ class _SearchRun:
 
         def start(part: Tensor) -> None:
             x, y, key = (value[part].to(self.device) for value in (self.x, self.y, self.key))
-            points = self.attack.start(self.guide, x, y, key, attempt=self.attempt)
+            points = begin(self.attack, self.guide, x, y, key, attempt=self.attempt)
             points |= {"where": part.to(self.device), "verified": torch.zeros_like(points["broken"])}
             self.work.append(self._verify(points))
 

@@ -238,7 +238,7 @@ class _Restarts:
         # A prepared copy is in eval mode for good.
         guide = subject.guided if once.batchnorm == "eval" else subject.model
         with exact_inference(subject.module, batchnorm=once.batchnorm):
-            x_adv = once.craft(guide, x, y, key=key)
+            x_adv = once.perturb(guide, x, y, key=key)
         with exact_inference(subject.module):
             _, wrong = subject.judge(x_adv, part)
         self.right[part] = ~wrong
