@@ -227,7 +227,7 @@ class L2:
 
 @dataclass(frozen=True)
 class L1:
-    """L1 ball: the changes of all pixel values sum to at most epsilon, ||x_adv - x||_1 <= epsilon (Chen et al. 2018, EAD).
+    """L1 ball: the changes of all pixel values sum to at most epsilon, ||x_adv - x||_1 <= epsilon (EAD, 2018).
 
     Args:
         epsilon: radius in units of the image range [0, 1], such as 12 or "2000/255". A float afterwards.

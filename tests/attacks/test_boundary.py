@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq, linprog
 
-from uiat.attacks.boundary import onto_hyperplane
+from support.helpers import interior, mlp
+from uiat.attacks.boundary import nearest_boundary, step_onto_hyperplane
 from uiat.errors import UserError
 
 NORMS = ("Linf", "L2", "L1")
@@ -75,7 +76,7 @@ def test_no_way_is_shorter(norm, kind, share):
         x, w, gap = problems(n, n, 6, share, kind)
         possible = gap != 0
         x, w, gap = x[possible], w[possible], gap[possible]
-        d = onto_hyperplane(x, w, gap, norm=norm)
+        d = step_onto_hyperplane(x, w, gap, norm=norm)
         torch.testing.assert_close((w * d).sum(1), gap, rtol=1e-12, atol=1e-12)
         for row in range(len(x)):
             expected = solved(x[row], w[row], gap[row].item(), norm)
@@ -94,7 +95,7 @@ cases = st.tuples(
 @given(cases, st.sampled_from(NORMS), st.sampled_from([torch.float32, torch.float64]))
 def test_always_in_the_box_and_on_the_plane_or_in_the_nearest_corner(case, norm, dtype):
     x, w, gap = (v.to(dtype) for v in problems(*case))
-    d = onto_hyperplane(x, w, gap, norm=norm)
+    d = step_onto_hyperplane(x, w, gap, norm=norm)
     assert d.dtype == dtype
     assert d.isfinite().all()
     small = 1e-5 if dtype == torch.float32 else 1e-12
@@ -111,8 +112,10 @@ def test_always_in_the_box_and_on_the_plane_or_in_the_nearest_corner(case, norm,
 @given(cases, st.sampled_from(NORMS))
 def test_a_point_is_projected_as_if_it_were_alone(case, norm):
     x, w, gap = (v.float() for v in problems(*case))
-    together = onto_hyperplane(x, w, gap, norm=norm)
-    alone = torch.cat([onto_hyperplane(x[i : i + 1], w[i : i + 1], gap[i : i + 1], norm=norm) for i in range(len(x))])
+    together = step_onto_hyperplane(x, w, gap, norm=norm)
+    alone = torch.cat(
+        [step_onto_hyperplane(x[i : i + 1], w[i : i + 1], gap[i : i + 1], norm=norm) for i in range(len(x))]
+    )
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
 
 
@@ -120,29 +123,29 @@ def test_a_point_is_projected_as_if_it_were_alone(case, norm):
 @pytest.mark.parametrize("scale", [1e-36, 1e-30, 1e-12, 1e12, 1e30])
 def test_the_size_of_the_normal_plays_no_part(norm, scale):
     x, w, gap = (v.float() for v in problems(0, 64, 8, 0.3, "plain"))
-    d = onto_hyperplane(x, w * scale, gap * scale, norm=norm)
-    torch.testing.assert_close(d, onto_hyperplane(x, w, gap, norm=norm), rtol=1e-4, atol=1e-5)
+    d = step_onto_hyperplane(x, w * scale, gap * scale, norm=norm)
+    torch.testing.assert_close(d, step_onto_hyperplane(x, w, gap, norm=norm), rtol=1e-4, atol=1e-5)
 
 
 @every_norm
 def test_a_plane_beyond_the_box_leads_to_the_corner(norm):
     x, w = torch.tensor([[0.25, 0.5, 0.75]]), torch.tensor([[1.0, -2.0, 0.0]])
-    assert onto_hyperplane(x, w, torch.tensor([1e9]), norm=norm).tolist() == [[0.75, -0.5, 0.0]]
-    assert onto_hyperplane(x, w, torch.tensor([-1e38]), norm=norm).tolist() == [[-0.25, 0.5, 0.0]]
+    assert step_onto_hyperplane(x, w, torch.tensor([1e9]), norm=norm).tolist() == [[0.75, -0.5, 0.0]]
+    assert step_onto_hyperplane(x, w, torch.tensor([-1e38]), norm=norm).tolist() == [[-0.25, 0.5, 0.0]]
 
 
 @every_norm
 def test_no_normal_or_no_gap_leads_nowhere(norm):
     x = torch.rand(3, 2, 4, 4)
     w = torch.randn_like(x)
-    assert (onto_hyperplane(x, torch.zeros_like(x), torch.tensor([1.0, -1.0, 0.0]), norm=norm) == 0).all()
-    assert (onto_hyperplane(x, w, torch.zeros(3), norm=norm) == 0).all()
+    assert (step_onto_hyperplane(x, torch.zeros_like(x), torch.tensor([1.0, -1.0, 0.0]), norm=norm) == 0).all()
+    assert (step_onto_hyperplane(x, w, torch.zeros(3), norm=norm) == 0).all()
 
 
 @every_norm
 def test_a_point_that_rounding_put_outside_does_not_move_back(norm):
     x, w = torch.tensor([[1 + 1e-6, 0.5], [-1e-6, 0.5]]), torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
-    d = onto_hyperplane(x, w, torch.tensor([0.25, 0.25]), norm=norm)
+    d = step_onto_hyperplane(x, w, torch.tensor([0.25, 0.25]), norm=norm)
     torch.testing.assert_close(d, torch.tensor([[0.0, 0.25], [0.0, -0.25]]), rtol=0, atol=1e-7)
     assert (d[:, 0] == 0).all()
 
@@ -150,14 +153,14 @@ def test_a_point_that_rounding_put_outside_does_not_move_back(norm):
 @every_norm
 def test_images_keep_their_shape_and_an_empty_batch_is_one(norm):
     x = torch.rand(2, 3, 4, 5)
-    assert onto_hyperplane(x, x - 0.5, torch.ones(2), norm=norm).shape == x.shape
-    assert onto_hyperplane(x[:0], x[:0], torch.ones(0), norm=norm).shape == (0, 3, 4, 5)
+    assert step_onto_hyperplane(x, x - 0.5, torch.ones(2), norm=norm).shape == x.shape
+    assert step_onto_hyperplane(x[:0], x[:0], torch.ones(0), norm=norm).shape == (0, 3, 4, 5)
 
 
 @pytest.mark.parametrize(("norm", "expected"), [("Linf", [0.1, 0.1]), ("L2", [0.06, 0.12]), ("L1", [0.0, 0.15])])
 def test_the_closed_forms_far_from_the_edges(norm, expected):
     x, w = torch.full((1, 2), 0.5), torch.tensor([[1.0, 2.0]])
-    d = onto_hyperplane(x, w, torch.tensor([0.3]), norm=norm)
+    d = step_onto_hyperplane(x, w, torch.tensor([0.3]), norm=norm)
     torch.testing.assert_close(d, torch.tensor([expected]))
 
 
@@ -168,7 +171,7 @@ def test_pixels_that_run_out_one_after_the_other():
     for norm in NORMS:
         for share in (0.01, 0.5, 0.99999):
             gap = share * reach(x, w, torch.ones(1))
-            d = onto_hyperplane(x, w, gap, norm=norm)
+            d = step_onto_hyperplane(x, w, gap, norm=norm)
             torch.testing.assert_close((w * d).sum(1), gap, rtol=1e-9, atol=0)
 
 
@@ -178,9 +181,40 @@ def test_the_reference_goes_the_same_way(norm):
     for share in (0.1, 0.5, 0.95):
         x, w, gap = (v.float() for v in problems(5, 64, 32, share, "plain"))
         d = theirs(x, w, (w * x).sum(1) + gap)
-        torch.testing.assert_close(onto_hyperplane(x, w, gap, norm=norm), d, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(step_onto_hyperplane(x, w, gap, norm=norm), d, rtol=1e-3, atol=1e-4)
 
 
 def test_an_unknown_norm_is_refused():
     with pytest.raises(UserError, match="unknown norm 'L3'"):
-        onto_hyperplane(torch.rand(1, 2), torch.rand(1, 2), torch.ones(1), norm="L3")
+        step_onto_hyperplane(torch.rand(1, 2), torch.rand(1, 2), torch.ones(1), norm="L3")
+
+
+# --- the nearest boundary
+
+
+@every_norm
+def test_the_nearest_boundary_of_several(norm):
+    """Against all pairs of classes, one after the other."""
+    model, x = mlp(classes=5).double().eval(), interior(8).double()
+    y = model(x).argmax(1)
+    here = nearest_boundary(model, x, y, norm=norm)
+    x = x.clone().requires_grad_(True)
+    logits = model(x)
+    order = {"Linf": 1, "L2": 2, "L1": float("inf")}[norm]
+    for i in range(8):
+        ways = []
+        for k in range(5):
+            gap = logits[i, k] - logits[i, y[i]]
+            (slope,) = torch.autograd.grad(gap, x, retain_graph=True)
+            steepness = torch.linalg.vector_norm(slope[i].flatten(), ord=order)
+            ways.append((float("inf") if k == y[i] else (gap.abs() / steepness).item(), k, gap.detach(), slope[i]))
+        _, _, gap, slope = min(ways, key=lambda way: way[0])
+        torch.testing.assert_close(here.values[i], gap)
+        torch.testing.assert_close(here.gradient[i], slope)
+    torch.testing.assert_close(here.logits, logits.detach())
+    assert not here.values.requires_grad
+
+
+def test_a_model_that_detaches_its_input_is_refused():
+    with pytest.raises(UserError, match="detaches or quantises"):
+        nearest_boundary(lambda x: x.detach().flatten(1), interior(2), torch.tensor([0, 1]), norm="L2")

@@ -3,23 +3,13 @@
 import pytest
 import torch
 
-from support.helpers import Binary, Passes, batch, cnn, interior, mlp
+from support.helpers import Binary, interior
+from support.searches import run
 from uiat import L2, Linf
 from uiat.attacks import Noise
-from uiat.attacks.random_numbers import keys
-from uiat.attacks.search import Search, advance, join, select
-from uiat.errors import UserError
-from uiat.models.modes import frozen
 from uiat.threat import L1
 
 every_threat = pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5), L1(2.0)], ids=lambda threat: threat.norm)
-
-
-def run(attack, model, x, y, index=None):
-    index = torch.arange(len(y)) if index is None else index
-    with frozen(model):
-        points = attack.start(model, x, y, keys(0, index), attempt=0)
-        return advance(attack, model, points, 0, attack.iterations)
 
 
 @every_threat
@@ -52,30 +42,3 @@ def test_draws_are_a_points_own_and_differ(threat):
     run(attack, Watched(), x[3:4], y[3:4], index=torch.tensor([3]))
     torch.testing.assert_close(torch.stack(seen)[:, 0], whole[:, 3])
     assert len((whole - x).flatten(2).flatten(0, 1).unique(dim=0)) == 15
-
-
-def test_packing_changes_nothing():
-    model, b, attack = mlp().eval(), batch(8), Noise(threat=Linf(0.3), iterations=4)
-    points = attack.start(model, b.x, b.y, keys(0, torch.arange(8)), attempt=0)
-    whole = packed = points
-    for i in range(4):
-        whole = attack.iterate(model, whole, i)
-        packed = join(
-            [attack.iterate(model, select(packed, part), i) for part in (torch.arange(3), torch.arange(3, 8))]
-        )
-    assert torch.equal(packed["broken"], whole["broken"])
-
-
-def test_one_query_a_draw_and_no_gradient():
-    model = Passes(cnn())
-    run(Noise(threat=Linf(1e-6), iterations=7), model, batch().x, model.inner.eval()(batch().x).argmax(1))
-    assert dict(model.forwards) == {"crafting": 7}
-    assert not model.backwards
-
-
-def test_it_is_a_search():
-    attack = Noise(threat=Linf(0.1), iterations=10)
-    assert isinstance(attack, Search)
-    assert (attack.name, attack.iterations, [attack.attempts(k) for k in (1, 2)]) == ("noise", 10, [0, 1])
-    with pytest.raises(UserError, match="iterations must be at least 1"):
-        Noise(threat=Linf(0.1), iterations=0)

@@ -4,34 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from support.helpers import Binary, Passes, assert_untouched, batch, cnn, interior, mlp, snapshot
+from support.helpers import Binary, Passes, assert_untouched, batch, cnn, mlp, snapshot
+from support.searches import run, start
 from uiat import L2, Linf
 from uiat.attacks import Transfer
-from uiat.attacks.random_numbers import keys
-from uiat.attacks.search import Search, advance, join
 from uiat.errors import UserError
 from uiat.models.modes import frozen
 from uiat.threat import L1
 
 every_threat = pytest.mark.parametrize("threat", [Linf(0.1), L2(0.5), L1(2.0)], ids=lambda threat: threat.norm)
-
-
-def run(attack, model, x, y, *, attempt=0, index=None):
-    index = torch.arange(len(y)) if index is None else index
-    with frozen(model):
-        points = attack.start(model, x, y, keys(0, index), attempt=attempt)
-        return advance(attack, model, points, 0, attack.iterations)
-
-
-@pytest.mark.parametrize("loss", ["margin", "ce"])
-def test_from_a_model_to_itself_it_is_a_gradient_attack(loss):
-    model, x = Binary(torch.randn(64)), interior(30)
-    logits = model(x).detach()
-    y, gap = logits.argmax(1), (logits[:, 1] - logits[:, 0]).abs()
-    epsilon = (gap.median() / model.w.abs().sum()).item()
-    broken = run(Transfer(source=model, threat=Linf(epsilon), loss=loss), model, x, y)["broken"]
-    assert broken[gap < 0.999 * gap.median()].all()
-    assert not broken[gap > 1.001 * gap.median()].any()
 
 
 def test_the_first_model_judges():
@@ -57,16 +38,6 @@ def test_what_is_broken_is_misclassified_in_the_ball_and_in_range(threat):
     assert_untouched(model, before[1])
 
 
-def test_a_point_goes_its_own_way_whatever_the_batch():
-    source, model, b = mlp().double(), mlp().double(), batch(6)
-    x, attack = b.x.double(), Transfer(source=source, threat=Linf(0.1), iterations=5)
-    whole = run(attack, model, x, b.y, attempt=1)
-    alone = join(
-        [run(attack, model, x[i : i + 1], b.y[i : i + 1], attempt=1, index=torch.tensor([i])) for i in range(6)]
-    )
-    torch.testing.assert_close(alone["x_adv"], whole["x_adv"], rtol=0, atol=1e-9)
-
-
 def test_momentum_by_hand():
     """A third of the pixels turn: momentum of one keeps them going, none lets them turn at once."""
     source = Binary(torch.ones(4))
@@ -74,7 +45,7 @@ def test_momentum_by_hand():
     old = torch.tensor([0.0, 0.0, 0.0, -1.0]).view(1, 1, 2, 2)
     for momentum, last in ((1.0, -1.0), (0.0, 1.0)):
         attack = Transfer(source=source, threat=Linf(0.2), iterations=25, momentum=momentum)
-        points = attack.start(source, x, y, keys(0, torch.arange(1)), attempt=0) | {"direction": old}
+        points = start(attack, source, x, y) | {"direction": old}
         moved = (attack.iterate(source, points, 0)["x_t"] - x).flatten()
         torch.testing.assert_close(moved, 0.02 * torch.tensor([1.0, 1.0, 1.0, last]))
 
@@ -88,12 +59,6 @@ def test_what_it_costs():
     assert not model.backwards
 
 
-def test_it_is_a_search():
-    attack = Transfer(source=mlp(), threat=Linf(0.1))
-    assert isinstance(attack, Search)
-    assert (attack.name, attack.iterations, [attack.attempts(k) for k in (1, 2, 10)]) == ("transfer", 20, [0, 2, 2])
-
-
 def test_models_of_other_classes_are_refused():
     with pytest.raises(UserError, match="transfer from tells 5 classes apart, and the model judged 4"):
         run(Transfer(source=mlp(classes=5), threat=Linf(0.1)), mlp(), batch().x, batch().y)
@@ -104,8 +69,6 @@ def test_models_of_other_classes_are_refused():
     ("changes", "says"),
     [
         ({"source": "resnet18"}, "needs a second model, a torch.nn.Module, not str"),
-        ({"threat": 0.1}, "threat must be a threat model"),
-        ({"iterations": 0}, "iterations must be at least 1"),
         ({"loss": "margn"}, "did you mean 'margin'"),
         ({"momentum": -1.0}, "momentum must be a number of at least 0"),
     ],
