@@ -1,7 +1,20 @@
 """Adversarial training with inverse adversaries (UIAT, CVPR 2023): train, attack and judge robust classifiers."""
 
 from uiat import analyse, data, models, recipes
-from uiat.attacks import FGSM, FGSMRS, NFGSM, PGD, minimum_norm
+from uiat.attacks import (
+    APGD,
+    FAB,
+    FGSM,
+    FGSMRS,
+    FMN,
+    NFGSM,
+    PGD,
+    Noise,
+    SparseAPGD,
+    Square,
+    Transfer,
+    minimum_norm,
+)
 from uiat.config.schema import Compute, Data, Evaluation, Guards, Model, Optimisation, Run, Validation
 from uiat.config.yaml_io import dump, override
 from uiat.config.yaml_io import load as load_config
@@ -22,8 +35,11 @@ from uiat.training.step import Step, make_step
 __version__ = installed_version("uiat") or "0"  # "0" in a source tree that is not installed
 
 __all__ = [
+    "APGD",
+    "FAB",
     "FGSM",
     "FGSMRS",
+    "FMN",
     "NFGSM",
     "L1",
     "L2",
@@ -42,15 +58,19 @@ __all__ = [
     "Linf",
     "Mart",
     "Model",
+    "Noise",
     "NotFinite",
     "Objective",
     "Optimisation",
     "Run",
+    "SparseAPGD",
+    "Square",
     "Standard",
     "Step",
     "SweepResult",
     "Trades",
     "Trained",
+    "Transfer",
     "UniversalInverse",
     "UniversalPerturbation",
     "UserError",

@@ -121,7 +121,7 @@ def conv():
         nn.Sequential(Positions(), conv(), GlobalAveragePool()),
         nn.Sequential(Levels(), conv(), GlobalAveragePool()),
         nn.Sequential(conv(), Writing()),
-        nn.Sequential(nn.Flatten(), nn.Liincremental(3 * 32 * 32, 3)),
+        nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3)),
         nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular"), GlobalAveragePool()),
         nn.Sequential(nn.Conv2d(3, 3, 29, padding=14), GlobalAveragePool()),
     ],
