@@ -61,9 +61,7 @@ def test_the_outputs_of_a_window_and_the_crop_they_are_computed_from(stride, bef
         outputs = range(int(first), int(first) + count)
         assert set(reached) <= set(outputs) <= set(range(size))
         begin = int(layer.begin(first, crop))
-        inside = (
-            set(range(begin, begin + crop)) | set(range(-before, 0)) | set(range(stride * size, stride * size + after))
-        )
+        beyond = {*range(-before, 0), *range(stride * size, stride * size + after)}  # padding
         assert begin % stride == 0
         if crop <= stride * size:
             assert all(read[o] <= {*range(begin, begin + crop), *beyond} for o in outputs)
