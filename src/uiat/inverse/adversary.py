@@ -47,7 +47,7 @@ def _set_numbers(adversary: "InverseAdversary") -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceInverse:
-    """An inverse adversary for each image (IAT): x_inv = argmin over the ball of L_inv.
+    """An inverse adversary for each image (IAT, UIAT CVPR 2023): x_inv = argmin over the ball of L_inv.
 
     Args:
         radius: epsilon_inv in units of [0, 1], in the norm of the attack; a number or a fraction.
