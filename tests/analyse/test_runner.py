@@ -1,6 +1,7 @@
 """Studies from end to end: their files, and what is said before runs are compared."""
 
 import json
+import re
 import shutil
 import xml.etree.ElementTree as ET
 from importlib import import_module
@@ -24,6 +25,13 @@ def test_a_study_is_a_module_of_its_name_with_the_same_names_in_each():
         assert study.name == name
         assert (module.measure, module.sentences, module.draw) == (study.measure, study.sentences, study.draw)
         assert getattr(module, "table", None) is study.table
+
+
+def test_no_study_imports_another():
+    """What studies share is in `uiat.analyse` itself, so that a study can be read, and taken away, alone."""
+    for file in (SRC / "uiat" / "analyse" / "studies").glob("*.py"):
+        imported = set(re.findall(r"from uiat\.analyse\.studies\.(\w+)", file.read_text()))
+        assert imported <= {"ablation_rows"}, file.name
 
 
 def given(study, trained_runs):

@@ -15,7 +15,7 @@ from uiat.runs.reader import RunFiles
 def test_a_published_number_stands_beside_each(tmp_path):
     results = [0.509, 0.485, 0.40]
     made = [write_run(tmp_path / str(a), accuracy=ACCURACY | {"autoattack": a}) for a in results]
-    alone = [compare(groups_of([run])[0])["autoattack"].judgement for run in made]
+    alone = [compare(groups_of([run])[0])["autoattack"].assessment for run in made]
     assert alone == ["suspicious: more than published", "agrees", "less than published"]
     html, text = pages(made[:1], tmp_path / "report.html")
     line = "autoattack: yours 50.9, published 48.3–48.7 (tolerance 1.0; MAIR's benchmark table"
@@ -26,7 +26,7 @@ def test_a_published_number_stands_beside_each(tmp_path):
 def test_fewer_images_widen_the_tolerance(tmp_path):
     run = write_run(tmp_path / "a", accuracy=ACCURACY | {"autoattack": 0.509}, n=1000)
     one = compare(groups_of([run])[0])["autoattack"]
-    assert one.judgement == "agrees"
+    assert one.assessment == "agrees"
     assert one.tolerance == pytest.approx(1 + 3.1, abs=0.1)
 
 

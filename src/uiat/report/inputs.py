@@ -1,4 +1,4 @@
-"""What a report is made from: runs, in groups, and what their models answered on test images."""
+"""Hold what a report is made from: runs, in groups, and the answers of their models on test images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

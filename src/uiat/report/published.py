@@ -137,7 +137,7 @@ class Compared:
 
     Example:
         >>> published = Reference(("resnet18",), "pgd-at", "autoattack", 48.3, 48.7, "MAIR")
-        >>> Compared("autoattack", 50.9, published, 1.0).judgement
+        >>> Compared("autoattack", 50.9, published, 1.0).assessment
         'suspicious: more than published'
     """
 
@@ -147,8 +147,8 @@ class Compared:
     tolerance: float
 
     @property
-    def judgement(self) -> str:
-        """Where the value lies: in the published range, widened by the tolerance, above or below it."""
+    def assessment(self) -> str:
+        """In words, the position of the value: within the published range and its tolerance, above or below."""
         if self.value > self.published.high + self.tolerance:
             return "suspicious: more than published"
         if self.value < self.published.low - self.tolerance:
@@ -162,8 +162,8 @@ class Compared:
 
     @property
     def tone(self) -> str:
-        """The judgement in a word: "agrees", "suspicious" or "less"."""
-        return self.judgement.replace(":", " ").split()[0]
+        """The assessment in a word: "agrees", "suspicious" or "less"."""
+        return self.assessment.replace(":", " ").split()[0]
 
 
 def compare(group: Group) -> dict[str, Compared]:

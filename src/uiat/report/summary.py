@@ -156,7 +156,7 @@ def compare_sentences(groups: Sequence[Group]) -> list[str]:
     """Write a sentence for each number that others have published one for."""
     return [
         f"{group.label}, {one.attack}: yours {one.value:.1f}, published {one.published.text} "
-        f"(tolerance {one.tolerance:.1f}; {one.published.source}): {one.judgement}"
+        f"(tolerance {one.tolerance:.1f}; {one.published.source}): {one.assessment}"
         for group in groups
         for one in compare(group).values()
     ]

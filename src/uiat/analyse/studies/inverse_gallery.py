@@ -130,8 +130,8 @@ def draw(data: Data) -> Any:
     drawn = draw_matrix(axes, data["cosine"], low=-1.0, high=1.0, digits=1, names=data["classes"])
     parts[1].colorbar(drawn, ax=axes, shrink=0.8)
     axes.set_title("cosine of the perturbations of two classes")
-    for part, (name, run) in zip(parts[2:], tables, strict=True):
-        axes = part.subplots()
+    for area, (name, run) in zip(parts[2:], tables, strict=True):
+        axes = area.subplots()
         shift = [[100 * value for value in row] for row in run["shift"]]
         largest = max(abs(value) for row in shift for value in row) or 1.0
         draw_matrix(axes, shift, low=-largest, high=largest, digits=1, names=data["classes"])
@@ -141,10 +141,10 @@ def draw(data: Data) -> Any:
     return figure
 
 
-def _draw_pictures(part: Any, data: Data, rows: int) -> None:
+def _draw_pictures(area: Any, data: Data, rows: int) -> None:
     """Draw perturbations of one channel in blue and red; others as an image, with grey for no change."""
     _, channels, height, _ = data["shape"]
-    panes = part.subplots(rows, 5, squeeze=False).flatten()
+    panes = area.subplots(rows, 5, squeeze=False).flatten()
     for axes in panes:
         axes.axis("off")
     largest = data["radius"]
@@ -160,7 +160,7 @@ def _draw_pictures(part: Any, data: Data, rows: int) -> None:
         colours = f"full blue: {radius} darker, full red: {radius} brighter"
     else:
         colours = f"magnified {1 / (2 * largest):.3g} times, grey: no change, black and white: {radius}"
-    part.suptitle(f"universal inverse perturbations\n({colours})", fontsize=10, x=0.02, ha="left")
+    area.suptitle(f"universal inverse perturbations\n({colours})", fontsize=10, x=0.02, ha="left")
 
 
 STUDY = Study(
