@@ -117,5 +117,5 @@ def test_other_devices_record_nothing(more):
 
 
 def test_plain_records_nothing():
-    assert uiat.Compute().levers.cuda_graphs
-    assert not uiat.Compute(plain=True).levers.cuda_graphs
+    assert uiat.Compute().resolved.cuda_graphs
+    assert not uiat.Compute(plain=True).resolved.cuda_graphs

@@ -43,8 +43,8 @@ def _show(report: CostReport, name: str, out: Console) -> None:
             [
                 *(which, f"{p.forward:g}+{p.input_backward:g}+{p.training_backward:g}", f"{p.units:g} F"),
                 *(f"{item.flops / 1e9:.4g}", f"{1000 * item.seconds:.1f}"),
-                *(f"{1000 * report.floor(item, precision):.1f}" for precision in report.rates),
-                f"{report.floor(item) / item.seconds:.0%}",
+                *(f"{1000 * report.roofline_seconds(item, precision):.1f}" for precision in report.rates),
+                f"{report.roofline_seconds(item) / item.seconds:.0%}",
             ]
         )
     floors = (f"{precision} floor" for precision in report.rates)

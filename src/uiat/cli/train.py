@@ -1,6 +1,7 @@
 """`uiat train`: train a recipe or a file with settings of one's own, or resume a run."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +18,11 @@ from uiat.errors import Stopped, UserError
 from uiat.formatting import percent
 from uiat.runs.reader import CONFIG_FILE
 from uiat.runs.settings import read_config
-from uiat.system.distributed import current_rank, process_group
+from uiat.system.distributed import process_group
 from uiat.training.api import reopen_run, start_run
+from uiat.training.listener import Listeners
 from uiat.training.loop import Interrupted, Training
-from uiat.training.trackers import Several, TensorBoard
+from uiat.training.trackers import TRACKERS, make_trackers
 
 Config = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Train what a YAML file describes instead of a recipe.")
@@ -60,7 +62,10 @@ def train(
 
     Under `torchrun --nproc-per-node N -m uiat train ...` the processes share each batch.
     """
-    names, assignments = split_words(context.args, options=list_options(context))
+    flags = {f"--{name}": name for name in TRACKERS}  # --tensorboard is one of them, declared above for --help
+    trackers = [flags[word] for word in context.args if word in flags] + ["tensorboard"] * tensorboard
+    words = [word for word in context.args if word not in flags]
+    names, assignments = split_words(words, options=list_options(context))
     with process_group() as rank:
         out = console(quiet=not rank.first)
         if help:
@@ -70,13 +75,13 @@ def train(
                 raise UserError(
                     "--resume takes no recipe, settings or folder: a run is resumed with those it began with"
                 )
-            _resume(resume, out, own_code=own_code, tensorboard=tensorboard)
+            _resume(resume, out, own_code=own_code, trackers=trackers)
         elif _is_restarted(run_dir):
             assert run_dir is not None
-            _resume(run_dir, out, own_code=own_code, tensorboard=tensorboard)
+            _resume(run_dir, out, own_code=own_code, trackers=trackers)
         else:
             run = _choose_run(names, config, assignments, own_code=own_code)
-            _train(run, run_dir, out, tensorboard=tensorboard)
+            _train(run, run_dir, out, trackers=trackers)
 
 
 def _is_restarted(run_dir: Path | None) -> bool:
@@ -112,13 +117,13 @@ def _show_help(context: typer.Context, out: Console, names: list[str], assignmen
         out.print(fields(yaml_io.describe_fields(run)))
 
 
-def _train(run: Run, run_dir: Path | None, out: Console, *, tensorboard: bool) -> None:
+def _train(run: Run, run_dir: Path | None, out: Console, *, trackers: Sequence[str]) -> None:
     with start_run(run, run_dir=run_dir) as training:
         out.print(f"run folder: {_folder(training)}", soft_wrap=True)
-        _fit(training, out, tensorboard=tensorboard)
+        _fit(training, out, trackers=trackers)
 
 
-def _resume(folder: Path, out: Console, *, own_code: bool, tensorboard: bool) -> None:
+def _resume(folder: Path, out: Console, *, own_code: bool, trackers: Sequence[str]) -> None:
     with reopen_run(folder, own_code=own_code) as training:
         epochs, at = training.run.optimisation.epochs, training.epoch
         if at >= epochs or training.stopped:
@@ -126,7 +131,7 @@ def _resume(folder: Path, out: Console, *, own_code: bool, tensorboard: bool) ->
         else:
             done = f"after step {training.position} of {len(training.loader)}"
             out.print(f"run folder: {folder}, resumed in epoch {at + 1} of {epochs}, {done}", soft_wrap=True)
-        _fit(training, out, tensorboard=tensorboard)
+        _fit(training, out, trackers=trackers)
 
 
 def _folder(training: Training) -> Path:
@@ -134,12 +139,11 @@ def _folder(training: Training) -> Path:
     return training.store.folder
 
 
-def _fit(training: Training, out: Console, *, tensorboard: bool) -> None:
+def _fit(training: Training, out: Console, *, trackers: Sequence[str]) -> None:
     run, folder = training.run, _folder(training)
-    trackers = [TensorBoard(folder / "tensorboard")] if tensorboard and current_rank().first else []
     try:
         with training_progress(run, out, best=training.best) as listener:
-            training.listener = Several(listener, *trackers)
+            training.listener = Listeners(listener, *make_trackers(trackers, folder))
             training.fit()
     except KeyboardInterrupt as stop:
         where = f"epoch {training.epoch + 1}, after step {training.position} of {len(training.loader)}"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from uiat.config.schema import Run
 from uiat.formatting import percent
-from uiat.training.loop import Listener
+from uiat.training.listener import Listener
 from uiat.training.validation import selection_metric
 
 # Reading a loss term waits for the device, so it is not done at every step.

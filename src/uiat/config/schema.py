@@ -201,7 +201,7 @@ class Guards:
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedCompute:
-    """Levers of speed as a step is made with them; see `Compute`.
+    """Settings of speed with a value in place of each "auto"; see `Compute`.
 
     Args:
         precision: of forward and backward passes.
@@ -258,11 +258,11 @@ class Compute:
             raise UserError("compile and recompute do not go together: set one of them to false")
 
     @property
-    def levers(self) -> ResolvedCompute:
-        """What is computed with: `plain` has the last word, and "auto" that nothing has settled is off.
+    def resolved(self) -> ResolvedCompute:
+        """The settings that steps are computed with: `plain` overrides all, and an "auto" not yet resolved is off.
 
         Example:
-            >>> Compute(plain=True, precision="bf16").levers.precision
+            >>> Compute(plain=True, precision="bf16").resolved.precision
             'fp32'
         """
         if self.plain:

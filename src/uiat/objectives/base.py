@@ -1,4 +1,4 @@
-"""What a training objective is: three methods and the examples that pass between them."""
+"""The protocol of training objectives: three methods, and the examples that pass between them."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -13,7 +13,16 @@ from uiat.errors import UserError
 
 @dataclass(frozen=True)
 class Examples:
-    """What `perturb` found and `loss` needs. Images (B, C, H, W) in [0, 1], labels (B,), targets (B, K).
+    """A batch after the inner problems, from `perturb` to `loss`.
+
+    Args:
+        x: natural images (B, C, H, W) in [0, 1].
+        y: labels (B,).
+        x_adv: adversarial examples (B, C, H, W).
+        x_inv: inverse adversarial examples (B, C, H, W), where the loss trains through the prediction on them.
+        target: probabilities (B, K), detached: the remembered part of the inverse prediction.
+        share: (B, 1), the fraction of the final target that `target` makes up; the rest is p(x_inv) now.
+        weight: lambda in this epoch.
 
     Example:
         >>> Examples(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])).x_adv is None
@@ -24,33 +33,33 @@ class Examples:
     y: Tensor
     x_adv: Tensor | None = None
     x_inv: Tensor | None = None
-    target: Tensor | None = None  # (B, K) probabilities, detached: the remembered share of the inverse prediction
-    share: Tensor | None = None  # (B, 1): how much of the final target `target` makes up; the rest is p(x_inv) now
-    weight: float = 0.0  # lambda in this epoch
+    target: Tensor | None = None
+    share: Tensor | None = None
+    weight: float = 0.0
 
 
 @runtime_checkable
 class Objective(Protocol):
     """A training method as a frozen value. `loss` neither attacks nor touches the state, so AWP fits each of them.
 
-    What it does in a step is decided by the epoch alone, and what it remembers is in the state's buffers: on a GPU the
-    steps of an epoch replay one of them (`uiat.speed.cuda_graphs`).
+    The epoch alone decides what it does in a step, and what it remembers is in the state's buffers: on a GPU the
+    steps of an epoch replay one recorded step (`uiat.speed.cuda_graphs`).
     """
 
     @property
     def name(self) -> str:
-        """What the method is called in configurations."""
+        """The method's name in configurations."""
 
     def init(
         self, *, num_classes: int, image_shape: tuple[int, int, int], num_examples: int | None = None
     ) -> nn.Module:
-        """The state that the method keeps between steps: a module of named buffers."""
+        """Return the state that the method keeps between steps: a module of named buffers."""
 
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Solve the inner problems. May update the state; leaves the model as it was."""
 
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
-        """Loss terms, each (B,) float, that add up to the loss; a (B,) bool entry is a measurement, not a term."""
+        """Return loss terms, each (B,) float, that add up to the loss; a (B,) bool entry is a measurement, no term."""
 
 
 def check_fields(objective: object) -> None:
@@ -72,7 +81,7 @@ def check_fields(objective: object) -> None:
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
-    """The sum of the loss terms per example, (B,). Measurements (bool) are left out.
+    """Return the sum of the loss terms of each example, (B,). Measurements (bool) are left out.
 
     Example:
         >>> total({"adv_ce": torch.tensor([1.0]), "kl": torch.tensor([0.5]), "correct": torch.tensor([True])}).tolist()
@@ -83,7 +92,7 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 
 
 def correct(logits: Tensor, y: Tensor) -> Tensor:
-    """(B,) bool: whether the prediction is right; a measurement, so no gradient is kept for it.
+    """Return (B,) bool, True where the prediction is correct: a measurement, so no gradient is kept for it.
 
     Example:
         >>> correct(torch.tensor([[2.0, 1.0]]), torch.tensor([0])).tolist()

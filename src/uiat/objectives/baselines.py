@@ -1,4 +1,4 @@
-"""The methods UIAT is compared with: standard training, PGD adversarial training, TRADES, MART."""
+"""Methods that UIAT is compared with: standard training, PGD adversarial training, TRADES, MART."""
 
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
@@ -14,7 +14,7 @@ from uiat.threat import Linf, Threat
 
 
 class Stateless(nn.Module):
-    """The state of a method that remembers nothing.
+    """Empty state, of a method that remembers nothing between steps.
 
     Example:
         >>> list(Stateless().buffers())
@@ -23,7 +23,7 @@ class Stateless(nn.Module):
 
 
 @runtime_checkable
-class _Attacking(Protocol):
+class _HasAttack(Protocol):
     @property
     def attack(self) -> PGD: ...
 
@@ -31,17 +31,17 @@ class _Attacking(Protocol):
 def _stateless(
     self: object, *, num_classes: int, image_shape: tuple[int, int, int], num_examples: int | None = None
 ) -> nn.Module:
-    """Nothing to remember."""
+    """Return an empty state."""
     return Stateless()
 
 
-def _attacked(self: _Attacking, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
-    """Adversarial examples for the batch."""
+def _attack_batch(self: _HasAttack, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
+    """Return the batch with its adversarial examples."""
     return Examples(batch.x, batch.y, self.attack.perturb(model, batch.x, batch.y))
 
 
-def _threat(self: _Attacking) -> Threat | None:
-    """The attack's threat model."""
+def _threat(self: _HasAttack) -> Threat | None:
+    """Return the attack's threat model."""
     return self.attack.threat
 
 
@@ -54,7 +54,7 @@ class Standard:
     """Ordinary training on natural images: CE(f(x), y).
 
     Args:
-        label_smoothing: share of the label spread over all classes, in [0, 1).
+        label_smoothing: fraction of the label spread over all classes, in [0, 1).
 
     Example:
         >>> Standard().name
@@ -69,17 +69,17 @@ class Standard:
 
     @property
     def threat(self) -> Threat | None:
-        """No threat model."""
+        """None: no threat model."""
         return None
 
     init = _stateless
 
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
-        """The images as they are."""
+        """Return the images as they are."""
         return Examples(batch.x, batch.y)
 
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
-        """{"ce": (B,)}."""
+        """Return {"ce": (B,)}."""
         logits = model(examples.x)
         ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
         return {"ce": ce, "correct": correct(logits, examples.y)}
@@ -87,11 +87,11 @@ class Standard:
 
 @dataclass(frozen=True, kw_only=True)
 class PGDAT:
-    """Adversarial training (Madry et al. 2018, eq. 2.1): CE(f(x_adv), y), on whatever `attack` gives as x_adv.
+    """Adversarial training (Madry et al. 2018, eq. 2.1): CE(f(x_adv), y), with x_adv from `attack`.
 
     Args:
         attack: the inner maximisation.
-        label_smoothing: share of the label spread over all classes, in [0, 1).
+        label_smoothing: fraction of the label spread over all classes, in [0, 1).
         alignment: weight of GradAlign's term, for single-step attacks; see `uiat.objectives.grad_align`.
 
     Example:
@@ -109,17 +109,15 @@ class PGDAT:
 
     threat = property(_threat)
     init = _stateless
-    perturb = _attacked
+    perturb = _attack_batch
 
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
-        """{"adv_ce": (B,)}, and {"alignment": (B,)} where it has a weight."""
+        """Return {"adv_ce": (B,)}, and {"alignment": (B,)} where it has a weight."""
         logits = model(examples.x_adv)
         ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
         terms = {"adv_ce": ce, "correct": correct(logits, examples.y)}
         if self.alignment:
-            threat, mode = self.attack.threat, self.attack.batchnorm
-            found = misalignment(model, examples.x, examples.y, threat, batchnorm=mode)
-            terms["alignment"] = self.alignment * found
+            terms["alignment"] = self.alignment * misalignment(model, examples.x, examples.y, self.attack)
         return terms
 
 
@@ -132,7 +130,7 @@ class Trades:
     Args:
         attack: the inner maximisation; its loss should be "kl".
         weight: beta = 1 / lambda of the paper.
-        label_smoothing: share of the label spread over all classes, in [0, 1).
+        label_smoothing: fraction of the label spread over all classes, in [0, 1).
 
     Example:
         >>> Trades().attack.loss
@@ -149,10 +147,10 @@ class Trades:
 
     threat = property(_threat)
     init = _stateless
-    perturb = _attacked
+    perturb = _attack_batch
 
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
-        """{"ce": (B,), "kl": (B,)}; "kl" is weighted."""
+        """Return {"ce": (B,), "kl": (B,)}; "kl" is weighted."""
         logits, adv_logits = model(examples.x), model(examples.x_adv)
         ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
         kl = losses.kl(losses.log_probabilities(logits), losses.log_probabilities(adv_logits))
@@ -181,13 +179,13 @@ class Mart:
 
     threat = property(_threat)
     init = _stateless
-    perturb = _attacked
+    perturb = _attack_batch
 
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
-        """{"adv_bce": (B,), "weighted_kl": (B,)}."""
+        """Return {"adv_bce": (B,), "weighted_kl": (B,)}."""
         adv_logits = model(examples.x_adv)
         log_p = losses.log_probabilities(model(examples.x))
-        wrong = 1 - log_p.gather(1, examples.y[:, None]).squeeze(1).exp()
+        p_wrong = 1 - log_p.gather(1, examples.y[:, None]).squeeze(1).exp()
         kl = losses.kl(log_p, losses.log_probabilities(adv_logits))
         bce = losses.boosted_cross_entropy(adv_logits, examples.y)
-        return {"adv_bce": bce, "weighted_kl": self.weight * kl * wrong, "correct": correct(adv_logits, examples.y)}
+        return {"adv_bce": bce, "weighted_kl": self.weight * kl * p_wrong, "correct": correct(adv_logits, examples.y)}

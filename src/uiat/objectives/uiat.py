@@ -20,25 +20,26 @@ from uiat.threat import Threat
 
 @dataclass(frozen=True, kw_only=True)
 class UIAT:
-    """CE(f(x_adv), y) + lambda KL(p(x_inv) || p(x_adv)) (UIAT, CVPR 2023, section 3).
+    """CE(f(x_adv), y) + lambda KL(p(x_inv) || p(x_adv)) (UIAT, CVPR 2023).
 
     The prediction on the adversarial example is pulled to that on the inverse adversary, which sits in the
     high-likelihood region of its true class, in place of the natural image, whose prediction may be wrong.
 
     Args:
-        attack: the inner maximisation. One step (FGSM, FGSM-RS) makes it single-step UIAT (section 3.5).
+        attack: the inner maximisation. One step (FGSM, FGSM-RS) makes it single-step UIAT.
         inverse: `UniversalInverse()` (UIAT), `UniversalInverse(epoch=e0)` (one-off), `InstanceInverse()` (IAT).
         weight: lambda.
         ramp_epochs: lambda grows linearly from 0 over this many epochs; 0 for the full weight at once.
         kl: "inverse-adversarial" is KL(p(x_inv) || p(x_adv)), the inverse prediction being the target;
             "adversarial-inverse" is KL(p(x_adv) || p(x_inv)).
-        inverse_gradient: whether the loss also trains through p(x_inv), which costs a training pass (3 F). Off, the
-            target is detached and comes from the universal update's own forward pass.
-        momentum: p_bar <- gamma p_bar + (1 - gamma) p(x_inv) is the target (section 3.3): a row an "example", a row a
-            "class", or "none". With `inverse_gradient` the gradient flows through the (1 - gamma) share.
-        gamma: share that is remembered, in [0, 1).
-        batchnorm: which training passes move the running statistics: "both", or the "adversarial" one alone.
-        label_smoothing: share of the label spread over all classes, in [0, 1).
+        inverse_gradient: train through p(x_inv) too, which costs a training pass (3 F). Off, the target is detached
+            and comes from the universal update's own forward pass.
+        momentum: p_bar <- gamma p_bar + (1 - gamma) p(x_inv) is the target (momentum of the predictions): a row an
+            "example", a row a "class", or "none". With `inverse_gradient` the gradient flows through the (1 - gamma)
+            part.
+        gamma: fraction of p_bar that is remembered, in [0, 1).
+        batchnorm: training passes that move the running statistics: "both", or the "adversarial" one alone.
+        label_smoothing: fraction of the label spread over all classes, in [0, 1).
         alignment: weight of GradAlign's term, for single-step attacks; see `uiat.objectives.grad_align`.
 
     Raises:
@@ -83,7 +84,7 @@ class UIAT:
     def init(
         self, *, num_classes: int, image_shape: tuple[int, int, int], num_examples: int | None = None
     ) -> InverseState:
-        """z (K, C, H, W) and, with momentum, p_bar (N, K) or (K, K).
+        """Return the state: z (K, C, H, W) and, with momentum, p_bar (N, K) or (K, K).
 
         Raises:
             UserError: per-example momentum without `num_examples`.
@@ -99,13 +100,17 @@ class UIAT:
         )
 
     def lambda_at(self, epoch: int) -> float:
-        """The weight in this epoch: ramped, and zero before a one-off's epoch."""
+        """Return lambda in an epoch counted from 0: ramped, and zero before a one-off's epoch."""
         if not self.inverse.active(epoch):
             return 0.0
         return self.weight * (min(1.0, epoch / self.ramp_epochs) if self.ramp_epochs else 1.0)
 
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
-        """x_adv, x_inv and the part of the target that no gradient flows through; refines z and p_bar."""
+        """Find x_adv and x_inv, and update z and p_bar.
+
+        Returns:
+            The batch with x_adv, x_inv, and the part of the target that no gradient flows through.
+        """
         assert isinstance(state, InverseState)
         x, y = batch.x, batch.y
         x_adv = self.attack.perturb(model, x, y)
@@ -113,16 +118,19 @@ class UIAT:
             return Examples(x, y, x_adv)
         with frozen(model, batchnorm=self.attack.batchnorm):
             threat = self.attack.threat
+            # Universal inverse adversaries update z in here, by `steps` gradients (one-off: in their one epoch).
             x_inv, logits = self.inverse.find(model, x, x_adv, y, state=state, threat=threat, epoch=epoch)
             if logits is None and (not self.inverse_gradient or self.momentum != "none"):
                 with torch.no_grad():
                     logits = model(x_inv)
-        target, share = self._target(state, batch, logits)
+        target, share = self._update_target(state, batch, logits)
         weight = self.lambda_at(epoch)
         return Examples(x, y, x_adv, x_inv if self.inverse_gradient else None, target, share, weight)
 
-    def _target(self, state: InverseState, batch: Batch, logits: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """The detached share of the target, and how much of it that share is (None: all of it)."""
+    def _update_target(
+        self, state: InverseState, batch: Batch, logits: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Update p_bar; return the detached part of the target, and the fraction that this part is (None: all)."""
         if logits is None:
             return None, None
         p_inv = losses.log_probabilities(logits).exp()
@@ -137,7 +145,10 @@ class UIAT:
         return state.p_bar[rows], None
 
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
-        """{"adv_ce": (B,), "inverse_kl": (B,)}; "inverse_kl" is weighted, and left out before a one-off's epoch."""
+        """Return {"adv_ce": (B,), "inverse_kl": (B,)}; "inverse_kl" is weighted, and left out before a one-off's epoch.
+
+        With a weight `alignment`, also {"alignment": (B,)}.
+        """
         logits = model(examples.x_adv)
         ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
         terms = {"adv_ce": ce, "correct": correct(logits, examples.y)}
@@ -146,18 +157,15 @@ class UIAT:
             pair = (log_inv, log_adv) if self.kl == "inverse-adversarial" else (log_adv, log_inv)
             terms["inverse_kl"] = examples.weight * losses.kl(*pair)
         if self.alignment:
-            threat, mode = self.attack.threat, self.attack.batchnorm
-            found = misalignment(model, examples.x, examples.y, threat, batchnorm=mode)
-            terms["alignment"] = self.alignment * found
+            terms["alignment"] = self.alignment * misalignment(model, examples.x, examples.y, self.attack)
         return terms
 
     def _log_target(self, model: nn.Module, examples: Examples) -> Tensor:
-        """log of share * remembered + (1 - share) * p(x_inv), with the gradient of the second summand."""
+        """Return log of share * remembered + (1 - share) * p(x_inv), with the gradient of the second summand."""
         if examples.x_inv is None:
             assert examples.target is not None
             return _log(examples.target)
-        keep = nullcontext() if self.batchnorm == "both" else frozen_statistics(model)
-        with keep:
+        with nullcontext() if self.batchnorm == "both" else frozen_statistics(model):
             log_p = losses.log_probabilities(model(examples.x_inv))
         if examples.target is None or examples.share is None:
             return log_p
@@ -165,4 +173,5 @@ class UIAT:
 
 
 def _log(p: Tensor) -> Tensor:
+    # The smallest normal number in place of 0, whose logarithm would be -inf.
     return p.clamp_min(torch.finfo(p.dtype).tiny).log()

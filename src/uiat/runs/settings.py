@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
-from uiat.objectives import AnyObjective, Objective
+from uiat.objectives import METHOD_NAMES, AnyObjective, Objective
 from uiat.runs.reader import effect_of, settings_path
 
 # The model name of a run whose model was passed to `fit`.
@@ -46,8 +46,7 @@ def _own_objective(tree: Any) -> str | None:
     """Return the name of an objective that is none of this package's, in the settings of a run of `fit`."""
     sections = [tree.get(key) if isinstance(tree, dict) else None for key in ("model", "objective")]
     model, objective = (section.get("name") if isinstance(section, dict) else None for section in sections)
-    known = {kind().name for kind in get_args(AnyObjective)}
-    return str(objective) if model == CUSTOM and objective is not None and objective not in known else None
+    return str(objective) if model == CUSTOM and objective is not None and objective not in METHOD_NAMES else None
 
 
 def read_config(path: Path) -> Run:

@@ -14,7 +14,7 @@ from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.data import Folder, ImageSet
 from uiat.errors import UserError
-from uiat.inverse import UniversalInverse, UniversalPerturbation
+from uiat.objectives.abilities import universal_of
 from uiat.runs import checkpoint
 from uiat.runs.reader import (
     CHECKPOINT_FILE,
@@ -71,7 +71,7 @@ class RunWriter:
         """Write inverse.safetensors, if the method has universal inverse perturbations."""
         if not current_rank().first:
             return
-        if (universal := universal_of(self.run, state)) is not None:
+        if (universal := universal_of(self.run.objective, state)) is not None:
             universal.save(self.folder / INVERSE_FILE)
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
@@ -152,19 +152,3 @@ def fingerprint(data: ImageSet | Folder) -> dict[str, Any]:
         check = zlib.crc32("\n".join(names).encode(), check)
     shape = list(data.image_shape)
     return {"examples": len(data), "classes": data.num_classes, "image_shape": shape, "checksum": f"{check:08x}"}
-
-
-def universal_of(run: Run, state: nn.Module) -> UniversalPerturbation | None:
-    """Return the universal inverse perturbations in an objective's state, on the CPU; None if the method has none.
-
-    Example:
-        >>> from uiat.objectives import UIAT
-        >>> run = Run(objective=UIAT())
-        >>> universal_of(run, run.objective.init(num_classes=2, image_shape=(1, 8, 8))).z.shape
-        torch.Size([2, 1, 8, 8])
-    """
-    z, inverse = getattr(state, "z", None), getattr(run.objective, "inverse", None)
-    threat = run.objective.threat
-    if z is None or not isinstance(inverse, UniversalInverse) or threat is None:
-        return None
-    return UniversalPerturbation(z.detach().cpu(), type(threat)(inverse.radius))

@@ -1,1 +1,1 @@
-"""Training: settings to data and model, the step, the loop, validation, cost."""
+"""Training: from settings to data and model, the step, the loop, validation, guards, cost."""

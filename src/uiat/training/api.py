@@ -1,4 +1,4 @@
-"""Training runs: from a recipe (`train`), from a folder (`resume`), from one's own model and data (`fit`)."""
+"""Train a recipe (`train`), resume a run from its folder (`resume`), train one's own model and data (`fit`)."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,36 +15,38 @@ from uiat.data import Folder, ImageSet, loader_for
 from uiat.errors import UserError
 from uiat.inverse import UniversalPerturbation
 from uiat.objectives import UIAT, AnyObjective, Objective
+from uiat.objectives.abilities import universal_of
 from uiat.runs import checkpoint
 from uiat.runs.folder import check_new_folder, locked_run, new_folder
 from uiat.runs.settings import CUSTOM, read_run
-from uiat.runs.writer import RunWriter, fingerprint, universal_of
+from uiat.runs.writer import RunWriter, fingerprint
 from uiat.training.autotune import resolve_auto
-from uiat.training.loop import Listener, Training
+from uiat.training.listener import Listener
+from uiat.training.loop import Training
 from uiat.training.setup import (
     can_use_channels_last,
+    check_plan,
     first_held_out_images,
     load_datasets,
     model_spec,
-    own_data,
     pick_device,
     seeded,
+    split_own_data,
     sync_batchnorm,
     training_device,
 )
-from uiat.training.validation import check_plan
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training gave.
+    """Result of training.
 
     Args:
-        model: with the best weights, in eval mode; `model.threat` is what it was trained for.
+        model: the model with its best weights, in eval mode; `model.threat` is the threat model it was trained for.
         history: a row of measurements an epoch.
-        best: {"epoch": ..., "value": ...} by the run's metric.
-        inverse: the universal inverse perturbations, where the method has them.
-        folder: where everything lies; None if it was kept in memory.
+        best: {"epoch": ..., "value": ...} of the best epoch by the run's metric.
+        inverse: the universal inverse perturbations, if the method has them.
+        folder: the run folder; None if everything was kept in memory.
     """
 
     model: nn.Module
@@ -58,13 +60,14 @@ def train(run: Run, *, run_dir: str | Path | None = None, listener: Listener | N
     """Train a run in a new folder: config.yaml, environment.json, metrics.jsonl, best, last, inverse and checkpoint.
 
     Args:
-        run: such as `recipes.get("digits-uiat")`.
-        run_dir: the folder to make; `runs/NAME`, with a number where that exists, by default.
-        listener: told about each step and epoch.
+        run: every setting, such as `recipes.get("digits-uiat")`.
+        run_dir: the folder to make; `runs/NAME`, numbered where that exists, by default.
+        listener: receives each step and epoch.
 
     Raises:
         UserError: the folder exists, or something about the run cannot be what was meant.
-        NotFinite: a loss term is not finite.
+        NotFinite: a loss term or a weight is not finite.
+        Interrupted: stopped by a signal, with everything saved.
 
     Example:
         >>> import tempfile
@@ -77,12 +80,14 @@ def train(run: Run, *, run_dir: str | Path | None = None, listener: Listener | N
     """
     with start_run(run, run_dir=run_dir, listener=listener) as training:
         training.fit()
-        return _trained(training)
+        return _make_result(training)
 
 
 @contextmanager
 def start_run(run: Run, *, run_dir: str | Path | None = None, listener: Listener | None = None) -> Iterator[Training]:
-    """What `train` does before the first step: data loaded, model built and tried, and only then the folder made.
+    """Inside, a new run is ready for its first step: data loaded, model built and tried, and only then the folder made.
+
+    `train` is this and `Training.fit`.
 
     Args:
         run: as for `train`.
@@ -105,7 +110,7 @@ def start_run(run: Run, *, run_dir: str | Path | None = None, listener: Listener
     with seeded(run.seed, device):
         spec = model_spec(run, training_set)
         model = models.build(**spec).to(device)
-        training = _training(run, model, training_set, held_out, listener=listener)
+        training = _make_training(run, model, training_set, held_out, listener=listener)
         folder = new_folder(training.run, run_dir)
         with locked_run(folder):
             training.store = RunWriter(folder, training.run, spec, fingerprint(training_set))
@@ -122,19 +127,21 @@ def resume(
     listener: Listener | None = None,
     own_code: bool = False,
 ) -> Trained:
-    """Go on with a run that was stopped or killed, to weights bit-identical to those of an uninterrupted run.
+    """Resume a run that was stopped or killed, to weights bit-identical to those of an uninterrupted run.
 
     Args:
-        run_dir: its folder.
+        run_dir: the folder of the run.
         model: for a run of `fit`: the same model, whatever its weights.
         train_data: for a run of `fit`: the same data.
         validation_data: for a run of `fit`: the same, if it was given there.
         objective: for a run of `fit` with an objective of your own: the same.
-        listener: told about each step and epoch.
+        listener: receives each step and epoch.
         own_code: allow the folder to name code of yours to build the model with, which runs it.
 
     Raises:
         UserError: no run in the folder, a damaged one, or one whose settings or data have changed since.
+        NotFinite: a loss term or a weight is not finite.
+        Interrupted: stopped by a signal, with everything saved.
 
     Example:
         >>> resume("missing-run")
@@ -144,7 +151,7 @@ def resume(
     own = (model, train_data, validation_data, objective)
     with reopen_run(run_dir, own=own, listener=listener, own_code=own_code) as training:
         training.fit()
-        return _trained(training)
+        return _make_result(training)
 
 
 @contextmanager
@@ -155,7 +162,9 @@ def reopen_run(
     listener: Listener | None = None,
     own_code: bool = False,
 ) -> Iterator[Training]:
-    """What `resume` does before the next step: everything as the folder's checkpoint says.
+    """Inside, a run is ready for its next step: everything as the folder's checkpoint says.
+
+    `resume` is this and `Training.fit`.
 
     Args:
         run_dir: as for `resume`.
@@ -175,7 +184,7 @@ def reopen_run(
     folder = Path(run_dir)
     model, train_data, validation_data, objective = own
     run = read_run(folder, objective=objective)
-    _require_own(folder, fitted=run.model.name == CUSTOM, given=[part is not None for part in own])
+    _require_own(folder, fitted=run.model.name == CUSTOM, given=[value is not None for value in own])
     with ExitStack() as inside:
         inside.enter_context(locked_run(folder))
         if model is None:
@@ -183,11 +192,11 @@ def reopen_run(
             training_set, held_out = load_datasets(run.data, run.seed)
         else:
             device = training_device(model)
-            training_set, held_out = own_data(train_data, validation_data, seed=run.seed)
+            training_set, held_out = split_own_data(train_data, validation_data, seed=run.seed)
         inside.enter_context(seeded(run.seed, device))
         spec = model_spec(run, training_set) if model is None else _own_spec(training_set)
         model = checkpoint.build(spec, own_code=own_code).to(device) if model is None else model
-        training = _training(run, model, training_set, held_out, listener=listener)
+        training = _make_training(run, model, training_set, held_out, listener=listener)
         training.store = RunWriter(folder, run, spec, fingerprint(training_set))
         training.resume()
         yield training
@@ -216,27 +225,28 @@ def fit(
     run_dir: str | Path | None = None,
     listener: Listener | None = None,
 ) -> Trained:
-    """Train a model of one's own on data of one's own, with the very loop that recipes use.
+    """Train one's own model on one's own data, with the loop that recipes use.
 
     Args:
-        model: maps images in [0, 1] to logits; trained in place, on the device it is on.
+        model: maps images (B, C, H, W) in [0, 1] to logits (B, K); trained in place, on the device it is on.
         train_data: an `ImageSet`, a pair (images, labels) of tensors, or any torch Dataset of such pairs.
         objective: `UIAT()` by default.
         validation_data: likewise; by default 5 % of the training set, at most 1,000 images, is held out.
         optimisation: epochs, learning rate, schedule and the rest.
-        validation: how often and by what to judge.
-        guards: what is watched.
+        validation: how often to validate, and by which metric to select the best weights.
+        guards: warnings, and what to do on catastrophic overfitting.
         compute: precision and memory format, channels last only if set here; the device is the model's.
         batch_size: images a step.
         augment: "none", "crop" or "crop-flip".
-        seed: of order, augmentation, held-out part and random starts.
+        seed: seed of order, augmentation, held-out part and random starts.
         run_dir: a new folder to write weights, perturbations, metrics and checkpoints to; none by default. A run that
-            was killed goes on with `resume(run_dir, model=, train_data=)`.
-        listener: told about each step and epoch.
+            was killed is resumed by `resume(run_dir, model=, train_data=)`.
+        listener: receives each step and epoch.
 
     Raises:
         UserError: data or a model that cannot be what was meant.
-        NotFinite: a loss term is not finite.
+        NotFinite: a loss term or a weight is not finite.
+        Interrupted: stopped by a signal; with a folder, everything is saved.
 
     Example:
         >>> from uiat import PGDAT
@@ -249,7 +259,7 @@ def fit(
     check_new_folder(run_dir)
     if objective is not None:
         _check_objective(objective)
-    data, held_out = own_data(train_data, validation_data, seed=seed)
+    data, held_out = split_own_data(train_data, validation_data, seed=seed)
     settings = {"optimisation": optimisation, "validation": validation, "guards": guards}
     run = Run(
         name="fit",
@@ -263,13 +273,13 @@ def fit(
     check_plan(run)
     with ExitStack() as inside:
         inside.enter_context(seeded(seed, training_device(model)))
-        training = _training(run, model, data, held_out, listener=listener)
+        training = _make_training(run, model, data, held_out, listener=listener)
         if run_dir is not None:
             folder = new_folder(training.run, run_dir)
             inside.enter_context(locked_run(folder))
             training.store = RunWriter(folder, training.run, _own_spec(data), fingerprint(data))
         training.fit()
-    return _trained(training)
+    return _make_result(training)
 
 
 def _own_spec(data: ImageSet | Folder) -> dict[str, Any]:
@@ -277,28 +287,28 @@ def _own_spec(data: ImageSet | Folder) -> dict[str, Any]:
 
 
 def _check_objective(objective: Objective) -> None:
-    """An objective of the user's own has what the loop asks of it."""
-    asked = ("name", "init", "perturb", "loss", "threat")
-    if missing := [name for name in asked if not hasattr(objective, name)]:
+    """Refuse an objective of the user's own that lacks something."""
+    needed = ("name", "init", "perturb", "loss", "threat")
+    if missing := [name for name in needed if not hasattr(objective, name)]:
         raise UserError(f"the objective has no {' or '.join(missing)}: see uiat.Objective (threat may be None)")
 
 
-def _training(
+def _make_training(
     run: Run, model: nn.Module, training_set: ImageSet | Folder, held_out: ImageSet, *, listener: Listener | None
 ) -> Training:
-    """The run about to begin, its model tried on a few images; nothing is written before this has succeeded."""
+    """Prepare a run, and try its model on a few images; nothing is written before this has succeeded."""
     device, memory_format = training_device(model), torch.contiguous_format
     if run.compute.sync_batchnorm:
         model = sync_batchnorm(model, device)
-    last = can_use_channels_last(model, asked=run.compute.levers.channels_last)
-    if last:
+    channels_last = can_use_channels_last(model, asked=run.compute.resolved.channels_last)
+    if channels_last:
         memory_format = torch.channels_last
         model.to(memory_format=memory_format)
     images = first_held_out_images(held_out, device).contiguous(memory_format=memory_format)
     try:
         models.check_model(model, images, training_set.num_classes)
     except RuntimeError as error:
-        if last and ".reshape" in str(error):
+        if channels_last and ".reshape" in str(error):
             raise UserError(
                 "the model calls .view() on its activations, which channels-last memory does not allow: "
                 "set compute.channels_last to false, or use .reshape() there"
@@ -310,7 +320,7 @@ def _training(
         augment=run.data.augment,
         device=device,
         seed=run.seed,
-        channels_last=last,
+        channels_last=channels_last,
         num_workers=run.data.workers,
     )
     steps = len(loader) * run.optimisation.epochs
@@ -318,13 +328,13 @@ def _training(
     return Training(run, model, loader, held_out, listener=listener)
 
 
-def _trained(training: Training) -> Trained:
-    """The best weights in the model itself, wherever they were kept."""
+def _make_result(training: Training) -> Trained:
+    """Put the best weights into the model, wherever they were kept."""
     model, store, run = training.model, training.store, training.run
     if store is not None and training.best is not None:
         checkpoint.restore(model, store.read_best_weights(), source=store.folder)
     elif training.best_weights is not None:
         model.load_state_dict(training.best_weights)
     model.threat = run.threat  # type: ignore[assignment]
-    universal = universal_of(run, training.step.state)
+    universal = universal_of(run.objective, training.step.state)
     return Trained(model.eval(), training.history, training.best, universal, None if store is None else store.folder)

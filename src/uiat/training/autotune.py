@@ -1,4 +1,4 @@
-"""Levers of speed that a run leaves to the machine ("auto"): measured before the first step, and kept in its folder."""
+"""Resolve the settings that a run leaves to the machine ("auto"), by measuring, before its first step."""
 
 import copy
 import logging
@@ -20,24 +20,24 @@ from uiat.training.setup import seeded
 from uiat.training.step import autocast
 
 logger = logging.getLogger("uiat")
-# bf16 is for machines that compute in it: those do convolutions two to eight times as fast, others more slowly.
-BF16_PAYS = 1.3
-# Seconds of inner problems that are worth the 10 to 40 that compilation takes, and the speed it then has to bring.
-COMPILE_FROM = 600.0
-COMPILE_PAYS = 1.05
+# Least gain in speed for bf16. Machines that compute in it do convolutions 2 to 8 times as fast, others more slowly.
+MIN_BF16_GAIN = 1.3
+# Compilation takes 10 to 40 seconds: it is tried from so many seconds of inner problems on, and kept from this gain on.
+MIN_INNER_SECONDS = 600.0
+MIN_COMPILE_GAIN = 1.05
 
 
 def resolve_auto(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int], num_classes: int, steps: int) -> Run:
-    """The run with a value in place of each "auto", by what pays on the model's device.
+    """Return the run with a value in place of each "auto", by what is faster on the model's device.
 
-    Of several processes the first one decides for all. Random generators are left as they were.
+    The first of several processes decides for all. Random generators are left as they were.
 
     Args:
-        run: whose `compute` may say "auto".
-        model: on its device, in its memory format.
+        run: a run whose `compute` may say "auto".
+        model: the model of the run, on its device and in its memory format.
         image_shape: (C, H, W).
         num_classes: K.
-        steps: of the whole run.
+        steps: number of steps in the whole run.
 
     Example:
         >>> from uiat import models, recipes
@@ -47,24 +47,26 @@ def resolve_auto(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int
         True
     """
     compute, device = run.compute, next(model.parameters()).device
+    if "auto" not in (compute.precision, compute.compile):
+        return run
     with seeded(run.seed, device):
         if compute.precision == "auto":
-            fast = not compute.plain and bf16_pays(device)
-            compute = replace(compute, precision=current_rank().gather("bf16" if fast else "fp32")[0])
+            bf16 = not compute.plain and is_bf16_faster(device)
+            compute = replace(compute, precision=current_rank().gather("bf16" if bf16 else "fp32")[0])
         if compute.compile == "auto":
-            able = not (compute.plain or compute.recompute) and can_compile(device)
+            possible = not (compute.plain or compute.recompute) and can_compile(device)
             images = torch.rand(run.data.batch_size // current_rank().size, *image_shape, device=device)
             run = replace(run, compute=replace(compute, compile=False))
-            pays = able and compilation_pays(run, model, images, num_classes=num_classes, steps=steps)
-            compute = replace(compute, compile=current_rank().gather(pays)[0])
+            faster = possible and is_compiling_faster(run, model, images, num_classes=num_classes, steps=steps)
+            compute = replace(compute, compile=current_rank().gather(faster)[0])
     return replace(run, compute=compute)
 
 
-def bf16_pays(device: torch.device) -> bool:
-    """Whether this machine's convolutions are faster in bf16, by a measurement of a tenth of a second.
+def is_bf16_faster(device: torch.device) -> bool:
+    """True if this machine's convolutions are faster in bf16, by a measurement of a tenth of a second.
 
     Example:
-        >>> bf16_pays(torch.device("cpu")) in (True, False)
+        >>> is_bf16_faster(torch.device("cpu")) in (True, False)
         True
     """
     try:
@@ -72,18 +74,27 @@ def bf16_pays(device: torch.device) -> bool:
     except RuntimeError:  # a device without bf16
         return False
     logger.info("convolutions are %.1f times as fast in bf16 as in fp32", gain)
-    return gain > BF16_PAYS
+    return gain > MIN_BF16_GAIN
 
 
-def compilation_pays(run: Run, model: nn.Module, x: Float[Tensor, "b c h w"], *, num_classes: int, steps: int) -> bool:
-    """Whether compiled inner problems save more than their compilation costs, in a run of so many steps.
+def is_compiling_faster(
+    run: Run, model: nn.Module, x: Float[Tensor, "b c h w"], *, num_classes: int, steps: int
+) -> bool:
+    """True if compiled inner problems save more time in the run than their compilation takes.
 
-    Short runs are told by one pass and its price; only for long ones a compiled pass is made and timed.
+    For short runs one eager pass and its price decide; only for long ones a compiled pass is made and timed.
+
+    Args:
+        run: every setting.
+        model: the model of the run, on its device and in its memory format.
+        x: images (B, C, H, W) of a batch of the run's size.
+        num_classes: K.
+        steps: number of steps in the whole run.
 
     Example:
         >>> from uiat import models, recipes
         >>> model = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
-        >>> compilation_pays(recipes.get("digits-pgd-at"), model, torch.rand(8, 1, 8, 8), num_classes=10, steps=100)
+        >>> is_compiling_faster(recipes.get("digits-pgd-at"), model, torch.rand(8, 1, 8, 8), num_classes=10, steps=100)
         False
     """
     device, few = x.device, x[:4]
@@ -98,11 +109,11 @@ def compilation_pays(run: Run, model: nn.Module, x: Float[Tensor, "b c h w"], *,
             logits = form(images)
             return logits.float().logsumexp(dim=1), logits
 
-        with frozen(model), autocast(device, run.compute.levers.precision):
+        with frozen(model), autocast(device, run.compute.resolved.precision):
             return median_seconds(lambda: input_gradient(loss, x), times, device)
 
-    if inner * steps * seconds(model, 1) < COMPILE_FROM:
+    if inner * steps * seconds(model, 1) < MIN_INNER_SECONDS:
         return False
     gain = seconds(model, 5) / seconds(compile_model(model), 5)
     logger.info("inner problems are %.2f times as fast compiled as they are eager", gain)
-    return gain > COMPILE_PAYS
+    return gain > MIN_COMPILE_GAIN

@@ -1,4 +1,4 @@
-"""What is done to weights beside the optimiser: adversarial weight perturbation, and averaging over steps."""
+"""Running averages of the weights over training steps (EMA, SWA), and the BatchNorm statistics that go with them."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -11,9 +11,14 @@ from uiat.system.distributed import current_rank
 
 
 def make_average(model: nn.Module, kind: Literal["ema", "swa"], *, decay: float) -> AveragedModel:
-    """A running average of the weights: exponential ("ema", with `decay`) or equal ("swa"; Izmailov et al. 2018).
+    """Make a running average of the weights: exponential ("ema") or equal ("swa"; Izmailov et al. 2018).
 
     BatchNorm statistics are not averaged: `refresh_statistics` measures them anew.
+
+    Args:
+        model: the model to be averaged, which is copied.
+        kind: "ema" or "swa".
+        decay: fraction of the exponential average that is kept in a step.
 
     Example:
         >>> average = make_average(nn.Linear(2, 2), "ema", decay=0.99)
@@ -25,10 +30,10 @@ def make_average(model: nn.Module, kind: Literal["ema", "swa"], *, decay: float)
 
 @torch.no_grad()
 def update_average(average: AveragedModel, model: nn.Module) -> None:
-    """Take the model's present weights into the average, and its buffers as they are.
+    """Update the average with the model's present weights; its buffers are copied.
 
-    `AveragedModel.update_parameters` does the same and reads the count of averaged weights on the device, which has a
-    GPU wait for the host each step.
+    `AveragedModel.update_parameters` does the same, but reads the count of averaged weights on the device, for which
+    the host waits each step.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
@@ -39,12 +44,12 @@ def update_average(average: AveragedModel, model: nn.Module) -> None:
         >>> average.module.weight.item()
         3.0
     """
-    own, new = ([p.detach() for p in m.parameters()] for m in (average.module, model))
+    averaged, new = ([p.detach() for p in m.parameters()] for m in (average.module, model))
     count = int(average.n_averaged)
     if count:
-        (average.multi_avg_fn or get_swa_multi_avg_fn())(own, new, count)
+        (average.multi_avg_fn or get_swa_multi_avg_fn())(averaged, new, count)
     else:
-        torch._foreach_copy_(own, new)
+        torch._foreach_copy_(averaged, new)
     for buffer, value in zip(average.module.buffers(), model.buffers(), strict=True):
         buffer.copy_(value)
     average.n_averaged += 1
@@ -65,14 +70,15 @@ def refresh_statistics(model: nn.Module, images: Iterable[Tensor]) -> None:
 
 @torch.no_grad()
 def average_statistics(model: nn.Module) -> None:
-    """The mean over the processes of what BatchNorm layers have seen, so that all of them hold the same model.
+    """Average the BatchNorm statistics over the processes, in place, so that all of them hold the same model.
 
     Example:
         >>> average_statistics(nn.BatchNorm2d(3))  # one process: nothing to do
     """
-    seen = [b for b in model.buffers() if b.is_floating_point()]
-    if current_rank().size == 1 or not seen:
+    buffers = [b for b in model.buffers() if b.is_floating_point()]
+    if current_rank().size == 1 or not buffers:
         return
-    flat = current_rank().mean(torch.cat([b.flatten() for b in seen]))
-    for b, mean in zip(seen, flat.split([b.numel() for b in seen]), strict=True):
+    # One reduction of all buffers in a row is cheaper than one of each.
+    flat = current_rank().mean(torch.cat([b.flatten() for b in buffers]))
+    for b, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
         b.copy_(mean.view_as(b))

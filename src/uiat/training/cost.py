@@ -1,4 +1,4 @@
-"""What a training step costs: passes counted as they are made, arithmetic, the floor of the machine, the time."""
+"""Estimate the cost of a run: passes of a step, operations, time, memory, and the machine's roofline."""
 
 import contextlib
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from uiat.speed.throughput import convolution_rate, matrix_rate, median_seconds
 from uiat.training.autotune import resolve_auto
 from uiat.training.pass_count import PassCount, step_for, step_passes
 from uiat.training.setup import can_use_channels_last, load_datasets, model_spec, pick_device, seeded
-from uiat.training.step import PRECISIONS
+from uiat.training.step_options import PRECISIONS
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one epoch's steps cost.
+    """Cost of a step, in the epochs of a run in which steps cost the same.
 
     Args:
-        epochs: how many epochs of the run have this price, and which is the first of them, from 0.
-        passes: of one image in one step.
-        seconds: a step takes, the median of those measured.
-        flops: floating-point operations of a step, two to a multiplication with its addition.
+        epochs: number of these epochs, and the first of them, counted from 0.
+        passes: passes of one image in one step.
+        seconds: seconds a step, the median of those measured.
+        flops: floating-point operations of a step; a multiplication with its addition counts as two.
     """
 
     epochs: tuple[int, int]
@@ -39,17 +39,17 @@ class Cost:
 
 @dataclass(frozen=True)
 class CostReport:
-    """A run's costs.
+    """Cost of a run on this machine.
 
     Args:
-        costs: of its epochs.
-        forward_flops: of one image, forward.
-        precision: of the run's passes.
-        rates: operations a second by precision: of "matrix" products and of a "convolution".
-        steps: of an epoch.
+        costs: cost of a step, by phases of the run.
+        forward_flops: floating-point operations of a forward pass of one image.
+        precision: precision of the run's passes.
+        rates: operations a second of this machine, by precision, in "matrix" products and in a "convolution".
+        steps: number of steps an epoch.
         batch_size: images a step.
-        peak_bytes: the most memory that was held in steps, of the device or, on a CPU, of this whole process.
-        device: the machine's name for it.
+        peak_bytes: peak memory in steps, of the device or, on a CPU, of this whole process.
+        device: name of the device.
     """
 
     costs: tuple[Cost, ...]
@@ -61,37 +61,42 @@ class CostReport:
     peak_bytes: int
     device: str
 
-    def floor(self, cost: Cost, precision: str | None = None) -> float:
-        """Seconds that a step's operations take at the higher of the two rates; in the run's precision by default."""
+    def roofline_seconds(self, cost: Cost, precision: str | None = None) -> float:
+        """Return the seconds that a step's operations take at the higher of the two rates of a precision.
+
+        Args:
+            cost: one of `costs`.
+            precision: "fp32" or "bf16"; the run's by default.
+        """
         return cost.flops / max(self.rates[precision or self.precision].values())
 
     @property
     def seconds(self) -> float:
-        """The whole run, without validation."""
+        """Seconds of the whole run, without validation."""
         return sum(cost.epochs[0] * self.steps * cost.seconds for cost in self.costs)
 
 
 def estimate_cost(run: Run, *, steps: int = 3) -> CostReport:
-    """Count, measure and compare: what the run's training costs on this machine. Trains on noise, keeps nothing.
+    """Estimate what a run costs on this machine: counts passes, measures steps. Trains on noise, keeps nothing.
 
     Args:
-        run: such as `recipes.get("cifar10-small-uiat")`.
-        steps: to measure, after one that warms up.
+        run: every setting, such as `recipes.get("cifar10-small-uiat")`.
+        steps: number of steps to measure, after one that warms up.
 
     Raises:
         UserError: the device is not there, or the images of a folder cannot be read.
 
     Example:
         >>> from uiat import recipes
-        >>> found = estimate_cost(recipes.get("digits-pgd-at"), steps=1)
-        >>> found.costs[0].passes.units, found.steps
+        >>> report = estimate_cost(recipes.get("digits-pgd-at"), steps=1)
+        >>> report.costs[0].passes.units, report.steps
         (23.0, 17)
     """
     device = pick_device(run.compute.device)
-    data, images = _noise(run)
+    data, images = _make_noise(run)
     with seeded(run.seed, device):
         model = models.build(**model_spec(run, data)).to(device)
-        last = can_use_channels_last(model, asked=run.compute.levers.channels_last)
+        last = can_use_channels_last(model, asked=run.compute.resolved.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format
         model.to(memory_format=layout)
         x = data.images.to(device).float().div(255).contiguous(memory_format=layout)
@@ -105,25 +110,25 @@ def estimate_cost(run: Run, *, steps: int = 3) -> CostReport:
             torch.cuda.reset_peak_memory_stats(device)
         for (count, epoch), each in passes.items():
             work = partial(step, batch, epoch=epoch)
-            # Compiled, watched, recorded, and replayed once.
+            # Four warm-up steps with a CUDA graph: compiled, watched, recorded, and replayed once.
             seconds = median_seconds(work, steps, device, warm=4 if step.graphed else 1)
             costs.append(Cost((count, epoch), each, seconds, each.units * forward * len(x)))
-        peak, precision, rates = _peak(device), run.compute.levers.precision, _rates(device)
-    return CostReport(tuple(costs), forward, precision, rates, images // len(x), len(x), peak, _name(device))
+        peak, precision, rates = _peak_bytes(device), run.compute.resolved.precision, _measure_rates(device)
+    return CostReport(tuple(costs), forward, precision, rates, images // len(x), len(x), peak, _device_name(device))
 
 
-def _rates(device: torch.device) -> dict[str, dict[str, float]]:
-    """In each precision that the device has."""
-    found = {}
+def _measure_rates(device: torch.device) -> dict[str, dict[str, float]]:
+    """Measure operations a second in each precision that the device has."""
+    rates: dict[str, dict[str, float]] = {}
     for precision in PRECISIONS:
         with contextlib.suppress(RuntimeError):  # a device without bf16
             kinds = {"matrix": matrix_rate, "convolution": convolution_rate}
-            found[precision] = {kind: rate(device, precision) for kind, rate in kinds.items()}
-    return found
+            rates[precision] = {kind: rate(device, precision) for kind, rate in kinds.items()}
+    return rates
 
 
-def _noise(run: Run) -> tuple[ImageSet, int]:
-    """A batch of noise shaped like the run's images, with every class in its list; and how many the run trains on."""
+def _make_noise(run: Run) -> tuple[ImageSet, int]:
+    """Return a batch of noise shaped like the run's images, and the number of images that the run trains on."""
     name, size = run.data.name, run.data.batch_size
     row = DATA_SETS.get(name)
     if row is not None and row.reader is not None:
@@ -141,7 +146,11 @@ def _noise(run: Run) -> tuple[ImageSet, int]:
 
 
 def count_flops(model: nn.Module, example: Tensor) -> float:
-    """Floating-point operations of a forward pass of one image, convolutions and matrix products.
+    """Count the floating-point operations of a forward pass of one image, in convolutions and matrix products.
+
+    Args:
+        model: any module.
+        example: images (B, C, H, W), of which the first is passed.
 
     Example:
         >>> count_flops(nn.Linear(4, 2), torch.rand(1, 4))
@@ -152,7 +161,7 @@ def count_flops(model: nn.Module, example: Tensor) -> float:
     return float(counter.get_total_flops())
 
 
-def _peak(device: torch.device) -> int:
+def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -162,7 +171,7 @@ def _peak(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _name(device: torch.device) -> str:
+def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{torch.get_num_threads()} threads of a CPU"

@@ -1,4 +1,4 @@
-"""What goes wrong in adversarial training without anyone noticing, noticed."""
+"""Guards of training: loss or weights not finite, accuracy at chance, catastrophic overfitting."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,24 @@ from uiat.errors import NotFinite
 
 
 class Alarm(NamedTuple):
-    """Something that the guards saw: what kind, and a sentence for the user."""
+    """A warning about a run.
+
+    Args:
+        kind: "chance" or "overfitting".
+        message: a sentence for the user.
+    """
 
     kind: str
     message: str
 
 
 def require_finite(means: Mapping[str, float], *, epoch: int, step: int, kept: str) -> None:
-    """Stop when a loss term is infinite or not a number.
+    """Stop the run if a loss term is infinite or not a number.
 
     Args:
-        means: loss terms by name.
-        epoch: where, counted from 0.
-        step: where in the epoch.
+        means: mean of each loss term, by name.
+        epoch: number of the present epoch, from 0.
+        step: number of steps done in the epoch.
         kept: where the last good checkpoint is, for the message.
 
     Raises:
@@ -41,7 +46,13 @@ def require_finite(means: Mapping[str, float], *, epoch: int, step: int, kept: s
 
 
 def require_finite_weights(model: nn.Module, *, epoch: int, step: int, kept: str) -> None:
-    """Stop when a parameter is not finite, as an update can be while its loss was. Waits for the device.
+    """Stop the run if a parameter is not finite, as an update can be while its loss was. Waits for the device.
+
+    Args:
+        model: its trained parameters are checked.
+        epoch: number of the present epoch, from 0.
+        step: number of steps done in the epoch.
+        kept: where the last good checkpoint is, for the message.
 
     Raises:
         NotFinite: names the first such parameter.
@@ -62,22 +73,50 @@ def _not_finite(what: str, *, epoch: int, step: int, kept: str) -> NotFinite:
     )
 
 
-def warn_at_chance(history: Sequence[Mapping[str, Any]], *, num_classes: int, epochs: int) -> Alarm | None:
-    """Clean accuracy on held-out data that has not left chance by the first validation after some epochs; said once.
+def find_alarms(
+    history: Sequence[Mapping[str, Any]], *, num_classes: int, chance_epochs: int, under_attack: bool
+) -> list[Alarm]:
+    """Return the warnings that the last epoch of a history gives rise to.
+
+    Args:
+        history: a row of measurements an epoch, the last of which has just ended.
+        num_classes: K, of which chance is one.
+        chance_epochs: number of epochs after which accuracy at chance is worth a warning.
+        under_attack: the run trains on adversarial examples, so it can overfit to its attack.
 
     Example:
-        >>> warn_at_chance([{"epoch": 0, "clean": 0.1}], num_classes=10, epochs=1).kind
+        >>> find_alarms([{"epoch": 0, "clean": 0.5}], num_classes=10, chance_epochs=1, under_attack=True)
+        []
+    """
+    alarms = [find_chance(history, num_classes=num_classes, epochs=chance_epochs)]
+    if under_attack:
+        alarms.append(find_catastrophic_overfitting(history, num_classes=num_classes))
+    return [alarm for alarm in alarms if alarm is not None]
+
+
+def find_chance(history: Sequence[Mapping[str, Any]], *, num_classes: int, epochs: int) -> Alarm | None:
+    """Return an alarm if clean held-out accuracy is still at chance at the first validation after `epochs` epochs.
+
+    Once a run.
+
+    Args:
+        history: a row of measurements an epoch.
+        num_classes: K.
+        epochs: number of epochs in which accuracy may be at chance.
+
+    Example:
+        >>> find_chance([{"epoch": 0, "clean": 0.1}], num_classes=10, epochs=1).kind
         'chance'
     """
-    judged = [row for row in history if row.get("clean") is not None]
-    if not judged or judged[-1] is not history[-1] or judged[-1]["epoch"] + 1 < epochs:
+    rows = [row for row in history if row.get("clean") is not None]
+    if not rows or rows[-1] is not history[-1] or rows[-1]["epoch"] + 1 < epochs:
         return None
-    if len(judged) > 1 and judged[-2]["epoch"] + 1 >= epochs:
+    if len(rows) > 1 and rows[-2]["epoch"] + 1 >= epochs:
         return None  # said already
-    best, chance = max(row["clean"] for row in judged), 1 / num_classes
+    best, chance = max(row["clean"] for row in rows), 1 / num_classes
     if best > 1.2 * chance:
         return None
-    done = judged[-1]["epoch"] + 1
+    done = rows[-1]["epoch"] + 1
     return Alarm(
         "chance",
         f"after {done} epochs clean validation accuracy is {best:.1%}, still at chance ({chance:.1%}): "
@@ -85,31 +124,35 @@ def warn_at_chance(history: Sequence[Mapping[str, Any]], *, num_classes: int, ep
     )
 
 
-def warn_catastrophic_overfitting(history: Sequence[Mapping[str, Any]], *, num_classes: int) -> Alarm | None:
-    """Training robust accuracy above where it was at the best epoch, held-out PGD accuracy under half of its best.
+def find_catastrophic_overfitting(history: Sequence[Mapping[str, Any]], *, num_classes: int) -> Alarm | None:
+    """Return an alarm if training robust accuracy rises while held-out PGD accuracy falls under half of its best.
 
-    Or, where it never had a best: half of the training batches stand, and not a tenth as many held-out images; said
-    once. Looks at epochs that were validated, and needs the objective's "correct" measurement on training batches,
-    which has to be under attack. Single-step training falls into this (Wong et al. 2020): the model learns to defeat
-    the one-step attack alone.
+    If held-out accuracy never rose above chance: if more than half of the training images are robust, and not a tenth
+    as many held-out ones. Once for each collapse. Single-step training falls into this (Wong et al. 2020): the model
+    learns to defeat the one-step attack alone.
+
+    Args:
+        history: a row of measurements an epoch; rows without validation, or without the objective's "correct"
+            measurement on training batches, which has to be under attack, are left out.
+        num_classes: K.
 
     Example:
         >>> rows = [
         ...     {"epoch": 0, "robust": 0.4, "train_correct": 0.4},
         ...     {"epoch": 1, "robust": 0.0, "train_correct": 0.8},
         ... ]
-        >>> warn_catastrophic_overfitting(rows, num_classes=10).kind
+        >>> find_catastrophic_overfitting(rows, num_classes=10).kind
         'overfitting'
     """
-    judged = [row for row in history if row.get("robust") is not None and "train_correct" in row]
-    if len(judged) < 2 or judged[-1] is not history[-1]:
+    rows = [row for row in history if row.get("robust") is not None and "train_correct" in row]
+    if len(rows) < 2 or rows[-1] is not history[-1]:
         return None
-    now, best = judged[-1], max(judged[:-1], key=lambda row: float(row["robust"]))
-    learnt = best["robust"] > 1.5 / num_classes
+    now, best = rows[-1], max(rows[:-1], key=lambda row: float(row["robust"]))
+    was_robust = best["robust"] > 1.5 / num_classes
     jumped = now["train_correct"] > best["train_correct"] + 0.02
-    if learnt and jumped and now["robust"] < 0.5 * best["robust"]:
+    if was_robust and jumped and now["robust"] < 0.5 * best["robust"]:
         held_out = f"fell from {best['robust']:.1%} to {now['robust']:.1%}"
-    elif not learnt and _apart(now) and (len(judged) == 2 or not _apart(judged[-2])):
+    elif not was_robust and _is_apart(now) and (len(rows) == 2 or not _is_apart(rows[-2])):
         held_out = f"never left {max(best['robust'], now['robust']):.1%}"
     else:
         return None
@@ -121,5 +164,6 @@ def warn_catastrophic_overfitting(history: Sequence[Mapping[str, Any]], *, num_c
     )
 
 
-def _apart(row: Mapping[str, Any]) -> bool:
+def _is_apart(row: Mapping[str, Any]) -> bool:
+    """True if training images are robust and held-out images are not."""
     return bool(row["train_correct"] > 0.5 and row["robust"] < 0.1 * row["train_correct"])

@@ -1,11 +1,11 @@
-"""The loop of a run and everything it must remember to go on bit for bit."""
+"""The training loop of a run, and all that it must remember to resume bit for bit."""
 
 import itertools
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,39 +19,24 @@ from uiat.runs.writer import RunWriter
 from uiat.system.distributed import current_rank
 from uiat.system.signals import Stop, stop_on_signal
 from uiat.training.averaging import make_average, refresh_statistics, update_average
-from uiat.training.guards import (
-    Alarm,
-    require_finite,
-    require_finite_weights,
-    warn_at_chance,
-    warn_catastrophic_overfitting,
-)
+from uiat.training.guards import Alarm, find_alarms, require_finite, require_finite_weights
+from uiat.training.listener import Listener
 from uiat.training.optimizer import make_optimizer, make_scheduler
-from uiat.training.step import make_step
+from uiat.training.step import Step
+from uiat.training.step_options import StepOptions
 from uiat.training.validation import selection_metric, validate
 
 logger = logging.getLogger("uiat")
-# Batches between looks at the running sums: each look waits for the device.
-LOOK_EVERY = 50
-# Batches that re-measure the BatchNorm statistics of averaged weights.
+# Steps between checks that the running sums are finite: each of them waits for the device.
+CHECK_EVERY = 50
+# Batches on which the BatchNorm statistics of averaged weights are measured anew.
 REFRESH_BATCHES = 50
 MAX_ROLLBACKS = 3
-# What a checkpoint says about the position of a run, as JSON.
-_REMEMBERED: dict[str, Any] = {
+# Attributes of `Training` that a checkpoint holds as JSON, under these names.
+_POSITION: dict[str, Any] = {
     **{"epoch": int, "position": int, "seconds": float, "history": list, "best": dict | None},
     **{"stale": int, "rollbacks": int, "stopped": bool},
 }
-
-
-@runtime_checkable
-class Listener(Protocol):
-    """Who is told how training goes; every method may be called often."""
-
-    def step(self, epoch: int, step: int, steps: int, terms: Mapping[str, Tensor], images: int) -> None:
-        """A step is done; the terms are scalars on the device, and reading them waits for it."""
-
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """An epoch is done and validated."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -63,12 +48,12 @@ class Training:
 
     Args:
         run: every setting.
-        model: on its device, in its memory format.
+        model: the model, on its device and in its memory format.
         loader: the training batches.
         held_out: images for validation; None for none.
-        listener: told about each step and epoch.
+        listener: receives each step and epoch.
 
-    `store` says where to write, and is set by whoever has made a folder; None keeps everything in memory.
+    `store` writes the run folder, and is set once there is one; None keeps everything in memory.
     """
 
     def __init__(
@@ -85,23 +70,14 @@ class Training:
         config = run.optimisation
         self.optimizer = make_optimizer(model, config, plain=run.compute.plain)
         self.scheduler = make_scheduler(self.optimizer, config, steps_per_epoch=len(loader))
-        self.step = make_step(
+        self.step = Step(
             model,
             run.objective,
             self.optimizer,
             num_classes=loader.num_classes,
             image_shape=loader.image_shape,
             num_examples=loader.num_examples,
-            precision=run.compute.levers.precision,
-            clip_norm=config.clip_norm,
-            awp=config.awp,
-            awp_from_epoch=config.awp_from_epoch,
-            compile=run.compute.levers.compile,
-            accumulate=config.accumulate,
-            replays=config.replays,
-            recompute=run.compute.recompute,
-            cuda_graphs=run.compute.levers.cuda_graphs,
-            try_kernels=not run.compute.plain,
+            options=StepOptions.from_run(run),
         )
         self.average = (
             None if config.average == "none" else make_average(model, config.average, decay=config.average_decay)
@@ -113,6 +89,7 @@ class Training:
         self.best_weights: dict[str, Tensor] | None = None
         self.stale, self.rollbacks, self.stopped = 0, 0, False
         self._stop, self._stopping = Stop(), False
+        self._measured: tuple[tuple[int, int], dict[str, float]] | None = None  # (epoch, position), means there
 
     def fit(self) -> None:
         """Train to the end, or to where a guard or the patience stops it.
@@ -133,29 +110,21 @@ class Training:
 
     def _train_epoch(self) -> None:
         started = saved = time.perf_counter()
-        before, compute = self.seconds, self.run.compute
+        before = self.seconds
         for batch in self.loader.epoch(self.epoch, self.position):
-            terms = self._one_step(batch)
+            terms = self._train_step(batch)
             self.seconds = before + time.perf_counter() - started
             if self.listener is not None:
                 self.listener.step(
                     self.epoch, self.position, len(self.loader), terms, len(batch.y) * current_rank().size
                 )
-            due = compute.checkpoint_steps is not None and self.position % compute.checkpoint_steps == 0
-            if look := self.position % LOOK_EVERY == 0 or self.position == len(self.loader):
-                self._means()
-            if look or current_rank().size == 1:
-                late = time.perf_counter() - saved > 60 * compute.checkpoint_minutes
-                # A signal to one process stops all of them, at the same step; they save together likewise.
-                told = current_rank().gather((self._stop.requested, late))
-                self._stopping, due = any(asked for asked, _ in told), due or any(late for _, late in told)
-            if self._stopping or (due and self.position < len(self.loader)):
+            if self._is_checkpoint_due(saved):
                 self.save()
                 saved = time.perf_counter()
             if self._stopping:
                 raise Interrupted(f"stopped in epoch {self.epoch + 1} after step {self.position} of {len(self.loader)}")
 
-    def _one_step(self, batch: Batch) -> dict[str, Tensor]:
+    def _train_step(self, batch: Batch) -> dict[str, Tensor]:
         terms = self.step(batch, epoch=self.epoch)
         self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         self.scheduler.step()
@@ -166,47 +135,67 @@ class Training:
         self.position += 1
         return terms
 
+    def _is_checkpoint_due(self, saved: float) -> bool:
+        """True if a checkpoint is due after this step: by its number, by the time since `saved`, or by a signal.
+
+        The last step of an epoch has none of its own: the end of the epoch writes one.
+        """
+        compute, last = self.run.compute, self.position == len(self.loader)
+        due = compute.checkpoint_steps is not None and self.position % compute.checkpoint_steps == 0
+        if check := self.position % CHECK_EVERY == 0 or last:
+            self._epoch_means()  # for its check alone
+        if check or current_rank().size == 1:
+            late = time.perf_counter() - saved > 60 * compute.checkpoint_minutes
+            # A signal to one process stops all of them, at the same step; they save together likewise.
+            answers = current_rank().gather((self._stop.requested, late))
+            self._stopping = any(stop for stop, _ in answers)
+            due = due or any(late for _, late in answers)
+        return self._stopping or (due and not last)
+
     @property
     def _kept(self) -> str:
+        """The last good checkpoint, in words for messages."""
         if self.store is not None:
             return self.store.last_checkpoint
         held = "the model holds its best weights so far" if self.best is not None else "it had no epoch yet"
         return f"none, since training ran without a folder; {held}"
 
-    def _means(self) -> dict[str, float]:
-        """Mean of each term over the epoch so far; waits for the device, and stops the run where one is not finite."""
-        names = sorted(self.sums)
-        values = current_rank().mean(torch.stack([self.sums[name] / self.position for name in names])).tolist()
-        return self._finite(dict(zip(names, values, strict=True)))
+    def _epoch_means(self) -> dict[str, float]:
+        """Return the mean of each loss term over the epoch so far; stops the run if one is not finite.
 
-    def _finite(self, means: dict[str, float]) -> dict[str, float]:
-        require_finite(means, epoch=self.epoch, step=self.position, kept=self._kept)
-        return means
+        Computed once a step, whoever asks: it waits for the device and for the other processes.
+        """
+        now = (self.epoch, self.position)
+        if self._measured is None or self._measured[0] != now:
+            names = sorted(self.sums)
+            values = current_rank().mean(torch.stack([self.sums[name] / self.position for name in names])).tolist()
+            means: dict[str, float] = dict(zip(names, values, strict=True))
+            require_finite(means, epoch=self.epoch, step=self.position, kept=self._kept)
+            self._measured = now, means
+        return self._measured[1]
 
     def _end_epoch(self) -> None:
         row: dict[str, Any] = {"epoch": self.epoch, "learning_rate": self.learning_rate}
-        row |= {f"train_{name}": value for name, value in self._means().items()}
+        row |= {f"train_{name}": value for name, value in self._epoch_means().items()}
         row |= {"seconds": self.seconds, "images_per_second": self.position * self.loader.batch_size / self.seconds}
         require_finite_weights(self.model, epoch=self.epoch, step=self.position, kept=self._kept)
-        self.step.rest()
-        last = self.epoch + 1 == self.run.optimisation.epochs
-        judge = self.held_out is not None and ((self.epoch + 1) % self.run.validation.every == 0 or last)
-        judged = self.judged_model()
-        if judge:
-            assert self.held_out is not None
-            row |= validate(judged, self.held_out, run=self.run)
+        self.step.release()
+        done, evaluated = self.epoch + 1, self.evaluated_model()
+        due = done % self.run.validation.every == 0 or done == self.run.optimisation.epochs
+        if due and self.held_out is not None:
+            row |= validate(evaluated, self.held_out, run=self.run)
         self.history.append(row)
-        alarms = list(self._alarms())
+        alarms = self._raise_alarms()
         row["alarms"] = [alarm.message for alarm in alarms]
-        judged = self._settle(judged, row, overfitting=any(alarm.kind == "overfitting" for alarm in alarms))
-        self.epoch, self.position, self.seconds, self.sums = self.epoch + 1, 0, 0.0, {}
+        evaluated = self._select(evaluated, row, overfitting=any(alarm.kind == "overfitting" for alarm in alarms))
+        self.epoch, self.position, self.seconds, self.sums = done, 0, 0.0, {}
         if self.store is not None:
-            self._write(self.store, judged)
+            self._write(self.store, evaluated)
         if self.listener is not None:
             self.listener.epoch(row)
 
-    def judged_model(self) -> nn.Module:
-        """The model that is validated and saved: the averaged one where there is one, with its statistics measured."""
+    def evaluated_model(self) -> nn.Module:
+        """Return the model that is validated and saved: the averaged one, its statistics measured, if there is one."""
         average = self.average
         if average is None or int(average.n_averaged) == 0:
             return self.model
@@ -214,27 +203,32 @@ class Training:
         refresh_statistics(average.module, (batch.x for batch in batches))
         return average.module
 
-    def _alarms(self) -> Iterator[Alarm]:
-        classes, guards = self.loader.num_classes, self.run.guards
-        found = [warn_at_chance(self.history, num_classes=classes, epochs=guards.chance_epochs)]
-        if self.run.objective.threat is not None:  # trained under attack
-            found.append(warn_catastrophic_overfitting(self.history, num_classes=classes))
-        for alarm in found:
-            if alarm is not None:
-                logger.warning(alarm.message)
-                yield alarm
+    def _raise_alarms(self) -> list[Alarm]:
+        alarms = find_alarms(
+            self.history,
+            num_classes=self.loader.num_classes,
+            chance_epochs=self.run.guards.chance_epochs,
+            under_attack=self.run.objective.threat is not None,
+        )
+        for alarm in alarms:
+            logger.warning(alarm.message)
+        return alarms
 
-    def _settle(self, judged: nn.Module, row: Mapping[str, Any], *, overfitting: bool) -> nn.Module:
-        """Keep the epoch if it is the best, or roll it back; returns the model to go on record as the last."""
+    def _select(self, model: nn.Module, row: Mapping[str, Any], *, overfitting: bool) -> nn.Module:
+        """Keep the epoch if it is the best, or roll it back; returns the model to save as the last."""
         guard = self.run.guards.overfitting
         if overfitting and guard == "rollback" and self.rollbacks < MAX_ROLLBACKS and self._roll_back():
             return self.model
-        self._keep_best(judged, row)
+        self._keep_best(model, row)
         self.stopped |= overfitting and guard != "warn"
-        return judged
+        return model
 
     def _roll_back(self) -> bool:
-        """Go on from the best weights, without the optimiser's momentum, at the schedule's present learning rate."""
+        """Put back the best weights, without the optimiser's momentum; the schedule's learning rate stays.
+
+        Returns:
+            False if there are no best weights yet.
+        """
         if self.best is None:
             return False
         weights = self.best_weights if self.store is None else self.store.read_best_weights()
@@ -266,7 +260,7 @@ class Training:
             self.store.write_weights("best", model, epoch=row["epoch"])
 
     def _write(self, store: RunWriter, model: nn.Module) -> None:
-        """The files of an epoch, the checkpoint last: a kill before it repeats the epoch and writes the same again."""
+        """Write the files of an epoch, the checkpoint last: a kill before it repeats the epoch and its files."""
         store.write_weights("last", model, epoch=self.history[-1]["epoch"])
         store.write_inverse(self.step.state)
         store.write_history(self.history)
@@ -281,16 +275,16 @@ class Training:
         if self.store is None:
             return
         if self.position:
-            self._means()
+            self._epoch_means()
         require_finite_weights(self.model, epoch=self.epoch, step=self.position, kept=self._kept)
-        meta = {name: getattr(self, name) for name in _REMEMBERED}
+        meta = {name: getattr(self, name) for name in _POSITION}
         meta |= {"steps_per_epoch": len(self.loader), "processes": current_rank().size}
-        # Of each process's sums the mean is kept, which all of them go on from.
+        # The mean over the processes of their sums, from which all of them resume.
         sums = {name: current_rank().mean(self.sums[name].clone()) for name in sorted(self.sums)}
         self.store.save(modules=self._modules(), optimizer=self.optimizer, tensors=sums, meta=meta)
 
     def resume(self) -> None:
-        """Put back what the folder's checkpoint holds; without one, the run starts over.
+        """Restore the state in the folder's checkpoint; without one, the run starts over.
 
         Raises:
             UserError: the checkpoint is damaged or belongs to another run.
@@ -303,7 +297,7 @@ class Training:
         self._set_position(meta)
         if (then := meta.get("processes", 1)) != current_rank().size:
             logger.warning(
-                "this run began in %s processes and goes on in %d: BatchNorm sees other parts of a batch, and sums "
+                "this run began in %s processes and resumes in %d: BatchNorm sees other parts of a batch, and sums "
                 "have another order, so its weights will not be bit for bit those of an undisturbed run",
                 then,
                 current_rank().size,
@@ -319,10 +313,10 @@ class Training:
         self.store.write_history(self.history)
 
     def _set_position(self, meta: Mapping[str, Any]) -> None:
-        """The JSON values of a checkpoint, none of them taken on trust."""
-        fits = all(isinstance(meta.get(name), kind) for name, kind in _REMEMBERED.items())
+        """Set the position from the JSON values of a checkpoint, each of them checked first."""
+        fits = all(isinstance(meta.get(name), kind) for name, kind in _POSITION.items())
         fits = fits and 0 <= meta["epoch"] <= self.run.optimisation.epochs and 0 <= meta["position"] <= len(self.loader)
         if not fits or meta.get("steps_per_epoch") != len(self.loader):
             raise UserError(f"the position in {CHECKPOINT_FILE} is not one of this run: the file is damaged or foreign")
-        for name in _REMEMBERED:
+        for name in _POSITION:
             setattr(self, name, meta[name])

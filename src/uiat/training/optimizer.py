@@ -21,7 +21,15 @@ from uiat.errors import UserError
 
 
 def make_optimizer(model: nn.Module, config: Optimisation, *, plain: bool = False) -> Optimizer:
-    """SGD or AdamW over the parameters that require gradients; in torch's default form with `plain`.
+    """Make SGD or AdamW over the parameters that require gradients.
+
+    Args:
+        model: the model to train, on its device.
+        config: optimizer, learning rate, momentum, weight decay.
+        plain: torch's default form, not the fused one.
+
+    Raises:
+        UserError: no parameter requires a gradient.
 
     Example:
         >>> make_optimizer(nn.Linear(2, 2), Optimisation(learning_rate=0.3)).param_groups[0]["lr"]
@@ -42,9 +50,18 @@ def make_optimizer(model: nn.Module, config: Optimisation, *, plain: bool = Fals
 
 
 def make_scheduler(optimizer: Optimizer, config: Optimisation, *, steps_per_epoch: int, done: int = 0) -> LRScheduler:
-    """The learning rate as a function of the step, `done` steps into it.
+    """Make the learning-rate schedule of a run.
 
     A schedule holds nothing but its position, so resuming replays the steps and then takes the saved optimiser's rate.
+
+    Args:
+        optimizer: its learning rate is set from then on.
+        config: schedule, warm-up and number of epochs.
+        steps_per_epoch: number of steps an epoch.
+        done: number of steps of the run that are done already.
+
+    Raises:
+        UserError: a warm-up as long as the run, or before a schedule that has its own.
 
     Example:
         >>> optimizer = make_optimizer(nn.Linear(2, 2), Optimisation())
@@ -59,7 +76,7 @@ def make_scheduler(optimizer: Optimizer, config: Optimisation, *, steps_per_epoc
         total = config.epochs * steps_per_epoch - warmup
         if total < 1:
             raise UserError("warmup_epochs must leave at least one step of the run")
-        scheduler = _main(optimizer, config, total, steps_per_epoch, warmup)
+        scheduler = _make_main(optimizer, config, total, steps_per_epoch, warmup)
         if warmup:
             ramp = LinearLR(optimizer, start_factor=1 / warmup, end_factor=1.0, total_iters=max(1, warmup - 1))
             scheduler = SequentialLR(optimizer, [ramp, scheduler], milestones=[warmup])
@@ -68,7 +85,10 @@ def make_scheduler(optimizer: Optimizer, config: Optimisation, *, steps_per_epoc
     return scheduler
 
 
-def _main(optimizer: Optimizer, config: Optimisation, total: int, steps_per_epoch: int, warmup: int) -> LRScheduler:
+def _make_main(
+    optimizer: Optimizer, config: Optimisation, total: int, steps_per_epoch: int, warmup: int
+) -> LRScheduler:
+    """Make the schedule after the warm-up, `total` steps long."""
     peak = max(1, round(config.peak_at * total))
     match config.schedule:
         case "piecewise":
@@ -80,8 +100,8 @@ def _main(optimizer: Optimizer, config: Optimisation, total: int, steps_per_epoc
             if warmup:
                 raise UserError('schedule "onecycle" warms up by itself: leave warmup_epochs at 0')
             rate, count = config.learning_rate, total + 1  # one more: a rate is also set after the last step
-            share = max(config.peak_at, 1.5 / count)  # torch divides by the length of the way up
-            return OneCycleLR(optimizer, max_lr=rate, total_steps=count, pct_start=share, cycle_momentum=False)
+            rise = max(config.peak_at, 1.5 / count)  # torch divides by the number of steps up
+            return OneCycleLR(optimizer, max_lr=rate, total_steps=count, pct_start=rise, cycle_momentum=False)
         case "cyclic":
             return LambdaLR(optimizer, lambda step: min(step / peak, max(0.0, (total - step) / max(1, total - peak))))
         case _:

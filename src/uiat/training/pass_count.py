@@ -1,11 +1,10 @@
-"""Count the forward and backward passes of a training step."""
+"""Count the forward and backward passes of a training step, and the activations that it keeps."""
 
 import copy
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +12,22 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from uiat.config.schema import Run
 from uiat.data import Batch
-from uiat.inverse import UniversalInverse
 from uiat.models.inspect import device_of
 from uiat.models.modes import frozen
+from uiat.objectives.abilities import phases, without_warm_start
 from uiat.training.optimizer import make_optimizer
-from uiat.training.step import Step, make_step
+from uiat.training.step import Step
+from uiat.training.step_options import StepOptions
 
 
 @dataclass
 class PassCount:
-    """Images that went through a model, by what was asked of the pass.
+    """Number of images that went through a model, by kind of pass.
 
     Args:
-        forward: forward passes, all of them.
-        input_backward: backward passes to the images alone, for which no gradient of a weight is computed.
-        training_backward: backward passes to the weights.
+        forward: images in forward passes of any kind.
+        input_backward: images in backward passes to the images alone, which compute no gradient of a weight.
+        training_backward: images in backward passes to the weights.
 
     Example:
         >>> PassCount(forward=12, input_backward=10, training_backward=1).units
@@ -40,19 +40,23 @@ class PassCount:
 
     @property
     def units(self) -> float:
-        """In F, the price of a forward pass: a backward pass to the images costs one more, one to the weights two."""
+        """Cost in F, the price of a forward pass: a backward pass to images costs one more F, one to weights two."""
         return float(self.forward + self.input_backward + 2 * self.training_backward)
 
     def per(self, images: int) -> "PassCount":
-        """The same for one image of so many."""
+        """Return the passes of one image, where `images` of them went through the step."""
         return PassCount(self.forward / images, self.input_backward / images, self.training_backward / images)
 
 
 @contextmanager
 def count_passes(model: nn.Module, example: Tensor) -> Iterator[PassCount]:
-    """Count the images that pass inside, whichever way the model is entered (`forward`, or `features` and `head`).
+    """Inside, images that pass through the model are counted, whether by `forward` or by `features` and `head`.
 
-    They are counted at the first layer with weights that an image meets.
+    They are counted at the first layer with weights that an image passes.
+
+    Args:
+        model: any module.
+        example: an image (B, C, H, W), to find that layer.
 
     Example:
         >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)
@@ -63,19 +67,19 @@ def count_passes(model: nn.Module, example: Tensor) -> Iterator[PassCount]:
     """
     passes, layer = PassCount(), _first_layer(model, example)
 
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count_forward(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         passes.forward += len(output)
         if output.requires_grad:
             training = any(p.requires_grad for p in module.parameters())
-            output.register_hook(lambda gradient: back(len(gradient), training))
+            output.register_hook(lambda gradient: count_backward(len(gradient), training))
 
-    def back(images: int, training: bool) -> None:
+    def count_backward(images: int, training: bool) -> None:
         if training:
             passes.training_backward += images
         else:
             passes.input_backward += images
 
-    hook = layer.register_forward_hook(note)
+    hook = layer.register_forward_hook(count_forward)
     try:
         yield passes
     finally:
@@ -83,22 +87,29 @@ def count_passes(model: nn.Module, example: Tensor) -> Iterator[PassCount]:
 
 
 def _first_layer(model: nn.Module, example: Tensor) -> nn.Module:
-    met: list[nn.Module] = []
+    """Return the layer with weights that an image passes first, whatever the order in which layers are registered."""
+    called: list[nn.Module] = []
     leaves = [m for m in model.modules() if not any(m.children()) and any(True for _ in m.parameters())]
-    hooks = [m.register_forward_hook(lambda module, inputs, output: met.append(module)) for m in leaves]
+    hooks = [m.register_forward_hook(lambda module, inputs, output: called.append(module)) for m in leaves]
     try:
         with torch.no_grad(), frozen(model):
             model(example[:1])
     finally:
         for hook in hooks:
             hook.remove()
-    return met[0]
+    return called[0]
 
 
 def step_for(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, eager: bool = True) -> Step:
-    """The run's training step on the examples of one batch, as far as its cost goes: it hardly moves a weight.
+    """Make a run's training step on the examples of one batch, to measure its cost: it hardly moves a weight.
 
-    Eager, so that layers are called one by one and can be counted, or compiled and recorded as the run has it.
+    Args:
+        run: every setting.
+        model: the model of the run, on its device.
+        batch: the examples that the step will be called with; their number is that of the training set.
+        num_classes: K.
+        eager: neither compile nor record, so that layers are called one by one and can be counted; otherwise as the run
+            has it.
 
     Example:
         >>> from uiat import models
@@ -107,35 +118,25 @@ def step_for(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, eage
         >>> sorted(step_for(Run(), model, batch, num_classes=2)(batch))
         ['adv_ce', 'correct', 'inverse_kl']
     """
-    config = run.optimisation
-    objective: Any = run.objective
-    inverse = getattr(objective, "inverse", None)
-    if isinstance(inverse, UniversalInverse):  # where it began does not matter here
-        objective = replace(objective, inverse=replace(inverse, warm_start=None))
+    options = StepOptions.from_run(run)
+    if eager:
+        options = replace(options, compile=False, cuda_graphs=False)
+    # A rate so small that training on noise takes no weight to infinity.
+    optimizer = make_optimizer(model, replace(run.optimisation, learning_rate=1e-6), plain=run.compute.plain)
     _, c, h, w = batch.x.shape
-    return make_step(
+    return Step(
         model,
-        objective,
-        # So that noise moves nothing to where a number is no longer one.
-        make_optimizer(model, replace(config, learning_rate=1e-6), plain=run.compute.plain),
+        without_warm_start(run.objective),  # the file may be elsewhere, and costs are the same from any start
+        optimizer,
         num_classes=num_classes,
         image_shape=(c, h, w),
         num_examples=len(batch.y),
-        precision=run.compute.levers.precision,
-        clip_norm=config.clip_norm,
-        awp=config.awp,
-        awp_from_epoch=config.awp_from_epoch,
-        compile=not eager and run.compute.levers.compile,
-        accumulate=config.accumulate,
-        replays=config.replays,
-        recompute=run.compute.recompute,
-        cuda_graphs=not eager and run.compute.levers.cuda_graphs,
-        try_kernels=not run.compute.plain,
+        options=options,
     )
 
 
 def step_passes(run: Run, model: nn.Module, batch: Batch, *, num_classes: int) -> dict[tuple[int, int], PassCount]:
-    """Passes of an image in a step of the run, by the epochs that cost the same (see `phases`), as they are made.
+    """Count the passes of an image in a step of the run, by making them, for each of the run's `cost_phases`.
 
     Example:
         >>> from uiat import models
@@ -144,34 +145,42 @@ def step_passes(run: Run, model: nn.Module, batch: Batch, *, num_classes: int) -
         >>> {k: v.units for k, v in step_passes(Run(), model, batch, num_classes=2).items()}
         {(30, 0): 28.0}
     """
-    step, found = step_for(run, model, batch, num_classes=num_classes), {}
-    for count, epoch in phases(run):
+    step, counts = step_for(run, model, batch, num_classes=num_classes), {}
+    for epochs, first in cost_phases(run):
         with count_passes(model, batch.x) as passes:
-            step(batch, epoch=epoch)
-        found[count, epoch] = passes.per(len(batch.y))
-    return found
+            step(batch, epoch=first)
+        counts[epochs, first] = passes.per(len(batch.y))
+    return counts
 
 
-def phases(run: Run) -> list[tuple[int, int]]:
-    """(how many epochs, the first of them) that cost the same: a one-off's epoch, and those before and after it.
+def cost_phases(run: Run) -> list[tuple[int, int]]:
+    """Split a run's epochs into those whose steps cost the same: by the objective's phases, and where AWP begins.
+
+    Returns:
+        (number of epochs, first of them counted from 0), in order.
 
     Example:
         >>> from uiat import recipes
-        >>> phases(recipes.get("digits-uiat-one-off"))
+        >>> cost_phases(recipes.get("digits-uiat-one-off"))
         [(10, 0), (1, 10), (29, 11)]
     """
-    epochs, inverse = run.optimisation.epochs, getattr(run.objective, "inverse", None)
-    once = inverse.epoch if isinstance(inverse, UniversalInverse) else None
-    awp = run.optimisation.awp_from_epoch if run.optimisation.awp else 0
-    edges = sorted({0, epochs, *((once, once + 1) if once is not None else ()), min(awp, epochs)})
-    return [(last - first, first) for first, last in itertools.pairwise(edges)]
+    config = run.optimisation
+    awp = config.awp_from_epoch if config.awp else 0
+    firsts = {first for _, first in phases(run.objective, config.epochs)} | {min(awp, config.epochs)}
+    return [(end - first, first) for first, end in itertools.pairwise(sorted({*firsts, config.epochs}))]
 
 
-IMAGES = 8  # of the batch that is counted on
+IMAGES = 8  # size of the batch of noise that passes and bytes are measured on
 
 
 def step_cost(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int], classes: int) -> PassCount:
-    """Passes of a run's training step through the model, the mean over its epochs: one-off runs change their ways.
+    """Count the passes of an image in a run's training step, as a mean over its epochs (see `cost_phases`).
+
+    Args:
+        run: every setting.
+        model: a model of the run; a copy of it is trained on noise.
+        image_shape: (C, H, W).
+        classes: K.
 
     Example:
         >>> from uiat import PGDAT, models
@@ -181,16 +190,16 @@ def step_cost(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int], 
     """
     model = copy.deepcopy(model).train()
     with torch.random.fork_rng():
-        found = step_passes(run, model, _noise(model, image_shape, classes), num_classes=classes)
+        counts = step_passes(run, model, _make_noise(model, image_shape, classes), num_classes=classes)
     epochs = run.optimisation.epochs
     means = {
-        name: sum(getattr(passes, name) * count for (count, _), passes in found.items()) / epochs
+        name: sum(getattr(passes, name) * count for (count, _), passes in counts.items()) / epochs
         for name in ("forward", "input_backward", "training_backward")
     }
     return PassCount(**means)
 
 
-def _noise(model: nn.Module, image_shape: tuple[int, int, int], classes: int) -> Batch:
+def _make_noise(model: nn.Module, image_shape: tuple[int, int, int], classes: int) -> Batch:
     device, source = device_of(model), torch.Generator().manual_seed(0)
     x = torch.rand(IMAGES, *image_shape, generator=source).to(device)
     index = torch.arange(IMAGES, device=device)
@@ -198,9 +207,15 @@ def _noise(model: nn.Module, image_shape: tuple[int, int, int], classes: int) ->
 
 
 def activation_bytes(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int], classes: int) -> int:
-    """Bytes that the training pass of a step keeps for its backward pass, for a batch of the run's size.
+    """Measure the bytes that the training passes of a step keep for their backward pass, for a batch of the run's size.
 
-    What differs between methods: a second training pass keeps as much again. In fp32, at the last epoch.
+    In fp32, at the last epoch. It tells methods apart: a second training pass keeps as much again.
+
+    Args:
+        run: every setting.
+        model: a model of the run; a copy of it is measured.
+        image_shape: (C, H, W).
+        classes: K.
 
     Example:
         >>> from uiat import PGDAT, UIAT, models
@@ -212,15 +227,16 @@ def activation_bytes(run: Run, model: nn.Module, *, image_shape: tuple[int, int,
         True
     """
     model = copy.deepcopy(model).train()
-    batch = _noise(model, image_shape, classes)
+    batch = _make_noise(model, image_shape, classes)
     step = step_for(run, model, batch, num_classes=classes)
-    own = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    kept: dict[int, int] = {}
+    # Autograd also saves weights and buffers, which are there anyway; and one storage may be saved several times.
+    of_model = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in of_model:
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.random.fork_rng():
@@ -228,4 +244,4 @@ def activation_bytes(run: Run, model: nn.Module, *, image_shape: tuple[int, int,
         with saved_tensors_hooks(pack, lambda tensor: tensor):
             terms = step.objective.loss(model, examples)
     del terms
-    return sum(kept.values()) * run.data.batch_size // IMAGES
+    return sum(saved.values()) * run.data.batch_size // IMAGES

@@ -1,4 +1,4 @@
-"""From the settings of a run to what it needs: data, the model's arguments, a device, a folder."""
+"""What a run needs before its first step, from its settings: a check of them, data, the model's arguments, a device."""
 
 import logging
 from collections.abc import Iterator
@@ -22,13 +22,41 @@ from uiat.data import (
     stratified_subset,
 )
 from uiat.errors import UserError
+from uiat.evaluation import stages
+from uiat.objectives.abilities import one_off_epoch
 from uiat.system.distributed import current_rank, local_device
+from uiat.threat import Linf
 
 logger = logging.getLogger("uiat")
 
 
+def check_plan(run: Run) -> None:
+    """Refuse, before hours of training, a run whose mistake would only show after them.
+
+    Raises:
+        UserError: an attack of the evaluation that does not exist, or a one-off epoch that never comes.
+
+    Example:
+        >>> from uiat.config.schema import Evaluation
+        >>> check_plan(Run(evaluation=Evaluation(attacks=("pgd20",))))
+        Traceback (most recent call last):
+        uiat.errors.UserError: evaluation.attacks: unknown attack 'pgd20'; did you mean ...
+    """
+    for name in run.evaluation.attacks:
+        try:
+            stages(name, threat=run.threat or Linf("8/255"))
+        except UserError as error:
+            raise UserError(f"evaluation.attacks: {error}") from None
+    epochs, epoch = run.optimisation.epochs, one_off_epoch(run.objective)
+    if epoch is not None and epoch >= epochs:
+        raise UserError(
+            f"objective.inverse.epoch is {epoch}, counted from 0, but optimisation.epochs is {epochs}: "
+            "the one-off perturbations would never be made"
+        )
+
+
 def as_image_set(data: ImageSet | tuple[Tensor, Tensor] | Any) -> ImageSet:
-    """An `ImageSet` from what users have: one already, a pair of tensors, or a torch Dataset.
+    """Return an `ImageSet` of what users have: an `ImageSet`, a pair of tensors, or a torch Dataset.
 
     Example:
         >>> len(as_image_set((torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1]))))
@@ -41,20 +69,25 @@ def as_image_set(data: ImageSet | tuple[Tensor, Tensor] | Any) -> ImageSet:
     return from_dataset(data)
 
 
-def own_data(
+def split_own_data(
     train_data: ImageSet | tuple[Tensor, Tensor] | Any,
     validation_data: ImageSet | tuple[Tensor, Tensor] | Any | None,
     *,
     seed: int,
 ) -> tuple[ImageSet, ImageSet]:
-    """What to train on and what to validate on, from the user's own data; held out of the former without the latter.
+    """Return the images to train on and those to validate on, from the user's own data.
+
+    Args:
+        train_data: an `ImageSet`, a pair of tensors, or a torch Dataset.
+        validation_data: likewise; None holds a part of `train_data` out.
+        seed: seed of the images held out.
 
     Raises:
         UserError: data that cannot be what was meant, or validation data that does not fit the training data.
 
     Example:
         >>> x, y = torch.rand(40, 1, 8, 8), torch.arange(40) % 2
-        >>> [len(part) for part in own_data((x, y), None, seed=0)]
+        >>> [len(images) for images in split_own_data((x, y), None, seed=0)]
         [38, 2]
     """
     _check_seed(seed)
@@ -82,7 +115,14 @@ def _is_pair(data: Any) -> bool:
 
 
 def load_datasets(data: Data, seed: int) -> tuple[ImageSet | Folder, ImageSet]:
-    """The training images of a run and those it is validated on, held out of the training set.
+    """Load the training images of a run, and hold out of them those to validate on.
+
+    Args:
+        data: name, root, sizes.
+        seed: seed of the images held out and of the subset.
+
+    Returns:
+        (images to train on, images to validate on).
 
     Example:
         >>> training_set, held_out = load_datasets(Data(name="digits", validation=100), 0)
@@ -103,7 +143,7 @@ def _check_seed(seed: int) -> None:
 
 
 def model_spec(run: Run, data: ImageSet | Folder) -> dict[str, Any]:
-    """The arguments of `models.build` for a run: the data's statistics become the model's first layer.
+    """Return the arguments of `models.build` for a run: the data's statistics become the model's first layer.
 
     Example:
         >>> model_spec(Run(), load_datasets(Data(), 0)[0])["image_shape"]
@@ -123,7 +163,7 @@ def model_spec(run: Run, data: ImageSet | Folder) -> dict[str, Any]:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device a name stands for; "auto" is a GPU where there is one.
+    """Return the device of a name; "auto" is a GPU if there is one.
 
     Raises:
         UserError: no such device on this machine.
@@ -144,10 +184,10 @@ def pick_device(name: str) -> torch.device:
 
 
 def training_device(model: nn.Module) -> torch.device:
-    """The device of a model's first parameter.
+    """Return the device of a model's first parameter.
 
     Raises:
-        UserError: it has none.
+        UserError: the model has no parameters.
 
     Example:
         >>> training_device(nn.Linear(1, 1))
@@ -160,7 +200,7 @@ def training_device(model: nn.Module) -> torch.device:
 
 
 def can_use_channels_last(model: nn.Module, *, asked: bool) -> bool:
-    """Whether images and weights lie channels last: where asked for, and where torch's kernels do not crash.
+    """True if images and weights are to lie channels last: if asked for, and torch's kernels do not crash.
 
     On a CPU, the backward pass of a strided 1x1 convolution of fewer than 8 channels writes out of its bounds in that
     memory format (torch 2.14): the shortcut of a very narrow ResNet.
@@ -177,10 +217,10 @@ def can_use_channels_last(model: nn.Module, *, asked: bool) -> bool:
 
 
 def sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with BatchNorm by the statistics of all processes; as it is, where there is one process.
+    """Return the model with BatchNorm by the statistics of all processes; as it is, if there is one process.
 
     Raises:
-        UserError: not on GPUs, for which alone torch has it.
+        UserError: not on GPUs; torch has no synchronised BatchNorm for other devices.
 
     Example:
         >>> type(sync_batchnorm(nn.BatchNorm2d(3), torch.device("cpu"))).__name__
@@ -195,7 +235,7 @@ def sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's random generators seeded inside, and the caller's as they were afterwards.
+    """Inside, torch's random generators are seeded; afterwards they are as they were.
 
     Example:
         >>> with seeded(3, torch.device("cpu")):
@@ -210,7 +250,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def first_held_out_images(held_out: ImageSet, device: torch.device) -> Tensor:
-    """A few images to try a model on.
+    """Return a few images (B, C, H, W) in [0, 1] to try a model on.
 
     Example:
         >>> data = from_tensors(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1]))

@@ -1,13 +1,15 @@
-"""Trackers: training's measurements sent elsewhere, each as one more listener."""
+"""Trackers: listeners that send the measurements of training elsewhere, one row of `TRACKERS` each."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from uiat.errors import UserError
-from uiat.training.loop import Listener
+from uiat.errors import UserError, nearest
+from uiat.system.distributed import current_rank
+from uiat.training.listener import Listener
 
 
 class TensorBoard:
@@ -17,29 +19,71 @@ class TensorBoard:
         folder: where the event files go; look at them with `tensorboard --logdir FOLDER`.
 
     Raises:
-        UserError: the extra is not installed.
+        ImportError: TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError:
-            raise UserError("TensorBoard is not installed: pip install 'uiat[tensorboard]'") from None
+        from torch.utils.tensorboard.writer import SummaryWriter
+
         self.writer = SummaryWriter(str(folder))
 
     def step(self, epoch: int, step: int, steps: int, terms: Mapping[str, Tensor], images: int) -> None:
-        """Nothing: reading a step's terms would wait for the device."""
+        """Do nothing: reading a step's terms would wait for the device."""
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """One point a measurement, at the number of epochs done."""
+        """Write one point for each measurement, at the number of epochs done."""
         for name, value in row.items():
             if isinstance(value, float):
                 self.writer.add_scalar(group_name(name), value, row["epoch"] + 1)
         self.writer.flush()
 
 
+@dataclass(frozen=True)
+class Tracker:
+    """A row of `TRACKERS`.
+
+    Args:
+        make: makes the listener, given a folder of its own; raises ImportError if a package is missing.
+        extra: the optional dependency of `uiat` that it needs.
+    """
+
+    make: Callable[[Path], Listener]
+    extra: str
+
+
+# By the name that `uiat train` knows a tracker by (`--NAME`), which is that of its folder in the run's, too.
+TRACKERS: dict[str, Tracker] = {"tensorboard": Tracker(make=TensorBoard, extra="tensorboard")}
+
+
+def make_trackers(names: Sequence[str], run_dir: Path) -> list[Listener]:
+    """Make the trackers of a run; of several processes, those of the first one alone.
+
+    Args:
+        names: names in `TRACKERS`.
+        run_dir: the run's folder, in which each tracker has a folder of its name.
+
+    Raises:
+        UserError: no such tracker, or its extra is not installed.
+
+    Example:
+        >>> make_trackers(["tensorbord"], Path("runs/a"))
+        Traceback (most recent call last):
+        uiat.errors.UserError: unknown tracker 'tensorbord'; did you mean 'tensorboard'? ...
+    """
+    listeners = []
+    for name in names:
+        if (tracker := TRACKERS.get(name)) is None:
+            raise nearest("tracker", name, TRACKERS)
+        if current_rank().first:
+            try:
+                listeners.append(tracker.make(run_dir / name))
+            except ImportError:
+                raise UserError(f"{name} is not installed: pip install 'uiat[{tracker.extra}]'") from None
+    return listeners
+
+
 def group_name(name: str) -> str:
-    """A measurement's name in groups.
+    """Return the name of a measurement with its group before it.
 
     Example:
         >>> group_name("train_adv_ce"), group_name("robust"), group_name("learning_rate")
@@ -48,27 +92,3 @@ def group_name(name: str) -> str:
     if name.startswith("train_"):
         return f"train/{name.removeprefix('train_')}"
     return f"validation/{name}" if name in ("clean", "robust", "alignment") else f"run/{name}"
-
-
-class Several:
-    """Tells several listeners.
-
-    Args:
-        listeners: told one after another.
-
-    Example:
-        >>> Several().epoch({"epoch": 0})
-    """
-
-    def __init__(self, *listeners: Listener) -> None:
-        self.listeners = listeners
-
-    def step(self, epoch: int, step: int, steps: int, terms: Mapping[str, Tensor], images: int) -> None:
-        """A step is done."""
-        for listener in self.listeners:
-            listener.step(epoch, step, steps, terms, images)
-
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """An epoch is done."""
-        for listener in self.listeners:
-            listener.epoch(row)

@@ -1,0 +1,140 @@
+"""Questions about a training objective that the step, the loop, validation and the run folder ask.
+
+An objective of the user's own answers them too: by an `attack` that is a `PGD`, an `inverse` that is one of
+`uiat.inverse`, and a weight `alignment`, where it has them.
+"""
+
+import itertools
+from dataclasses import replace
+from typing import TypeVar
+
+from torch import nn
+
+from uiat.attacks import PGD
+from uiat.inverse import UniversalInverse, UniversalPerturbation
+from uiat.objectives.base import Objective
+
+AnObjective = TypeVar("AnObjective", bound=Objective)
+
+
+def attack_of(objective: Objective) -> PGD | None:
+    """Return the attack that gives the adversarial examples; None for an objective that trains on none.
+
+    Example:
+        >>> from uiat import Standard
+        >>> attack_of(Standard()) is None
+        True
+    """
+    attack = getattr(objective, "attack", None)
+    return attack if isinstance(attack, PGD) else None
+
+
+def is_single_step(objective: Objective) -> bool:
+    """True if the objective trains on attacks of one step, or of none but those that replays take (Free-AT).
+
+    Example:
+        >>> from uiat import recipes
+        >>> [is_single_step(recipes.get(f"cifar10-small-{name}").objective) for name in ("fgsm-rs", "free", "pgd-at")]
+        [True, True, False]
+    """
+    attack = attack_of(objective)
+    return attack is not None and attack.steps <= 1
+
+
+def is_second_order(objective: Objective) -> bool:
+    """True if the loss contains input gradients, so that its backward pass needs second derivatives (GradAlign).
+
+    Example:
+        >>> from uiat import PGDAT
+        >>> is_second_order(PGDAT()), is_second_order(PGDAT(alignment=0.2))
+        (False, True)
+    """
+    return bool(getattr(objective, "alignment", 0.0))
+
+
+def reads_adversarial_examples(objective: Objective) -> bool:
+    """True if the loss of the inverse adversary depends on the adversarial examples (its regulariser does).
+
+    Example:
+        >>> from uiat import UIAT
+        >>> reads_adversarial_examples(UIAT(inverse=UniversalInverse(regulariser="logit")))
+        True
+    """
+    return getattr(getattr(objective, "inverse", None), "regulariser", "none") != "none"
+
+
+def universal_inverse_of(objective: Objective) -> UniversalInverse | None:
+    """Return the settings of the universal inverse perturbations; None for an objective that has none.
+
+    Example:
+        >>> from uiat import PGDAT
+        >>> universal_inverse_of(PGDAT()) is None
+        True
+    """
+    inverse = getattr(objective, "inverse", None)
+    return inverse if isinstance(inverse, UniversalInverse) else None
+
+
+def universal_of(objective: Objective, state: nn.Module) -> UniversalPerturbation | None:
+    """Return the universal inverse perturbations in an objective's state, on the CPU; None if the objective has none.
+
+    Args:
+        objective: the objective that `state` belongs to.
+        state: what `objective.init` returned.
+
+    Example:
+        >>> from uiat import UIAT
+        >>> universal_of(UIAT(), UIAT().init(num_classes=2, image_shape=(1, 8, 8))).z.shape
+        torch.Size([2, 1, 8, 8])
+    """
+    z, threat = getattr(state, "z", None), getattr(objective, "threat", None)
+    inverse = universal_inverse_of(objective)
+    if z is None or inverse is None or threat is None:
+        return None
+    return UniversalPerturbation(z.detach().cpu(), type(threat)(inverse.radius))
+
+
+def one_off_epoch(objective: Objective) -> int | None:
+    """Return the one epoch in which universal perturbations are computed (one-off UIAT); None without such an epoch.
+
+    Example:
+        >>> from uiat import UIAT
+        >>> one_off_epoch(UIAT(inverse=UniversalInverse(epoch=3)))
+        3
+    """
+    inverse = universal_inverse_of(objective)
+    return None if inverse is None else inverse.epoch
+
+
+def phases(objective: Objective, epochs: int) -> list[tuple[int, int]]:
+    """Split a run's epochs into those that cost the same: a one-off's epoch, those before it and those after it.
+
+    Args:
+        objective: the training method.
+        epochs: number of epochs of the run.
+
+    Returns:
+        (number of epochs, first of them counted from 0), in order.
+
+    Example:
+        >>> from uiat import UIAT
+        >>> phases(UIAT(inverse=UniversalInverse(epoch=10)), 40)
+        [(10, 0), (1, 10), (29, 11)]
+    """
+    epoch = one_off_epoch(objective)
+    edges = sorted({0, epochs} | (set() if epoch is None else {epoch, epoch + 1}))
+    return [(last - first, first) for first, last in itertools.pairwise(edges)]
+
+
+def without_warm_start(objective: AnObjective) -> AnObjective:
+    """Return the objective with universal perturbations that start anew, not from the file of another run.
+
+    Example:
+        >>> from uiat import UIAT
+        >>> without_warm_start(UIAT(inverse=UniversalInverse(warm_start="runs/a"))).inverse.warm_start is None
+        True
+    """
+    inverse = universal_inverse_of(objective)
+    if inverse is None:
+        return objective
+    return replace(objective, inverse=replace(inverse, warm_start=None))  # type: ignore[type-var]

@@ -1,0 +1,131 @@
+"""The options of a training step, once: their names, defaults and meaning, from a run or from keyword arguments."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, TypedDict
+
+import torch
+
+from uiat.config.schema import Run
+from uiat.errors import UserError, nearest
+from uiat.objectives import Objective
+from uiat.objectives.abilities import attack_of, reads_adversarial_examples
+from uiat.system.distributed import current_rank
+
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """How a training step is computed, and what is added to it; `uiat.make_step` takes each as a keyword argument.
+
+    Args:
+        precision: "bf16" runs forward and backward passes under autocast; weights and optimiser stay as they are.
+        clip_norm: largest gradient norm; none by default.
+        awp: relative size gamma of the adversarial weight perturbation (Wu et al. 2020); 0 for none.
+        awp_from_epoch: first epoch with the weight perturbation, counted from 0.
+        compile: compile the model for the inner problems, and on a GPU for the training passes; needs a compiler
+            and half a minute at the first step.
+        accumulate: number of parts of a batch that are passed one after the other, for large models. Each part's inner
+            problems are its own, and BatchNorm and the universal perturbations see one part at a time.
+        replays: Free adversarial training (Shafahi et al. 2019): number of updates on each batch, whose images move a
+            step of the attack by the gradient of the loss that each update takes anyway. The attack gives the start.
+        recompute: keep the outputs of blocks alone, and compute what is inside them again for the backward pass.
+        cuda_graphs: on a GPU, record the step once an epoch and replay it (`uiat.speed.cuda_graphs`). Not with
+            recompute, replays or several processes, where steps are made as ever. Between two steps of an epoch leave
+            alone which parameters are trained and which modules there are: a replay would not see it.
+        try_kernels: on a GPU, let cuDNN try its kernels at each new shape and keep to the fastest (`uiat.speed.cudnn`).
+
+    Example:
+        >>> StepOptions(awp=0.005).awp_from_epoch
+        0
+    """
+
+    precision: Precision = "fp32"
+    clip_norm: float | None = None
+    awp: float = 0.0
+    awp_from_epoch: int = 0
+    compile: bool = False
+    accumulate: int = 1
+    replays: int = 0
+    recompute: bool = False
+    cuda_graphs: bool = False
+    try_kernels: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise nearest("precision", self.precision, PRECISIONS)
+
+    @classmethod
+    def from_run(cls, run: Run) -> "StepOptions":
+        """Return the options of a run's steps.
+
+        Example:
+            >>> StepOptions.from_run(Run()).cuda_graphs
+            True
+        """
+        optimisation, compute, resolved = run.optimisation, run.compute, run.compute.resolved
+        return cls(
+            precision=resolved.precision,
+            clip_norm=optimisation.clip_norm,
+            awp=optimisation.awp,
+            awp_from_epoch=optimisation.awp_from_epoch,
+            compile=resolved.compile,
+            accumulate=optimisation.accumulate,
+            replays=optimisation.replays,
+            recompute=compute.recompute,
+            cuda_graphs=resolved.cuda_graphs,
+            try_kernels=not compute.plain,
+        )
+
+    def adapt_to(self, objective: Objective, device: torch.device) -> "StepOptions":
+        """Return what of these options the device and the number of processes allow.
+
+        Raises:
+            UserError: the objective cannot be trained with them.
+
+        Example:
+            >>> from uiat import PGDAT
+            >>> StepOptions(cuda_graphs=True).adapt_to(PGDAT(), torch.device("cpu")).cuda_graphs
+            False
+        """
+        check_replays(self.replays, objective)
+        recordable = device.type == "cuda" and not (self.recompute or self.replays or current_rank().size > 1)
+        return replace(self, cuda_graphs=self.cuda_graphs and recordable)
+
+
+class StepKeywords(TypedDict, total=False):
+    """The fields of `StepOptions` for type checkers, as keyword arguments; a test holds that the two agree."""
+
+    precision: Precision
+    clip_norm: float | None
+    awp: float
+    awp_from_epoch: int
+    compile: bool
+    accumulate: int
+    replays: int
+    recompute: bool
+    cuda_graphs: bool
+    try_kernels: bool
+
+
+def check_replays(replays: int, objective: Objective) -> None:
+    """Refuse replays that the objective has no use for, and an attack that has no steps without them.
+
+    Raises:
+        UserError: replays of an objective without an attack, or with an inverse adversary that reads the adversarial
+            examples, which replays move; no replays for an attack of 0 steps, whose examples would be noise.
+
+    Example:
+        >>> from uiat import Standard
+        >>> check_replays(2, Standard())
+        Traceback (most recent call last):
+        uiat.errors.UserError: replays need a method that trains on adversarial examples, not 'standard'
+    """
+    attack = attack_of(objective)
+    if not replays and attack is not None and attack.steps == 0:
+        raise UserError("an attack of 0 steps takes them from replays: set optimisation.replays, or attack.steps")
+    if replays and attack is None:
+        raise UserError(f"replays need a method that trains on adversarial examples, not {objective.name!r}")
+    if replays and reads_adversarial_examples(objective):
+        raise UserError("an inverse regulariser reads the adversarial examples, which replays move: set it to none")
