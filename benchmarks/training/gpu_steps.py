@@ -1,8 +1,8 @@
-"""What a training step costs on a GPU, lever by lever and method by method, in one table; for gpu.sh.
+"""Cost of a training step on a GPU, setting by setting and method by method, in one table; for gpu.sh.
 
     python benchmarks/training/gpu_steps.py --steps 20
 
-Needs no data and no network: images are noise. The share is that of the rate in a matrix product, in the row's own
+Needs no data and no network: images are noise. The percentage is that of the rate in a matrix product, in the row's own
 precision; memory is the most that tensors held.
 """
 
@@ -24,14 +24,14 @@ OTHERS = ("cifar10-resnet18-trades", "cifar10-resnet18-uiat", "cifar10-resnet18-
 
 
 def rows(recipe: str, name: str, settings: list[tuple[str, str]], *, device: str, steps: int) -> list[str]:
-    """Lines of the table, one for the epochs of each price."""
-    found = estimate_cost(uiat.override(recipes.get(recipe), [("compute.device", device), *settings]), steps=steps)
+    """Return lines of the table, one for the epochs of each cost."""
+    report = estimate_cost(uiat.override(recipes.get(recipe), [("compute.device", device), *settings]), steps=steps)
     lines = []
-    for cost in found.costs:
-        share = cost.flops / cost.seconds / found.rates[found.precision]["matrix"]
-        times = f"{1e3 * cost.seconds:.1f} | {found.steps * cost.seconds:.1f}"
+    for cost in report.costs:
+        fraction = cost.flops / cost.seconds / report.rates[report.precision]["matrix"]
+        times = f"{1e3 * cost.seconds:.1f} | {report.steps * cost.seconds:.1f}"
         lines.append(
-            f"| {recipe} | {name} | {cost.passes.units:g} | {times} | {share:.0%} | {found.peak_bytes >> 20} |"
+            f"| {recipe} | {name} | {cost.passes.units:g} | {times} | {fraction:.0%} | {report.peak_bytes >> 20} |"
         )
     return lines
 

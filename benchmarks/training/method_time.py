@@ -24,8 +24,8 @@ METHODS = ("pgd-at", "standard", "trades", "mart", "uiat-one-off", "uiat", "iat"
 DETACHED = "/detached"  # after a method: its target without a gradient
 
 
-def prepare(recipe: str, root: str | None, settings: list[str]):
-    """A step of the recipe's method on batches of its data, in an epoch in which a one-off's z is frozen."""
+def make_method(recipe: str, root: str | None, settings: list[str]):
+    """Make a step of the recipe's method, and batches of its data for it."""
     pairs = [("data.root", root)] if root else []
     if recipe.endswith(DETACHED):
         recipe, settings = recipe.removesuffix(DETACHED), [*settings, "objective.inverse_gradient=false"]
@@ -36,10 +36,10 @@ def prepare(recipe: str, root: str | None, settings: list[str]):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
     shape = {"num_classes": data.num_classes, "image_shape": data.image_shape}
     run = resolve_auto(run, model, steps=1, **shape)
-    levers = {"precision": run.compute.precision, "compile": run.compute.compile, "num_examples": len(data)}
-    step = uiat.make_step(model, run.objective, optimizer, **levers, **shape)
-    options = {"batch_size": run.data.batch_size, "augment": run.data.augment, "channels_last": True}
-    loader = uiat.data.Loader(data, **options)
+    options = {"precision": run.compute.precision, "compile": run.compute.compile}
+    step = uiat.make_step(model, run.objective, optimizer, num_examples=len(data), **options, **shape)
+    batches = {"batch_size": run.data.batch_size, "augment": run.data.augment, "channels_last": True}
+    loader = uiat.data.Loader(data, **batches)
     return step, cycle(loader.epoch(0)), len(loader), run
 
 
@@ -53,13 +53,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    prepared = {
-        m: prepare(f"{arguments.family}-{m}", arguments.root, arguments.set) for m in arguments.methods.split(",")
+    methods = {
+        m: make_method(f"{arguments.family}-{m}", arguments.root, arguments.set) for m in arguments.methods.split(",")
     }
-    seconds: dict[str, list[float]] = {m: [] for m in prepared}
-    base = next(iter(prepared))
+    seconds: dict[str, list[float]] = {m: [] for m in methods}
+    base = next(iter(methods))
     for number in range(arguments.rounds + 2):
-        for method, (step, batches, _, run) in prepared.items():
+        for method, (step, batches, _, run) in methods.items():
             batch = next(batches)
             start = time.perf_counter()
             step(batch, epoch=run.optimisation.epochs - 1)
@@ -69,9 +69,9 @@ def main() -> None:
     for method, times in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(times, seconds[base], strict=True))
         median = statistics.median(times)
-        print(f"| {method} | {1000 * median:.0f} | {ratio:.2f} | {median * prepared[method][2]:.0f} |")
+        print(f"| {method} | {1000 * median:.0f} | {ratio:.2f} | {median * methods[method][2]:.0f} |")
     facts = {k: describe_environment()[k] for k in ("torch", "processor", "cores", "threads")}
-    facts["precision"] = prepared[base][3].compute.precision
+    facts["precision"] = methods[base][3].compute.precision
     print(f"\n{arguments.rounds} rounds, {facts}")
 
 

@@ -1,11 +1,11 @@
-"""What a training run spends beside its steps, and whether its memory grows: small-cnn on real CIFAR-10.
+"""Time that a training run spends beside its steps, and whether its memory grows: small-cnn on real CIFAR-10.
 
     python benchmarks/training/overhead.py --root DATA --threads 2
 
-The run is that of `uiat.train`, with its folder, checkpoints and metrics, and a look at the losses four times a second
-as the display of a terminal takes it. "Beside the steps" is the time of an epoch's loop (loading, augmentation,
-schedule, sums, looks at the losses) less that inside steps.
-Memory is what the process holds at the end of each epoch.
+The run is that of `uiat train`, with its folder, checkpoints and metrics, and a listener that reads the loss terms as
+often as the progress display does; drawing it is not counted. "Beside the steps" is the time of an epoch's loop
+(loading, augmentation, schedule, sums, listener, checks of the losses) less that inside steps. Memory is what the
+process holds at the end of each epoch.
 """
 
 import argparse
@@ -31,6 +31,7 @@ class Timed:
 
     def __init__(self, step) -> None:
         self.step, self.state, self.seconds = step, step.state, 0.0
+        self.release = step.release
 
     def __call__(self, batch, *, epoch):
         """The step."""
@@ -41,23 +42,22 @@ class Timed:
 
 
 class Table:
-    """A listener that reads the losses four times a second, and keeps a line of the table for each epoch."""
+    """A listener that reads the terms four times a second, and prints a line of the table each epoch."""
 
     def __init__(self, step: Timed) -> None:
-        self.timed, self.before, self.looked = step, 0.0, 0.0
-        self.lines: list[str] = []
+        self.timed, self.before, self.read = step, 0.0, 0.0
 
     def step(self, epoch, step, steps, terms, images) -> None:
-        """Read the losses, which waits for the device."""
-        if (now := time.perf_counter()) - self.looked > 0.25:
-            self.looked = now
-            _ = {name: value.item() for name, value in terms.items()}
+        """Read the terms, which waits for the device, as often as a progress display."""
+        if time.perf_counter() - self.read > 0.25:
+            self.terms = {name: value.item() for name, value in terms.items()}
+            self.read = time.perf_counter()
 
     def epoch(self, row) -> None:
-        """Keep the line of an epoch."""
+        """Print the epoch."""
         inside, self.before = self.timed.seconds - self.before, self.timed.seconds
         beside = 100 * (1 - inside / row["seconds"])
-        self.lines.append(f"| {row['epoch'] + 1} | {inside:.1f} | {beside:.2f} | {resident():.0f} |")
+        print(f"| {row['epoch'] + 1} | {inside:.1f} | {beside:.2f} | {resident():.0f} |", flush=True)
 
 
 def main() -> None:
@@ -79,9 +79,8 @@ def main() -> None:
     print("| epoch | steps, s | beside them, % | memory, MiB |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder, start_run(run, run_dir=Path(folder) / "run") as training:
         training.step = step = Timed(training.step)
-        training.listener = table = Table(step)
+        training.listener = Table(step)
         training.fit()
-    print("\n".join(table.lines))
     facts = describe_environment()
     threads = f"{arguments.threads} of {facts['cores']} cores"
     print(f"\n{training.run.compute.precision}, {facts['processor']}, {threads}, torch {facts['torch']}")

@@ -22,11 +22,11 @@ IMAGES = 3_200
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 
 
-def begun(method: str, folder: Path, root: str, *, processes: int, threads: int, batch: int) -> subprocess.Popen:
+def start(method: str, folder: Path, root: str, *, processes: int, threads: int, batch: int) -> subprocess.Popen:
     settings = [f"data.batch_size={batch}", f"data.subset={IMAGES * batch // 64}", "data.validation=100"]
     settings += ["optimisation.epochs=2", "validation.every=2", f"data.root={root}"]
-    start = TORCHRUN if processes == 2 else [sys.executable]
-    command = [*start, "-m", "uiat", "train", f"cifar10-small-{method}", "--run-dir", str(folder), *settings]
+    launcher = TORCHRUN if processes == 2 else [sys.executable]
+    command = [*launcher, "-m", "uiat", "train", f"cifar10-small-{method}", "--run-dir", str(folder), *settings]
     return subprocess.Popen(
         command,
         env=os.environ | {"OMP_NUM_THREADS": str(threads)},
@@ -41,18 +41,18 @@ def rate(folder: Path) -> float:
 
 
 def one_round(method: str, root: str) -> dict[str, float]:
-    found = {}
+    rates = {}
     with tempfile.TemporaryDirectory() as folder:
         ways = {"one process, two threads": (1, 2), "two processes": (2, 1)}
         for name, (processes, threads) in ways.items():
             here = Path(folder) / name.replace(" ", "-")
-            begun(method, here, root, processes=processes, threads=threads, batch=64).wait()
-            found[name] = rate(here)
+            start(method, here, root, processes=processes, threads=threads, batch=64).wait()
+            rates[name] = rate(here)
         apart = [Path(folder) / str(i) for i in range(2)]
-        for process in [begun(method, here, root, processes=1, threads=1, batch=32) for here in apart]:
+        for process in [start(method, here, root, processes=1, threads=1, batch=32) for here in apart]:
             process.wait()
-        found["two that know nothing of one another"] = sum(rate(here) for here in apart)
-    return found
+        rates["two that know nothing of one another"] = sum(rate(here) for here in apart)
+    return rates
 
 
 def main() -> None:
@@ -65,8 +65,8 @@ def main() -> None:
         rounds = [one_round(method, arguments.root) for _ in range(arguments.rounds)]
         for name in rounds[0]:
             median = statistics.median(r[name] for r in rounds)
-            share = statistics.median(r[name] / r["one process, two threads"] for r in rounds)
-            print(f"| {method} | {name} | {median:.0f} | {share:.2f} |", flush=True)
+            ratio = statistics.median(r[name] / r["one process, two threads"] for r in rounds)
+            print(f"| {method} | {name} | {median:.0f} | {ratio:.2f} |", flush=True)
     facts = {k: describe_environment()[k] for k in ("torch", "processor", "cores")}
     print(f"\n{arguments.rounds} rounds, {facts}")
 

@@ -22,6 +22,9 @@ import torch
 from safetensors.torch import load_file
 
 import uiat
+from uiat.system.atomic_files import read_tensors
+from uiat.system.environment import describe_environment
+from uiat.training.api import start_run
 
 TIMING = {"seconds", "images_per_second", "validation_seconds"}
 SETTINGS = [
@@ -37,8 +40,9 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import uiat
+from uiat.training.api import start_run
 folder, config = map(Path, sys.argv[1:])
-with uiat.trainer.prepared(uiat.load_config(config.read_text()), run_dir=folder) as training:
+with start_run(uiat.load_config(config.read_text()), run_dir=folder) as training:
     print("ready", flush=True)
     sys.stdin.readline()
     training.fit()
@@ -61,8 +65,8 @@ def run_for(index: int, *, epochs: int, seed: int) -> uiat.Run:
     )
 
 
-def killed(folder: Path, run: uiat.Run, *, after: float) -> str | None:
-    """Train in a process of its own, killed after some seconds: where that left the run, or None if it had ended."""
+def train_and_kill(folder: Path, run: uiat.Run, *, after: float) -> str | None:
+    """Train in a process of its own, killed after some seconds; returns where that left the run, None at its end."""
     config = folder.with_suffix(".yaml")
     config.write_text(uiat.dump(run))
     command = [sys.executable, "-c", DRIVER, str(folder), str(config)]
@@ -80,13 +84,13 @@ def killed(folder: Path, run: uiat.Run, *, after: float) -> str | None:
     torn = "".join(f", writing {file.name[1:].partition('.')[0]}" for file in folder.glob(".*.partial"))
     if not path.exists():
         return f"before any checkpoint{torn}"
-    meta = uiat.files.read_tensors(path)[1]["meta"]
+    meta = read_tensors(path)[1]["meta"]
     return f"epoch {meta['epoch'] + 1}, step {meta['position']}{torn}"
 
 
-def uninterrupted(folder: Path, run: uiat.Run) -> tuple[Path, float]:
-    """The run that is left alone, and the seconds that its training took."""
-    with uiat.trainer.prepared(run, run_dir=folder) as training:
+def train_whole(folder: Path, run: uiat.Run) -> tuple[Path, float]:
+    """Train the run that is left alone; returns its folder and the seconds that its training took."""
+    with start_run(run, run_dir=folder) as training:
         began = time.perf_counter()
         training.fit()
         return folder, time.perf_counter() - began
@@ -119,12 +123,12 @@ def main() -> int:
         for trial in range(1, options.kills + 1):
             run, kind = run_for(trial, epochs=options.epochs, seed=options.seed), trial % len(SETTINGS)
             if kind not in whole:
-                whole[kind] = uninterrupted(folder / f"whole-{kind}", run)
+                whole[kind] = train_whole(folder / f"whole-{kind}", run)
             reference, seconds = whole[kind]
             left = None
             while left is None:  # a moment after the end is drawn again
                 here = folder / f"trial-{trial}-{moments.random()}"
-                left = killed(here, run, after=moments.uniform(0, seconds))
+                left = train_and_kill(here, run, after=moments.uniform(0, seconds))
             uiat.resume(here)
             wrong = differences(reference, here)
             identical += not wrong
@@ -133,7 +137,7 @@ def main() -> int:
             row = f"{trial:5}  {settings.optimizer:9}  {settings.schedule:9}  {settings.average:7}"
             print(f"{row}  {run.compute.checkpoint_steps:5}  {left:36}  {verdict}", flush=True)
     print(f"{identical} of {options.kills} identical")
-    machine = uiat.environment.environment()
+    machine = describe_environment()
     print(f"{time.perf_counter() - began:.0f} s, torch {torch.__version__}, {machine['processor']}, one thread")
     return int(identical != options.kills)
 

@@ -155,8 +155,8 @@ def ours(
             "uiat": uiat.UIAT(attack=attack),
         }
         shape = {"num_classes": 10, "image_shape": (3, 32, 32), "num_examples": len(data)}
-        levers = {"compile": compiled, "precision": precision}
-        step = uiat.make_step(model, objectives[objective], optimizer, **levers, **shape)
+        options = {"compile": compiled, "precision": precision}
+        step = uiat.make_step(model, objectives[objective], optimizer, **options, **shape)
         return lambda: step(next(batches))
 
     return make
@@ -211,9 +211,9 @@ def case(name: str, root: str | None, *, rounds: int, threads: int, ways: list[s
     times: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     for number in range(rounds + 2):
         for way, worker in workers.items():
-            found = worker.submit(go).result()
+            seconds = worker.submit(go).result()
             if number > 1:  # the first rounds compile and warm up
-                times[way].append(found)
+                times[way].append(seconds)
     for worker in workers.values():
         worker.shutdown()
     print(f"\n{name}, batches of {CASES[name]}\n\n| step | ms | faster than the baseline | by processor time |")

@@ -25,14 +25,14 @@ from uiat.training.setup import load_datasets, model_spec
 
 
 def robust(model: torch.nn.Module, held_out) -> float:
-    """PGD-20 accuracy in per cent."""
+    """Return PGD-20 accuracy in per cent."""
     x, threat = as_float(held_out.images), uiat.Linf("8/255")
-    found = uiat.evaluate(model, x, held_out.labels, threat=threat, attacks=("pgd-20",), selfchecks=False)
-    return 100 * found.accuracy["pgd-20"]
+    result = uiat.evaluate(model, x, held_out.labels, threat=threat, attacks=("pgd-20",), selfchecks=False)
+    return 100 * result.accuracy["pgd-20"]
 
 
 def research(run: uiat.Run) -> tuple[float, float, float]:
-    """PGD-20 accuracy, seconds by the wall and of the processor, of the loop as it is often written."""
+    """Return PGD-20 accuracy, seconds by the wall and of the processor, of the loop as it is often written."""
     training_set, held_out = load_datasets(run.data, run.seed)
     attack, config = run.objective.attack, run.optimisation
     epsilon, step = float(attack.threat.epsilon), float(attack.step_size)
@@ -58,7 +58,7 @@ def research(run: uiat.Run) -> tuple[float, float, float]:
 
 
 def ours(run: uiat.Run, epochs: int) -> tuple[float, float, float]:
-    """The same of `uiat.train`, its validation after the last epoch included."""
+    """Return the same of `uiat.fit`, its validation after the last epoch included."""
     run = replace(run, optimisation=replace(run.optimisation, epochs=epochs))
     run = replace(run, validation=replace(run.validation, every=epochs))
     data, held_out = load_datasets(run.data, run.seed)

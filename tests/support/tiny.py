@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 import uiat
 from uiat import PGD, UIAT, Compute, Data, Linf, Model, Optimisation, Run, Validation
@@ -108,3 +109,17 @@ def tensors(n: int = 64, classes: int = 4, shape: tuple[int, int, int] = (1, 8, 
 
 def linear(classes: int = 4, pixels: int = 64) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes))
+
+
+class Pairs(Dataset[Any]):
+    """A torch Dataset as people write them: uint8 images without a channel, labels as ints."""
+
+    def __init__(self, n=64):
+        x, y = tensors(n)
+        self.x, self.y = (x[:, 0] * 255).to(torch.uint8), y.tolist()
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return self.x[i], self.y[i]

@@ -1,3 +1,5 @@
+"""`train`, `fit` and `resume`: what they give, what they write, what they refuse."""
+
 import copy
 import json
 import logging
@@ -7,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
 
 import uiat
 from support import tiny
@@ -105,34 +106,9 @@ def test_a_run_that_cannot_begin_leaves_no_folder_behind(change, message, tmp_pa
 # Models and data of one's own
 
 
-class Pairs(Dataset):
-    """A torch Dataset as people write them: uint8 images without a channel, labels as ints."""
-
-    def __init__(self, n=64):
-        x, y = tiny.tensors(n)
-        self.x, self.y = (x[:, 0] * 255).to(torch.uint8), y.tolist()
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, i):
-        return self.x[i], self.y[i]
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        tiny.tensors(),
-        ((tiny.tensors()[0] * 255).to(torch.uint8), tiny.tensors()[1].int()),
-        (tiny.tensors()[0].double(), tiny.tensors()[1]),
-        TensorDataset(*tiny.tensors()),
-        Pairs(),
-        uiat.data.from_tensors(*tiny.tensors()),
-    ],
-    ids=["tensors", "uint8", "double", "TensorDataset", "Dataset", "ImageSet"],
-)
-def test_fit_learns_from_whatever_holds_images(data):
-    trained = fit(data=data, optimisation=Optimisation(epochs=8, learning_rate=0.3), validation_data=tiny.tensors())
+def test_fit_learns_from_a_dataset_as_people_write_them():
+    settings = {"optimisation": Optimisation(epochs=8, learning_rate=0.3), "validation_data": tiny.tensors()}
+    trained = fit(data=tiny.Pairs(), **settings)
     assert trained.history[-1]["clean"] > 0.9
     assert trained.folder is None
     assert trained.model.threat == uiat.Linf(0.2)
@@ -314,26 +290,6 @@ def test_a_named_run_takes_no_model(trained):
         uiat.resume(trained.folder, model=tiny.linear(), train_data=tiny.tensors())
 
 
-# Before the first step
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("evaluation.attacks", "clean,pgd20", "evaluation.attacks: unknown attack 'pgd20'"),
-        ("objective.inverse.epoch", "2", r"counted from 0, but optimisation.epochs is 2: the one-off .* never be made"),
-    ],
-)
-def test_what_would_only_show_after_training_is_refused_before(field, value, message, tmp_path):
-    run = uiat.override(tiny.run(), [(field, value)])
-    with pytest.raises(UserError, match=message):
-        uiat.train(run, run_dir=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-    if field.startswith("objective"):
-        with pytest.raises(UserError, match=message):
-            fit(objective=run.objective, optimisation=run.optimisation)
-
-
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", "..", ""])
 def test_a_name_that_would_put_the_folder_elsewhere(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -360,17 +316,17 @@ def test_a_folder_is_trained_in_by_one_at_a_time(trained, tmp_path):
         fit(run_dir=tmp_path / "fit", listener=keep)
 
 
-# Prepared and reopened
+# Started and reopened
 
 
-def test_prepared_stops_before_the_first_step(tmp_path):
+def test_a_started_run_stands_before_its_first_step(tmp_path):
     with start_run(tiny.run(), run_dir=tmp_path / "run") as training:
         assert (training.epoch, training.position, training.history) == (0, 0, [])
         assert (tmp_path / "run" / "config.yaml").exists()
         assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
-def test_reopened_is_where_the_run_was(tmp_path):
+def test_a_reopened_run_is_where_it_was(tmp_path):
     with pytest.raises(Killed):
         uiat.train(tiny.run(), run_dir=tmp_path / "run", listener=Killer(5))
     (tmp_path / "run" / ".checkpoint.safetensors.7.partial").write_text("what a kill left")
@@ -396,3 +352,18 @@ def test_warnings_come_through_logging(caplog):
     with caplog.at_level(logging.WARNING, "uiat"):
         fit(optimisation=Optimisation(epochs=2, learning_rate=0.0), validation=uiat.Validation(patience=1))
     assert "no better robust for 1 validations: stopped" in caplog.text
+
+
+def test_plain_turns_every_setting_of_speed_off(tmp_path):
+    run = tiny.run(compute={"plain": True, "precision": "bf16", "compile": True})
+    with start_run(run, run_dir=tmp_path / "run") as training:
+        assert training.step.inner_model is training.model
+        assert not training.step.options.try_kernels
+        assert training.optimizer.defaults["fused"] is None
+        weight = training.model.body.stage2.conv.weight
+        assert weight.is_contiguous()
+        assert not weight.is_contiguous(memory_format=torch.channels_last)
+        with training.step.autocast():
+            assert not torch.is_autocast_enabled("cpu")
+    with start_run(tiny.run(), run_dir=tmp_path / "fast") as training:
+        assert training.optimizer.defaults["fused"] is True

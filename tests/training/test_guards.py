@@ -1,3 +1,5 @@
+"""Guards: what is not finite, accuracy at chance, catastrophic overfitting: each is told apart and said once."""
+
 import math
 
 import pytest
@@ -5,7 +7,7 @@ from torch import nn
 
 from uiat import NotFinite, UserError, recipes, train
 from uiat.config.yaml_io import override
-from uiat.training.guards import require_finite, require_finite_weights, warn_at_chance, warn_catastrophic_overfitting
+from uiat.training.guards import find_catastrophic_overfitting, find_chance, require_finite, require_finite_weights
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -40,21 +42,21 @@ def rows(*clean, every=1):
 @pytest.mark.parametrize("every", [1, 2, 4])
 def test_chance_is_said_once_at_the_first_validation_after_the_epochs(every):
     history = rows(*[0.1] * 12, every=every)
-    said = [i + 1 for i in range(len(history)) if warn_at_chance(history[: i + 1], num_classes=10, epochs=5)]
+    said = [i + 1 for i in range(len(history)) if find_chance(history[: i + 1], num_classes=10, epochs=5)]
     assert said == [{1: 5, 2: 6, 4: 8}[every]]
 
 
-def test_chance_is_not_said_of_a_run_that_learns_or_was_not_judged():
-    assert warn_at_chance(rows(0.1, 0.13), num_classes=10, epochs=2) is None
-    assert warn_at_chance(rows(0.5, 0.1), num_classes=10, epochs=2) is None
-    assert warn_at_chance([{"epoch": 1}], num_classes=10, epochs=2) is None
-    assert warn_at_chance([], num_classes=10, epochs=2) is None
-    alarm = warn_at_chance(rows(0.1, 0.12), num_classes=10, epochs=2)
+def test_chance_is_not_said_of_a_run_that_learns_or_was_not_validated():
+    assert find_chance(rows(0.1, 0.13), num_classes=10, epochs=2) is None
+    assert find_chance(rows(0.5, 0.1), num_classes=10, epochs=2) is None
+    assert find_chance([{"epoch": 1}], num_classes=10, epochs=2) is None
+    assert find_chance([], num_classes=10, epochs=2) is None
+    alarm = find_chance(rows(0.1, 0.12), num_classes=10, epochs=2)
     assert alarm.kind == "chance"
     assert "after 2 epochs clean validation accuracy is 12.0%, still at chance (10.0%)" in alarm.message
 
 
-def judged(*pairs):
+def validated(*pairs):
     return [{"epoch": i, "robust": robust, "train_correct": train} for i, (robust, train) in enumerate(pairs)]
 
 
@@ -75,15 +77,15 @@ def judged(*pairs):
     ],
 )
 def test_catastrophic_overfitting(pairs, alarmed):
-    alarm = warn_catastrophic_overfitting(judged(*pairs), num_classes=10)
+    alarm = find_catastrophic_overfitting(validated(*pairs), num_classes=10)
     assert (alarm is not None) == alarmed
     if alarm:
         assert alarm.kind == "overfitting"
         assert f"in epoch {len(pairs)}" in alarm.message
 
 
-def test_what_never_stood_is_said_to_never_have_stood():
-    alarm = warn_catastrophic_overfitting(judged((0.01, 0.2), (0.03, 0.6)), num_classes=10)
+def test_a_run_that_was_never_robust_is_said_to_have_stayed_there():
+    alarm = find_catastrophic_overfitting(validated((0.01, 0.2), (0.03, 0.6)), num_classes=10)
     assert "never left 3.0%" in alarm.message
 
 
@@ -104,10 +106,10 @@ def test_single_step_training_at_a_large_radius_is_caught(tmp_path):
 
 
 def test_an_epoch_that_was_not_validated_repeats_no_alarm():
-    history = [*judged((0.4, 0.5), (0.0, 0.8)), {"epoch": 2, "train_correct": 0.9}]
-    assert warn_catastrophic_overfitting(history, num_classes=10) is None
+    history = [*validated((0.4, 0.5), (0.0, 0.8)), {"epoch": 2, "train_correct": 0.9}]
+    assert find_catastrophic_overfitting(history, num_classes=10) is None
 
 
 def test_an_objective_that_does_not_measure_training_accuracy_is_let_be():
     history = [{"epoch": 0, "robust": 0.4}, {"epoch": 1, "robust": 0.0}]
-    assert warn_catastrophic_overfitting(history, num_classes=10) is None
+    assert find_catastrophic_overfitting(history, num_classes=10) is None

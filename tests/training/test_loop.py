@@ -1,3 +1,5 @@
+"""The loop: it resumes bit for bit whatever stops it, validates, selects, averages, and obeys its guards."""
+
 import os
 import signal
 import subprocess
@@ -17,6 +19,7 @@ from support.paths import SRC
 from support.tiny import Killed, Killer
 from uiat import UIAT, Guards, InstanceInverse, Interrupted, Model, NotFinite, Standard, UniversalInverse
 from uiat.system.atomic_files import read_tensors
+from uiat.training.api import start_run
 
 EVERYTHING = UIAT(
     attack=tiny.attack(),
@@ -61,8 +64,7 @@ def whole(tmp_path_factory):
     return trained
 
 
-@pytest.mark.parametrize("at", [2, 4])
-@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize(("name", "at"), [*((name, 4) for name in RESUMED), ("uiat, momentum, ema, awp, crop", 2)])
 def test_a_resumed_run_is_bit_identical(name, at, whole, tmp_path):
     run = RESUMED[name]
     with pytest.raises(Killed):
@@ -114,7 +116,7 @@ def test_a_finished_run_resumes_to_itself(whole):
 def test_recording_the_gradient_alignment_changes_no_weight(whole, tmp_path, monkeypatch):
     folder = whole(RESUMED["single-step"], "single-step")
     assert all(-1 <= row["alignment"] <= 1 for row in tiny.metrics(folder))
-    monkeypatch.setattr("uiat.training.validation.is_single_step", lambda run: False)
+    monkeypatch.setattr("uiat.training.validation.is_single_step", lambda objective: False)
     uiat.train(RESUMED["single-step"], run_dir=tmp_path / "run")
     different = tiny.differences(folder, tmp_path / "run")
     assert all(name == "metrics.jsonl" or name.startswith("checkpoint") for name in different)
@@ -127,8 +129,11 @@ def test_how_often_a_checkpoint_is_written_changes_nothing(whole, tmp_path):
     assert tiny.differences(whole(run, name), tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("file", ["best", "last", "inverse", "metrics", "checkpoint"])
-@pytest.mark.parametrize("when", ["before", "after"])
+# Files are written in this order, so that after one is before the next.
+FILES = ["best", "last", "inverse", "metrics", "checkpoint"]
+
+
+@pytest.mark.parametrize(("when", "file"), [*(("before", file) for file in FILES), ("after", "checkpoint")])
 def test_a_kill_while_any_file_is_written_loses_nothing(file, when, whole, tmp_path, monkeypatch):
     name = "uiat, momentum, ema, awp, crop"
     replace_file, seen = os.replace, []
@@ -155,11 +160,7 @@ import sys, torch
 torch.set_num_threads(1)
 import uiat
 from pathlib import Path
-folder = Path(sys.argv[1])
-if (folder / "config.yaml").exists():
-    uiat.resume(folder)
-else:
-    uiat.train(uiat.load_config(Path(sys.argv[2]).read_text()), run_dir=folder)
+uiat.train(uiat.load_config(Path(sys.argv[2]).read_text()), run_dir=Path(sys.argv[1]))
 """
 
 
@@ -168,24 +169,19 @@ def test_kill_minus_nine(whole, tmp_path):
     name = "uiat, momentum, ema, awp, crop"
     folder, config = tmp_path / "run", tmp_path / "run.yaml"
     config.write_text(uiat.dump(RESUMED[name]))
-    for _ in range(2):
-        before = (folder / "checkpoint.safetensors").stat().st_mtime_ns if folder.exists() else None
-        process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(folder), str(config)], env={**os.environ, "PYTHONPATH": str(SRC)}
-        )
-        while process.poll() is None:
-            path = folder / "checkpoint.safetensors"
-            if path.exists() and path.stat().st_mtime_ns != before:
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.001)
-        assert process.wait() in (-signal.SIGKILL, 0)
+    command = [sys.executable, "-c", DRIVER, str(folder), str(config)]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(SRC)})
+    while process.poll() is None:
+        if (folder / "checkpoint.safetensors").exists():
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.001)
+    assert process.wait() in (-signal.SIGKILL, 0)
     uiat.resume(folder)
     assert tiny.differences(whole(RESUMED[name], name), folder) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("at", [2, 3])
+@pytest.mark.parametrize(("number", "at"), [(signal.SIGINT, 2), (signal.SIGTERM, 3)])
 def test_a_signal_finishes_the_step_and_saves(number, at, whole, tmp_path):
     name = "piecewise"
     run = replace(RESUMED[name], compute=replace(RESUMED[name].compute, checkpoint_steps=None))
@@ -289,7 +285,7 @@ def test_validation_is_on_images_that_are_not_trained_on(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
-def test_averaged_weights_are_judged_and_saved_with_fresh_statistics(kind, tmp_path, monkeypatch):
+def test_averaged_weights_are_validated_and_saved_with_fresh_statistics(kind, tmp_path, monkeypatch):
     judged = []
     monkeypatch.setattr(
         "uiat.training.loop.validate",
@@ -311,15 +307,14 @@ def test_averaged_weights_are_judged_and_saved_with_fresh_statistics(kind, tmp_p
     # The statistics are those of the averaged weights on training images, measured as torch's update_bn does.
     model = uiat.load(tmp_path / "run", "last")
     before = {k: v.clone() for k, v in model.state_dict().items() if "running" in k}
-    training = uiat.trainer.prepared(run, run_dir=tmp_path / "other")
-    with training as prepared:
-        torch.optim.swa_utils.update_bn((batch.x for batch in prepared.loader.epoch(1)), model)
+    with start_run(run, run_dir=tmp_path / "other") as training:
+        torch.optim.swa_utils.update_bn((batch.x for batch in training.loader.epoch(1)), model)
     for key, value in model.state_dict().items():
         if "running" in key:
             torch.testing.assert_close(value, before[key])
 
 
-def test_an_average_that_starts_late_judges_the_weights_until_then(tmp_path):
+def test_an_average_that_starts_late_validates_the_weights_until_then(tmp_path):
     with pytest.raises(Killed):
         uiat.train(tiny.run(average="swa", average_from_epoch=1), run_dir=tmp_path / "run", listener=Killer(4))
     last = read_tensors(tmp_path / "run" / "last.safetensors")[0]

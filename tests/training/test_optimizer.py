@@ -1,5 +1,6 @@
 """Optimisers and learning-rate schedules against the curves that their names promise."""
 
+import itertools
 import math
 import warnings
 
@@ -18,12 +19,12 @@ def rates(config: Optimisation, *, done: int = 0, steps: int = STEPS) -> list[fl
     """The rate of each step of the run."""
     optimizer = make_optimizer(nn.Linear(2, 2), config)
     scheduler = make_scheduler(optimizer, config, steps_per_epoch=steps, done=done)
-    found = []
+    values = []
     for _ in range(config.epochs * steps - done):
-        found.append(optimizer.param_groups[0]["lr"])
+        values.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    return found
+    return values
 
 
 ALL = [
@@ -45,24 +46,24 @@ every = pytest.mark.parametrize("config", ALL, ids=lambda c: f"{c.schedule}-{c.e
 
 @every
 def test_the_peak_is_the_learning_rate_and_no_rate_is_negative(config):
-    found = rates(config)
-    assert max(found) == pytest.approx(0.2, rel=0.01)
-    assert min(found) >= 0
+    curve = rates(config)
+    assert max(curve) == pytest.approx(0.2, rel=0.01)
+    assert min(curve) >= 0
 
 
 @every
-@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
-def test_a_schedule_goes_on_where_it_stopped(config, share):
-    done = round(share * config.epochs * STEPS)
-    assert rates(config, done=done) == rates(config)[done:]
+def test_a_schedule_resumes_where_it_stopped(config):
+    whole = rates(config)
+    for fraction in (0.1, 0.5, 1.0):
+        done = round(fraction * config.epochs * STEPS)
+        assert rates(config, done=done) == whole[done:]
 
 
 @pytest.mark.parametrize("schedule", ["constant", "piecewise", "cosine", "onecycle", "cyclic"])
-@pytest.mark.parametrize("steps", [1, 2, 3, 5])
-@pytest.mark.parametrize("peak_at", [0.01, 0.25, 0.99])
-def test_a_run_of_a_few_steps_has_a_schedule_too(schedule, steps, peak_at):
-    found = rates(Optimisation(epochs=1, schedule=schedule, learning_rate=0.2, peak_at=peak_at), steps=steps)
-    assert all(0 <= rate <= 0.2 + 1e-9 for rate in found)
+def test_a_run_of_a_few_steps_has_a_schedule_too(schedule):
+    for steps, peak_at in itertools.product([1, 2, 3, 5], [0.01, 0.25, 0.99]):
+        curve = rates(Optimisation(epochs=1, schedule=schedule, learning_rate=0.2, peak_at=peak_at), steps=steps)
+        assert all(0 <= rate <= 0.2 + 1e-9 for rate in curve), (steps, peak_at)
 
 
 def test_constant():
@@ -86,17 +87,17 @@ def test_cosine_is_half_a_wave():
 @pytest.mark.parametrize("schedule", ["onecycle", "cyclic"])
 @pytest.mark.parametrize("peak_at", [0.25, 0.5])
 def test_one_peak_where_it_was_asked_for(schedule, peak_at):
-    found = rates(Optimisation(epochs=10, schedule=schedule, learning_rate=0.2, peak_at=peak_at))
-    top = found.index(max(found))
+    curve = rates(Optimisation(epochs=10, schedule=schedule, learning_rate=0.2, peak_at=peak_at))
+    top = curve.index(max(curve))
     assert top == pytest.approx(peak_at * 100, abs=1)
-    assert found[: top + 1] == sorted(found[: top + 1])
-    assert found[top:] == sorted(found[top:], reverse=True)
-    assert found[-1] < 0.005
+    assert curve[: top + 1] == sorted(curve[: top + 1])
+    assert curve[top:] == sorted(curve[top:], reverse=True)
+    assert curve[-1] < 0.005
 
 
 def test_cyclic_is_straight():
-    found = rates(Optimisation(epochs=10, schedule="cyclic", learning_rate=0.2, peak_at=0.2))
-    assert found == pytest.approx([0.01 * i for i in range(20)] + [0.2 * (100 - i) / 80 for i in range(20, 100)])
+    curve = rates(Optimisation(epochs=10, schedule="cyclic", learning_rate=0.2, peak_at=0.2))
+    assert curve == pytest.approx([0.01 * i for i in range(20)] + [0.2 * (100 - i) / 80 for i in range(20, 100)])
 
 
 def test_no_schedule_warns_and_the_filter_does_not_leak():
@@ -125,24 +126,6 @@ def test_onecycle_does_not_touch_the_momentum():
 def test_schedules_that_cannot_be_are_refused(fields, says):
     with pytest.raises(UserError, match=says):
         rates(Optimisation(epochs=4, **fields))
-
-
-@pytest.mark.parametrize(
-    ("fields", "says"),
-    [
-        ({"epochs": 0}, "epochs must be at least 1"),
-        ({"learning_rate": -0.1}, "learning_rate must be at least 0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be at least 0, but is nan"),
-        ({"weight_decay": -1.0}, "weight_decay"),
-        ({"peak_at": 0.0}, "peak_at must be between 0 and 1"),
-        ({"average_decay": 1.0}, "average_decay must be below 1"),
-        ({"awp": -0.01}, "awp must be at least 0"),
-        ({"clip_norm": -1.0}, "clip_norm must be at least 0"),
-    ],
-)
-def test_fields_out_of_range_are_refused(fields, says):
-    with pytest.raises(UserError, match=says):
-        Optimisation(**fields)
 
 
 # --- optimisers

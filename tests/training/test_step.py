@@ -1,4 +1,7 @@
-"""The training step: every method learns with it, and it does what a loop written by hand does, no more and no less."""
+"""The training step: every method learns with it, and it does what a loop written by hand does, no more and no less.
+
+Options of how it is computed change nothing about what is computed.
+"""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -10,7 +13,7 @@ from torch import nn
 
 from support.helpers import Passes, batch, cnn, mlp, pgd
 from support.objectives import OBJECTIVES, UNIVERSAL, uiat
-from uiat import PGDAT, UIAT, Batch, Examples, Linf, Standard, make_step, models, total
+from uiat import PGD, PGDAT, UIAT, Batch, Examples, Linf, Mart, Standard, Trades, make_step, models, total
 from uiat.errors import UserError
 from uiat.objectives.baselines import Stateless
 from uiat.training.averaging import make_average, refresh_statistics, update_average
@@ -65,8 +68,7 @@ def train(objective, *, epochs=8, average=None, **options):
     return values, model
 
 
-@pytest.mark.parametrize("average", [None, "ema"])
-@pytest.mark.parametrize("awp", [0.0, 0.01])
+@pytest.mark.parametrize(("awp", "average"), [(0.0, None), (0.01, "ema")])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_it_learns(name, awp, average):
     values, model = train(OBJECTIVES[name], awp=awp, average=average)
@@ -97,8 +99,7 @@ def same_weights(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
 
 
-@pytest.mark.parametrize("awp", [0.0, 0.05])
-@pytest.mark.parametrize("clip", [None, 0.1])
+@pytest.mark.parametrize(("awp", "clip"), [(0.0, None), (0.05, None), (0.05, 0.1)])
 @pytest.mark.parametrize("name", ["pgd-at", "uiat", "example momentum"])
 def test_a_step_is_what_a_loop_by_hand_does(name, awp, clip):
     objective = OBJECTIVES[name]
@@ -161,21 +162,11 @@ def test_old_gradients_do_not_count():
     assert same_weights(clean, dirty)
 
 
-@pytest.mark.parametrize(("epoch", "passes"), [(0, 1), (1, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize(("epoch", "passes"), [(1, 1), (2, 2), (3, 2)])
 def test_weight_perturbation_begins_in_its_epoch(epoch, passes):
     model = Passes(mlp())
     step_of(model, PGDAT(attack=pgd()), awp=0.01, awp_from_epoch=2)(batch(), epoch=epoch)
     assert model.backwards["training"] == passes
-
-
-def test_weight_perturbation_changes_what_is_learnt():
-    weights = []
-    for awp in (0.0, 0.05):
-        model = cnn()
-        torch.manual_seed(1)
-        step_of(model, PGDAT(attack=pgd()), awp=awp)(batch())
-        weights.append(model.head.weight.detach())
-    assert not torch.allclose(*weights, atol=1e-4)
 
 
 def test_an_attack_finds_its_examples_once_with_weight_perturbation_too():
@@ -297,7 +288,65 @@ def test_the_state_is_where_the_model_is():
     assert step.objective.attack.threat == Linf(0.1)
 
 
-# --- compiled inner problems
+# --- how it is computed
+
+
+def plain_net(*, classes: int = 4) -> nn.Module:
+    """Without BatchNorm and dropout, so that a batch is the sum of its parts."""
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, classes))
+
+
+def residual() -> nn.Module:
+    torch.manual_seed(2)
+    return models.build("preact-resnet8", num_classes=4, image_shape=SHAPE, width=8)
+
+
+def stepped(model, objective, count=2, **options):
+    """Weights, state and terms after some steps."""
+    step = step_of(model, objective, **options)
+    torch.manual_seed(1)
+    for _ in range(count):
+        terms = step(batch())
+    return {**model.state_dict(), **dict(step.state.named_buffers()), **terms}
+
+
+def assert_equal(one, other, **tolerance):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], msg=lambda text, name=name: f"{name}: {text}", **tolerance)
+
+
+FIXED = pgd(start="none")  # each part of a batch would draw numbers of its own
+
+
+@pytest.mark.parametrize("parts", [2, 5, 100])
+def test_an_accumulated_step_is_the_step_of_the_batch(parts):
+    objective = PGDAT(attack=FIXED)
+    whole, in_parts = stepped(plain_net(), objective), stepped(plain_net(), objective, accumulate=parts)
+    assert_equal(whole, in_parts, atol=1e-5, rtol=1e-4)
+
+
+def test_accumulation_fits_every_objective_and_clipping():
+    values = stepped(plain_net(), uiat(momentum="example"), accumulate=3, clip_norm=0.1, awp=0.01)
+    assert all(value.isfinite().all() for value in values.values())
+
+
+@pytest.mark.parametrize("awp", [0.0, 0.01])
+@pytest.mark.parametrize("name", ["pgd-at", "uiat", "trades"])
+def test_recomputing_changes_no_bit(name, awp):
+    kept, recomputed = (stepped(residual(), OBJECTIVES[name], awp=awp, recompute=r) for r in (False, True))
+    assert_equal(kept, recomputed, atol=0, rtol=0)
+
+
+def test_kernels_are_tried_inside_the_step_alone():
+    model, seen = plain_net(), []
+    model[0].register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    for tried in (True, False):
+        stepped(model, PGDAT(attack=FIXED), count=1, try_kernels=tried)
+        assert set(seen) == {tried}
+        assert not torch.backends.cudnn.benchmark
+        seen.clear()
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
@@ -322,3 +371,46 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match="no no-such-compiler: install one"):
         step_of(mlp(), OBJECTIVES["pgd-at"], compile=True)
+
+
+# --- replays: Free adversarial training
+
+FREE = PGD(threat=Linf(0.1), step_size=0.1, steps=0, start="uniform")
+
+
+def test_replays_are_free_adversarial_training():
+    """Algorithm 1 of Shafahi et al. 2019 from a random start, written out."""
+    values = stepped(plain_net(), PGDAT(attack=FREE), count=1, replays=3)
+    model, x, y = plain_net(), batch().x, batch().y
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    torch.manual_seed(1)
+    x_adv = FREE.perturb(model, x, y)
+    for _ in range(3):
+        x_adv = x_adv.detach().requires_grad_()
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x_adv), y)
+        loss.backward()
+        optimizer.step()
+        x_adv = (x_adv + 0.1 * x_adv.grad.sign() - x).clamp(-0.1, 0.1).add(x).clamp(0, 1)
+    torch.testing.assert_close(values["adv_ce"], loss)
+    assert_equal({name: values[name] for name in model.state_dict()}, dict(model.state_dict()), atol=1e-5, rtol=1e-4)
+
+
+def test_replays_move_towards_a_higher_loss():
+    model = plain_net()
+    ce = []
+    for replays in (1, 4):
+        step = step_of(model, PGDAT(attack=FREE), rate=0.0, replays=replays)
+        torch.manual_seed(1)
+        ce.append(step(batch())["adv_ce"])
+    assert ce[1] > ce[0]
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [UIAT(attack=FREE), UIAT(attack=FREE, inverse=replace(UNIVERSAL, epoch=0)), Trades(attack=FREE), Mart(attack=FREE)],
+    ids=["uiat", "one-off", "trades", "mart"],
+)
+def test_replays_fit_any_method_with_weights_perturbed_and_parts(objective):
+    values = stepped(plain_net(), objective, replays=2, awp=0.01, accumulate=2)
+    assert all(value.isfinite().all() for value in values.values())

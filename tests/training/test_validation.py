@@ -1,3 +1,5 @@
+"""Validation on held-out images: accuracies, the gradient alignment of single-step runs, the metric of the best."""
+
 import pytest
 import torch
 from torch import nn
@@ -37,7 +39,7 @@ def test_validate_leaves_the_model_and_the_random_state_as_they_were():
     assert first["robust"] <= first["clean"]
 
 
-def test_bytes_and_floats_are_judged_alike():
+def test_bytes_and_floats_are_validated_alike():
     x, y = tiny.tensors()
     as_bytes = (x * 255).round().to(torch.uint8)
     model, run = tiny.linear(), tiny.run()
@@ -82,6 +84,6 @@ def test_processes_share_the_alignment(monkeypatch):
     monkeypatch.setattr(Rank, "total", lambda self, value: value)
     parts = []
     for rank in range(3):
-        monkeypatch.setattr("uiat.training.validation.share", lambda rank=rank: Rank(rank=rank, size=3))
+        monkeypatch.setattr("uiat.training.validation.current_rank", lambda rank=rank: Rank(rank=rank, size=3))
         parts.append(validate(model, held_out, run=single())["alignment"])
     assert sum(parts) == pytest.approx(whole)

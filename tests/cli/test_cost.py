@@ -1,0 +1,19 @@
+"""`uiat cost`: a table of a recipe's phases, and what is refused."""
+
+import pytest
+
+from uiat.cli import main
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cost", "digits-uiat-one-off", "model.width=4", "--steps", "1", "--threads", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "1-10" in shown
+    assert "25 F" in shown
+    assert "GFLOP/s" in shown
+    heads = next(line for line in shown.splitlines() if "epochs" in line)
+    assert heads.count("floor") == 2  # fp32 and bf16, whole words in 80 columns
+    assert main(["cost"]) == 2
+    assert main(["cost", "digits-uait"]) == 2
+    assert "digits-uiat" in capsys.readouterr().err

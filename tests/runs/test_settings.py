@@ -1,0 +1,34 @@
+"""Settings of a run folder that cannot be read."""
+
+import pytest
+
+import uiat
+from uiat import UserError
+from uiat.runs.settings import read_config, read_run
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00", "not a text file"),
+        (b"a: [", "is not valid YAML"),
+        (b"- 1\n- 2\n", "must be a mapping"),
+        (b"seeed: 3", "did you mean 'seed'"),
+        (b"seed: many", "seed should be"),
+        (b"!!python/object/apply:os.system ['true']", "is not valid YAML"),
+        (b"objective: {name: uiats}", "did you mean 'uiat'"),
+        (b"optimisation: {epochs: 0}", "epochs must be at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_read(content, message, tmp_path):
+    (tmp_path / "config.yaml").write_bytes(content)
+    for act in (read_run, uiat.resume):
+        with pytest.raises(UserError, match=message):
+            act(tmp_path)
+
+
+def test_what_is_no_run_folder(tmp_path):
+    with pytest.raises(UserError, match=r"is not a run folder: it has no config.yaml"):
+        uiat.resume(tmp_path)
+    with pytest.raises(UserError, match=r"cannot read .*No such file"):
+        read_config(tmp_path / "missing.yaml")

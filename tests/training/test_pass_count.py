@@ -1,0 +1,63 @@
+"""Every method makes the passes that its paper's arithmetic says, and no other."""
+
+import pytest
+import torch
+from torch import nn
+
+from uiat import Run, models, override, recipes
+from uiat.data import Batch
+from uiat.training.pass_count import PassCount, cost_phases, count_passes, step_passes
+
+THROUGH = [("objective.inverse_gradient", "true")]
+SINGLE = [("objective.attack.steps", "1"), ("objective.attack.step_size", "0.2")]
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    return models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
+
+
+def count(model: nn.Module, name: str, *settings: tuple[str, str]) -> dict[tuple[int, int], float]:
+    run = override(recipes.get(f"digits-{name}"), list(settings))
+    batch = Batch(torch.rand(4, 1, 8, 8), torch.arange(4), torch.arange(4))
+    return {phase: passes.units for phase, passes in step_passes(run, model, batch, num_classes=10).items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("standard", [], [3]),
+        ("pgd-at", [], [23]),
+        ("pgd-at", SINGLE, [5]),
+        ("free", [], [12]),
+        ("trades", [], [27]),
+        ("uiat", THROUGH, [28]),
+        ("uiat", [], [25]),
+        ("uiat", [*THROUGH, *SINGLE], [10]),
+        ("uiat-one-off", THROUGH, [23, 28, 26]),
+        ("uiat-one-off", [], [23, 25, 24]),
+        ("uiat-one-off", SINGLE, [5, 7, 6]),
+        ("iat", THROUGH, [46]),
+    ],
+)
+def test_passes_of_a_step(name: str, settings: list[tuple[str, str]], expected: list[float], model: nn.Module) -> None:
+    assert list(count(model, name, *settings).values()) == expected
+
+
+def test_awp_costs_a_training_pass_from_its_epoch_on(model: nn.Module) -> None:
+    awp = [("optimisation.awp", "0.005"), ("optimisation.awp_from_epoch", "5")]
+    assert count(model, "pgd-at", *awp) == {(5, 0): 23, (35, 5): 26}
+    late = override(recipes.get("digits-uiat-one-off"), [awp[0], ("optimisation.awp_from_epoch", "20")])
+    assert cost_phases(late) == [(10, 0), (1, 10), (9, 11), (20, 20)]
+    never = override(recipes.get("digits-pgd-at"), [awp[0], ("optimisation.awp_from_epoch", "99")])
+    assert cost_phases(never) == [(40, 0)]
+    assert cost_phases(Run()) == [(30, 0)]
+
+
+def test_a_pass_without_a_gradient_and_through_features_is_seen() -> None:
+    model, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 2)), torch.rand(4, 1, 8, 8)
+    with count_passes(model, x) as passes:
+        with torch.no_grad():
+            model(x)
+        model[0](x).sum().backward()
+    assert passes == PassCount(forward=8, input_backward=0, training_backward=4)
