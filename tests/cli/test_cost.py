@@ -6,7 +6,9 @@ from uiat.cli import main
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {"matrix": 2e9, "convolution": 1e9}
+    monkeypatch.setattr("uiat.training.cost._measure_rates", lambda device: {"fp32": rates, "bf16": rates})
     assert main(["cost", "digits-uiat-one-off", "model.width=4", "--steps", "1", "--threads", "1"]) == 0
     shown = capsys.readouterr().out
     assert "1-10" in shown

@@ -9,7 +9,6 @@ from uiat import Batch, Linf, models, override, recipes
 from uiat.objectives import baselines
 from uiat.objectives import uiat as uiat_module
 from uiat.objectives.grad_align import misalignment
-from uiat.recipes import ENDINGS, SINGLE_STEP
 from uiat.system.distributed import Rank
 
 
@@ -108,19 +107,6 @@ def test_misalignment_is_of_directions_and_trains_weights() -> None:
         misalignment(curved, x, y, attack).mean().backward()
         optimizer.step()
     assert misalignment(curved, x, y, attack).mean() < 0.5 * before
-
-
-@pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("base", SINGLE_STEP)
-def test_every_single_step_method_has_one_step_alone_and_under_uiat(base: str, ending: str) -> None:
-    for family in ("digits", "mnist", "cifar10-small"):
-        objective = recipes.get(f"{family}-{base}{ending}").objective
-        assert objective.attack.steps == (0 if base == "free" else 1)
-        assert recipes.get(f"{family}-{base}{ending}").optimisation.replays == (4 if base == "free" else 0)
-        assert objective.name == ("uiat" if ending else "pgd-at")
-        assert (objective.alignment > 0) == (base == "grad-align")
-        if ending:
-            assert (objective.inverse.epoch is not None) == ending.endswith("one-off")
 
 
 def test_uiat_awp_ema_and_n_fgsm_are_four_fields() -> None:

@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from uiat.objectives.base import Examples, Objective, total
+from uiat.objectives.base import Examples, Objective, check_objective, total
 from uiat.objectives.baselines import PGDAT, Mart, Standard, Trades
 from uiat.objectives.uiat import UIAT
 
@@ -20,5 +20,6 @@ __all__ = [
     "Objective",
     "Standard",
     "Trades",
+    "check_objective",
     "total",
 ]

@@ -62,6 +62,22 @@ class Objective(Protocol):
         """Return loss terms, each (B,) float, that add up to the loss; a (B,) bool entry is a measurement, no term."""
 
 
+def check_objective(objective: object) -> None:
+    """Refuse an objective of the user's own that lacks something which training asks of it.
+
+    Raises:
+        UserError: names what it lacks.
+
+    Example:
+        >>> check_objective("mart")
+        Traceback (most recent call last):
+        uiat.errors.UserError: the objective has no name or init or perturb or loss or threat: see uiat.Objective ...
+    """
+    needed = ("name", "init", "perturb", "loss", "threat")
+    if missing := [name for name in needed if not hasattr(objective, name)]:
+        raise UserError(f"the objective has no {' or '.join(missing)}: see uiat.Objective (threat may be None)")
+
+
 def check_fields(objective: object) -> None:
     """Refuse choices that do not exist, and numbers out of range, in the fields that methods share.
 

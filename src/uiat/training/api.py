@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor, nn
 
 from uiat import models
@@ -14,7 +13,7 @@ from uiat.config.schema import Compute, Data, Guards, Model, Optimisation, Run, 
 from uiat.data import Folder, ImageSet, loader_for
 from uiat.errors import UserError
 from uiat.inverse import UniversalPerturbation
-from uiat.objectives import UIAT, AnyObjective, Objective
+from uiat.objectives import UIAT, AnyObjective, Objective, check_objective
 from uiat.objectives.abilities import universal_of
 from uiat.runs import checkpoint
 from uiat.runs.folder import check_new_folder, locked_run, new_folder
@@ -26,7 +25,6 @@ from uiat.training.loop import Training
 from uiat.training.setup import (
     can_use_channels_last,
     check_plan,
-    first_held_out_images,
     load_datasets,
     model_spec,
     pick_device,
@@ -34,6 +32,7 @@ from uiat.training.setup import (
     split_own_data,
     sync_batchnorm,
     training_device,
+    try_model,
 )
 
 
@@ -258,7 +257,7 @@ def fit(
     """
     check_new_folder(run_dir)
     if objective is not None:
-        _check_objective(objective)
+        check_objective(objective)
     data, held_out = split_own_data(train_data, validation_data, seed=seed)
     settings = {"optimisation": optimisation, "validation": validation, "guards": guards}
     run = Run(
@@ -286,34 +285,15 @@ def _own_spec(data: ImageSet | Folder) -> dict[str, Any]:
     return {"name": CUSTOM, "num_classes": data.num_classes, "image_shape": list(data.image_shape)}
 
 
-def _check_objective(objective: Objective) -> None:
-    """Refuse an objective of the user's own that lacks something."""
-    needed = ("name", "init", "perturb", "loss", "threat")
-    if missing := [name for name in needed if not hasattr(objective, name)]:
-        raise UserError(f"the objective has no {' or '.join(missing)}: see uiat.Objective (threat may be None)")
-
-
 def _make_training(
     run: Run, model: nn.Module, training_set: ImageSet | Folder, held_out: ImageSet, *, listener: Listener | None
 ) -> Training:
     """Prepare a run, and try its model on a few images; nothing is written before this has succeeded."""
-    device, memory_format = training_device(model), torch.contiguous_format
+    device = training_device(model)
     if run.compute.sync_batchnorm:
         model = sync_batchnorm(model, device)
     channels_last = can_use_channels_last(model, asked=run.compute.resolved.channels_last)
-    if channels_last:
-        memory_format = torch.channels_last
-        model.to(memory_format=memory_format)
-    images = first_held_out_images(held_out, device).contiguous(memory_format=memory_format)
-    try:
-        models.check_model(model, images, training_set.num_classes)
-    except RuntimeError as error:
-        if channels_last and ".reshape" in str(error):
-            raise UserError(
-                "the model calls .view() on its activations, which channels-last memory does not allow: "
-                "set compute.channels_last to false, or use .reshape() there"
-            ) from error
-        raise
+    try_model(model, held_out, num_classes=training_set.num_classes, channels_last=channels_last)
     loader = loader_for(
         training_set,
         batch_size=run.data.batch_size,

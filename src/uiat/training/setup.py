@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from uiat import models
 from uiat.config.schema import Data, Run
 from uiat.data import (
     STATS,
@@ -249,12 +250,32 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def first_held_out_images(held_out: ImageSet, device: torch.device) -> Tensor:
-    """Return a few images (B, C, H, W) in [0, 1] to try a model on.
+def try_model(model: nn.Module, held_out: ImageSet, *, num_classes: int, channels_last: bool) -> None:
+    """Put a model into the memory format it is trained in, and try it on a few images.
+
+    Args:
+        model: on its device; converted in place.
+        held_out: the images to try it on are the first of these.
+        num_classes: K, the number of logits it has to give.
+        channels_last: memory format of images and weights.
+
+    Raises:
+        UserError: the model is none of images in [0, 1] to logits (B, K), or cannot be trained in this memory format.
 
     Example:
         >>> data = from_tensors(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1]))
-        >>> first_held_out_images(data, torch.device("cpu")).shape
-        torch.Size([4, 1, 8, 8])
+        >>> try_model(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), data, num_classes=2, channels_last=False)
     """
-    return as_float(held_out.images[:4]).to(device)
+    images = as_float(held_out.images[:4]).to(training_device(model))
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
+    try:
+        models.check_model(model, images, num_classes)
+    except RuntimeError as error:
+        if channels_last and ".reshape" in str(error):
+            raise UserError(
+                "the model calls .view() on its activations, which channels-last memory does not allow: "
+                "set compute.channels_last to false, or use .reshape() there"
+            ) from error
+        raise
