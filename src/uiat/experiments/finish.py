@@ -18,7 +18,7 @@ from uiat.formatting import threat_record
 from uiat.runs.reader import EVALUATION_STATE_FILE, WEIGHTS_FILES, read_evaluation, read_history, training_seconds
 from uiat.system.atomic_files import PARTIAL
 from uiat.training.api import Trained, resume, train
-from uiat.training.loop import Listener
+from uiat.training.listener import Listener
 
 SECONDS_BETWEEN_REPORTS = 0.5  # of the step that a run has come to
 OnChange = Callable[[GridRun], None]
