@@ -58,7 +58,7 @@ def test_misalignment_is_of_the_model_as_it_is_attacked(monkeypatch, mode: str) 
     model(x)  # so that there are statistics
     before = {name: value.clone() for name, value in model.state_dict().items()}
     noise = 0.2 * torch.rand_like(x) - 0.1
-    monkeypatch.setattr(Rank, "drawn", lambda self, like, fill: noise[: len(like)])
+    monkeypatch.setattr(Rank, "draw", lambda self, like, fill: noise[: len(like)])
     attack = uiat.FGSM(threat=Linf(0.1), batchnorm=mode)
     whole, alone = misalignment(model, x, y, attack), misalignment(model, x[:4], y[:4], attack)
     assert torch.allclose(whole[:4], alone, atol=1e-4) is (mode == "eval")
