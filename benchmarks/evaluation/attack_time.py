@@ -37,13 +37,13 @@ STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 
 
 def ours(model, x, y, threat, attacks, seed):
-    """Which images stand; seconds and passes of each stage."""
+    """Attack by ours; return which images are robust, and seconds and passes of each stage."""
     result = uiat.evaluate(model, x, y, threat=threat, attacks=attacks, seed=seed, selfchecks=False)
     return [by == "" for by in result.broken_by], result.stage_seconds, result.passes
 
 
 def theirs(model, x, y, threat, attacks, seed):
-    """The same by the reference, in its usual use."""
+    """Attack by the reference, in its usual use; return the same."""
     names = list(STANDARD if attacks == ["autoattack"] else attacks)
     counted = Passes(model)
     options = {"norm": threat.norm, "eps": float(threat.epsilon), "seed": seed, "device": "cpu"}
@@ -56,16 +56,16 @@ def theirs(model, x, y, threat, attacks, seed):
     for part in {parts[name] for name in names}:
         stages = [name for name in names if parts[name] == part]
         search = getattr(attack, part)
-        search.perturb = timed(search, stages, counted, seconds, passes)
+        search.perturb = time_stage(search, stages, counted, seconds, passes)
     x_adv = attack.run_standard_evaluation(x, y, batch_size=250)
     x_adv = x_adv if isinstance(x_adv, torch.Tensor) else x_adv[0]
     with torch.no_grad():
-        stands = model(x_adv).argmax(dim=1) == y
-    return stands.tolist(), seconds, passes
+        robust = model(x_adv).argmax(dim=1) == y
+    return robust.tolist(), seconds, passes
 
 
 class Passes(torch.nn.Module):
-    """The model as the reference takes it, with a count of images forward and backward."""
+    """A model for the reference that counts the images of its forward and backward passes."""
 
     def __init__(self, model):
         super().__init__()
@@ -73,74 +73,76 @@ class Passes(torch.nn.Module):
         self.model = model
 
     def forward(self, x):
-        """Logits."""
+        """Return the logits."""
         return self.counted(x)
 
 
-def timed(part, stages, model, seconds, passes):
-    """`part.perturb`, its seconds and passes added up under the stage's name."""
-    perturb = part.perturb
+def time_stage(search, stages, model, seconds, passes):
+    """Return `search.perturb`, with its seconds and passes added up under the stage's name."""
+    perturb = search.perturb
 
     def call(*arguments, **options):
-        name = next((s for s in stages if s.removeprefix("apgd-") == getattr(part, "loss", None)), stages[0])
+        name = next((s for s in stages if s.removeprefix("apgd-") == getattr(search, "loss", None)), stages[0])
         start, before = time.perf_counter(), (model.counted.forward, model.counted.backward)
-        found = perturb(*arguments, **options)
+        x_adv = perturb(*arguments, **options)
         seconds[name] = seconds.get(name, 0) + time.perf_counter() - start
         now = passes.setdefault(name, {"forward": 0, "backward": 0})
         now["forward"] += model.counted.forward - before[0]
         now["backward"] += model.counted.backward - before[1]
-        return found
+        return x_adv
 
     return call
 
 
-def side(who: str, run: Path, threat: str | None, attacks: list[str], n: int, seed: int, threads: int | None) -> dict:
-    """One side's verdicts and costs; for a process of its own."""
+def run_side(
+    who: str, run: Path, threat: str | None, attacks: list[str], n: int, seed: int, threads: int | None
+) -> dict:
+    """Run one side in this process; return its verdicts and costs."""
     if threads:
         torch.set_num_threads(threads)
     model, images = uiat.load(run), evaluated_images(read_run(run), n=n)
     x, y = as_float(images.images), images.labels
     start, spent = time.perf_counter(), time.process_time()
-    judge = ours if who == "ours" else theirs
-    stands, stages, passes = judge(model, x, y, parse_threat(threat) if threat else model.threat, attacks, seed)
+    attack = ours if who == "ours" else theirs
+    robust, stages, passes = attack(model, x, y, parse_threat(threat) if threat else model.threat, attacks, seed)
     return {
-        "robust": sum(stands) / len(stands),
+        "robust": sum(robust) / len(robust),
         "seconds": time.perf_counter() - start,
         "processor_seconds": time.process_time() - spent,
         "stage_seconds": stages,
         "passes": passes,
-        "stands": stands,
+        "stands": robust,
         "environment": describe_environment(),
     }
 
 
-def shared(rank: int, processes: int, meeting: str, *given) -> dict:
-    """Ours, of one of several processes that share the images as under torchrun."""
+def run_rank(rank: int, processes: int, meeting: str, *given) -> dict:
+    """Run ours in one of several processes that share the images, as under torchrun."""
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes)
     *rest, threads = given
-    found = side("ours", *rest, (threads or torch.get_num_threads()) // processes)
+    result = run_side("ours", *rest, (threads or torch.get_num_threads()) // processes)
     dist.destroy_process_group()
-    return found
+    return result
 
 
-def one_side(who: str, processes: int, *given) -> dict:
-    """A side in processes of its own; the seconds are the slowest process's, processor time is that of all of them."""
+def run_apart(who: str, processes: int, *given) -> dict:
+    """Run a side in processes of its own; seconds are those of the slowest, processor time is that of all together."""
     count = processes if who == "ours" else 1
     with TemporaryDirectory() as folder, ProcessPoolExecutor(count, mp_context=get_context("spawn")) as alone:
         if count == 1:
-            return alone.submit(side, who, *given).result()
+            return alone.submit(run_side, who, *given).result()
         meeting = str(Path(folder) / "meeting")
-        found = [f.result() for f in [alone.submit(shared, i, count, meeting, *given) for i in range(count)]]
-    whole = {clock: fold(f[clock] for f in found) for clock, fold in (("seconds", max), ("processor_seconds", sum))}
-    return found[0] | whole
+        ranks = [f.result() for f in [alone.submit(run_rank, i, count, meeting, *given) for i in range(count)]]
+    whole = {clock: fold(r[clock] for r in ranks) for clock, fold in (("seconds", max), ("processor_seconds", sum))}
+    return ranks[0] | whole
 
 
 def result_path(run: Path, threat: str | None, attacks: list[str], n: int, seed: int, processes: int = 1) -> Path:
-    """Where the result of a pair is kept; another run of the same name is another model."""
+    """Return the file of a pair's result; another run of the same name is another model."""
     weights = f"{zlib.crc32((run / 'best.safetensors').read_bytes()):08x}"
-    ball = "" if threat is None else "-" + threat.replace(":", "-").replace("/", "_")
-    shares = f"-processes{processes}" if processes > 1 else ""
-    return RESULTS / f"{read_run(run).name}-{weights}{ball}-{'+'.join(attacks)}-n{n}-seed{seed}{shares}.json"
+    radius = "" if threat is None else "-" + threat.replace(":", "-").replace("/", "_")
+    parts = f"-processes{processes}" if processes > 1 else ""
+    return RESULTS / f"{read_run(run).name}-{weights}{radius}-{'+'.join(attacks)}-n{n}-seed{seed}{parts}.json"
 
 
 def pair(
@@ -153,7 +155,7 @@ def pair(
     turns = ["ours", "reference"][:: 1 if seed % 2 == 0 else -1]
     record = {"name": read_run(run).name, "threat": threat, "attacks": attacks, "n": n, "seed": seed}
     for who in turns:
-        record[who] = one_side(who, processes, run, threat, attacks, n, seed, threads)
+        record[who] = run_apart(who, processes, run, threat, attacks, n, seed, threads)
     record["environment"] = record["ours"]["environment"]
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_json(path, record)
@@ -192,21 +194,21 @@ def main() -> None:
         rates = f"{100 * one['robust']:.2f} | {100 * other['robust']:.2f} | {100 * same:.1f}"
         times = f"{one['seconds']:.1f} | {other['seconds']:.1f} | {factor(records[-1:]):.2f}"
         print(f"| {seed} | {rates} | {times} | {factor(records[-1:], 'processor_seconds'):.2f} |", flush=True)
-    print(f"\nmedian factor {factor(records):.2f}, n = {records[0]['n']}, {described(records[0]['environment'])}")
+    print(f"\nmedian factor {factor(records):.2f}, n = {records[0]['n']}, {describe(records[0]['environment'])}")
     print("\n" + stages_table(records))
 
 
 def factor(records, clock="seconds"):
-    """How many times faster, the median over the pairs."""
+    """Return how many times faster ours is, the median over the pairs."""
     return statistics.median(r["reference"].get(clock, 0) / r["ours"].get(clock, float("inf")) for r in records)
 
 
-def described(facts):
+def describe(facts):
     return f"{facts['processor']}, {facts['threads']} of {facts['cores']} cores, torch {facts['torch']}"
 
 
 def stages_table(records):
-    """Seconds and passes of each stage, summed over the seeds; what the first two take is "autoattack-quick"."""
+    """Return a table of seconds and passes of each stage, over all seeds; the first two are "autoattack-quick"."""
     rows = ["| stage | ours, s | reference, s | times | ours, passes | reference, passes |\n" + "|---" * 6 + "|"]
     records = [r for r in records if "stage_seconds" in r["ours"]]
     total = {who: sum(r[who]["seconds"] for r in records) for who in ("ours", "reference")}

@@ -3,17 +3,21 @@
     python benchmarks/evaluation/parity.py --cifar RUNS/cifar10-small --mnist RUNS/mnist --threads 1  # what is missing
     python benchmarks/evaluation/parity.py --cifar RUNS/cifar10-small --mnist RUNS/mnist --table  # what there is
 
-The folders are those of `accuracy.py --runs RUNS`. Several of these side by side share the work. Agreement is the share
-of images with the same verdict: with the reference of the same seed, and of the reference with itself between seeds.
+The folders are those of `benchmarks/training/accuracy.py --runs RUNS`. Several processes of this side by side share the
+work. Agreement is the fraction of images with the same verdict: with the reference of the same seed, and of the
+reference with itself between seeds.
 """
 
 import argparse
 import itertools
 import statistics
+import sys
 from pathlib import Path
 
-from accuracy import claimed
 from attack_time import RESULTS, factor, pair, result_path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
+from accuracy import claimed
 
 ALONE = ("apgd-ce", "apgd-t", "fab-t", "square")
 # (run folder under which of the two, threat or the run's own, attacks, images, seeds)
@@ -30,8 +34,8 @@ ROWS: list[Row] = [
 ]
 
 
-def summary(records: list[dict]) -> str:
-    """A line of the table."""
+def summarise(records: list[dict]) -> str:
+    """Return a line of the table."""
     mine, other = (100 * statistics.mean(r[who]["robust"] for r in records) for who in ("ours", "reference"))
     same = statistics.mean(agreement(r["ours"], r["reference"]) for r in records)
     pairs = list(itertools.combinations([r["reference"] for r in records], 2))
@@ -44,7 +48,7 @@ def summary(records: list[dict]) -> str:
 
 
 def agreement(one: dict, other: dict) -> float:
-    """Per cent of images with the same verdict."""
+    """Compute the percentage of images with the same verdict."""
     return 100 * statistics.mean(a == b for a, b in zip(one["stands"], other["stands"], strict=True))
 
 
@@ -68,7 +72,7 @@ def main() -> None:
                 if free or path.exists():
                     records.append(pair(run, threat, list(attacks), n, seed, arguments.threads))
         if records:
-            print(summary(records), flush=True)
+            print(summarise(records), flush=True)
 
 
 if __name__ == "__main__":

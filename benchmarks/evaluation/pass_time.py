@@ -1,4 +1,4 @@
-"""What a pass of an attack costs in the forms that a model can have, in interleaved rounds.
+"""Time a pass of an attack in the forms that a model can have, in interleaved rounds.
 
     python benchmarks/evaluation/pass_time.py RUN --n 256 --rounds 7 --data.root DIR
 
@@ -37,7 +37,7 @@ FORMS = {
 
 
 class Form:
-    """A model in one form, with images as it wants them."""
+    """A model in one form, with images in the layout that it takes."""
 
     def __init__(self, name: str, run: Path, n: int, root: str | None) -> None:
         torch.set_num_threads(1)
@@ -53,23 +53,23 @@ class Form:
             self.model = make_fast_copy(self.model, self.x[:4])
 
     def round(self) -> dict[bool, float]:
-        """Seconds without and with a gradient."""
-        return {way: passes(self.model, self.x, self.size, gradient=way) for way in (False, True)}
+        """Return the seconds without and with a gradient."""
+        return {way: time_passes(self.model, self.x, self.size, gradient=way) for way in (False, True)}
 
 
 def begin(*arguments) -> None:
-    """In a process of its own: make its form."""
+    """Make this process's form."""
     global mine
     mine = Form(*arguments)
 
 
-def go() -> dict[bool, float]:
-    """In that process: a round."""
+def run_round() -> dict[bool, float]:
+    """Run a round in this process."""
     return mine.round()
 
 
-def passes(model, x: torch.Tensor, size: int, *, gradient: bool) -> float:
-    """Seconds of processor time."""
+def time_passes(model, x: torch.Tensor, size: int, *, gradient: bool) -> float:
+    """Return the seconds of processor time."""
 
     def loss(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         logits = model(images)
@@ -99,7 +99,7 @@ def main() -> None:
     times: dict[tuple[str, bool], list[float]] = {(name, way): [] for name in FORMS for way in (False, True)}
     for number in range(arguments.rounds + 1):
         for name, worker in workers.items():
-            for way, seconds in worker.submit(go).result().items():
+            for way, seconds in worker.submit(run_round).result().items():
                 if number:  # the first round warms up
                     times[name, way].append(seconds)
     print("| form | forward, ms | forward and input gradient, ms |\n|---|---|---|")

@@ -1,4 +1,4 @@
-"""Seconds of robust accuracy under PGD-20 by this project, torchattacks, foolbox and ART, in interleaved rounds.
+"""Time robust accuracy under PGD-20 by this project, torchattacks, foolbox and ART, in interleaved rounds.
 
     pip install torchattacks foolbox adversarial-robustness-toolbox  # for this benchmark alone
     python benchmarks/evaluation/peers_time.py RUN --n 256 --rounds 7 --threads 1
@@ -27,12 +27,12 @@ STEPS = 20
 
 
 def ours(model, x, y, epsilon):
-    """As a run validates itself: an image that is wrong already is not attacked."""
+    """Attack as a run validates itself: an image that is wrong already is not attacked."""
     attack = uiat.PGD(threat=uiat.Linf(epsilon), step_size=epsilon / 4, steps=STEPS)
 
     def run():
         clean = correct_under(model, x, y, None)
-        return correct_under(model, x, y, attack, among=clean)
+        return correct_under(model, x, y, attack, mask=clean)
 
     return run
 
@@ -43,12 +43,12 @@ def ours_every_image(model, x, y, epsilon):
 
 
 def ours_unprepared(model, x, y, epsilon):
-    """The library's call on one batch."""
+    """Call the library on one batch."""
     attack = uiat.PGD(threat=uiat.Linf(epsilon), step_size=epsilon / 4, steps=STEPS)
-    return lambda: right(model, attack(model, x, y), y)
+    return lambda: is_correct(model, attack(model, x, y), y)
 
 
-def right(model, x_adv, y):
+def is_correct(model, x_adv, y):
     with torch.no_grad():
         return model(x_adv).argmax(dim=1) == y
 
@@ -57,7 +57,7 @@ def torchattacks(model, x, y, epsilon):
     import torchattacks
 
     attack = torchattacks.PGD(model, eps=epsilon, alpha=epsilon / 4, steps=STEPS)
-    return lambda: right(model, attack(x, y), y)
+    return lambda: is_correct(model, attack(x, y), y)
 
 
 def foolbox(model, x, y, epsilon):
@@ -78,7 +78,7 @@ def art(model, x, y, epsilon):
     options = {"eps": epsilon, "eps_step": epsilon / 4, "max_iter": STEPS, "num_random_init": 1, "verbose": False}
     attack = ProjectedGradientDescent(wrapped, batch_size=len(x), **options)
     images, labels = x.numpy(), y.numpy()
-    return lambda: right(model, torch.from_numpy(attack.generate(images, labels)), y)
+    return lambda: is_correct(model, torch.from_numpy(attack.generate(images, labels)), y)
 
 
 PEERS = (ours, ours_every_image, ours_unprepared, torchattacks, foolbox, art)

@@ -1,4 +1,4 @@
-"""A query of the Square Attack with whole passes, and with passes of what its window reaches alone, in turn.
+"""Time a query of the Square Attack with whole passes, and with passes of what its window reaches alone, in turn.
 
     python benchmarks/evaluation/query_time.py RUN --data.root DATA --threads 1
 
@@ -26,13 +26,13 @@ IMAGES, ITERATIONS = 64, (30, 150, 300, 700, 1_500, 2_500, 3_500, 4_500)
 
 
 class Whole(CountingModel):
-    """The guide without its short cut."""
+    """The fast copy without its cached layers."""
 
     incremental = None
 
 
 def median_of(attack, guide, start, first: int, rounds: int) -> tuple[float, dict]:
-    """Milliseconds of an iteration, and the points after the last one."""
+    """Return the milliseconds of an iteration, and the points after the last one."""
     points = attack.iterate(guide, dict(start), first)  # makes the maps
     times = []
     for i in range(first + 1, first + 1 + rounds):
@@ -53,8 +53,8 @@ def main() -> None:
     model, data = uiat.load(arguments.run), read_run(arguments.run).data
     x, y = uiat.data.tensors(data.name, "test", arguments.root)
     with torch.no_grad():
-        right = (model(x[:1_000]).argmax(dim=1) == y[:1_000]).nonzero().flatten()[:IMAGES]
-    x, y = x[right], y[right]
+        correct = (model(x[:1_000]).argmax(dim=1) == y[:1_000]).nonzero().flatten()[:IMAGES]
+    x, y = x[correct], y[correct]
     guide = make_fast_copy(model, x[:4])
     whole = Whole(guide.model)
     attack = Square(threat=model.threat, iterations=5_000, stretched=False)

@@ -4,7 +4,7 @@
 
 Each trial evaluates a run's model in a process of its own, with a state file that is written every second, and is
 killed at a random moment between its start and its end; a second process resumes it, and is killed in its turn in every
-other trial. The last one goes on to the end. Verdicts, the stage that broke each image, the accuracies after all stages
+other trial. The last one runs to the end. Verdicts, the stage that broke each image, the accuracies after all stages
 and the adversarial examples must be those of the uninterrupted evaluation. Exit code 1 if any is not.
 """
 
@@ -33,17 +33,17 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
-from resume_evaluation import judged, write
+from resume_evaluation import evaluate_run, write
 run, state, out, n, attacks = (Path(word) for word in sys.argv[2:7])
 print("ready", flush=True)
 sys.stdin.readline()
-write(out, judged(run, n=int(str(n)), attacks=str(attacks).split(","), state=state, resume=True))
+write(out, evaluate_run(run, n=int(str(n)), attacks=str(attacks).split(","), state=state, resume=True))
 print("done", flush=True)
 """
 COMPARED = ("accuracy", "stages", "broken_by", "intervals", "per_class", "calibration")
 
 
-def judged(
+def evaluate_run(
     run: Path, *, n: int, attacks: list[str], state: Path | None = None, resume: bool = False
 ) -> uiat.EvaluationResult:
     model, images = uiat.load(run), evaluated_images(read_run(run), n=n)
@@ -53,12 +53,12 @@ def judged(
 
 
 def write(path: Path, result: uiat.EvaluationResult) -> None:
-    """What is compared, as JSON: a float32 comes back from it as it was."""
+    """Write what is compared as JSON, from which a float32 comes back as it was."""
     record = {name: getattr(result, name) for name in COMPARED}
     write_text(path, json.dumps(record | {"examples": result.examples.tolist()}))
 
 
-def started(folder: Path, arguments: argparse.Namespace) -> subprocess.Popen:
+def start(folder: Path, arguments: argparse.Namespace) -> subprocess.Popen:
     here = Path(__file__).resolve().parent
     words = [here, arguments.run, folder / "state", folder / "result.json", arguments.n, arguments.attacks]
     command = [sys.executable, "-c", DRIVER, *map(str, words)]
@@ -70,8 +70,8 @@ def started(folder: Path, arguments: argparse.Namespace) -> subprocess.Popen:
     return process
 
 
-def left_at(path: Path) -> str:
-    """Where a state file is."""
+def describe_progress(path: Path) -> str:
+    """Say how far the evaluation of a state file has come."""
     if not path.exists():
         return "before the first write"
     meta = read_tensors(path)[1]
@@ -81,19 +81,19 @@ def left_at(path: Path) -> str:
     return where if inside is None else f"{where}, inside: {', '.join(f'{k} {v}' for k, v in inside.items())}"
 
 
-def trial(folder: Path, arguments: argparse.Namespace, moments: list[float]) -> list[str]:
-    """An evaluation that is killed after each of these seconds and then left to its end: where the kills were."""
+def run_trial(folder: Path, arguments: argparse.Namespace, moments: list[float]) -> list[str]:
+    """Kill an evaluation after each of these seconds, then leave it to its end; return how far it was at each kill."""
     folder.mkdir()
     places = []
     for after in moments:
-        process = started(folder, arguments)
+        process = start(folder, arguments)
         time.sleep(after)
         process.kill()
         process.communicate()
         if (folder / "result.json").exists():  # it had ended before
             return places
-        places.append(left_at(folder / "state"))
-    started(folder, arguments).wait()
+        places.append(describe_progress(folder / "state"))
+    start(folder, arguments).wait()
     return places
 
 
@@ -109,9 +109,9 @@ def main() -> int:
     draws, began, identical = random.Random(arguments.seed), time.perf_counter(), 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        start = time.perf_counter()
-        whole = judged(arguments.run, n=arguments.n, attacks=arguments.attacks.split(","))
-        seconds = time.perf_counter() - start
+        before = time.perf_counter()
+        whole = evaluate_run(arguments.run, n=arguments.n, attacks=arguments.attacks.split(","))
+        seconds = time.perf_counter() - before
         write(folder / "whole.json", whole)
         expected = json.loads((folder / "whole.json").read_text())
         print(f"left alone: {seconds:.1f} s, {expected['accuracy']}", flush=True)
@@ -121,10 +121,10 @@ def main() -> int:
             while not places:  # a moment after the end is drawn again
                 here = folder / f"{number}-{draws.random()}"
                 moments = [draws.uniform(0, seconds) for _ in range(1 + number % 2)]
-                places = trial(here, arguments, moments)
+                places = run_trial(here, arguments, moments)
                 seconds = seconds if places else moments[0]  # it ends before that
-            found = json.loads((here / "result.json").read_text())
-            differ = [key for key in expected if found[key] != expected[key]]
+            result = json.loads((here / "result.json").read_text())
+            differ = [key for key in expected if result[key] != expected[key]]
             identical += not differ
             verdict = "identical" if not differ else f"differs: {', '.join(differ)}"
             print(f"| {number} | {'; then '.join(places)} | {verdict} |", flush=True)

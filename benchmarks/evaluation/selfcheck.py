@@ -1,15 +1,14 @@
-"""Which self-checks fire on defences known to be broken, and that none does on honestly trained models.
+"""Run the self-checks on defences known to be broken, which they should flag, and on soundly trained models.
 
-    python benchmarks/evaluation/selfcheck.py                        # digits: trains the honest models first, minutes
+    python benchmarks/evaluation/selfcheck.py                        # digits: trains the sound models first, minutes
     python benchmarks/evaluation/selfcheck.py --seeds 0,1,2 --n 128
     python benchmarks/evaluation/selfcheck.py RUN... --n 64 --data.root DIR --only-runs
 
 The defences are those of tests/support/broken_defences.py around the standard model of each seed, at half its recipe's
-radius,
-where that model is not yet lost altogether. Each RUN is a folder of an honestly trained model. Each model goes through
-`uiat.evaluate` with the command's default attacks and with autoattack-quick, as users have it: a model is flagged where
-the verdict says so each time, or where it is refused (probabilities), and an honest one where any does. The result goes
-to benchmarks/results/selfcheck/, one file for each seed, and runs by their names.
+radius, where that model is not yet broken altogether. Each RUN is a folder of a soundly trained model. Each model goes
+through `uiat.evaluate` with the command's default attacks and with autoattack-quick, as users have it: a broken defence
+is flagged where the verdict says so each time, or where it is refused (probabilities), a sound model where any does.
+The result goes to benchmarks/results/selfcheck/, one file for each seed, and runs by their names.
 """
 
 import argparse
@@ -35,18 +34,18 @@ from uiat.threat import Threat
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results" / "selfcheck"
-HONEST = ("standard", "pgd-at", "trades", "mart", "iat", "uiat", "uiat-one-off")
+SOUND = ("standard", "pgd-at", "trades", "mart", "iat", "uiat", "uiat-one-off")
 RADIUS = 0.2  # of the digits recipes
 WAYS = {"default": ("clean", "pgd-20", "cw-20"), "quick": ("autoattack-quick",)}
 
 sys.path.insert(0, str(HERE.parents[1] / "tests"))
 from support import broken_defences  # noqa: E402
 
-Subject = tuple[str, bool, nn.Module, Tensor, Tensor, Threat]
+Model = tuple[str, bool, nn.Module, Tensor, Tensor, Threat]
 
 
-def honest(seed: int, methods: list[str], epochs: int) -> dict[str, nn.Module]:
-    """Digits models of each method."""
+def train_sound(seed: int, methods: list[str], epochs: int) -> dict[str, nn.Module]:
+    """Train a digits model with each method."""
     models = {}
     for method in methods:
         changes = [("seed", str(seed)), ("optimisation.epochs", str(epochs))]
@@ -56,10 +55,10 @@ def honest(seed: int, methods: list[str], epochs: int) -> dict[str, nn.Module]:
     return models
 
 
-def subjects(seed: int, methods: list[str], epochs: int) -> Iterator[Subject]:
-    """Honest models at the radius they were trained for, the standard one at half of it, and the defences."""
+def make_models(seed: int, methods: list[str], epochs: int) -> Iterator[Model]:
+    """Yield the sound models at the radius of their training, the standard one at half of it, and the defences."""
     x, y = tensors("digits", "test")
-    models = honest(seed, ["standard", *(m for m in methods if m != "standard")], epochs)
+    models = train_sound(seed, ["standard", *(m for m in methods if m != "standard")], epochs)
     for method, model in models.items():
         yield f"digits-{method}", True, model, x, y, Linf(RADIUS)
     yield "digits-standard, half the radius", True, models["standard"], x, y, Linf(RADIUS / 2)
@@ -74,48 +73,51 @@ def subjects(seed: int, methods: list[str], epochs: int) -> Iterator[Subject]:
         yield name, False, model, x, y, Linf(RADIUS / 2)
 
 
-def of_run(folder: Path, root: str | None) -> Subject:
-    """A run's best weights on its test images."""
+def load_run(folder: Path, root: str | None) -> Model:
+    """Load a run's best weights and its test images."""
     model, run = uiat.load(folder), read_run(folder)
     images = evaluated_images(run, n=2_000, root=root)
     return folder.name, True, model, as_float(images.images), images.labels, run.threat or run.evaluation.threat
 
 
-def look(subject: Subject, *, n: int, seed: int) -> dict:
-    """The findings on one model; images are too few on purpose, so that this note does not count."""
-    name, is_honest, model, x, y, threat = subject
+def examine_model(case: Model, *, n: int, seed: int) -> dict:
+    """Return the findings on one model; images are too few on purpose, so that this note does not count."""
+    name, is_sound, model, x, y, threat = case
     start = time.process_time()
     findings = [f for f in examine(model, x, y, threat=threat, n=n, seed=seed) if f.check != "images"]
     seconds = time.process_time() - start
-    said = {way: judged(model, x[:n], y[:n], threat, attacks, seed) for way, attacks in WAYS.items()}
-    told = [any(f.severity != "note" for f in findings), *(not words.startswith("nothing") for words in said.values())]
-    flagged = any(told) if is_honest else all(told)
-    kind, each = "honest" if is_honest else "broken", " | ".join("flagged" if t else "-" for t in told[1:])
-    print(f"| {name} | {kind} | {flags(findings) or '-'} | {each} | {seconds:.1f} |", flush=True)
-    row = {"name": name, "honest": is_honest, "flagged": flagged, "verdicts": said, "seed": seed, "threat": str(threat)}
+    verdicts = {way: evaluate_verdict(model, x[:n], y[:n], threat, attacks, seed) for way, attacks in WAYS.items()}
+    doubts = [any(f.severity != "note" for f in findings), *(not v.startswith("nothing") for v in verdicts.values())]
+    flagged = any(doubts) if is_sound else all(doubts)
+    kind, each = "sound" if is_sound else "broken", " | ".join("flagged" if doubt else "-" for doubt in doubts[1:])
+    print(f"| {name} | {kind} | {list_checks(findings) or '-'} | {each} | {seconds:.1f} |", flush=True)
+    row = {"name": name, "honest": is_sound, "flagged": flagged, "verdicts": verdicts, "seed": seed}
+    row["threat"] = str(threat)
     return row | {"n": n, "findings": [vars(f) for f in findings], "cpu": seconds}
 
 
-def judged(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, attacks: tuple[str, ...], seed: int) -> str:
-    """The verdict of an evaluation, or why there is none."""
+def evaluate_verdict(
+    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, attacks: tuple[str, ...], seed: int
+) -> str:
+    """Return the verdict of an evaluation, or why there is none."""
     try:
         return uiat.evaluate(model, x, y, threat=threat, attacks=attacks, seed=seed).verdict
     except UserError as error:
         return f"refused: {error}"
 
 
-def flags(findings: list[Finding]) -> str:
+def list_checks(findings: list[Finding]) -> str:
     return ", ".join(f.check if f.severity != "note" else f"({f.check})" for f in findings)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folders of honestly trained models")
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folders of soundly trained models")
     parser.add_argument("--only-runs", action="store_true", help="leave the digits table out")
     parser.add_argument("--data.root", dest="root", help="folder of the runs' data sets")
     parser.add_argument("--seeds", default="0", help="comma-separated")
-    parser.add_argument("--methods", default=",".join(HONEST), help="honest recipes of digits, comma-separated")
-    parser.add_argument("--epochs", type=int, default=12, help="of the honest digits models")
+    parser.add_argument("--methods", default=",".join(SOUND), help="sound recipes of digits, comma-separated")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs of the sound digits models")
     parser.add_argument("--n", type=int, default=128, help="images to look at")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -123,12 +125,12 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     rows: list[dict] = []
     for seed in [] if arguments.only_runs else [int(s) for s in arguments.seeds.split(",")]:
-        found = subjects(seed, arguments.methods.split(","), arguments.epochs)
-        rows += keep(f"digits-seed{seed}", [look(subject, n=arguments.n, seed=seed) for subject in found])
+        models = make_models(seed, arguments.methods.split(","), arguments.epochs)
+        rows += keep(f"digits-seed{seed}", [examine_model(case, n=arguments.n, seed=seed) for case in models])
     for folder in arguments.runs:
-        row = look(of_run(folder, arguments.root), n=arguments.n, seed=0)
+        row = examine_model(load_run(folder, arguments.root), n=arguments.n, seed=0)
         rows += keep(f"{folder.parent.name}-{folder.name}", [row])
-    for kind, of in (("broken defences", False), ("honest models", True)):
+    for kind, of in (("broken defences", False), ("sound models", True)):
         those = [row for row in rows if row["honest"] is of]
         print(f"\n{sum(row['flagged'] for row in those)} of {len(those)} {kind} flagged")
 

@@ -22,7 +22,7 @@ from uiat.data import Batch
 from uiat.errors import NotFinite, UserError
 from uiat.evaluation import EvaluationResult
 from uiat.evaluation.evaluator import evaluate
-from uiat.evaluation.radius_sweep import SweepResult, sweep
+from uiat.evaluation.radius_sweep import SweepResult, radius_sweep
 from uiat.inverse import InstanceInverse, UniversalInverse, UniversalPerturbation, load_inverse
 from uiat.objectives import PGDAT, UIAT, Examples, Mart, Objective, Standard, Trades, total
 from uiat.runs.checkpoint import load
@@ -32,6 +32,7 @@ from uiat.training.api import Trained, fit, resume, train
 from uiat.training.loop import Interrupted
 from uiat.training.step import Step, make_step
 
+sweep = radius_sweep  # the old name
 __version__ = installed_version("uiat") or "0"  # "0" in a source tree that is not installed
 
 __all__ = [
@@ -87,6 +88,7 @@ __all__ = [
     "minimum_norm",
     "models",
     "override",
+    "radius_sweep",
     "recipes",
     "resume",
     "sweep",

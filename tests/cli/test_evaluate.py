@@ -14,12 +14,11 @@ import pytest
 import torch
 
 import uiat
-from support import tiny
+from support import helpers, tiny
 from support.paths import ROOT
 from uiat.attacks import Square
 from uiat.cli import main
 from uiat.data import STATS
-from uiat.evaluation import registry
 from uiat.system.atomic_files import read_tensors
 
 OWN = """
@@ -284,7 +283,7 @@ def net(*, num_classes, image_shape):
 
 
 def test_a_model_that_detaches_its_input_gets_a_verdict_and_a_record(ask, own, monkeypatch):
-    monkeypatch.setitem(registry._SEARCHES, "square", lambda threat: Square(threat=threat, iterations=50))
+    helpers.replace_attack(monkeypatch, "square", lambda threat: Square(threat=threat, iterations=50))
     Path("mine.py").write_text(DETACHED)
     state = {name.replace("1", "2"): value for name, value in fitted().state_dict().items()}
     torch.save(state, "w.pth")

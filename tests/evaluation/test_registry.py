@@ -1,25 +1,27 @@
 """Attacks by name: budgets of the ensembles, names that are refused, and few classes under every ensemble and norm."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from support.evaluations import Threshold, evaluate, ramp
 from support.helpers import mlp
 from uiat import L2, PGD, Linf
 from uiat.attacks import APGD, FMN, Noise, Search, SparseAPGD, Transfer
 from uiat.attacks.search import begin
 from uiat.errors import UserError
 from uiat.evaluation.engine.search_runner import search
-from uiat.evaluation.registry import ATTACKS, ENSEMBLES, attack, stages
+from uiat.evaluation.registry import ENSEMBLES, ROWS, attack, find_row, help_text, needs_gradient, stages
 from uiat.threat import L1
 
 THREATS = [Linf(0.1), L2(0.5), L1(3.0)]
 every_threat = pytest.mark.parametrize("threat", THREATS, ids=lambda threat: threat.norm)
 
 
-def settings(name, threat):
+def settings_of(name, threat):
     return dict(stages(name, threat=threat))
 
 
@@ -28,17 +30,17 @@ def settings(name, threat):
 
 @pytest.mark.parametrize("threat", THREATS[:2], ids=lambda threat: threat.norm)
 def test_the_standard_ensemble(threat):
-    of = settings("autoattack", threat)
+    of = settings_of("autoattack", threat)
     assert list(of) == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert (of["apgd-ce"].loss, of["apgd-ce"].iterations, of["apgd-ce"].restarts) == ("ce", 100, 1)
     assert (of["apgd-t"].iterations, of["apgd-t"].targets, of["apgd-t"].restarts) == (100, 9, 1)
     assert (of["fab-t"].iterations, of["fab-t"].targets, of["fab-t"].restarts) == (100, 9, 1)
     assert (of["square"].iterations, of["square"].restarts, of["square"].stretched) == (5_000, 1, False)
-    assert settings("autoattack-quick", threat) == {"apgd-ce": of["apgd-ce"], "apgd-t": of["apgd-t"]}
+    assert settings_of("autoattack-quick", threat) == {"apgd-ce": of["apgd-ce"], "apgd-t": of["apgd-t"]}
 
 
 def test_the_standard_ensemble_for_l1_searches_larger_balls_first():
-    of = settings("autoattack", L1(12))
+    of = settings_of("autoattack", L1(12))
     assert isinstance(of["apgd-ce"], SparseAPGD)
     assert (of["apgd-ce"].restarts, of["apgd-ce"].shrinking) == (5, True)
     assert (of["apgd-t"].restarts, of["apgd-t"].targets) == (1, 5)
@@ -48,12 +50,12 @@ def test_the_standard_ensemble_for_l1_searches_larger_balls_first():
 
 @every_threat
 def test_more_restarts_and_the_mean_over_answers(threat):
-    plus = settings("autoattack-plus", threat)
+    plus = settings_of("autoattack-plus", threat)
     assert list(plus) == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
     assert [plus[name].restarts for name in plus] == [5, 5, 5, 1, 1, 1]
     assert [plus[name].targets for name in ("apgd-t", "fab-t")] == [9, 9]
     assert [plus[name].targeted for name in ("fab", "fab-t")] == [False, True]
-    rand = settings("autoattack-rand", threat)
+    rand = settings_of("autoattack-rand", threat)
     assert {name: (of.draws, of.restarts) for name, of in rand.items()} == {"apgd-ce": (20, 1), "apgd-dlr": (20, 1)}
 
 
@@ -64,7 +66,7 @@ def test_more_restarts_and_the_mean_over_answers(threat):
 def test_budgets_are_those_of_the_reference(threat, version, name):
     module = pytest.importorskip("pyautoattack.autoattack")
     theirs = module.AutoAttack(nn.Identity(), norm=threat.norm, eps=float(threat.epsilon), version=version)
-    ours = settings(name, threat)
+    ours = settings_of(name, threat)
     assert list(ours) == theirs.attacks_to_run
     for stage, of in ours.items():
         kind = "apgd" if stage in ("apgd-ce", "apgd-dlr") else stage.split("-")[0]
@@ -89,33 +91,49 @@ def test_budgets_are_those_of_the_reference(threat, version, name):
 
 @every_threat
 def test_what_names_stand_for(threat):
-    found = attack("noise-50", threat=threat)
-    assert isinstance(found, Noise)
-    assert found.iterations == 50
-    found = attack("fmn-30", threat=threat)
-    assert isinstance(found, FMN)
-    assert found.iterations == 30
-    found = attack("apgd-dlr-eot-7", threat=threat)
-    assert isinstance(found, SparseAPGD if threat.norm == "L1" else APGD)
-    assert (found.loss, found.draws, found.restarts) == ("dlr", 7, 1)
-    found = attack("cw-10-3", threat=threat)
-    assert isinstance(found, PGD)
-    assert (found.loss, found.steps, found.restarts) == ("margin", 10, 3)
+    settings = attack("noise-50", threat=threat)
+    assert isinstance(settings, Noise)
+    assert settings.iterations == 50
+    settings = attack("fmn-30", threat=threat)
+    assert isinstance(settings, FMN)
+    assert settings.iterations == 30
+    settings = attack("apgd-dlr-eot-7", threat=threat)
+    assert isinstance(settings, SparseAPGD if threat.norm == "L1" else APGD)
+    assert (settings.loss, settings.draws, settings.restarts) == ("dlr", 7, 1)
+    settings = attack("cw-10-3", threat=threat)
+    assert isinstance(settings, PGD)
+    assert (settings.loss, settings.steps, settings.restarts) == ("margin", 10, 3)
     source = mlp()
-    found = attack("transfer", threat=threat, source=source)
-    assert isinstance(found, Transfer)
-    assert found.source is source
+    settings = attack("transfer", threat=threat, source=source)
+    assert isinstance(settings, Transfer)
+    assert settings.source is source
     assert attack("clean", threat=threat) is None
 
 
-def test_every_name_that_is_listed_is_known():
-    for name in ATTACKS:
-        name = name.replace("-K", "-10").replace("-R", "-2").replace("-D", "-3")
+def test_every_row_makes_its_attack_and_is_in_the_help():
+    words = re.sub(r" \(.*?\)", "", help_text()).split(", ")
+    assert words == [row.name for row in ROWS]
+    for row in ROWS:
+        name = row.name.replace("-K", "-10").replace("-R", "-2").replace("-D", "-3")
+        assert find_row(name)[0] is row
         assert stages(name, threat=Linf(0.1), source=mlp())
     for name in ENSEMBLES:
-        for stage, found in stages(name, threat=Linf(0.1)):
-            assert isinstance(found, Search)
-            assert found.name == stage
+        for stage, settings in stages(name, threat=Linf(0.1)):
+            assert isinstance(settings, Search)
+            assert settings.name == stage
+
+
+def test_what_a_row_says_holds_for_all_its_names_and_for_stages_with_their_ensemble():
+    free = ["clean", "noise-7", "square", "transfer", "square (autoattack-plus)"]
+    assert not any(needs_gradient(name) for name in free)
+    assert all(
+        needs_gradient(name) for name in ("fgsm", "pgd-10", "fab-t", "autoattack", "autoattack-rand", "unheard of")
+    )
+    scale_free = ["apgd-dlr", "apgd-dlr-eot-3", "apgd-t", "fab", "fab-t", "fmn-9", "cw-10", "cw-10-3"]
+    assert all(find_row(name)[0].scale_free for name in scale_free)
+    assert not any(find_row(name)[0].scale_free for name in ("apgd-ce", "apgd-ce-eot-3", "pgd-10", *free))
+    with pytest.raises(UserError, match="unknown attack"):
+        attack("apgd-ce (autoattack-rand)", threat=Linf(0.1))  # which only plans say
 
 
 @pytest.mark.parametrize(
@@ -150,9 +168,9 @@ def test_few_classes_under_every_ensemble(threat, classes, name):
         y = model(x).argmax(1)
     where = {"num_classes": classes, "device": torch.device("cpu")}
     total = 0
-    for _, found in stages(name, threat=threat):
-        found = replace(found, iterations=3, **({"draws": 2} if name == "autoattack-rand" else {}))
-        broken, x_adv = search(found, model, x, y, torch.arange(6), **where)
+    for _, settings in stages(name, threat=threat):
+        settings = replace(settings, iterations=3, **({"draws": 2} if name == "autoattack-rand" else {}))
+        broken, x_adv = search(settings, model, x, y, torch.arange(6), **where)
         with torch.no_grad():
             assert torch.equal(model(x_adv).argmax(1) != y, broken)
         assert (threat.length(x_adv - x) <= float(threat.epsilon) * (1 + 1e-4)).all()
@@ -176,7 +194,36 @@ def test_averaging_finds_a_direction_that_one_pass_does_not():
     x, y = torch.full((20, 1, 8, 8), 0.5), torch.zeros(20, dtype=torch.int64)
     risen = {}
     for draws in (1, 100):
-        found = APGD(threat=Linf(0.1), loss="dlr", iterations=3, draws=draws)
-        points = begin(found, Shaky(), x, y, torch.arange(20))
+        settings = APGD(threat=Linf(0.1), loss="dlr", iterations=3, draws=draws)
+        points = begin(settings, Shaky(), x, y, torch.arange(20))
         risen[draws] = (points["gradient"].sign() < 0).float().mean().item()
     assert risen[1] < 0.55 < 0.57 < risen[100]
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "steps", "restarts", "size"),
+    [
+        ("fgsm", "ce", 1, 1, 0.1),
+        ("pgd-1", "ce", 1, 1, 0.1),
+        ("pgd-10", "ce", 10, 1, 0.025),
+        ("pgd-20-5", "ce", 20, 5, 0.0125),
+        ("cw-50", "margin", 50, 1, 0.005),
+    ],
+)
+def test_names_of_attacks(name, loss, steps, restarts, size):
+    settings = attack(name, threat=Linf(0.1))
+    assert (settings.loss, settings.steps, settings.restarts) == (loss, steps, restarts)
+    assert float(settings.step_size) == pytest.approx(size)
+    assert attack("clean", threat=Linf(0.1)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("fgms", "fgsm"), ("pgd", "pgd-K"), ("pgd-0", "pgd-K"), ("cw-", "cw-K"), ("pgd20", "pgd-K"), ("claen", "clean")],
+)
+def test_a_mistyped_attack_names_the_nearest(name, near):
+    x, y = ramp()
+    with pytest.raises(UserError, match=f"unknown attack '{name}'; did you mean .*'{near}'"):
+        evaluate(Threshold(), x, y, threat=Linf(0.1), attacks=[name])
+    with pytest.raises(UserError, match=r"known: apgd-ce, .*, clean, cw-K, .*, pgd-K, pgd-K-R, square"):
+        evaluate(Threshold(), x, y, threat=Linf(0.1), attacks=["clean", "spsa"])

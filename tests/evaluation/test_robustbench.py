@@ -90,14 +90,14 @@ def test_a_dictionary_of_models(weights, tmp_path):
 
 def test_one_of_them_is_evaluated(weights):
     models = {"A": {"model": net, "data": "digits", "threat": "linf:0.05", "gdrive_id": "1234"}}
-    found = evaluate_zoo(models, "A", weights=weights, n=40, attacks=["fgsm"], selfchecks=False)
-    assert (found.n, found.threat) == (40, "Linf:0.05")
+    first = evaluate_zoo(models, "A", weights=weights, n=40, attacks=["fgsm"], selfchecks=False)
+    assert (first.n, first.threat) == (40, "Linf:0.05")
     x, y = uiat.data.tensors("digits", "test")
     again = evaluate_zoo(
         models, "A", weights=weights, data=(x, y), threat=L2(0.5), n=40, attacks=["fgsm"], selfchecks=False
     )
     assert again.threat == "L2:0.5"
-    assert again.accuracy["clean"] == found.accuracy["clean"]
+    assert again.accuracy["clean"] == first.accuracy["clean"]
 
 
 def test_the_last_class_may_be_missing_among_the_labels(weights, tmp_path):

@@ -8,7 +8,7 @@ from torch import nn
 from support import helpers
 from uiat import L2, Linf, UserError
 from uiat.data.catalog import USUAL_THREATS
-from uiat.evaluation.unseen import unseen, usual_threats
+from uiat.evaluation.unseen import evaluate_unseen, usual_threats
 from uiat.threat import parse
 
 
@@ -35,14 +35,14 @@ def test_every_threat_and_their_union_in_closed_form():
     y[10] = 0  # wrong as it is
     margin = (x[:, 0, 0, 0] - 0.5).abs()
     linf, l2 = margin > 0.06, 2 * margin > 0.25  # the distance in L2 is sqrt(4) times the margin of a pixel
-    right = torch.arange(11) < 10
-    result = unseen(Mean(), x, y, trained=Linf(0.06), threats=["L2:0.25"], attack="pgd-10")
+    correct = torch.arange(11) < 10
+    result = evaluate_unseen(Mean(), x, y, trained=Linf(0.06), threats=["L2:0.25"], attack="pgd-10")
     expected = {
-        "clean": right,
-        "Linf:0.06": right & linf,
-        "L2:0.25": right & l2,
-        "union": right & linf & l2,
-        "unseen": right & l2,
+        "clean": correct,
+        "Linf:0.06": correct & linf,
+        "L2:0.25": correct & l2,
+        "union": correct & linf & l2,
+        "unseen": correct & l2,
     }
     assert result.accuracy == pytest.approx({name: mask.double().mean().item() for name, mask in expected.items()})
     assert result.trained == "Linf:0.06"
@@ -54,7 +54,7 @@ def test_every_threat_and_their_union_in_closed_form():
 def test_union_is_below_the_worst_single_threat():
     model, batch = helpers.cnn(), helpers.batch(24)
     y = model.eval()(batch.x).argmax(1)
-    result = unseen(model, batch.x, y, threats=["Linf:0.02", "L2:0.15"], attack="pgd-3")
+    result = evaluate_unseen(model, batch.x, y, threats=["Linf:0.02", "L2:0.15"], attack="pgd-3")
     shares = result.accuracy
     assert shares["union"] <= min(shares["Linf:0.02"], shares["L2:0.15"])
     assert "unseen" not in shares
@@ -63,17 +63,17 @@ def test_union_is_below_the_worst_single_threat():
 
 def test_the_trained_threat_takes_the_place_of_the_usual_one():
     x, y = ramp(4)
-    plain = unseen(Mean(), x, y, data="mnist", attack="fgsm")
+    plain = evaluate_unseen(Mean(), x, y, data="mnist", attack="fgsm")
     assert list(plain.results) == list(USUAL_THREATS["mnist"])
-    trained = unseen(Mean(), x, y, data="mnist", trained=L2(0.5), attack="fgsm")
+    trained = evaluate_unseen(Mean(), x, y, data="mnist", trained=L2(0.5), attack="fgsm")
     assert list(trained.results) == ["L2:0.5", "Linf:0.3", "L1:10"]
-    usual_one = unseen(Mean(), x, y, threats=["Linf:0.1", "L2:0.5"], trained=Linf("0.1"), attack="fgsm")
+    usual_one = evaluate_unseen(Mean(), x, y, threats=["Linf:0.1", "L2:0.5"], trained=Linf("0.1"), attack="fgsm")
     assert list(usual_one.results) == ["Linf:0.1", "L2:0.5"]
-    same = unseen(Mean(), x, y, data="mnist", trained=Linf(0.3), attack="fgsm")
+    same = evaluate_unseen(Mean(), x, y, data="mnist", trained=Linf(0.3), attack="fgsm")
     assert (list(same.results), same.trained) == (["Linf:0.3", "L2:2", "L1:10"], "Linf:0.3")
-    fraction = unseen(Mean(), x, y, threats=["L2:0.5", "Linf:8/255"], trained=Linf(8 / 255), attack="fgsm")
+    fraction = evaluate_unseen(Mean(), x, y, threats=["L2:0.5", "Linf:8/255"], trained=Linf(8 / 255), attack="fgsm")
     assert (list(fraction.results), fraction.trained) == (["Linf:8/255", "L2:0.5"], "Linf:8/255")
-    several = unseen(Mean(), x, y, threats=["Linf:0.1", "Linf:0.2"], trained=Linf(0.05), attack="fgsm")
+    several = evaluate_unseen(Mean(), x, y, threats=["Linf:0.1", "Linf:0.2"], trained=Linf(0.05), attack="fgsm")
     assert list(several.results) == ["Linf:0.05", "Linf:0.1", "Linf:0.2"]
 
 
@@ -84,7 +84,7 @@ def test_usual_threats_are_one_of_each_norm(data):
 
 def test_every_norm_has_its_reach():
     x, y = ramp(8)
-    result = unseen(Mean(), x, y, threats=["Linf:0.1", "L2:0.2", "L1:0.4"], attack="pgd-20")
+    result = evaluate_unseen(Mean(), x, y, threats=["Linf:0.1", "L2:0.2", "L1:0.4"], attack="pgd-20")
     # All three reach a change of 0.1 in each of the four pixels that count.
     shares = result.accuracy
     expected = ((x[:, 0, 0, 0] - 0.5).abs() > 0.1).double().mean().item()
@@ -93,15 +93,15 @@ def test_every_norm_has_its_reach():
 
 def test_record_and_progress():
     x, y = ramp(5)
-    told = []
-    result = unseen(
-        Mean(), x, y, trained=Linf(0.1), threats=["L2:0.2"], attack="pgd-3", progress=lambda *t: told.append(t)
+    calls = []
+    result = evaluate_unseen(
+        Mean(), x, y, trained=Linf(0.1), threats=["L2:0.2"], attack="pgd-3", progress=lambda *t: calls.append(t)
     )
     record = json.loads(json.dumps(result.to_json()))
     assert record["accuracy"] == result.accuracy
     assert record["results"]["L2:0.2"]["n"] == 5
     assert record["attack"] == "pgd-3"
-    assert {name for name, *_ in told} >= {"Linf:0.1 pgd-3", "L2:0.2 pgd-3"}
+    assert {name for name, *_ in calls} >= {"Linf:0.1 pgd-3", "L2:0.2 pgd-3"}
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -122,7 +122,7 @@ def test_record_and_progress():
 def test_what_cannot_be(settings, message):
     x, y = ramp(4)
     with pytest.raises(UserError, match=message):
-        unseen(Mean(), x, y, **settings)
+        evaluate_unseen(Mean(), x, y, **settings)
 
 
 def test_radii_are_what_they_should_be():

@@ -6,7 +6,7 @@ from torch import nn
 
 from support.models import digits, refusal
 from uiat.models import check_model
-from uiat.models.inspect import classes_of, device_of, differentiable
+from uiat.models.inspect import classes_of, device_of, is_differentiable
 
 
 class Returns(nn.Module):
@@ -115,10 +115,10 @@ def test_device_classes_and_gradient_of_a_model():
     with torch.device("meta"):
         assert device_of(nn.Linear(2, 2)) == torch.device("meta")
     assert classes_of(Returns(lambda z: z), x) == 10
-    assert differentiable(Returns(lambda z: z), x)
-    assert not differentiable(Returns(lambda z: z.detach()), x)
-    assert not differentiable(Returns(lambda z: torch.from_numpy(z.numpy())), x)
+    assert is_differentiable(Returns(lambda z: z), x)
+    assert not is_differentiable(Returns(lambda z: z.detach()), x)
+    assert not is_differentiable(Returns(lambda z: torch.from_numpy(z.numpy())), x)
     with pytest.raises(RuntimeError, match="inside the model"):
-        differentiable(Returns(fail), x)
+        is_differentiable(Returns(fail), x)
     assert "must return a tensor of logits, not tuple" in refusal(classes_of, Returns(lambda z: (z, z)), x)
     assert "logits must be (1, classes)" in refusal(classes_of, Returns(lambda z: z[:, :, None]), x)

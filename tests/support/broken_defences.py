@@ -1,6 +1,6 @@
 """Defences known to be broken: their robustness comes from an attack that cannot see, not from the model.
 
-Each takes an honest classifier of images in [0, 1], or is trained like one, and hides its gradient, its answer or both.
+Each takes a sound classifier of images in [0, 1], or is trained like one, and hides its gradient, its output or both.
 Sources: Athalye, Carlini & Wagner (2018), "Obfuscated gradients give a false sense of security"; Carlini & Wagner
 (2016), "Defensive distillation is not robust to adversarial examples"; Xiao, Zhong & Zheng (2020), k-winners-take-all;
 Tramer et al. (2020), "On adaptive attacks to adversarial example defenses".
@@ -36,17 +36,17 @@ class Wrapped(nn.Module):
 
 
 def straight_through(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The change forwards, the identity backwards."""
+    """Return a function that is the change forwards and the identity backwards."""
     return lambda x: x + (change(x) - x).detach()
 
 
 def quantise(x: Tensor, levels: int = 7) -> Tensor:
-    """Three bits a pixel; the derivative of rounding is zero."""
+    """Round to three bits a pixel; the derivative of rounding is zero."""
     return (x * levels).round() / levels
 
 
 def jpeg(x: Tensor, quality: int = 50) -> Tensor:
-    """Each channel compressed and read again as a grey image: no gradient at all."""
+    """Compress each channel as a grey image and read it again: no gradient at all."""
     pixels = (x.detach() * 255).round().clamp(0, 255).to(torch.uint8).numpy()
     return torch.from_numpy(np.stack([np.stack([_grey(plane, quality) for plane in image]) for image in pixels])).to(x)
 
@@ -58,25 +58,25 @@ def _grey(plane: np.ndarray, quality: int) -> np.ndarray:
 
 
 def thermometer(x: Tensor, levels: int = 10) -> Tensor:
-    """How many of ten thresholds a pixel passes (Buckman et al. 2018): a comparison has no gradient."""
+    """Count how many of ten thresholds a pixel passes (Buckman et al. 2018): a comparison has no gradient."""
     thresholds = (torch.arange(levels) + 0.5) / levels
     return (x[..., None] > thresholds).to(x).mean(dim=-1)
 
 
 def noise(x: Tensor, sigma: float = 0.1) -> Tensor:
-    """Fresh Gaussian noise at every call."""
+    """Add fresh Gaussian noise at every call."""
     return x + sigma * torch.randn_like(x)
 
 
 def noise_of_the_input(x: Tensor, sigma: float = 0.1) -> Tensor:
-    """Noise that is a function of the image: the same at every call, another one a hair's breadth away."""
+    """Add noise that is a function of the image: the same at every call, and different for the slightest change."""
     shift = (x.detach().flatten(1).double().sum(1) * 1e6).view(-1, 1, 1, 1)
     place = torch.arange(x[0].numel(), dtype=torch.float64).view(1, *x.shape[1:])
     return x + sigma * (12.9898 * place + shift).sin().mul(43758.5453).frac().mul(2).to(x)
 
 
 def resize(x: Tensor) -> Tensor:
-    """Drawn a little larger, and cut out at a random place (Xie et al. 2018)."""
+    """Enlarge a little, and crop at a random place (Xie et al. 2018)."""
     side = x.shape[-1]
     larger = F.interpolate(x, size=side + int(torch.randint(1, 3, ())), mode="bilinear")
     top, left = (int(torch.randint(0, larger.shape[-1] - side + 1, ())) for _ in range(2))
@@ -84,7 +84,7 @@ def resize(x: Tensor) -> Tensor:
 
 
 def square_of_root(x: Tensor) -> Tensor:
-    """The image itself; its gradient where a pixel is zero is infinity times zero."""
+    """Return the image itself; its gradient where a pixel is zero is infinity times zero."""
     return x.sqrt().square()
 
 
@@ -98,8 +98,8 @@ class _Scrambled(torch.autograd.Function):
         return gradient.flatten(1).roll(7, dims=1).view_as(gradient)
 
 
-def scrambled(x: Tensor) -> Tensor:
-    """The image itself, with a gradient that belongs to other pixels."""
+def scramble(x: Tensor) -> Tensor:
+    """Return the image itself, with a gradient that belongs to other pixels."""
     result: Tensor = _Scrambled.apply(x)
     return result
 
@@ -118,7 +118,7 @@ class Ensemble(nn.Module):
 
 
 class BatchStatistics(nn.Module):
-    """Normalises by the batch it is given, in evaluation mode too: an image's answer depends on its neighbours."""
+    """Normalises by the batch it is given, in evaluation mode too: outputs depend on the other images of the batch."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -133,24 +133,24 @@ class BatchStatistics(nn.Module):
 
 
 class KWinners(nn.Module):
-    """Keeps the largest share of a layer's activations (Xiao et al. 2020): discontinuous almost everywhere."""
+    """Keeps the largest fraction of a layer's activations (Xiao et al. 2020): discontinuous almost everywhere."""
 
-    def __init__(self, share: float = 0.1) -> None:
+    def __init__(self, fraction: float = 0.1) -> None:
         super().__init__()
-        self.share = share
+        self.fraction = fraction
 
     def forward(self, z: Tensor) -> Tensor:
         flat = z.flatten(1)
-        least = flat.topk(max(1, int(self.share * flat.shape[1])), dim=1).values[:, -1:]
+        least = flat.topk(max(1, int(self.fraction * flat.shape[1])), dim=1).values[:, -1:]
         return (flat * (flat >= least)).view_as(z)
 
 
-def k_winners(model: nn.Module, share: float = 0.1) -> nn.Module:
-    """The model, untrained, with every ReLU replaced."""
+def replace_relus(model: nn.Module, fraction: float = 0.1) -> nn.Module:
+    """Replace every ReLU of an untrained model."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.ReLU):
-                setattr(module, name, KWinners(share))
+                setattr(module, name, KWinners(fraction))
     return model
 
 
@@ -164,7 +164,7 @@ def train(
     heat: float = 1.0,
     lr: float = 0.01,
 ) -> nn.Module:
-    """Standard training, on a teacher's probabilities where there is one; both at the temperature `heat`."""
+    """Train, on a teacher's probabilities where there is one; both at the temperature `heat`."""
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     target = F.one_hot(y, int(y.max()) + 1).float()
     if teacher is not None:
@@ -179,13 +179,13 @@ def train(
     return model.eval()
 
 
-def distilled(fresh: Callable[[], nn.Module], x: Tensor, y: Tensor, *, heat: float, epochs: int = 12) -> nn.Module:
-    """Defensive distillation (Papernot et al. 2016): teacher and student at one temperature, deployed at 1."""
+def distil(fresh: Callable[[], nn.Module], x: Tensor, y: Tensor, *, heat: float, epochs: int = 12) -> nn.Module:
+    """Train by defensive distillation (Papernot et al. 2016): at one temperature, and used at 1."""
     teacher = train(fresh(), x, y, epochs=epochs, heat=heat)
     return train(fresh(), x, y, epochs=epochs, teacher=teacher, heat=heat)
 
 
-# By name, what each makes of an honest classifier. Those that have to be trained are in TRAINED below.
+# By name, what each makes of a sound classifier. Those that have to be trained are in TRAINED below.
 WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "saturated, 1,000": lambda m: Wrapped(m, after=lambda z: 1_000 * z),
     "saturated, 100": lambda m: Wrapped(m, after=lambda z: 100 * z),
@@ -204,15 +204,15 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "state": Ensemble,
     "batch statistics": BatchStatistics,
     "NaN gradient": lambda m: Wrapped(m, before=square_of_root),
-    "scrambled gradient": lambda m: Wrapped(m, before=scrambled),
+    "scrambled gradient": lambda m: Wrapped(m, before=scramble),
     "expects normalised images": lambda m: Wrapped(m, before=lambda x: 0.38 * x + 0.31),
 }
 
 
-# Those that are trained as what they are, on an architecture that a function builds anew.
+# Those that are trained, on an architecture that a function builds anew.
 TRAINED: dict[str, Callable[[Callable[[], nn.Module], Tensor, Tensor], nn.Module]] = {
-    "distillation, 100": lambda fresh, x, y: distilled(fresh, x, y, heat=100.0),
-    "distillation, 40": lambda fresh, x, y: distilled(fresh, x, y, heat=40.0),
-    "k winners, 10 %": lambda fresh, x, y: train(k_winners(fresh(), 0.1), x, y),
-    "k winners, 20 %": lambda fresh, x, y: train(k_winners(fresh(), 0.2), x, y),
+    "distillation, 100": lambda fresh, x, y: distil(fresh, x, y, heat=100.0),
+    "distillation, 40": lambda fresh, x, y: distil(fresh, x, y, heat=40.0),
+    "k winners, 10 %": lambda fresh, x, y: train(replace_relus(fresh(), 0.1), x, y),
+    "k winners, 20 %": lambda fresh, x, y: train(replace_relus(fresh(), 0.2), x, y),
 }

@@ -1,12 +1,18 @@
 """Tiny models and batches for the tests of the method: linear ones with known answers, one with BatchNorm, odd ones."""
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uiat import PGD, Batch, Linf, models
+from uiat.attacks import Search
+from uiat.evaluation import registry
+from uiat.threat import Threat
 
 SHAPE = (1, 8, 8)
 PIXELS = 64
@@ -191,3 +197,10 @@ def assert_as_strong(stands: Tensor, expected: Tensor, *, weaker: float, agree: 
     apart, stronger = int((stands != expected).sum()), int(expected.sum() - stands.sum())
     assert -weaker * len(stands) < stronger <= 3 * max(apart, 1) ** 0.5
     assert (stands == expected).float().mean() > agree
+
+
+def replace_attack(monkeypatch: pytest.MonkeyPatch, name: str, make: Callable[[Threat], Search]) -> None:
+    """Let the name of an attack stand for another one, such as the same with a budget for tests."""
+    short = {"make": lambda threat, source: make(threat)}
+    rows = tuple(replace(row, **short) if row.name == name else row for row in registry.ROWS)
+    monkeypatch.setattr(registry, "ROWS", rows)

@@ -74,7 +74,7 @@ def held_out_accuracy(context: Context, run: StudyRun) -> Data:
     x, y = context.load_images(run, "held-out")
     model, seed = context.load_model(run), context.options.seed
     clean = correct_under(model, x, y, None)
-    robust = correct_under(model, x, y, context.make_attack(), among=clean, seed=seed)
+    robust = correct_under(model, x, y, context.make_attack(), mask=clean, seed=seed)
     seconds = sum(row.get("seconds", 0.0) for row in context.read_history(run))
     accuracies = {name: mask.double().mean().item() for name, mask in (("clean", clean), ("robust", robust))}
     return {"n": len(x), **accuracies, "seconds": seconds}

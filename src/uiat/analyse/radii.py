@@ -8,7 +8,7 @@ from torch import Tensor
 
 from uiat.analyse.figures import format_percent, label_radii
 from uiat.analyse.study import Context, Data, StudyRun
-from uiat.evaluation.radius_sweep import SweepResult, epsilons, sweep
+from uiat.evaluation.radius_sweep import SweepResult, epsilons, radius_sweep
 from uiat.formatting import in_255ths, strength_text
 
 
@@ -32,7 +32,7 @@ def radius_writer(data: Data) -> Callable[..., str]:
 def sweep_run(context: Context, run: StudyRun, x: Tensor, y: Tensor, radii: list[float]) -> SweepResult:
     """Attack a run's model at each radius; below 0 with the inverse attack."""
     options, model = context.options, context.load_model(run)
-    return sweep(model, x, y, threat=context.threat, epsilons=radii, attack=options.attack, seed=options.seed)
+    return radius_sweep(model, x, y, threat=context.threat, epsilons=radii, attack=options.attack, seed=options.seed)
 
 
 def label_axes(axes: Any, data: Data, below: str) -> None:

@@ -22,21 +22,19 @@ from uiat.evaluation.engine.plan import (
     make_plan,
 )
 from uiat.evaluation.engine.search_runner import AdaptiveBatchSize, State
-from uiat.evaluation.engine.stage import AttackTarget, OnProgress, attack_images, evaluate_clean, exact_inference
+from uiat.evaluation.engine.stage import AttackTarget, attack_images, evaluate_clean, exact_inference
 from uiat.evaluation.engine.state_file import StateFile, fingerprint
+from uiat.evaluation.listener import Bound, Callbacks, EvaluationListener, OnProgress, Progress, Silent
 from uiat.evaluation.result import EvaluationResult
-from uiat.evaluation.selfcheck import examine, verdict
+from uiat.evaluation.selfcheck import verdict
+from uiat.evaluation.selfcheck.examine import examine_target
 from uiat.formatting import threat_record
-from uiat.models.inspect import device_of
+from uiat.models.inspect import Target
 from uiat.speed.fast_copy import fastest_batch, make_fast_copy
 from uiat.system.distributed import Rank, current_rank
 from uiat.threat import Threat
 
 logger = logging.getLogger("uiat")
-# (attack, images or iterations done, of how many), called after every batch or round.
-Progress = Callable[[str, int, int], None]
-# (stage, accuracy in the worst case at most), called after every batch or round.
-Bound = Callable[[str, float], None]
 CHECKS = "self-checks"  # as progress names them
 
 
@@ -104,158 +102,165 @@ def evaluate(
         >>> "8 images" in result.verdict
         True
     """
-    plan = make_plan(attacks, threat, transfer)
-    classes = check_inputs(model, x, y, batch_size=batch_size, transfer=transfer)
-    plan, unable = drop_gradient_attacks(plan, model, x)
-    part = current_rank()
-    facts = {
-        "threat": threat_record(threat, exact=True),
-        "attacks": budgets(plan),
-        "order": list(plan),
-        "seed": seed,
-    }
-    belongs = fingerprint(model, x, y, transfer=transfer, examples=keep_examples, **facts)
-    keeper = StateFile(state, belongs, save_minutes, share=part)
-    index = part.index(len(x))
+    plan, target = make_plan(attacks, threat, transfer), Target(model, x)
+    check_inputs(target, x, y, batch_size=batch_size, transfer=transfer)
+    plan, unable = (plan, []) if target.differentiable else drop_gradient_attacks(plan)
+    rank = current_rank()
+    listener = Callbacks(progress, bound) if rank.first else Silent()
+    facts = {"threat": threat_record(threat, exact=True), "attacks": budgets(plan), "order": list(plan), "seed": seed}
+    identity = fingerprint(model, x, y, transfer=transfer, examples=keep_examples, **facts)
+    state_file = StateFile(state, identity, save_minutes, rank=rank)
     with exact_inference(model):
-        example = x[:4].to(device_of(model))
-        room = AdaptiveBatchSize(fastest_batch(model, example, at_most=batch_size))
-        subject = AttackTarget(model, x[index], y[index], index, classes, room, seed, make_fast_copy(model, example))
-        judge = _Evaluation(subject, part, keeper, len(x), progress, bound)
-        judge.run(plan, resume=resume, keep_examples=keep_examples)
-    found = aggregate(judge.tally, part, y, threat=threat, seed=seed, plan=plan, classes=classes, unable=unable)
-    if part.first and len(found.accuracy) > 2:  # in the words of the reference, as after each stage
-        logger.info("robust accuracy: %.2f%%", 100 * found.accuracy["worst"])
-    result = replace(found, batch_size=min(part.gather(room.size)), processes=part.size)
+        under_attack = _prepare(target, x, y, rank, batch_size=batch_size, seed=seed)
+        run = _Evaluation(under_attack, rank, state_file, len(x), listener)
+        run.run(plan, resume=resume, keep_examples=keep_examples)
+    classes = target.classes
+    result = aggregate(run.outcomes, rank, y, threat=threat, seed=seed, plan=plan, classes=classes, unable=unable)
+    if rank.first and len(result.accuracy) > 2:  # in the words of the reference, as after each stage
+        logger.info("robust accuracy: %.2f%%", 100 * result.accuracy["worst"])
+    sizes = rank.gather(under_attack.batch_size.size)
+    result = replace(result, batch_size=min(sizes), processes=rank.size)
     if selfchecks and (transfer is not None or set(attacks) - {"clean"}):
-        return replace(result, verdict=_verdict(model, x, y, threat, result, transfer, progress))
+        return replace(result, verdict=_selfcheck(target, x, y, threat, result, transfer, rank, listener))
     return result
+
+
+def _prepare(target: Target, x: Tensor, y: Tensor, rank: Rank, *, batch_size: int, seed: int) -> AttackTarget:
+    """Choose this process's images, the batch size, and the fast copy of the model that guides attacks."""
+    index, example = rank.index(len(x)), x[:4].to(target.device)
+    size = AdaptiveBatchSize(fastest_batch(target.model, example, at_most=batch_size))
+    return AttackTarget(target, x[index], y[index], index, size, seed, make_fast_copy(target.model, example))
 
 
 @dataclass
 class _Evaluation:
-    """An evaluation under way in this process."""
+    """An evaluation under way in this process.
 
-    subject: AttackTarget
-    share: Rank
-    keeper: StateFile
+    Args:
+        target: the model and the images of this process.
+        rank: this process.
+        state_file: where the outcomes are kept.
+        n: number of images of all processes.
+        listener: hears of progress.
+    """
+
+    target: AttackTarget
+    rank: Rank
+    state_file: StateFile
     n: int
-    progress: Progress | None
-    bound: Bound | None
-    tally: Outcomes = field(init=False)
-    inside: State | None = field(default=None, init=False)
+    listener: EvaluationListener
+    outcomes: Outcomes = field(init=False)
+    inside: State | None = field(default=None, init=False)  # of the stage that was under way when it was killed
 
     def run(self, plan: Plan, *, resume: bool, keep_examples: bool) -> None:
-        """All of a plan. No process writes before all have read, and nothing is removed before all have written."""
-        held = self.share.agree(lambda: self.keeper.open(resume=resume))
-        self.share.agree(lambda: self.begin(held, keep_examples=keep_examples))
-        self.keeper.clear()
+        """Run a plan. No process writes before all have read, and nothing is removed before all have written."""
+        saved = self.rank.agree(lambda: self.state_file.open(resume=resume))
+        self.rank.agree(lambda: self._begin(saved, keep_examples=keep_examples))
+        self.state_file.clear()
         for name, parts in plan.items():
-            self.measure(name, parts)
+            self._run_attack(name, parts)
 
-    def begin(self, held: tuple[Outcomes, State | None] | None, *, keep_examples: bool) -> None:
-        """From a state, or from the start; a file that cannot be written is refused before the work."""
-        if held is not None:
-            self.tally, self.inside = held
+    def _begin(self, saved: tuple[Outcomes, State | None] | None, *, keep_examples: bool) -> None:
+        """Start from a state or from nothing; a file that cannot be written is refused before the work."""
+        if saved is not None:
+            self.outcomes, self.inside = saved
         else:
-            examples = self.subject.x.detach().to("cpu", copy=True) if keep_examples else None
-            self.tally = Outcomes(self.subject.index, examples=examples)
-        self.keeper.save(self.tally, self.inside)
-        if (limit := self.tally.limit) is not None:
-            self.subject.room.size = min(self.subject.room.size, limit)
+            examples = self.target.x.detach().to("cpu", copy=True) if keep_examples else None
+            self.outcomes = Outcomes(self.target.index, examples=examples)
+        self.state_file.save(self.outcomes, self.inside)
+        if (limit := self.outcomes.memory_limit) is not None:
+            self.target.batch_size.size = min(self.target.batch_size.size, limit)
 
-    def measure(self, name: str, parts: Sequence[Stage]) -> None:
-        """All stages of a named attack that are still to do, and what there is to say after each.
-
-        What an image's verdict under a stage is, is known from another named attack with the same one.
-        """
+    def _run_attack(self, name: str, parts: Sequence[Stage]) -> None:
+        """Run the stages of a named attack that are still to do, and report the accuracy after each."""
         for at, (stage, settings) in enumerate(parts):
-            if stage not in self.tally.after.get(name, {}):
-                self._run(name, stage, settings, told=self._told(name, parts, at))
-                self.keeper.save(self.tally)
+            if stage not in self.outcomes.counts_after.get(name, {}):
+                self._run_stage(name, stage, settings, on_progress=self._stage_progress(name, parts, at))
+                self.state_file.save(self.outcomes)
             self._announce(name, stage)
 
-    def _run(self, name: str, stage: str, settings: PGD | Search | None, *, told: OnProgress) -> None:
-        subject, tally = self.subject, self.tally
-        subject.lap()
+    def _run_stage(self, name: str, stage: str, settings: PGD | Search | None, *, on_progress: OnProgress) -> None:
+        target, outcomes = self.target, self.outcomes
+        target.pop_costs()
         if settings is None:
-            found = subject.x
-            right, tally.confidence = evaluate_clean(subject, told=told)
+            x_adv = target.x
+            correct, outcomes.confidence = evaluate_clean(target, on_progress=on_progress)
         else:
-            among, (saved, self.inside) = tally.right.get(name, tally.right["clean"]), (self.inside, None)
-            fresh, held = among & (tally.verdicts(stage) < 0), among & (tally.verdicts(stage) > 0)
-            right, found = attack_images(
-                subject,
+            saved, self.inside = self.inside, None
+            mask = outcomes.correct.get(name, outcomes.correct["clean"])
+            # Another named attack may have run this very stage on some of the images: their verdicts are taken over.
+            new, robust = mask & (outcomes.verdicts(stage) < 0), mask & (outcomes.verdicts(stage) > 0)
+            already = int(robust.sum())
+            correct, x_adv = attack_images(
+                target,
                 stage,
                 settings,
-                fresh,
-                told=lambda done, total, right: told(done, total, right + int(held.sum())),
+                new,
+                on_progress=lambda done, total, correct: on_progress(done, total, correct + already),
                 saver=partial(self._save, name, stage),
                 saved=saved,
             )
-            tally.learn(stage, fresh, right)
-            right = right | held
-        self._count(name, stage)
-        tally.note(name, stage, right, found)
+            outcomes.record_verdicts(stage, new, correct)
+            correct = correct | robust
+        self._add_cost(name, stage)
+        outcomes.end_stage(name, stage, correct, x_adv)
 
     def _save(self, name: str, stage: str, snapshot: Callable[[], State]) -> None:
-        if self.keeper.due():
-            self._count(name, stage)
-            self.keeper.save(self.tally, snapshot())
+        if self.state_file.is_due():
+            self._add_cost(name, stage)
+            self.state_file.save(self.outcomes, snapshot())
 
-    def _count(self, name: str, stage: str) -> None:
-        self.tally.spend(name, stage, self.subject.lap())
-        if self.subject.room.halved:
-            self.tally.limit = self.subject.room.size
+    def _add_cost(self, name: str, stage: str) -> None:
+        self.outcomes.add_cost(name, stage, self.target.pop_costs())
+        if self.target.batch_size.halved:
+            self.outcomes.memory_limit = self.target.batch_size.size
 
-    def _told(self, name: str, parts: Sequence[Stage], at: int) -> OnProgress:
-        """Progress of a stage as progress of the named attack that it belongs to, and the bound."""
-        sizes = [count_steps(settings, self.subject.classes) for _, settings in parts]
-        images, standing = max(len(self.subject.x), 1), int(self.tally.standing.sum())
+    def _stage_progress(self, name: str, parts: Sequence[Stage], at: int) -> OnProgress:
+        """Return what turns the progress of a stage into that of its named attack, and reports the bound."""
+        sizes = [count_steps(settings, self.target.classes) for _, settings in parts]
+        images, robust = max(len(self.target.x), 1), int(self.outcomes.robust.sum())
 
-        def told(done: int, total: int, right: int) -> None:
-            if self.share.rank == 0 and self.bound is not None:
-                self.bound(parts[at][0], min(right, standing) / images)
-            if self.share.rank == 0 and self.progress is not None:
-                if len(parts) > 1:
-                    share = done / total if total else 1.0
-                    done, total = sum(sizes[:at]) + int(share * sizes[at]), sum(sizes)
-                self.progress(name, done, total)
+        def on_progress(done: int, total: int, correct: int) -> None:
+            self.listener.bound(parts[at][0], min(correct, robust) / images)
+            if len(parts) > 1:
+                fraction = done / total if total else 1.0
+                done, total = sum(sizes[:at]) + int(fraction * sizes[at]), sum(sizes)
+            self.listener.progress(name, done, total)
 
-        return told
+        return on_progress
 
     def _announce(self, name: str, stage: str) -> None:
-        """After a stage: what it left, of all images. Waits for the other processes."""
-        spent = sum(cost["seconds"] for costs in self.tally.spent.values() for cost in costs.values())
-        everyone = self.share.gather((self.tally.after[name][stage], spent))
-        if self.share.rank != 0:
+        """Report the accuracy of all images after a stage; waits for the other processes."""
+        seconds = sum(cost["seconds"] for costs in self.outcomes.costs.values() for cost in costs.values())
+        everyone = self.rank.gather((self.outcomes.counts_after[name][stage], seconds))
+        if not self.rank.first:
             return
-        right, standing = (sum(counts[i] for counts, _ in everyone) / self.n for i in range(2))
+        correct, robust = (sum(counts[i] for counts, _ in everyone) / self.n for i in range(2))
         if name == "clean":
-            logger.info("initial accuracy: %.2f%%", 100 * right)
+            logger.info("initial accuracy: %.2f%%", 100 * correct)
         else:
             # In the words of the reference implementation, which people's scripts look for.
-            seconds = max(seconds for _, seconds in everyone)
-            logger.info("robust accuracy after %s: %.2f%% (total time %.1f s)", stage.upper(), 100 * right, seconds)
-        logger.info("in the worst case so far, after %s: at most %.2f%%", stage, 100 * standing)
-        if self.bound is not None:
-            self.bound(stage, standing)
+            slowest = max(seconds for _, seconds in everyone)
+            logger.info("robust accuracy after %s: %.2f%% (total time %.1f s)", stage.upper(), 100 * correct, slowest)
+        logger.info("in the worst case so far, after %s: at most %.2f%%", stage, 100 * robust)
+        self.listener.bound(stage, robust)
 
 
-def _verdict(
-    model: nn.Module,
+def _selfcheck(
+    target: Target,
     x: Tensor,
     y: Tensor,
     threat: Threat,
     result: EvaluationResult,
     transfer: nn.Module | None,
-    progress: Progress | None,
+    rank: Rank,
+    listener: EvaluationListener,
 ) -> str:
-    """Of the self-checks; the first of several processes makes them for all."""
-    part, said = current_rank(), ""
-    if part.rank == 0:
-        told = progress or (lambda name, done, total: None)
-        told(CHECKS, 0, 1)
-        said = verdict(examine(model, x, y, threat=threat, result=result, transfer=transfer, seed=result.seed))
-        told(CHECKS, 1, 1)
-    return part.gather(said)[0]
+    """Run the self-checks on rank 0, and share the verdict."""
+    text = ""
+    if rank.first:
+        listener.progress(CHECKS, 0, 1)
+        findings = examine_target(target, x, y, threat=threat, result=result, transfer=transfer, seed=result.seed)
+        text = verdict(findings)
+        listener.progress(CHECKS, 1, 1)
+    return rank.gather(text)[0]

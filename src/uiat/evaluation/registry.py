@@ -1,8 +1,8 @@
-"""Attacks by name, with the budgets that the field compares under."""
+"""Attacks by name, one row each, with the budgets that the field compares under."""
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -11,107 +11,175 @@ from uiat.attacks import APGD, FAB, FGSM, FMN, PGD, Noise, Search, SparseAPGD, S
 from uiat.errors import UserError, nearest
 from uiat.threat import Threat
 
-ATTACKS = (
-    *("clean", "fgsm", "pgd-K", "pgd-K-R", "cw-K", "cw-K-R", "noise-R", "fmn-K", "transfer"),
-    *("apgd-ce", "apgd-dlr", "apgd-t", "apgd-ce-eot-D", "apgd-dlr-eot-D", "fab", "fab-t", "square"),
-    *("autoattack", "autoattack-plus", "autoattack-rand", "autoattack-quick"),
-)
-# The standard ensemble in its order, and its part that finds nearly all there is to find; the latter is no standard.
-AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
-ENSEMBLES = {
-    "autoattack": AUTOATTACK,
-    "autoattack-plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
-    "autoattack-rand": ("apgd-ce", "apgd-dlr"),
-    "autoattack-quick": AUTOATTACK[:2],
-}
-# Where an ensemble's stage is not the attack of its name: "plus" restarts, "rand" averages over the model's answers.
-_OTHERWISE: dict[tuple[str, str], dict[str, int]] = {
-    ("autoattack-plus", "apgd-ce"): {"restarts": 5},
-    ("autoattack-plus", "apgd-dlr"): {"restarts": 5},
-    ("autoattack-plus", "apgd-t"): {"targets": 9},
-    ("autoattack-rand", "apgd-ce"): {"restarts": 1, "draws": 20},
-    ("autoattack-rand", "apgd-dlr"): {"restarts": 1, "draws": 20},
-}
-
-# Attacks that need no gradient of the model, by the beginning of their names.
-GRADIENT_FREE = ("clean", "square", "noise", "transfer")
+Settings = PGD | Search | None  # None: the images as they are
 
 
-def _climb(threat: Threat, **settings: Any) -> Search:
+@dataclass(frozen=True)
+class Attack:
+    """A name, or a pattern of names, and what is known of the attack it stands for; everything else is made from these.
+
+    Args:
+        name: as users write it; each of K (steps), R (restarts) and D (draws) stands for a whole number, as in "pgd-K".
+        make: `make(threat, source, *numbers)`, the settings; `source` is the second model of a transfer attack, the
+            numbers are those of the pattern. None for an ensemble.
+        needs_gradient: it can do nothing to a model without a gradient with respect to its input.
+        scale_free: multiplying the logits by a number changes nothing, so that saturated logits do not stop it.
+        averages: it takes the mean over several answers of a randomised model.
+        summary: a few words for `--help`.
+        stages: of an ensemble, the attacks that it runs one after another, by name, each with the settings in which it
+            differs from the attack of that name alone.
+
+    Example:
+        >>> row = Attack("pgd-K", lambda threat, source, steps: PGD(threat=threat, steps=steps))
+        >>> row.numbers("pgd-20"), row.numbers("pgd"), row.stem
+        ((20,), None, 'pgd')
+    """
+
+    name: str
+    make: Callable[..., Settings] | None = None
+    needs_gradient: bool = True
+    scale_free: bool = False
+    averages: bool = False
+    summary: str = ""
+    stages: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def stem(self) -> str:
+        """The name without the letters that stand for numbers."""
+        return re.sub(r"-[KRD]\b", "", self.name)
+
+    def numbers(self, name: str) -> tuple[int, ...] | None:
+        """Return the numbers in a name that fits this row's; None for one that does not fit."""
+        pattern = re.sub(r"(?<=-)[KRD]\b", r"([1-9]\\d*)", self.name)
+        match = re.fullmatch(pattern, name)
+        return None if match is None else tuple(int(digits) for digits in match.groups())
+
+
+def _pgd(loss: str) -> Callable[..., PGD]:
+    """PGD of K steps of 2.5 epsilon / K each, and no longer than epsilon (Madry et al. 2018)."""
+
+    def make(threat: Threat, source: object, steps: int, restarts: int = 1) -> PGD:
+        size = min(2.5 / steps, 1.0) * float(threat.epsilon)
+        return PGD(threat=threat, step_size=size, steps=steps, restarts=restarts, loss=loss)  # type: ignore[arg-type]
+
+    return make
+
+
+def _apgd(loss: str) -> Callable[..., Search]:
     """Auto-PGD: 100 iterations and 9 targets, for L1 five restarts or five targets (Croce & Hein 2020, 2021)."""
-    if threat.norm != "L1":
-        return APGD(threat=threat, **settings)
-    restarts = 1 if settings["loss"] == "targeted-dlr" else 5
-    return SparseAPGD(threat=threat, **{"restarts": restarts, "targets": 5, **settings})
+
+    def make(threat: Threat, source: object, draws: int | None = None) -> Search:
+        search: Search
+        if threat.norm == "L1":
+            search = SparseAPGD(threat=threat, loss=loss, restarts=1 if loss == "targeted-dlr" else 5, targets=5)  # type: ignore[arg-type]
+        else:
+            search = APGD(threat=threat, loss=loss)  # type: ignore[arg-type]
+        return search if draws is None else _with_settings(search, restarts=1, draws=draws)
+
+    return make
 
 
-# Budgets of the standard ensemble: 100 iterations, 9 targets, 5,000 queries; FAB without targets is in "plus" alone.
-_SEARCHES: dict[str, Callable[[Threat], Search]] = {
-    "apgd-ce": lambda threat: _climb(threat, loss="ce"),
-    "apgd-dlr": lambda threat: _climb(threat, loss="dlr"),
-    "apgd-t": lambda threat: _climb(threat, loss="targeted-dlr"),
-    "fab": lambda threat: FAB(threat=threat, targeted=False, restarts=5),
-    "fab-t": lambda threat: FAB(threat=threat),
-    "square": lambda threat: Square(threat=threat, stretched=False),
-}
+def _transfer(threat: Threat, source: nn.Module | None) -> Transfer:
+    if source is None:
+        raise UserError('the attack "transfer" needs a second model to make its examples on')
+    return Transfer(source=source, threat=threat)
+
+
+# In the order in which --help names them. The budgets are those of the standard ensemble: 100 iterations, 9 targets,
+# 5,000 queries; FAB without targets is in "plus" alone.
+ROWS = (
+    Attack("clean", lambda threat, source: None, needs_gradient=False),
+    Attack("fgsm", lambda threat, source: FGSM(threat=threat)),
+    Attack("pgd-K", _pgd("ce"), summary="K steps"),
+    Attack("pgd-K-R", _pgd("ce"), summary="R restarts"),
+    Attack("cw-K", _pgd("margin"), scale_free=True, summary="margin loss"),
+    Attack("cw-K-R", _pgd("margin"), scale_free=True),
+    Attack("noise-R", lambda threat, source, n: Noise(threat=threat, iterations=n), needs_gradient=False),
+    Attack("fmn-K", lambda threat, source, n: FMN(threat=threat, iterations=n), scale_free=True),
+    Attack("transfer", _transfer, needs_gradient=False),
+    Attack("apgd-ce", _apgd("ce")),
+    Attack("apgd-dlr", _apgd("dlr"), scale_free=True),
+    Attack("apgd-t", _apgd("targeted-dlr"), scale_free=True),
+    Attack("apgd-ce-eot-D", _apgd("ce"), averages=True, summary="mean of D answers"),
+    Attack("apgd-dlr-eot-D", _apgd("dlr"), scale_free=True, averages=True),
+    Attack("fab", lambda threat, source: FAB(threat=threat, targeted=False, restarts=5), scale_free=True),
+    Attack("fab-t", lambda threat, source: FAB(threat=threat), scale_free=True),
+    Attack("square", lambda threat, source: Square(threat=threat, stretched=False), needs_gradient=False),
+    Attack(
+        "autoattack",
+        stages={"apgd-ce": {}, "apgd-t": {}, "fab-t": {}, "square": {}},
+        summary="the standard ensemble",
+    ),
+    Attack(
+        "autoattack-plus",
+        stages={
+            "apgd-ce": {"restarts": 5},
+            "apgd-dlr": {"restarts": 5},
+            "fab": {},
+            "square": {},
+            "apgd-t": {"targets": 9},
+            "fab-t": {},
+        },
+    ),
+    Attack(
+        "autoattack-rand",
+        stages={"apgd-ce": {"restarts": 1, "draws": 20}, "apgd-dlr": {"restarts": 1, "draws": 20}},
+        averages=True,
+    ),
+    Attack("autoattack-quick", stages={"apgd-ce": {}, "apgd-t": {}}, summary="its first two"),
+)
+ATTACKS = tuple(row.name for row in ROWS)
+ENSEMBLES = {row.name: tuple(row.stages) for row in ROWS if row.stages}
+
+
+def find_row(name: str) -> tuple[Attack, tuple[int, ...]] | None:
+    """Return the row that a name belongs to and the numbers in it; None for a name that is no attack.
+
+    The name of a stage may say in brackets which ensemble it is of, see `engine.plan.make_plan`.
+
+    Example:
+        >>> row, numbers = find_row("cw-20-3")
+        >>> row.name, numbers, find_row("apgd-ce (autoattack-rand)")[0].name
+        ('cw-K-R', (20, 3), 'apgd-ce')
+    """
+    name = name.partition(" (")[0]
+    rows = ((row, row.numbers(name)) for row in ROWS)
+    return next(((row, numbers) for row, numbers in rows if numbers is not None), None)
 
 
 def attack(name: str, *, threat: Threat, source: nn.Module | None = None) -> PGD | Search | None:
-    """The attack a name stands for; None for clean.
+    """Return the settings of the attack that a name stands for; None for "clean".
 
-    fgsm, pgd-K, pgd-K-R (R restarts), cw-K (margin loss), noise-R (R draws), fmn-K, apgd-ce, apgd-dlr, apgd-t, fab,
-    fab-t, square, apgd-ce-eot-D (mean over D answers of a randomised model), and transfer (from the model `source`).
+    `ATTACKS` lists the names: pgd-K and cw-K (margin loss) take K steps, pgd-K-R has R restarts, noise-R R draws,
+    apgd-ce-eot-D takes the mean over D answers of a randomised model, and transfer makes its examples on `source`.
 
     PGD starts uniformly in the ball, takes K steps of 2.5 epsilon / K (Madry et al. 2018), which is 2/255 for 10 steps
     at 8/255, and returns the last iterate, as is usual for published figures.
 
     Raises:
-        UserError: no such attack, or a transfer without a model to transfer from.
+        UserError: no such attack, an ensemble, or a transfer without a model to transfer from.
 
     Example:
         >>> from uiat.threat import Linf
         >>> attack("pgd-50-5", threat=Linf("8/255")).restarts
         5
     """
-    if name == "clean":
-        return None
-    if name == "fgsm":
-        return FGSM(threat=threat)
-    if name in _SEARCHES:
-        return _SEARCHES[name](threat)
-    if name == "transfer":
-        if source is None:
-            raise UserError('the attack "transfer" needs a second model to make its examples on')
-        return Transfer(source=source, threat=threat)
-    if match := re.fullmatch(r"(apgd-ce|apgd-dlr)-eot-([1-9]\d*)", name):
-        return _with_settings(_SEARCHES[match[1]](threat), restarts=1, draws=int(match[2]))
-    if match := re.fullmatch(r"(noise|fmn)-([1-9]\d*)", name):
-        kind: type[Noise] | type[FMN] = Noise if match[1] == "noise" else FMN
-        return kind(threat=threat, iterations=int(match[2]))
-    if match := re.fullmatch(r"(pgd|cw)-([1-9]\d*)(?:-([1-9]\d*))?", name):
-        return _pgd(match[1], threat, steps=int(match[2]), restarts=int(match[3] or 1))
-    raise nearest("attack", name, ATTACKS)
-
-
-def _pgd(kind: str, threat: Threat, *, steps: int, restarts: int) -> PGD:
-    size = min(2.5 / steps, 1.0) * float(threat.epsilon)
-    loss = "ce" if kind == "pgd" else "margin"
-    return PGD(threat=threat, step_size=size, steps=steps, restarts=restarts, loss=loss)  # type: ignore[arg-type]
-
-
-def _with_settings(search: Search, **changes: int) -> Search:
-    """The same search with other settings."""
-    as_dataclass: Any = search
-    found: Search = replace(as_dataclass, **changes)
-    return found
+    row, numbers = find_row(name) or (None, ())
+    # Only a plan names stages with their ensemble in brackets; as a name to ask for, that is unknown.
+    if row is None or row.make is None or " (" in name:
+        raise nearest("attack", name, ATTACKS)
+    return row.make(threat, source, *numbers)
 
 
 def stages(name: str, *, threat: Threat, source: nn.Module | None = None) -> list[tuple[str, PGD | Search | None]]:
-    """The attacks that a name runs one after another, each on what still stands; one, except for the ensembles.
+    """Return the attacks that a name runs one after another, each on what is still robust; one, except for ensembles.
 
     "autoattack" is the standard ensemble of Croce & Hein (2020), for L1 of Croce & Hein (2021); "autoattack-plus" and
     "autoattack-rand" (for randomised defences) are the versions of its reference implementation. "autoattack-quick"
-    is the first two attacks of the standard one, which is no standard.
+    is the first two attacks of the standard one, which find nearly all there is to find, and is no standard.
+
+    Raises:
+        UserError: no such attack, or a transfer without a model to transfer from.
 
     Example:
         >>> from uiat.threat import Linf
@@ -120,5 +188,32 @@ def stages(name: str, *, threat: Threat, source: nn.Module | None = None) -> lis
     """
     if name not in ENSEMBLES:
         return [(name, attack(name, threat=threat, source=source))]
-    found: dict[str, Search] = {stage: _SEARCHES[stage](threat) for stage in ENSEMBLES[name]}
-    return [(stage, _with_settings(search, **_OTHERWISE.get((name, stage), {}))) for stage, search in found.items()]
+    (row,) = (row for row in ROWS if row.name == name)
+    return [(stage, _with_settings(attack(stage, threat=threat), **changes)) for stage, changes in row.stages.items()]
+
+
+def _with_settings(search: PGD | Search | None, **changes: int) -> Search:
+    """Return the same search with other settings."""
+    as_dataclass: Any = search
+    changed: Search = replace(as_dataclass, **changes)
+    return changed
+
+
+def needs_gradient(name: str) -> bool:
+    """True if an attack, a stage or any stage of an ensemble can do nothing to a model without a gradient.
+
+    Example:
+        >>> needs_gradient("square"), needs_gradient("noise-20"), needs_gradient("autoattack")
+        (False, False, True)
+    """
+    return any(row is None or row[0].needs_gradient for row in map(find_row, ENSEMBLES.get(name, (name,))))
+
+
+def help_text() -> str:
+    """Return the names with a few words on each, for `--help`.
+
+    Example:
+        >>> help_text()
+        'clean, fgsm, pgd-K (K steps), pgd-K-R (R restarts), cw-K (margin loss), cw-K-R, noise-R, ...'
+    """
+    return ", ".join(f"{row.name} ({row.summary})" if row.summary else row.name for row in ROWS)

@@ -1,4 +1,4 @@
-"""What an evaluation has to say, and the statistics in it."""
+"""The result of an evaluation, and its statistics: intervals, accuracy by class, calibration."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -16,15 +16,15 @@ BINS = 15  # of the expected calibration error, as in Guo et al. (2017)
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What was measured, on how many images, under which threat model, with what.
+    """The accuracies of an evaluation, with the threat model, the images, the attacks and the hardware.
 
     Args:
-        threat: as "Linf:0.0313725".
-        n: images.
-        accuracy: share of images still right, for each attack and in the "worst" case over all of them.
+        threat: the threat model, such as "Linf:0.0313725".
+        n: number of images.
+        accuracy: fraction of images still correct, for each attack and in the "worst" case over all of them.
         seconds: time of each attack; with several processes, of the slowest.
-        broken_by: per example, the first attack that broke it, an ensemble's by the stage; "" for one that stands.
-        seed: of the random starts.
+        broken_by: for each image, the first attack that broke it, an ensemble's by the stage; "" for a robust one.
+        seed: seed of the random starts.
         environment: versions and hardware.
         stages: for each ensemble, the accuracy after each of its attacks.
         passes: for each stage, the images that went "forward" through the model and "backward" to its input.
@@ -34,15 +34,14 @@ class EvaluationResult:
         calibration: "ece", the expected calibration error on the images as they are, and its "bins".
         budgets: settings of each stage.
         warnings: what a reader should know, such as memory that ran out.
-        verdict: of the self-checks, where they were run.
+        verdict: the verdict of the self-checks, where they were run.
         batch_size: images that went through the model at once, in the end: at most as many as were asked for.
-        processes: how many shared the images.
+        processes: number of processes among which the images were divided.
         examples: for each image the adversarial example that broke it, or itself; where they were asked for.
 
     Example:
-        >>> EvaluationResult("Linf:0.1", 2, {"clean": 1.0, "worst": 0.5}, {"clean": 0.1}, ["", "fgsm"], 0).accuracy[
-        ...     "worst"
-        ... ]
+        >>> result = EvaluationResult("Linf:0.1", 2, {"clean": 1.0, "worst": 0.5}, {"clean": 0.1}, ["", "fgsm"], 0)
+        >>> result.accuracy["worst"]
         0.5
     """
 
@@ -67,12 +66,12 @@ class EvaluationResult:
     examples: Tensor | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, in the order of the fields; the examples are no part of it."""
+        """Return plain values, in the order of the fields; the examples are left out."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "examples"}
 
 
 def wilson(successes: int, n: int, *, confidence: float = 0.95) -> list[float]:
-    """The interval for a share of which `successes` of n were seen (Wilson 1927); [0, 1] where n is 0.
+    """Compute the interval for a fraction of which `successes` of n were seen (Wilson 1927); [0, 1] where n is 0.
 
     Example:
         >>> [round(edge, 4) for edge in wilson(8, 10)]
@@ -81,32 +80,34 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> list[float]:
     if n == 0:
         return [0.0, 1.0]
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
     # The edges are 0 and 1 exactly where nothing or everything was seen, which rounding would miss.
     return [0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half]
 
 
-def accuracy_by_class(right: Bool[Tensor, "n"], y: Int[Tensor, "n"], *, classes: int) -> list[float | None]:
-    """Accuracy of each class; None where there is no image of it.
+def accuracy_by_class(correct: Bool[Tensor, "n"], y: Int[Tensor, "n"], *, classes: int) -> list[float | None]:
+    """Compute the accuracy of each class; None where there is no image of it.
 
     Example:
         >>> accuracy_by_class(torch.tensor([True, False, True]), torch.tensor([0, 0, 2]), classes=3)
         [0.5, None, 1.0]
     """
     total = torch.bincount(y, minlength=classes).tolist()
-    hits = torch.bincount(y[right], minlength=classes).tolist()
+    hits = torch.bincount(y[correct], minlength=classes).tolist()
     return [hit / count if count else None for hit, count in zip(hits, total, strict=True)]
 
 
-def calibration_error(confidence: Float[Tensor, "n"], right: Bool[Tensor, "n"], *, bins: int = BINS) -> float:
-    """Expected calibration error (Naeini et al. 2015): |accuracy - confidence| of each bin, weighted by its images.
+def calibration_error(confidence: Float[Tensor, "n"], correct: Bool[Tensor, "n"], *, bins: int = BINS) -> float:
+    """Compute the expected calibration error: |accuracy - confidence| of each bin, weighted by its images.
+
+    Naeini et al. (2015); Guo et al. (2017) take 15 bins.
 
     Args:
         confidence: probability of the predicted class.
-        right: whether the prediction is right.
-        bins: of equal width over (0, 1]; each holds its upper edge.
+        correct: mask of the correct predictions.
+        bins: number of bins, of equal width over (0, 1]; each holds its upper edge.
 
     Example:
         >>> calibration_error(torch.tensor([0.9, 0.9, 0.6]), torch.tensor([True, False, True]), bins=2)
@@ -116,12 +117,12 @@ def calibration_error(confidence: Float[Tensor, "n"], right: Bool[Tensor, "n"], 
         return 0.0
     confidence = confidence.double()
     number = ((confidence * bins).ceil() - 1).clamp(0, bins - 1).long()
-    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, number, right.double() - confidence)
+    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, number, correct.double() - confidence)
     return (gaps.abs().sum() / len(confidence)).item()
 
 
 def add_by_name(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sums by name.
+    """Sum values by name.
 
     Example:
         >>> add_by_name([{"forward": 2}, {"forward": 3, "backward": 1}])

@@ -1,4 +1,4 @@
-"""RobustBench's shapes: its record of a result, and its dictionary of models (Croce et al. 2021, arXiv:2010.09670)."""
+"""Records of results and dictionaries of models as RobustBench has them (Croce et al. 2021, arXiv:2010.09670)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,13 +10,12 @@ from uiat.data import ImageSet, as_float, load
 from uiat.errors import UserError, nearest
 from uiat.evaluation.evaluator import evaluate
 from uiat.evaluation.result import EvaluationResult
-from uiat.formatting import radius_text
+from uiat.formatting import is_doubtful, radius_text
 from uiat.models import build
 from uiat.models.weights_file import load_weights
 from uiat.threat import Threat, parse
 
-STANDARD = "autoattack"  # the only name whose accuracy may stand as "autoattack_acc"
-DOUBT = "do not believe"  # how the verdict of the self-checks begins where they speak against the number
+STANDARD = "autoattack"  # the only attack whose accuracy may be called "autoattack_acc"
 Data = str | ImageSet | tuple[Tensor, Tensor]
 
 
@@ -35,23 +34,23 @@ def entry(
     number_forward_passes: int = 1,
     unreliable: bool = False,
 ) -> dict[str, Any]:
-    """A result as a record of RobustBench's `model_info`: accuracies in percent as text, the radius as text.
+    """Return a result as a record of RobustBench's `model_info`: accuracies in percent as text, the radius as text.
 
     "autoattack_acc" is there only where the standard ensemble was run.
 
     Args:
-        result: of `evaluate`, or the content of an evaluation.json.
-        dataset: as "cifar10".
+        result: the result of `evaluate`, or the content of an evaluation.json.
+        dataset: name of the data set, such as "cifar10".
         name: title of the paper.
-        link: to it.
-        authors: their names, with commas.
-        venue: where it was published.
-        architecture: as "WideResNet-28-10".
+        link: address of the paper.
+        authors: names of the authors, with commas.
+        venue: conference or journal and year.
+        architecture: name of the architecture, such as "WideResNet-28-10".
         reported: robust accuracy that the authors report, in percent.
         footnote: what a reader should know.
-        additional_data: whether further data was trained on.
-        number_forward_passes: of the model for a prediction.
-        unreliable: whether the number should not be believed; also where the result's verdict says so.
+        additional_data: True if further data was trained on.
+        number_forward_passes: number of forward passes of a prediction.
+        unreliable: True if the number should not be believed; set too where the result's verdict says so.
 
     Example:
         >>> result = EvaluationResult("Linf:0.03137255", 100, {"clean": 0.8, "autoattack": 0.45}, {}, [], 0)
@@ -76,7 +75,7 @@ def entry(
     }
     if STANDARD in accuracy:
         record["autoattack_acc"] = f"{100 * accuracy[STANDARD]:.2f}"
-    doubtful = str(facts.get("verdict", "")).startswith(DOUBT)
+    doubtful = is_doubtful(str(facts.get("verdict") or ""))
     return record | {"unreliable": unreliable or doubtful, "footnote": footnote}
 
 
@@ -88,18 +87,19 @@ def zoo_model(
     num_classes: int = 10,
     image_shape: tuple[int, int, int] = (3, 32, 32),
 ) -> nn.Module:
-    """A model of a dictionary such as RobustBench's: {name: {"model": ..., "gdrive_id": ...}}, in eval mode.
+    """Build a model of a dictionary such as RobustBench's, {name: {"model": ..., "gdrive_id": ...}}, in eval mode.
 
     Nothing is downloaded: a "gdrive_id" is not looked at, and the weights are a file of yours. A model that
     normalises its images does so itself.
 
     Args:
-        models: by name; "model" is a module, a function or class without arguments, or the name of a model as
+        models: entries by name; "model" is a module, a function or class without arguments, or the name of a model as
             `uiat.models.build` takes it, such as "file.py:function".
-        name: which of them.
-        weights: see `uiat.models.load_weights`; several for an ensemble, whose parts are the model's `models`.
-        num_classes: for a model by name.
-        image_shape: likewise.
+        name: name of the entry.
+        weights: weights file, see `uiat.models.weights_file.load_weights`; several files for an ensemble, whose parts
+            are the model's `models`.
+        num_classes: number of classes, for a model that is built by name.
+        image_shape: (channels, height, width), likewise.
 
     Raises:
         UserError: no such model, an entry that names none, weights that do not fit.
@@ -111,28 +111,28 @@ def zoo_model(
     """
     if name not in models:
         raise nearest("model", name, map(str, models))
-    made = _build(models[name], name, num_classes=num_classes, image_shape=image_shape)
+    model = _build(models[name], name, num_classes=num_classes, image_shape=image_shape)
     if isinstance(weights, str | Path):
-        load_weights(made, weights)
+        load_weights(model, weights)
     elif weights is not None:
-        parts = getattr(made, "models", None)
+        parts = getattr(model, "models", None)
         if not isinstance(parts, Sequence | nn.ModuleList) or len(parts) != len(weights):
             raise UserError(f"{name}: {len(weights)} files of weights need a model with as many parts, its `models`")
         for part, path in zip(parts, weights, strict=True):
             load_weights(part, path)
-    return made.eval()
+    return model.eval()
 
 
-def _build(about: Mapping[str, Any], name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-    if not isinstance(about, Mapping) or "model" not in about:
+def _build(entry: Mapping[str, Any], name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    if not isinstance(entry, Mapping) or "model" not in entry:
         raise UserError(f'{name}: the entry must be a dictionary with a "model"')
-    source: nn.Module | str | Callable[[], Any] = about["model"]
+    source: nn.Module | str | Callable[[], Any] = entry["model"]
     if isinstance(source, str):
         return build(source, num_classes=num_classes, image_shape=image_shape)
-    made = source if isinstance(source, nn.Module) else source() if callable(source) else None
-    if not isinstance(made, nn.Module):
+    model = source if isinstance(source, nn.Module) else source() if callable(source) else None
+    if not isinstance(model, nn.Module):
         raise UserError(f"{name}: its model is a {type(source).__name__} that gives no torch.nn.Module")
-    return made
+    return model
 
 
 def evaluate_zoo(
@@ -147,18 +147,19 @@ def evaluate_zoo(
     num_classes: int | None = None,
     **options: Any,
 ) -> EvaluationResult:
-    """`evaluate` for a model of such a dictionary; its data set and threat model may stand in the entry.
+    """Evaluate a model of such a dictionary; its data set and threat model may be named in the entry.
 
     Args:
         models: see `zoo_model`.
-        name: which of them.
-        weights: their file.
+        name: name of the entry.
+        weights: see `zoo_model`.
         data: "cifar10" or the like, an ImageSet, or images and labels; by default the entry's "data".
         threat: the threat model; by default the entry's "threat", such as "Linf:8/255".
-        n: images, the first of the test set; by default all.
+        n: number of images, the first of the test set; by default all.
         root: folder of the data sets.
-        num_classes: for a model by name on images and labels, which do not say; by default the entry's "num_classes".
-        options: of `evaluate`.
+        num_classes: number of classes, for a model by name on images and labels, which do not say; by default the
+            entry's "num_classes".
+        options: other arguments of `evaluate`.
 
     Raises:
         UserError: as `zoo_model` and `evaluate`, or no data, or no threat model, or no number of classes.
@@ -169,15 +170,15 @@ def evaluate_zoo(
         >>> evaluate_zoo(models, "Mine2026", threat=Linf("8/255"), n=50, attacks=["fgsm"]).n
         50
     """
-    about = models.get(name, {})
-    x, y, classes = _images(about.get("data") if data is None else data, name, root=root)
+    entry = models.get(name, {})
+    x, y, classes = _images(entry.get("data") if data is None else data, name, root=root)
     shape = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
     # A module or a function brings its own; labels do not tell, of which the last may be missing.
-    count = num_classes or about.get("num_classes") or classes
-    if count is None and isinstance(about.get("model"), str):
+    count = num_classes or entry.get("num_classes") or classes
+    if count is None and isinstance(entry.get("model"), str):
         raise UserError(f"{name}: images and labels do not say how many classes there are: give num_classes")
     model = zoo_model(models, name, weights=weights, num_classes=count or 10, image_shape=shape)
-    given = about.get("threat") if threat is None else threat
+    given = entry.get("threat") if threat is None else threat
     if given is None:
         raise UserError(f'{name}: give a threat model, such as threat=Linf("8/255")')
     if n is not None and n > len(x):

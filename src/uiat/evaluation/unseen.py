@@ -1,4 +1,4 @@
-"""Robustness to threats that a model was not trained for: the other norms, at the radii that are usual for the data."""
+"""Robustness to threat models that a model was not trained for: the other norms, at the usual radii of the data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from uiat.data.catalog import USUAL_THREATS
 from uiat.errors import UserError, nearest
-from uiat.evaluation.evaluator import Progress, evaluate
+from uiat.evaluation.evaluator import evaluate
+from uiat.evaluation.listener import Progress
 from uiat.evaluation.result import EvaluationResult
 from uiat.formatting import threat_record
 from uiat.threat import Threat, parse, require
@@ -17,12 +18,12 @@ from uiat.threat import Threat, parse, require
 
 @dataclass(frozen=True)
 class UnseenResult:
-    """What stands under several threats, and under all of them at once.
+    """Accuracy under several threat models, and under all of them at once.
 
     Args:
-        trained: the threat that the model was trained for, one of the keys of `results`; None if not said.
-        attack: the attack by name.
-        results: for each threat, such as "L2:0.5", what was measured.
+        trained: the threat model of the training, one of the keys of `results`; None where it is not known.
+        attack: name of the attack.
+        results: the result for each threat model, such as "L2:0.5".
 
     Example:
         >>> one = EvaluationResult("Linf:0.1", 2, {"clean": 1.0, "worst": 0.5}, {}, ["", "fgsm"], 0)
@@ -38,28 +39,28 @@ class UnseenResult:
 
     @property
     def broken_by(self) -> list[list[str]]:
-        """Per example, the threats under which it is broken; all of them for one that is wrong as it is."""
+        """For each image, the threat models under which it is broken; all of them for one that is wrong as it is."""
         verdicts = {name: result.broken_by for name, result in self.results.items()}
         count = len(next(iter(verdicts.values())))
         return [[name for name, broken in verdicts.items() if broken[i]] for i in range(count)]
 
     @property
     def accuracy(self) -> dict[str, float]:
-        """Clean, under each threat, and in the worst case over their union.
+        """Clean accuracy, that under each threat model, and that in the worst case over their union.
 
-        Where it is known which threat the model was trained for, "unseen" is the worst case over the union of the
-        others, if there are any.
+        Where it is known which one the model was trained for, "unseen" is the worst case over the union of the others,
+        if there are any.
         """
         first, broken = next(iter(self.results.values())), self.broken_by
-        shares = {"clean": first.accuracy["clean"]}
-        shares |= {name: result.accuracy["worst"] for name, result in self.results.items()}
-        shares["union"] = sum(not names for names in broken) / len(broken)
+        accuracy = {"clean": first.accuracy["clean"]}
+        accuracy |= {name: result.accuracy["worst"] for name, result in self.results.items()}
+        accuracy["union"] = sum(not names for names in broken) / len(broken)
         if self.trained is not None and len(self.results) > 1:
-            shares["unseen"] = sum(not set(names) - {self.trained} for names in broken) / len(broken)
-        return shares
+            accuracy["unseen"] = sum(not set(names) - {self.trained} for names in broken) / len(broken)
+        return accuracy
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: the shares, per example the threats that broke it, and the record of each evaluation."""
+        """Return plain values: accuracies, the threat models that break each image, the record of each evaluation."""
         return {
             "trained": self.trained,
             "attack": self.attack,
@@ -70,7 +71,7 @@ class UnseenResult:
 
 
 def usual_threats(data: str) -> tuple[str, ...]:
-    """The threats that models for a data set are usually evaluated under, one for each norm.
+    """Return the threat models that models for a data set are usually evaluated under, one for each norm.
 
     Raises:
         UserError: a data set for which there are no usual radii.
@@ -85,7 +86,7 @@ def usual_threats(data: str) -> tuple[str, ...]:
     return USUAL_THREATS[data]
 
 
-def unseen(
+def evaluate_unseen(
     model: nn.Module,
     x: Float[Tensor, "n c h w"],
     y: Int[Tensor, "n"],
@@ -98,19 +99,19 @@ def unseen(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> UnseenResult:
-    """Accuracy under the threat that a model was trained for and under those that it was not, one attack for all.
+    """Evaluate a model under the threat model of its training and under others, with one attack for all.
 
     Args:
         model: maps images in [0, 1] to logits (n, k).
         x: images, floats in [0, 1].
         y: labels, int64.
         trained: the threat model of the training; it takes the place of the usual one of its norm.
-        data: the data set's name, whose usual radii are taken, see `usual_threats`.
-        threats: the threats themselves instead, such as ["L2:0.5", "L1:12"].
-        attack: its name, see `uiat.evaluation.attack`.
+        data: name of the data set, whose usual radii are taken, see `usual_threats`.
+        threats: the threat models themselves instead, such as ["L2:0.5", "L1:12"].
+        attack: name of the attack, see `uiat.evaluation.attack`.
         batch_size: images at a time.
-        seed: of the random starts.
-        progress: called after every batch with "L2:0.5 apgd-ce", how many are done and of how many.
+        seed: seed of the random starts.
+        progress: called after every batch with ("L2:0.5 apgd-ce", images or iterations done, of how many).
 
     Raises:
         UserError: neither or both of `data` and `threats`, a data set without usual radii, what is not a threat, and
@@ -121,11 +122,12 @@ def unseen(
         >>> from uiat.threat import Linf
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
         >>> x = torch.rand(8, 1, 2, 2)
-        >>> result = unseen(model, x, model(x).argmax(1), trained=Linf(0.1), threats=["L2:0.2"], attack="pgd-5")
+        >>> y, options = model(x).argmax(1), {"threats": ["L2:0.2"], "attack": "pgd-5"}
+        >>> result = evaluate_unseen(model, x, y, trained=Linf(0.1), **options)
         >>> list(result.accuracy)
         ['clean', 'Linf:0.1', 'L2:0.2', 'union', 'unseen']
     """
-    named = _threats(trained, data, threats)
+    by_name = _choose_threats(trained, data, threats)
     results = {
         name: evaluate(
             model,
@@ -135,37 +137,37 @@ def unseen(
             attacks=[attack],
             batch_size=batch_size,
             seed=seed,
-            progress=_prefixed(progress, name),
+            progress=_prefix(progress, name),
             selfchecks=False,
         )
-        for name, threat in named.items()
+        for name, threat in by_name.items()
     }
-    first = None if trained is None else next(iter(named))
+    first = None if trained is None else next(iter(by_name))
     return UnseenResult(first, attack, results)
 
 
-def _threats(trained: Threat | None, data: str | None, threats: Sequence[str] | None) -> dict[str, Threat]:
-    """By name: the trained one first, then those of the other norms, or all that were asked for."""
+def _choose_threats(trained: Threat | None, data: str | None, threats: Sequence[str] | None) -> dict[str, Threat]:
+    """Return threat models by name: the trained one first, then those of the other norms, or all that are given."""
     if (data is None) == (threats is None):
         raise UserError("give either the data set's name, for its usual threats, or the threats themselves")
     if isinstance(threats, str):
         raise UserError(f"threats must be a list, such as {threats.split(',')}, not the text {threats!r}")
     if trained is not None:
         require(trained)
-    asked = {text: parse(text) for text in (usual_threats(data) if data is not None else threats or ())}
-    named: dict[str, Threat] = {}
+    given = {text: parse(text) for text in (usual_threats(data) if data is not None else threats or ())}
+    by_name: dict[str, Threat] = {}
     if trained is not None:
         # In the words of the list where it is in it: "Linf:8/255" reads better than a decimal fraction.
-        same = [text for text, threat in asked.items() if threat == trained]
-        named[same[0] if same else threat_record(trained)] = trained
-    for text, threat in asked.items():
+        same = [text for text, threat in given.items() if threat == trained]
+        by_name[same[0] if same else threat_record(trained)] = trained
+    for text, threat in given.items():
         replaced = data is not None and trained is not None and threat.norm == trained.norm
-        if not replaced and threat not in named.values():
-            named[text] = threat
-    if not named:
+        if not replaced and threat not in by_name.values():
+            by_name[text] = threat
+    if not by_name:
         raise UserError("threats must name at least one")
-    return named
+    return by_name
 
 
-def _prefixed(progress: Progress | None, threat: str) -> Progress | None:
+def _prefix(progress: Progress | None, threat: str) -> Progress | None:
     return None if progress is None else lambda name, done, total: progress(f"{threat} {name}", done, total)

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from uiat.evaluation.corruptions import KINDS, corruption_accuracy
 from uiat.evaluation.corruptions.kinds import check_kinds
-from uiat.evaluation.radius_sweep import sweep, sweep_plan
-from uiat.evaluation.registry import ENSEMBLES, GRADIENT_FREE, stages
-from uiat.evaluation.unseen import unseen, usual_threats
-from uiat.models.inspect import differentiable
+from uiat.evaluation.radius_sweep import radius_sweep, sweep_plan
+from uiat.evaluation.registry import needs_gradient, stages
+from uiat.evaluation.unseen import evaluate_unseen, usual_threats
+from uiat.models.inspect import is_differentiable
 from uiat.threat import Threat, parse
 
 USUAL, ALL = "usual", "all"
@@ -38,7 +38,7 @@ def plan_extras(
         corruptions: "all", or kinds separated by commas.
 
     Raises:
-        UserError: what `sweep`, `unseen` and `corruption_accuracy` refuse.
+        UserError: what `radius_sweep`, `evaluate_unseen` and `corruption_accuracy` refuse.
 
     Example:
         >>> plan_extras(threat=parse("Linf:8/255"), data="cifar10", norms="L2:0.5", corruptions="fog, snow")[
@@ -105,9 +105,9 @@ def run_extras(
     )
     plan = able
     if "unseen" in plan:  # splits the images over the processes
-        measured["unseen"] = unseen(model, x, y, **plan["unseen"], **options).to_json()
+        measured["unseen"] = evaluate_unseen(model, x, y, **plan["unseen"], **options).to_json()
     if first and "sweep" in plan:
-        measured["sweep"] = sweep(model, x, y, **plan["sweep"], **options).to_json()
+        measured["sweep"] = radius_sweep(model, x, y, **plan["sweep"], **options).to_json()
     if first and "corruptions" in plan:
         measured["corruptions"] = corruption_accuracy(model, x, y, **plan["corruptions"], **options).to_json()
     return measured
@@ -122,8 +122,6 @@ def drop_gradient_extras(plan: Mapping[str, dict[str, Any]], model: nn.Module, x
         >>> list(drop_gradient_extras(plan, nn.Flatten(), torch.rand(1, 4)))
         ['sweep', 'corruptions']
     """
-    if differentiable(model, x):
+    if is_differentiable(model, x):
         return dict(plan)
-    attacks = {name: how.get("attack", "clean") for name, how in plan.items()}
-    stages = {name: ENSEMBLES.get(attack, (attack,)) for name, attack in attacks.items()}
-    return {n: how for n, how in plan.items() if all(stage.startswith(GRADIENT_FREE) for stage in stages[n])}
+    return {name: how for name, how in plan.items() if not needs_gradient(how.get("attack", "clean"))}

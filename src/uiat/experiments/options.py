@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from uiat.data import NAMES
+from uiat.evaluation import registry
 
 
 def _option(
@@ -78,9 +79,7 @@ class EvaluateOptions:
         by_default="that of the run",
     )
     attacks: str | None = _option(
-        "Separated by commas: clean, fgsm, pgd-K and cw-K (K steps; margin loss), pgd-K-R (R restarts), noise-R, "
-        "fmn-K, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, apgd-ce-eot-D (mean of D answers), autoattack (the "
-        "standard ensemble), autoattack-plus, autoattack-rand, autoattack-quick (its first two).",
+        f"Separated by commas: {registry.help_text()}.",
         metavar="NAMES",
         by_default="those of the run; clean,pgd-20,cw-20",
     )

@@ -242,9 +242,7 @@ def first_images(data: ImageSet | Folder, n: int | None) -> ImageSet:
 def _check_fit(model: nn.Module, images: ImageSet, *, what: str = "the model") -> None:
     """Refuse images that the model cannot take, and labels that are not its classes."""
     try:
-        classes = classes_of(model, as_float(images.images[:1]))
-    except UserError as error:  # it says so itself, and not which of two models it is
-        raise UserError(str(error).replace("the model", what, 1)) from None
+        classes = classes_of(model, as_float(images.images[:1]), name=what)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{what} cannot take images of shape {images.image_shape}: {reason}") from None

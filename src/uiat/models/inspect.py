@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -11,8 +12,45 @@ from uiat.errors import UserError
 from uiat.models.modes import frozen
 
 
+class Target:
+    """A model, and what it is: each question is put to it once, when the answer is first needed.
+
+    Args:
+        model: maps images in [0, 1] to logits.
+        x: images (n, ...); the first of them is passed through the model, on its device.
+        name: what error messages call the model.
+        classes: number of classes, where it is known already.
+
+    Example:
+        >>> target = Target(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2))
+        >>> target.device, target.classes, target.differentiable
+        (device(type='cpu'), 2, True)
+    """
+
+    def __init__(
+        self, model: nn.Module, x: Float[Tensor, "n ..."], *, name: str = "the model", classes: int | None = None
+    ) -> None:
+        self.model, self.name = model, name
+        self._x, self._classes = x, classes
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device that it is on, see `device_of`."""
+        return device_of(self.model)
+
+    @cached_property
+    def classes(self) -> int:
+        """The number of classes, see `classes_of`."""
+        return classes_of(self.model, self._x, name=self.name) if self._classes is None else self._classes
+
+    @cached_property
+    def differentiable(self) -> bool:
+        """True if its logits have a gradient with respect to the images, see `is_differentiable`."""
+        return is_differentiable(self.model, self._x)
+
+
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model is; the CPU, for one without parameters.
+    """Return the device that a model is on; the CPU, for one without parameters.
 
     Example:
         >>> device_of(nn.Flatten())
@@ -22,8 +60,13 @@ def device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
-def classes_of(model: nn.Module, x: Float[Tensor, "n ..."]) -> int:
-    """How many classes the model tells apart, from what it returns for one image.
+def classes_of(model: nn.Module, x: Float[Tensor, "n ..."], *, name: str = "the model") -> int:
+    """Return the number of classes that a model tells apart, from its logits for one image.
+
+    Args:
+        model: maps images in [0, 1] to logits.
+        x: images, of which the first is passed through the model.
+        name: what the error calls the model.
 
     Raises:
         UserError: it returns no logits.
@@ -35,17 +78,17 @@ def classes_of(model: nn.Module, x: Float[Tensor, "n ..."]) -> int:
     with torch.no_grad(), frozen(model):
         logits = model(x[:1].to(device_of(model)))
     if not isinstance(logits, Tensor):
-        raise UserError(f"the model must return a tensor of logits, not {type(logits).__name__}")
+        raise UserError(f"{name} must return a tensor of logits, not {type(logits).__name__}")
     if logits.ndim != 2:
-        raise UserError(f"the model returns shape {tuple(logits.shape)} for one image; logits must be (1, classes)")
+        raise UserError(f"{name} returns shape {tuple(logits.shape)} for one image; logits must be (1, classes)")
     return int(logits.shape[1])
 
 
-def differentiable(model: nn.Module, x: Float[Tensor, "n ..."]) -> bool:
-    """Whether autograd sees how the logits of an image depend on it; not, where the model detaches it or leaves torch.
+def is_differentiable(model: nn.Module, x: Float[Tensor, "n ..."]) -> bool:
+    """True if autograd sees how the logits of an image depend on it; False for a model that detaches or leaves torch.
 
     Example:
-        >>> differentiable(nn.Flatten(), torch.rand(3, 1, 2, 2))
+        >>> is_differentiable(nn.Flatten(), torch.rand(3, 1, 2, 2))
         True
     """
     with torch.enable_grad(), frozen(model):

@@ -57,7 +57,7 @@ def validate(model: nn.Module, held_out: ImageSet, *, run: Run) -> dict[str, flo
     if (threat := run.threat) is not None:
         pgd, classes = attack(f"pgd-{run.validation.steps}", threat=threat), held_out.num_classes
         row["robust"] = accuracy(
-            correct_under(model, x, y, pgd, among=clean, seed=run.seed, index=index, classes=classes)
+            correct_under(model, x, y, pgd, mask=clean, seed=run.seed, index=index, classes=classes)
         )
         if is_single_step(run.objective):
             few = index < ALIGNED

@@ -1,4 +1,4 @@
-"""Searches over whole sets: points leave, the rest is packed together, and nothing counts that the model disputes."""
+"""Searches over whole sets: broken points leave, the rest is packed together, and the model confirms every break."""
 
 from dataclasses import dataclass, replace
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from uiat import L2, Linf
 from uiat.attacks import APGD, FAB, Square
-from uiat.evaluation.engine.search_runner import LONGEST, AdaptiveBatchSize, ran_out_of_memory, rounds, search
+from uiat.evaluation.engine.search_runner import LONGEST, AdaptiveBatchSize, is_out_of_memory, rounds, search
 
 
 class Sign(nn.Module):
@@ -71,28 +71,28 @@ def test_broken_points_are_found_and_verified():
 
 def test_survivors_of_several_batches_are_packed_together():
     model, _ = run(Scripted(iterations=13), [0.6, 1.0, 0.6, 1.0])
-    # Two batches of two to the round that ends at iteration 7; the two that stand then share a batch.
+    # Two batches of two to the round that ends at iteration 7; the two robust ones are then in one batch.
     assert model.seen[-1] != 1
     assert sum(model.seen) < 4 * 13
 
 
-def test_only_what_stands_is_attacked_again():
+def test_only_what_is_robust_is_attacked_again():
     model, (broken, _) = run(Scripted(iterations=8, tries=3), [0.6, 0.7])
     once, _ = run(Scripted(iterations=8), [0.6, 0.7])
     assert broken.all()
     assert model.seen == once.seen
 
 
-def test_a_report_follows_each_round():
-    told = []
+def test_progress_is_reported_after_each_round():
+    calls = []
     run(
         replace(Scripted(iterations=8), tries=2),
         [0.6, 1.0],
-        report=lambda done, standing: told.append((done, standing)),
+        on_progress=lambda *words: calls.append(words),
     )
-    assert told[0] == (1, 2)
-    assert told[-1][1] == 1
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert calls[0] == (1, 16, 2)
+    assert calls[-1] == (16, 16, 1)
+    assert [done for done, *_ in calls] == sorted(done for done, *_ in calls)
 
 
 class Hungry(nn.Module):
@@ -145,13 +145,13 @@ every_search = pytest.mark.parametrize("attack", SHORT, ids=lambda attack: attac
 def test_where_memory_runs_out_the_batch_is_halved_and_the_verdicts_are_the_same(attack):
     model = net()
     x, y, index = images(model)
-    hungry, room = Hungry(model, 4), AdaptiveBatchSize(30)
-    broken, found = search(attack, hungry, x, y, index, batch_size=room, **OPTIONS)
+    hungry, size = Hungry(model, 4), AdaptiveBatchSize(30)
+    broken, x_adv = search(attack, hungry, x, y, index, batch_size=size, **OPTIONS)
     expected, examples = search(attack, model, x, y, index, **OPTIONS)
     assert 0 < expected.sum() < 30
     assert torch.equal(broken, expected)
-    assert torch.allclose(found, examples)
-    assert (room.size, room.halved) == (4, True)
+    assert torch.allclose(x_adv, examples)
+    assert (size.size, size.halved) == (4, True)
     assert hungry.refused == 3  # 30, 15, 8: never again
 
 
@@ -161,18 +161,18 @@ def test_what_is_no_lack_of_memory_is_passed_on_and_one_image_too_many_as_well()
     for words, most in (("shapes differ", 2), ("CUDA out of memory", 0)):
         with pytest.raises(RuntimeError, match=words):
             search(SHORT[0], Hungry(model, most, words=words), x, y, index, **OPTIONS)
-    assert ran_out_of_memory(torch.OutOfMemoryError("HIP"))
-    assert ran_out_of_memory(MemoryError())
-    assert not ran_out_of_memory(ValueError("out of memory"))
+    assert is_out_of_memory(torch.OutOfMemoryError("HIP"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(ValueError("out of memory"))
 
 
 @every_search
-def test_a_fast_model_that_is_always_wrong_breaks_nothing_that_stands(attack):
+def test_a_fast_model_that_is_always_wrong_breaks_nothing_that_is_robust(attack):
     model = net()
     x, y, index = images(model)
-    broken, found = search(attack, model, x, y, index, fast=lambda x: -model(x), **OPTIONS)
-    assert torch.equal(model(found).argmax(1) != y, broken)
-    assert (attack.threat.length(found - x) <= float(attack.threat.epsilon) * (1 + 1e-6)).all()
+    broken, x_adv = search(attack, model, x, y, index, fast=lambda x: -model(x), **OPTIONS)
+    assert torch.equal(model(x_adv).argmax(1) != y, broken)
+    assert (attack.threat.length(x_adv - x) <= float(attack.threat.epsilon) * (1 + 1e-6)).all()
     # A constant answer that is never y cannot be followed, and must not be believed.
     away = torch.eye(3, dtype=torch.float64)[(y[0] + 1) % 3]
     same = (y == y[0]).nonzero().flatten()
@@ -183,15 +183,15 @@ def test_a_fast_model_that_is_always_wrong_breaks_nothing_that_stands(attack):
 
 
 @pytest.mark.parametrize("attack", SHORT[:1] + SHORT[2:], ids=lambda attack: attack.name)
-def test_points_that_a_fast_model_took_for_broken_go_on_being_attacked(attack):
+def test_points_that_a_fast_model_took_for_broken_are_attacked_further(attack):
     model = net()
     x, y, index = images(model)
     settings = replace(attack, iterations=4 * attack.iterations)
-    honest, _ = search(settings, model, x, y, index, **OPTIONS)
-    misled, found = search(settings, model, x, y, index, fast=Lying(model, 6), **OPTIONS)
-    assert torch.equal(model(found).argmax(1) != y, misled)
-    assert honest.sum() > 5
-    assert misled.sum() >= 0.8 * honest.sum()  # it starts late, and from elsewhere
+    unmisled, _ = search(settings, model, x, y, index, **OPTIONS)
+    misled, x_adv = search(settings, model, x, y, index, fast=Lying(model, 6), **OPTIONS)
+    assert torch.equal(model(x_adv).argmax(1) != y, misled)
+    assert unmisled.sum() > 5
+    assert misled.sum() >= 0.8 * unmisled.sum()  # it starts late, and from elsewhere
 
 
 @every_search
@@ -204,7 +204,7 @@ def test_a_fast_model_that_agrees_changes_nothing(attack):
 
 
 @every_search
-def test_a_search_goes_on_from_any_of_its_states_bit_for_bit(attack):
+def test_a_search_is_resumed_from_any_of_its_states_bit_for_bit(attack):
     model = net()
     x, y, index = images(model)
     states = []
@@ -233,5 +233,5 @@ def test_an_example_outside_of_the_ball_or_the_range_breaks_nothing():
 def test_no_images_are_no_trouble():
     model = net()
     x, y, index = images(model, 1)
-    broken, found = search(SHORT[0], model, x[:0], y[:0], index[:0], **OPTIONS)
-    assert (broken.shape, found.shape) == ((0,), (0, 1, 4, 4))
+    broken, x_adv = search(SHORT[0], model, x[:0], y[:0], index[:0], **OPTIONS)
+    assert (broken.shape, x_adv.shape) == ((0,), (0, 1, 4, 4))

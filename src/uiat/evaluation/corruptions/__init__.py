@@ -1,4 +1,4 @@
-"""The fifteen common corruptions at five severities (Hendrycks & Dietterich 2019), made on the fly.
+"""Common corruptions, fifteen kinds at five severities (Hendrycks & Dietterich 2019), made on the fly.
 
 Written out here, as no maintained library has them for tensors: imagecorruptions (last release 2020) takes one uint8
 picture at a time, numpy's global random numbers, OpenCV and scikit-image; kornia lacks shot noise, glass, fog, frost.

@@ -1,4 +1,4 @@
-"""The accuracy of a model under common corruptions."""
+"""Accuracy of a model under common corruptions."""
 
 import itertools
 import time
@@ -13,24 +13,24 @@ from torch import Tensor, nn
 from uiat.errors import UserError
 from uiat.evaluation.corruptions.kinds import KINDS, SEVERITIES, check_kinds, corrupt, strengths
 from uiat.evaluation.engine.plan import check_inputs
-from uiat.evaluation.engine.search_runner import misclassified
-from uiat.evaluation.evaluator import Progress
-from uiat.models.inspect import device_of
+from uiat.evaluation.engine.search_runner import is_misclassified
+from uiat.evaluation.listener import Progress
+from uiat.models.inspect import Target
 from uiat.models.modes import frozen
 from uiat.system.environment import describe_environment
 
 
 @dataclass(frozen=True)
 class CorruptionResult:
-    """What was measured under common corruptions, on how many images.
+    """Accuracy under common corruptions, by kind and severity.
 
     Args:
-        n: images.
-        strengths: which published set of strengths, "CIFAR-10-C" or "ImageNet-C".
-        clean: share of the images classified correctly as they are.
-        accuracy: the same for every kind and severity.
+        n: number of images.
+        strengths: name of the published set of strengths, "CIFAR-10-C" or "ImageNet-C".
+        clean: fraction of the images classified correctly as they are.
+        accuracy: the same fraction for every kind and severity.
         seconds: time of each kind.
-        seed: of the random numbers.
+        seed: seed of the random numbers.
         environment: versions and hardware.
 
     Example:
@@ -49,7 +49,7 @@ class CorruptionResult:
     @property
     def by_kind(self) -> dict[str, float]:
         """The mean over the severities of each kind."""
-        return {kind: sum(shares.values()) / len(shares) for kind, shares in self.accuracy.items()}
+        return {kind: sum(values.values()) / len(values) for kind, values in self.accuracy.items()}
 
     @property
     def mean(self) -> float:
@@ -57,13 +57,13 @@ class CorruptionResult:
         return sum(self.by_kind.values()) / len(self.by_kind)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, with the means.
+        """Return plain values, with the means.
 
         Example:
             >>> CorruptionResult(2, "CIFAR-10-C", 1.0, {"fog": {1: 1.0, 5: 0.0}}, {}, 0).to_json()["accuracy"]
             {'fog': {'1': 1.0, '5': 0.0}}
         """
-        accuracy = {kind: {str(s): share for s, share in shares.items()} for kind, shares in self.accuracy.items()}
+        accuracy = {kind: {str(s): value for s, value in values.items()} for kind, values in self.accuracy.items()}
         return vars(self) | {"accuracy": accuracy, "by_kind": self.by_kind, "mean": self.mean}
 
 
@@ -78,7 +78,7 @@ def corruption_accuracy(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> CorruptionResult:
-    """Accuracy of a model, in eval mode, on images under common corruptions, made as they are needed.
+    """Compute the accuracy of a model, in eval mode, under common corruptions, which are made as they are needed.
 
     Args:
         model: maps images in [0, 1] to logits (n, k).
@@ -87,8 +87,8 @@ def corruption_accuracy(
         kinds: some of `KINDS`; all fifteen by default.
         severities: some of 1 to 5; all by default.
         batch_size: images at a time; the corrupted images do not depend on it.
-        seed: of the random numbers.
-        progress: called after every batch with the kind, how many images are done and of how many.
+        seed: seed of the random numbers.
+        progress: called after every batch with (kind, batches done, of how many).
 
     Raises:
         UserError: an unknown kind or severity, images or labels that do not fit, a model that does not return logits.
@@ -96,30 +96,30 @@ def corruption_accuracy(
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
         >>> result = corruption_accuracy(model, torch.rand(6, 1, 8, 8), torch.arange(6) % 2, kinds=["fog", "contrast"])
-        >>> {kind: len(shares) for kind, shares in result.accuracy.items()}
+        >>> {kind: len(by_severity) for kind, by_severity in result.accuracy.items()}
         {'fog': 5, 'contrast': 5}
     """
-    kinds, severities = _several(kinds, "kinds"), _several(severities, "severities")
+    kinds, severities = _unique(kinds, "kinds"), _unique(severities, "severities")
     check_kinds(kinds, severities)
-    check_inputs(model, x, y, batch_size=batch_size)
-    device = device_of(model)
-    parts = torch.arange(len(x)).split(batch_size)
-    clean = sum(_right(model, x[part].to(device), y[part]) for part in parts) / len(x)
+    target = Target(model, x)
+    check_inputs(target, x, y, batch_size=batch_size)
+    batches = torch.arange(len(x)).split(batch_size)
+    clean = sum(_count_correct(model, x[rows].to(target.device), y[rows]) for rows in batches) / len(x)
     accuracy, seconds = {}, {}
     for kind in kinds:
-        start, right = time.perf_counter(), dict.fromkeys(severities, 0)
-        for done, (severity, part) in enumerate(itertools.product(severities, parts)):
-            images = corrupt(x[part].to(device), kind, severity, seed=seed, index=part)
-            right[severity] += _right(model, images, y[part])
+        start, correct = time.perf_counter(), dict.fromkeys(severities, 0)
+        for done, (severity, rows) in enumerate(itertools.product(severities, batches), 1):
+            images = corrupt(x[rows].to(target.device), kind, severity, seed=seed, index=rows)
+            correct[severity] += _count_correct(model, images, y[rows])
             if progress is not None:
-                progress(kind, done + 1, len(severities) * len(parts))
-        accuracy[kind] = {severity: count / len(x) for severity, count in right.items()}
+                progress(kind, done, len(severities) * len(batches))
+        accuracy[kind] = {severity: count / len(x) for severity, count in correct.items()}
         seconds[kind] = time.perf_counter() - start
     return CorruptionResult(len(x), strengths(*x.shape[2:])[0], clean, accuracy, seconds, seed)
 
 
-def _several(values: Sequence[Any], name: str) -> list[Any]:
-    """Each once, at least one."""
+def _unique(values: Sequence[Any], name: str) -> list[Any]:
+    """Return each value once; refuse a text and an empty list."""
     if isinstance(values, str):
         raise UserError(f"{name} must be a list, such as {values.split(',')}, not the text {values!r}")
     if len(values) == 0:
@@ -127,7 +127,6 @@ def _several(values: Sequence[Any], name: str) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def _right(model: nn.Module, x: Tensor, y: Tensor) -> int:
-    """How many images are classified correctly."""
+def _count_correct(model: nn.Module, x: Tensor, y: Tensor) -> int:
     with torch.no_grad(), frozen(model):
-        return len(x) - int(misclassified(model(x), y.to(x.device)).sum())
+        return len(x) - int(is_misclassified(model(x), y.to(x.device)).sum())

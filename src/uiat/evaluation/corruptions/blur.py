@@ -14,7 +14,7 @@ from uiat.attacks.random_numbers import rekey, uniform
 def defocus_blur(
     x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Tensor, "b"]
 ) -> Float[Tensor, "b c h w"]:
-    """Every point becomes a disc, of a radius in pixels; nothing random.
+    """Turn every point into a disc, of a radius in pixels; nothing random.
 
     Example:
         >>> x = torch.full((1, 3, 8, 8), 0.5)
@@ -24,7 +24,7 @@ def defocus_blur(
     radius, softness = parameters
     kernel = disc(radius, softness).to(x.device)
     half = len(kernel) // 2
-    rows, columns = (_mirrored(side, half, x.device) for side in x.shape[2:])
+    rows, columns = (_mirror(side, half, x.device) for side in x.shape[2:])
     padded = x.flatten(0, 1)[:, None, rows[:, None], columns]
     return F.conv2d(padded, kernel[None, None]).view_as(x)
 
@@ -32,7 +32,7 @@ def defocus_blur(
 def glass_blur(
     x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Tensor, "b"]
 ) -> Float[Tensor, "b c h w"]:
-    """Smoothed, then every pixel replaced by one close to it, then smoothed again.
+    """Smooth, replace every pixel by one close to it, and smooth again.
 
     The original means to swap pixels, but as it assigns views of one array it copies them, in place, from the last
     pixel to the first. This is what its images show, so it is what happens here.
@@ -46,7 +46,7 @@ def glass_blur(
     deviation, reach, times = parameters
     x = smooth(x, deviation)
     for i in range(int(times)):
-        source = _copied_from(x.shape[2], x.shape[3], int(reach), rekey(key, i))
+        source = _copy_sources(x.shape[2], x.shape[3], int(reach), rekey(key, i))
         x = x.flatten(2).gather(2, source[:, None].expand(-1, x.shape[1], -1)).view_as(x)
     return smooth(x, deviation)
 
@@ -54,7 +54,7 @@ def glass_blur(
 def motion_blur(
     x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Tensor, "b"]
 ) -> Float[Tensor, "b c h w"]:
-    """Smeared along a line of up to 45 degrees to the horizontal, drawn for each image.
+    """Smear along a line of up to 45 degrees to the horizontal, drawn for each image.
 
     Example:
         >>> from uiat.attacks.random_numbers import keys
@@ -68,7 +68,7 @@ def motion_blur(
 def zoom_blur(
     x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Tensor, "b"]
 ) -> Float[Tensor, "b c h w"]:
-    """The mean of the image and of its centre magnified by factors from 1 up to a largest one; nothing random.
+    """Average the image and its centre magnified by factors from 1 up to a largest one; nothing random.
 
     Example:
         >>> x = torch.full((1, 3, 8, 8), 0.5)
@@ -85,7 +85,7 @@ def zoom_blur(
 
 
 def magnify(x: Float[Tensor, "b c h w"], factor: float) -> Float[Tensor, "b c h w"]:
-    """The centre of an image, linearly interpolated up to the whole image's size.
+    """Magnify the centre of an image, by linear interpolation, to the size of the whole.
 
     Example:
         >>> magnify(torch.eye(4)[None, None], 2.0).shape
@@ -104,9 +104,9 @@ def magnify(x: Float[Tensor, "b c h w"], factor: float) -> Float[Tensor, "b c h 
 def streak(
     x: Float[Tensor, "b c h w"], degrees: Float[Tensor, "b"], *, radius: int, deviation: float
 ) -> Float[Tensor, "b c h w"]:
-    """Smeared to one side along a line at an angle of its own for each image: ImageMagick's motion blur.
+    """Smear to one side along a line at an angle of its own for each image: ImageMagick's motion blur.
 
-    Half of a Gaussian of 2 radius + 1 pixels; beyond the edge the image goes on as it ends.
+    Half of a Gaussian of 2 radius + 1 pixels; beyond the edge, the outermost pixels are repeated.
 
     Example:
         >>> streak(torch.eye(3)[None, None, :1], torch.tensor([180.0]), radius=1, deviation=0.5).flatten().round(
@@ -130,7 +130,7 @@ def streak(
 
 
 def streak_weights(radius: int, deviation: float) -> Float[Tensor, "n"]:
-    """Half of a Gaussian, of sum one.
+    """Return half of a Gaussian, of sum one.
 
     Example:
         >>> streak_weights(1, 0.5)
@@ -141,7 +141,7 @@ def streak_weights(radius: int, deviation: float) -> Float[Tensor, "n"]:
 
 
 def disc(radius: float, softness: float) -> Float[Tensor, "n n"]:
-    """A disc of sum one, its edge softened by a Gaussian of 3 x 3 pixels, or 5 x 5 for a radius above 8.
+    """Return a disc of sum one, its edge softened by a Gaussian of 3 x 3 pixels, or 5 x 5 for a radius above 8.
 
     Example:
         >>> disc(1, 0.1).shape, round(disc(1, 0.1)[2, 2].item(), 4)
@@ -159,7 +159,7 @@ def disc(radius: float, softness: float) -> Float[Tensor, "n n"]:
 def smooth(
     x: Float[Tensor, "b c h w"], deviation: float, *, truncate: float = 4.0, edge: str = "nearest"
 ) -> Float[Tensor, "b c h w"]:
-    """A Gaussian blur of any width.
+    """Blur with a Gaussian of any width.
 
     Example:
         >>> smooth(torch.rand(1, 1, 4, 4), 100.0).std() < 0.1
@@ -170,10 +170,10 @@ def smooth(
 
 
 def smoothing(n: int, deviation: float, *, truncate: float = 4.0, edge: str = "nearest") -> Float[Tensor, "n n"]:
-    """The matrix of a Gaussian filter on n pixels, cut off after `truncate` standard deviations; its rows sum to one.
+    """Return the matrix of a Gaussian filter on n pixels, cut off after `truncate` standard deviations.
 
-    A matrix, as the filter may be wider than the image. Beyond its edge the image goes on as it ends ("nearest"), or
-    mirrored in the edge ("reflect").
+    Its rows sum to one. A matrix, as the filter may be wider than the image. Beyond its edge the outermost pixels are
+    repeated ("nearest"), or the image is mirrored in the edge ("reflect").
 
     Example:
         >>> smoothing(3, 0.5).sum(1)
@@ -191,14 +191,14 @@ def smoothing(n: int, deviation: float, *, truncate: float = 4.0, edge: str = "n
     return matrix.scatter_add(1, position.clamp(0, n - 1), weights).float()
 
 
-def _mirrored(n: int, beyond: int, device: torch.device) -> Tensor:
-    """Pixels -beyond ... n - 1 + beyond, mirrored in the centres of the outermost ones."""
+def _mirror(n: int, beyond: int, device: torch.device) -> Tensor:
+    """Return the positions -beyond ... n - 1 + beyond, mirrored in the centres of the outermost pixels."""
     position = torch.arange(-beyond, n + beyond, device=device) % max(2 * n - 2, 1)
     return torch.minimum(position, (2 * n - 2 - position).abs())
 
 
-def _copied_from(height: int, width: int, reach: int, key: Tensor) -> Tensor:
-    """(b, height * width): the pixel that each one shows after copying in place, from the last to the first."""
+def _copy_sources(height: int, width: int, reach: int, key: Tensor) -> Tensor:
+    """Return (b, height * width): the pixel that each one shows after copying in place, from the last to the first."""
     count = height * width
     here = torch.arange(count, device=key.device).view(height, width)
     moves = (uniform(key, (2, height, width)) * 2 * reach).long() - reach

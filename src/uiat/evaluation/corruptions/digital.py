@@ -16,22 +16,22 @@ from uiat.evaluation.corruptions.blur import smooth
 def contrast(
     x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Tensor, "b"]
 ) -> Float[Tensor, "b c h w"]:
-    """Each channel drawn towards its mean over the image; nothing random.
+    """Draw each channel towards its mean over the image; nothing random.
 
     Example:
         >>> x = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
         >>> contrast(x, (0.5,), torch.zeros(1, dtype=torch.int64)).flatten().tolist()
         [0.25, 0.75]
     """
-    (share,) = parameters
+    (fraction,) = parameters
     mean = x.mean(dim=(2, 3), keepdim=True)
-    return (x - mean) * share + mean
+    return (x - mean) * fraction + mean
 
 
 def elastic_transform(
     x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Tensor, "b"]
 ) -> Float[Tensor, "b c h w"]:
-    """A random affine map, then every pixel moved by a smooth random field (Simard et al. 2003).
+    """Apply a random affine map, then move every pixel by a smooth random field (Simard et al. 2003).
 
     The parameters (strength and smoothness of the field, most that a corner of the map moves) are shares of the side.
 
@@ -54,15 +54,15 @@ def elastic_transform(
 def pixelate(
     x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Tensor, "b"]
 ) -> Float[Tensor, "b c h w"]:
-    """Made smaller and as large again, with box filters; nothing random.
+    """Make smaller and as large again, with box filters; nothing random.
 
     Example:
         >>> x = torch.arange(4.0).view(1, 1, 1, 4) / 4
         >>> pixelate(x, (0.5,), torch.zeros(1, dtype=torch.int64)).flatten().tolist()
         [0.125, 0.125, 0.625, 0.625]
     """
-    (share,) = parameters
-    small = [max(1, int(n * share)) for n in x.shape[2:]]
+    (fraction,) = parameters
+    small = [max(1, int(n * fraction)) for n in x.shape[2:]]
     tall, wide = ((boxes(m, n) @ boxes(n, m)).to(x) for m, n in zip(small, x.shape[2:], strict=True))
     return tall @ x @ wide.T
 
@@ -70,7 +70,7 @@ def pixelate(
 def jpeg_compression(
     x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Tensor, "b"]
 ) -> Float[Tensor, "b c h w"]:
-    """Compressed to a JPEG file of this quality and decompressed; nothing random.
+    """Compress to a JPEG file of this quality and decompress; nothing random.
 
     Images of one or three channels are compressed as they are, the channels of others one by one.
 
@@ -102,7 +102,7 @@ def jpeg_compression(
 
 
 def boxes(n: int, m: int) -> Float[Tensor, "m n"]:
-    """The matrix that resizes n pixels to m with a box filter as Pillow does: the mean of those in a window.
+    """Return the matrix that resizes n pixels to m with a box filter as Pillow does: the mean of those in a window.
 
     A pixel is in a window if its centre is.
 
@@ -119,7 +119,7 @@ def boxes(n: int, m: int) -> Float[Tensor, "m n"]:
 
 
 def _affine(grid: Tensor, jitter: float, key: Tensor) -> Tensor:
-    """Where each image's affine map takes every point of the grid from, (b, h, w, 2).
+    """Return where each image's affine map takes every point of the grid from, (b, h, w, 2).
 
     The map is the one that moves three corners of a square around the centre by up to `jitter` in each direction.
     """
@@ -134,7 +134,7 @@ def _affine(grid: Tensor, jitter: float, key: Tensor) -> Tensor:
 
 
 def _sample(x: Tensor, position: Tensor, *, edge: str) -> Tensor:
-    """Images read at (x, y) in pixels, linearly interpolated; mirrored in the outermost pixels' centres or borders."""
+    """Read images at (x, y) in pixels, linearly interpolated; mirrored in the outermost pixels' centres or borders."""
     size = torch.tensor([x.shape[3], x.shape[2]], device=x.device)
     if edge == "centre":
         place = 2 * position / (size - 1).clamp_min(1) - 1

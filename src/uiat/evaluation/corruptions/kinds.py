@@ -102,7 +102,7 @@ IMAGENET_C: Strengths = {
 
 
 def strengths(height: int, width: int) -> tuple[str, Strengths]:
-    """The published set for images of this size, with its name: "CIFAR-10-C" (32 pixels) or "ImageNet-C" (224).
+    """Return the published set for images of this size, with its name: "CIFAR-10-C" (32 pixels) or "ImageNet-C" (224).
 
     The nearer of the two, in ratio, to the shorter side.
 
@@ -122,7 +122,7 @@ def corrupt(
     seed: int = 0,
     index: Int[Tensor, "b"] | None = None,
 ) -> Float[Tensor, "b c h w"]:
-    """Images under one kind of common corruption (Hendrycks & Dietterich 2019), in [0, 1].
+    """Corrupt images in one of the common ways (Hendrycks & Dietterich 2019); the result is in [0, 1].
 
     An image's random numbers depend on the seed, on its index and on the kind, not on the images beside it; they are
     the same for every severity.
@@ -131,7 +131,7 @@ def corrupt(
         x: images in [0, 1], of any size and any number of channels.
         kind: one of `KINDS`.
         severity: 1 (weak) to 5, as published for images of 32 or of 224 pixels, whichever is nearer.
-        seed: of the random numbers.
+        seed: seed of the random numbers.
         index: position of each image in its data set; 0, 1, ... by default.
 
     Raises:
@@ -158,7 +158,7 @@ def corrupt(
 
 
 def check_kinds(kinds: list[str], severities: list[int]) -> None:
-    """Refuse what is not a kind of corruption or not a severity.
+    """Refuse names that are no kind of corruption and numbers that are no severity.
 
     Example:
         >>> check_kinds(["frost"], [1, 5])

@@ -13,7 +13,7 @@ _HALF = 2.0**-25
 def gaussian_noise(
     x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Tensor, "b"]
 ) -> Float[Tensor, "b c h w"]:
-    """Noise of one standard deviation on every value.
+    """Add Gaussian noise of one standard deviation to every value.
 
     Example:
         >>> from uiat.attacks.random_numbers import keys
@@ -28,7 +28,7 @@ def gaussian_noise(
 def shot_noise(
     x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Tensor, "b"]
 ) -> Float[Tensor, "b c h w"]:
-    """Photons counted: a Poisson number for every value, as many on average as a white pixel's times the value.
+    """Count photons: a Poisson number for every value, whose mean is that of a white pixel times the value.
 
     Example:
         >>> from uiat.attacks.random_numbers import keys
@@ -42,20 +42,20 @@ def shot_noise(
 def impulse_noise(
     x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Tensor, "b"]
 ) -> Float[Tensor, "b c h w"]:
-    """A share of the values is replaced, half of them by 0 and half of them by 1.
+    """Replace a fraction of the values, half of them by 0 and half of them by 1.
 
     Example:
         >>> from uiat.attacks.random_numbers import keys
         >>> impulse_noise(torch.full((1, 1, 64, 64), 0.5), (0.1,), keys(0, torch.arange(1))).unique().tolist()
         [0.0, 0.5, 1.0]
     """
-    (share,) = parameters
+    (fraction,) = parameters
     draw = uniform(key, x.shape[1:])
-    return torch.where(draw < share, (draw < share / 2).to(x), x)
+    return torch.where(draw < fraction, (draw < fraction / 2).to(x), x)
 
 
 def poisson(rate: Float64[Tensor, "..."], u: Float64[Tensor, "..."]) -> Float64[Tensor, "..."]:
-    """The Poisson number of this mean at quantile u in (0, 1): the smallest k with P(K <= k) >= u.
+    """Return the Poisson number of this mean at quantile u in (0, 1): the smallest k with P(K <= k) >= u.
 
     The expansion of Cornish & Fisher (1938) comes close: below it by one at most where the mean is 20 or more. From
     there on the distribution function itself is asked, P(K <= k) = Q(k + 1, rate), the regularised upper incomplete

@@ -22,7 +22,7 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def snow(x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Tensor, "b"]) -> Float[Tensor, "b c h w"]:
-    """The image paled, and two layers of flakes that fall in opposite directions on it.
+    """Pale the image, and add two layers of flakes that fall in opposite directions.
 
     Example:
         >>> from uiat.attacks.random_numbers import keys
@@ -30,18 +30,18 @@ def snow(x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Te
         >>> bool(snow(x, (0.1, 0.2, 1, 0.6, 8, 3, 0.95), keys(0, torch.arange(2))).min() >= 0)
         True
     """
-    mean, deviation, zoom, threshold, radius, blur, share = parameters
+    mean, deviation, zoom, threshold, radius, blur, fraction = parameters
     layer = magnify(mean + deviation * normal(key, (1, *x.shape[2:])), zoom)
     layer = to_range(torch.where(layer < threshold, 0.0, layer))
     layer = streak(layer, -135 + 90 * uniform(rekey(key, 1), ()), radius=int(radius), deviation=blur)
     pale = torch.maximum(x, 1.5 * _grey(x) + 0.5)
-    return share * x + (1 - share) * pale + layer + layer.flip(2, 3)
+    return fraction * x + (1 - fraction) * pale + layer + layer.flip(2, 3)
 
 
 def frost(
     x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Tensor, "b"]
 ) -> Float[Tensor, "b c h w"]:
-    """The image seen through ice crystals, here drawn by a procedure; the original lays crops of five pictures on it.
+    """Lay ice crystals over the image, here drawn by a procedure; the original takes crops of five pictures.
 
     Example:
         >>> from uiat.attacks.random_numbers import keys
@@ -53,7 +53,7 @@ def frost(
 
 
 def crystals(shape: torch.Size, key: Int[Tensor, "b"]) -> Float[Tensor, "b c h w"]:
-    """Pictures like frost on a window: patches of needles, each patch in a direction of its own.
+    """Draw pictures like frost on a window: patches of needles, each patch in a direction of its own.
 
     In colour and contrast they are like one of the pictures that the original uses, drawn for each image; grey where
     there are not three channels.
@@ -74,8 +74,8 @@ def crystals(shape: torch.Size, key: Int[Tensor, "b"]) -> Float[Tensor, "b c h w
             deviation=length,
         )
         patches = plasma(size[1:], 1.6, rekey(key, 3 * i + 2))[:, None]
-        layers.append(_standardised(needles) * patches**3 + 0.2 * patches)
-    texture = _standardised(torch.stack(layers).sum(dim=0))
+        layers.append(_standardise(needles) * patches**3 + 0.2 * patches)
+    texture = _standardise(torch.stack(layers).sum(dim=0))
     which = (len(_FROST) * uniform(rekey(key, 9), ())).long()
     chosen = torch.tensor(_FROST, device=key.device)[which][:, :, None, None]
     colour = chosen[:, :3] if shape[1] == 3 else chosen[:, :3].mean(dim=1, keepdim=True)
@@ -83,7 +83,7 @@ def crystals(shape: torch.Size, key: Int[Tensor, "b"]) -> Float[Tensor, "b c h w
 
 
 def fog(x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Tensor, "b"]) -> Float[Tensor, "b c h w"]:
-    """Clouds added, and the whole scaled back to the brightest value that the image had.
+    """Add clouds, and scale the whole back to the brightest value that the image had.
 
     Example:
         >>> from uiat.attacks.random_numbers import keys
@@ -99,7 +99,7 @@ def fog(x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Ten
 def brightness(
     x: Float[Tensor, "b c h w"], parameters: tuple[float, ...], key: Int[Tensor, "b"]
 ) -> Float[Tensor, "b c h w"]:
-    """The value of each pixel's colour (of hue, saturation, value) raised, up to 1; nothing random.
+    """Raise the value of each pixel's colour (of hue, saturation, value), up to 1; nothing random.
 
     With hue and saturation fixed, the channels are proportional to the value, which is the largest of them.
 
@@ -115,7 +115,7 @@ def brightness(
 
 
 def plasma(size: tuple[int, ...] | torch.Size, decay: float, key: Int[Tensor, "b"]) -> Float[Tensor, "b h w"]:
-    """Clouds in [0, 1] by the diamond-square algorithm (Fournier, Fussell & Carpenter 1982), whose edges meet.
+    """Draw clouds in [0, 1] by the diamond-square algorithm (Fournier, Fussell & Carpenter 1982), whose edges meet.
 
     Example:
         >>> from uiat.attacks.random_numbers import keys
@@ -128,7 +128,7 @@ def plasma(size: tuple[int, ...] | torch.Size, decay: float, key: Int[Tensor, "b
     draws = iter(range(1_000))
 
     def around(corners: Tensor) -> Tensor:
-        """A quarter of the sum of four neighbours, and something random."""
+        """Return a quarter of the sum of four neighbours, and something random."""
         return corners / 4 + amplitude * (2 * uniform(rekey(key, next(draws)), corners.shape[1:]) - 1)
 
     while step > 1:
@@ -147,13 +147,13 @@ def plasma(size: tuple[int, ...] | torch.Size, decay: float, key: Int[Tensor, "b
 
 
 def _grey(x: Tensor) -> Tensor:
-    """The luminance of three channels, else their mean, (b, 1, h, w)."""
+    """Return the luminance of three channels, else their mean, (b, 1, h, w)."""
     if x.shape[1] != 3:
         return x.mean(dim=1, keepdim=True)
     return (x * torch.tensor(_LUMINANCE, device=x.device)[:, None, None]).sum(dim=1, keepdim=True)
 
 
-def _standardised(x: Tensor) -> Tensor:
-    """Of mean 0 and standard deviation 1, each image."""
+def _standardise(x: Tensor) -> Tensor:
+    """Scale each image to mean 0 and standard deviation 1."""
     x = x - x.mean(dim=(1, 2, 3), keepdim=True)
     return x / (x.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + 1e-6)

@@ -1,1 +1,1 @@
-"""How an evaluation runs: the plan, one stage after another, outcomes per image, a state file to resume from."""
+"""Engine of an evaluation: the plan, its stages, outcomes per image, and a state file to resume from."""

@@ -1,4 +1,4 @@
-"""What is known of the images in the course of an evaluation, by one process or by all."""
+"""Outcomes of an evaluation under way, image by image, of one process or put together from several."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,35 +14,37 @@ from uiat.system.distributed import Rank
 
 @dataclass
 class Outcomes:
-    """What a process knows of its images so far.
+    """The outcomes of a process's images so far.
 
     Args:
-        index: their positions among all images.
-        right: which are still right under each named attack, whether it is finished or not.
-        broken_by: number of the stage in `names` that broke each; -1 for one that stands.
+        index: positions of the images among all.
+        correct: for each named attack, finished or not, a mask of the images still classified correctly.
+        broken_by: for each image, the number of the stage in `names` that broke it; -1 for a robust one.
         names: stages.
         examples: what broke each image, or the image itself; None where they are not kept.
         confidence: probability of the predicted class, of the images as they are.
-        after: by attack and stage: images right under the attack, and under everything, when the stage had ended.
-        spent: by attack and stage: seconds, and images forward and backward.
-        limit: images that fit into memory at once, where it ran out.
-        known: by stage: 1 for an image that is right under it, 0 for one that is not, -1 for one not attacked with it.
+        counts_after: by attack and stage: the numbers of images correct under the attack, and under everything, when
+            the stage had ended.
+        costs: by attack and stage: seconds, and images forward and backward.
+        memory_limit: images that fit into memory at once, where it ran out.
+        verdict_by_stage: for each stage: 1 for an image that is robust to it, 0 for one that it breaks, -1 for one not
+            attacked with it.
 
     Example:
-        >>> Outcomes(torch.arange(3)).standing.tolist()
+        >>> Outcomes(torch.arange(3)).robust.tolist()
         [True, True, True]
     """
 
     index: Int[Tensor, "n"]
-    right: dict[str, Bool[Tensor, "n"]] = field(default_factory=dict)
+    correct: dict[str, Bool[Tensor, "n"]] = field(default_factory=dict)
     broken_by: Int[Tensor, "n"] | None = None
     names: list[str] = field(default_factory=list)
     examples: Tensor | None = None
     confidence: Tensor | None = None
-    after: dict[str, dict[str, list[int]]] = field(default_factory=dict)
-    spent: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    limit: int | None = None
-    known: dict[str, Int[Tensor, "n"]] = field(default_factory=dict)
+    counts_after: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    costs: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    memory_limit: int | None = None
+    verdict_by_stage: dict[str, Int[Tensor, "n"]] = field(default_factory=dict)
 
     @property
     def breaker(self) -> Int[Tensor, "n"]:
@@ -50,116 +52,145 @@ class Outcomes:
         return torch.full_like(self.index, -1) if self.broken_by is None else self.broken_by
 
     @property
-    def standing(self) -> Bool[Tensor, "n"]:
-        """Which images nothing has broken so far."""
+    def robust(self) -> Bool[Tensor, "n"]:
+        """Mask of the images that nothing has broken so far."""
         return self.breaker < 0
 
     def verdicts(self, stage: str) -> Int[Tensor, "n"]:
-        """`known` of a stage, from the start on."""
-        return self.known.get(stage, torch.full_like(self.index, -1))
+        """`verdict_by_stage` of a stage, from the start on."""
+        return self.verdict_by_stage.get(stage, torch.full_like(self.index, -1))
 
-    def learn(self, stage: str, among: Bool[Tensor, "n"], right: Bool[Tensor, "n"]) -> None:
-        """Which of the images in `among` are right under a stage, in whichever named attack it was run."""
-        self.known[stage] = torch.where(among, right.to(self.index), self.verdicts(stage))
+    def record_verdicts(self, stage: str, mask: Bool[Tensor, "n"], correct: Bool[Tensor, "n"]) -> None:
+        """Record which of the images in `mask` are robust to a stage, in whichever named attack it was run."""
+        self.verdict_by_stage[stage] = torch.where(mask, correct.to(self.index), self.verdicts(stage))
 
-    def note(self, name: str, stage: str, right: Bool[Tensor, "n"], found: Tensor) -> None:
-        """A stage of a named attack has ended: which images are right under that attack, and what broke the others."""
-        fallen = self.standing & ~right
+    def end_stage(self, name: str, stage: str, correct: Bool[Tensor, "n"], x_adv: Tensor) -> None:
+        """Record that a stage of a named attack has ended.
+
+        Args:
+            name: the attack.
+            stage: its stage.
+            correct: mask of the images that are still correct under the attack.
+            x_adv: for each of the others the example that broke it.
+        """
+        broken = self.robust & ~correct
         if stage not in self.names:
             self.names.append(stage)
-        self.broken_by = self.breaker.masked_fill(fallen, self.names.index(stage))
+        self.broken_by = self.breaker.masked_fill(broken, self.names.index(stage))
         if self.examples is not None:
-            self.examples[fallen] = found[fallen.to(found.device)].to(self.examples)
-        self.right[name] = right
-        self.after.setdefault(name, {})[stage] = [int(right.sum()), int(self.standing.sum())]
+            self.examples[broken] = x_adv[broken.to(x_adv.device)].to(self.examples)
+        self.correct[name] = correct
+        self.counts_after.setdefault(name, {})[stage] = [int(correct.sum()), int(self.robust.sum())]
 
-    def spend(self, name: str, stage: str, cost: Mapping[str, float]) -> None:
-        """Add to what a stage has cost."""
-        total = self.spent.setdefault(name, {}).setdefault(stage, {})
+    def add_cost(self, name: str, stage: str, cost: Mapping[str, float]) -> None:
+        """Add to the cost of a stage."""
+        total = self.costs.setdefault(name, {}).setdefault(stage, {})
         for kind, value in cost.items():
             total[kind] = total.get(kind, 0) + value
 
     def pack(self) -> State:
-        """As tensors and plain values."""
+        """Return all of it as tensors and plain values, under the names that state files have always had."""
         tensors = {"index": self.index, "broken_by": self.breaker}
-        tensors |= {f"right/{name}": value for name, value in self.right.items()}
-        tensors |= {f"known/{stage}": value for stage, value in self.known.items()}
-        tensors |= {name: value for name in ("examples", "confidence") if (value := getattr(self, name)) is not None}
-        names = ("names", "after", "spent", "limit")
+        tensors |= {f"right/{name}": value for name, value in self.correct.items()}
+        tensors |= {f"known/{stage}": value for stage, value in self.verdict_by_stage.items()}
+        optional = {"examples": self.examples, "confidence": self.confidence}
+        tensors |= {name: value for name, value in optional.items() if value is not None}
         # Attacks in the order in which they were run, which sorted tensors would not tell.
-        return tensors, {name: getattr(self, name) for name in names} | {"order": list(self.right)}
+        order = list(self.correct)
+        plain = {"names": self.names, "after": self.counts_after, "spent": self.costs, "limit": self.memory_limit}
+        return tensors, {**plain, "order": order}
 
     @classmethod
     def unpack(cls, state: State) -> "Outcomes":
-        """Back from what `pack` made."""
-        tensors, meta = dict[str, Any](state[0]), dict(state[1])
-        values: dict[str, Any] = {"right": {name: tensors.pop(f"right/{name}") for name in meta.pop("order")}}
-        values["known"] = {n.removeprefix("known/"): tensors.pop(n) for n in list(tensors) if n.startswith("known/")}
-        return cls(**values, **tensors, **meta)
+        """Return the outcomes that `pack` was called on."""
+        tensors, meta = state
+        prefix = "known/"
+        verdicts = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        return cls(
+            tensors["index"],
+            correct={name: tensors[f"right/{name}"] for name in meta["order"]},
+            broken_by=tensors["broken_by"],
+            names=meta["names"],
+            examples=tensors.get("examples"),
+            confidence=tensors.get("confidence"),
+            counts_after=meta["after"],
+            costs=meta["spent"],
+            memory_limit=meta["limit"],
+            verdict_by_stage=verdicts,
+        )
 
 
-def merge_outcomes(tallies: Sequence[Outcomes], share: Rank) -> Outcomes | None:
-    """What the tallies of all processes know of the images of one process among another number of them.
+def merge_outcomes(parts: Sequence[Outcomes], rank: Rank) -> Outcomes | None:
+    """Return the outcomes of one process's images, from those of all processes of another number of processes.
 
-    A stage has ended where it has in all tallies; of one that has only in some, the verdicts are kept. None where not
-    even the images as they are have been looked at by all. Counts and costs, which are added up in the end, go to the
-    first process.
+    A stage has ended where it has in all parts; of one that has only in some, the verdicts are kept. Counts and costs,
+    which are added up in the end, go to the first process.
+
+    Args:
+        parts: the outcomes of each of the processes there were.
+        rank: the process whose images are asked about.
+
+    Returns:
+        None where not all processes had looked at the images as they are.
 
     Example:
-        >>> parts = [Outcomes(torch.tensor([rank, rank + 2]), confidence=torch.ones(2)) for rank in (0, 1)]
+        >>> parts = [Outcomes(torch.tensor([r, r + 2]), confidence=torch.ones(2)) for r in (0, 1)]
         >>> for part in parts:
-        ...     part.note("clean", "clean", part.index > 0, torch.rand(2, 1))
-        >>> merge_outcomes(parts, Rank()).right["clean"].tolist(), merge_outcomes(parts, Rank(1, 4)).index.tolist()
+        ...     part.end_stage("clean", "clean", part.index > 0, torch.rand(2, 1))
+        >>> one, second_of_four = (merge_outcomes(parts, rank) for rank in (Rank(), Rank(1, 4)))
+        >>> one.correct["clean"].tolist(), second_of_four.index.tolist()
         ([False, True, True, True], [1])
     """
-    if not all("clean" in tally.after for tally in tallies):
+    if not all("clean" in part.counts_after for part in parts):
         return None
-    place = torch.cat([tally.index for tally in tallies])
-    index = share.index(len(place))
-    take = place.argsort()[index]
+    # Rows of the concatenated parts lie in any order: `take` finds those of this process's images, in theirs.
+    position = torch.cat([part.index for part in parts])
+    index = rank.index(len(position))
+    take = position.argsort()[index]
 
-    def rows(parts: Sequence[Tensor | None]) -> Any:
-        known = [part for part in parts if part is not None]
-        return torch.cat(known)[take] if known else None
+    def rows(columns: Sequence[Tensor | None]) -> Any:
+        present = [column for column in columns if column is not None]
+        return torch.cat(present)[take] if present else None
 
-    names = list(dict.fromkeys(name for tally in tallies for name in tally.names))
-    numbers = [torch.tensor([*(names.index(name) for name in t.names), -1]) for t in tallies]
-    attacks = dict.fromkeys(name for tally in tallies for name in tally.right)
-    stages = dict.fromkeys(stage for tally in tallies for stage in tally.known)
-    limits = [tally.limit for tally in tallies if tally.limit is not None]
+    names = list(dict.fromkeys(name for part in parts for name in part.names))
+    # Each part numbers its stages for itself; the last entry keeps -1, "robust", as it is.
+    renumber = [torch.tensor([*(names.index(name) for name in part.names), -1]) for part in parts]
+    attacks = dict.fromkeys(name for part in parts for name in part.correct)
+    stages = dict.fromkeys(stage for part in parts for stage in part.verdict_by_stage)
+    limits = [part.memory_limit for part in parts if part.memory_limit is not None]
     return Outcomes(
         index,
-        right={name: rows([t.right.get(name, t.right["clean"]) for t in tallies]) for name in attacks},
-        broken_by=rows([which[t.breaker] for which, t in zip(numbers, tallies, strict=True)]),
+        correct={name: rows([p.correct.get(name, p.correct["clean"]) for p in parts]) for name in attacks},
+        broken_by=rows([numbers[part.breaker] for numbers, part in zip(renumber, parts, strict=True)]),
         names=names,
-        examples=rows([t.examples for t in tallies]),
-        confidence=rows([t.confidence for t in tallies]),
-        after=_ended(tallies, first=share.first),
-        spent=_spent(tallies, first=share.first),
-        limit=min(limits) if limits else None,
-        known={stage: rows([t.verdicts(stage) for t in tallies]) for stage in stages},
+        examples=rows([part.examples for part in parts]),
+        confidence=rows([part.confidence for part in parts]),
+        counts_after=_merge_counts(parts, is_first=rank.first),
+        costs=_merge_costs(parts, is_first=rank.first),
+        memory_limit=min(limits) if limits else None,
+        verdict_by_stage={stage: rows([part.verdicts(stage) for part in parts]) for stage in stages},
     )
 
 
-def _ended(tallies: Sequence[Outcomes], *, first: bool) -> dict[str, dict[str, list[int]]]:
-    """The stages that have ended in all tallies, with the sums of their counts."""
-    found: dict[str, dict[str, list[int]]] = {}
-    for name, stages in tallies[0].after.items():
+def _merge_counts(parts: Sequence[Outcomes], *, is_first: bool) -> dict[str, dict[str, list[int]]]:
+    """Sum the counts of the stages that have ended in all parts; zeros for all but the first process."""
+    merged: dict[str, dict[str, list[int]]] = {}
+    for name, stages in parts[0].counts_after.items():
         for stage in stages:
-            counts = [tally.after.get(name, {}).get(stage) for tally in tallies]
+            counts = [part.counts_after.get(name, {}).get(stage) for part in parts]
             if all(count is not None for count in counts):
-                found.setdefault(name, {})[stage] = [int(first) * sum(c) for c in zip(*counts, strict=True)]
-    return found
+                merged.setdefault(name, {})[stage] = [int(is_first) * sum(c) for c in zip(*counts, strict=True)]
+    return merged
 
 
-def _spent(tallies: Sequence[Outcomes], *, first: bool) -> dict[str, dict[str, dict[str, float]]]:
-    """Passes of all, and the seconds of the slowest."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for tally in tallies:
-        for name, stages in tally.spent.items():
+def _merge_costs(parts: Sequence[Outcomes], *, is_first: bool) -> dict[str, dict[str, dict[str, float]]]:
+    """Sum the passes of all, and take the seconds of the slowest; zeros for all but the first process."""
+    merged: dict[str, dict[str, dict[str, float]]] = {}
+    for part in parts:
+        for name, stages in part.costs.items():
             for stage, cost in stages.items():
-                total = found.setdefault(name, {}).setdefault(stage, dict.fromkeys(cost, 0))
+                total = merged.setdefault(name, {}).setdefault(stage, dict.fromkeys(cost, 0))
                 for kind, value in cost.items():
                     both = (total[kind], value)
-                    total[kind] = int(first) * (max(both) if kind == "seconds" else sum(both))
-    return found
+                    total[kind] = int(is_first) * (max(both) if kind == "seconds" else sum(both))
+    return merged

@@ -1,8 +1,8 @@
-"""Searching attacks over a whole test set: broken points leave, the rest is packed together again, breaks are verified.
+"""Run a search over a whole test set: broken points leave, the rest is packed together again, breaks are verified.
 
 A search runs in rounds of iterations that grow longer, up to a bound. After each round the points of all batches that
-still stand are joined and split again, so that the device stays full while points leave. What guides the attack may be
-a faster form of the model; a point is broken only once the model itself misclassifies its example.
+are not broken are joined and split again, so that the device stays full while points leave. What guides the attack may
+be a faster form of the model; a point is broken only once the model itself misclassifies its example.
 """
 
 import itertools
@@ -17,22 +17,25 @@ from torch import Tensor, nn
 
 from uiat.attacks.random_numbers import keys, rekey
 from uiat.attacks.search import Classifier, Search, SearchState, advance, begin, join, select, split, unbreak
+from uiat.evaluation.listener import OnProgress, ignore_progress
 from uiat.models.modes import frozen
 
 # How much longer each round is than all before it: packing costs a copy of the state, leaving early saves iterations.
 GROWTH = 1.6
 # Iterations of a round at most: a state is saved between the batches of a round, so that this many can be lost.
 LONGEST = 25
-# (iterations done, of all attempts; points that still stand), called after every round.
-OnRound = Callable[[int, int], None]
-# All that an unfinished piece of work consists of: tensors, and plain values.
+# Resumable state of a stage under way: tensors, and JSON values.
 State = tuple[dict[str, Tensor], dict[str, Any]]
-# Told that this is a moment at which the work could go on later from its state, and how to get that.
+# Called wherever the stage could be resumed from, with a function that returns its state.
 Saver = Callable[[Callable[[], State]], None]
 
 
 def rounds(iterations: int, *, longest: int = LONGEST) -> list[tuple[int, int]]:
-    """(first, last) of each round.
+    """Split iterations into rounds, (first, last) of each.
+
+    Args:
+        iterations: number of iterations in all.
+        longest: number of iterations of a round at most.
 
     Example:
         >>> rounds(10)
@@ -47,15 +50,15 @@ def rounds(iterations: int, *, longest: int = LONGEST) -> list[tuple[int, int]]:
 
 
 class AdaptiveBatchSize:
-    """How many images go through a model at once: as many as were asked for, and half as many if memory runs out.
+    """A batch size that is halved where memory runs out.
 
     Args:
         size: images at a time, at first.
 
     Example:
-        >>> room = AdaptiveBatchSize(500)
-        >>> room.shrink(RuntimeError("CUDA out of memory"), 500)
-        >>> room.size
+        >>> batch_size = AdaptiveBatchSize(500)
+        >>> batch_size.shrink(RuntimeError("CUDA out of memory"), 500)
+        >>> batch_size.size
         250
     """
 
@@ -63,12 +66,12 @@ class AdaptiveBatchSize:
         self.size, self.halved = size, False
 
     def shrink(self, error: Exception, count: int) -> None:
-        """After an error in work on `count` images: make room for half of them, for good.
+        """Halve the batch size for good, after an error in work on `count` images.
 
         Raises:
             Exception: the error itself, where it is not about memory, or where not even one image fits.
         """
-        if count < 2 or not ran_out_of_memory(error):
+        if count < 2 or not is_out_of_memory(error):
             raise error
         self.size, self.halved = min(self.size, (count + 1) // 2), True
         if torch.cuda.is_available():
@@ -94,25 +97,25 @@ class AdaptiveBatchSize:
             yield done
 
 
-def ran_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that there is not enough memory, on any device.
+def is_out_of_memory(error: Exception) -> bool:
+    """True if an error says that there is not enough memory, on any device.
 
     Example:
-        >>> ran_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+        >>> is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
         True
-        >>> ran_out_of_memory(RuntimeError("shapes differ"))
+        >>> is_out_of_memory(RuntimeError("shapes differ"))
         False
     """
     words = ("out of memory", "DefaultCPUAllocator", "not enough memory")
-    said = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
+    says_so = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return says_so or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
-def misclassified(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Bool[Tensor, "b"]:
-    """Where the largest logit is not that of y, or where one of them is NaN, which would win every comparison.
+def is_misclassified(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Bool[Tensor, "b"]:
+    """Mask of the images whose largest logit is not that of y, or with a NaN logit, which would win every comparison.
 
     Example:
-        >>> misclassified(torch.tensor([[1.0, 2.0], [1.0, float("nan")]]), torch.tensor([1, 1])).tolist()
+        >>> is_misclassified(torch.tensor([[1.0, 2.0], [1.0, float("nan")]]), torch.tensor([1, 1])).tolist()
         [False, True]
     """
     return (logits.argmax(dim=1) != y) | logits.isnan().any(dim=1)
@@ -129,7 +132,7 @@ def search(
     device: torch.device,
     seed: int = 0,
     batch_size: int | AdaptiveBatchSize = 500,
-    report: OnRound | None = None,
+    on_progress: OnProgress = ignore_progress,
     fast: Classifier | None = None,
     saver: Saver | None = None,
     saved: State | None = None,
@@ -138,19 +141,19 @@ def search(
 
     Args:
         attack: the search.
-        model: maps images in [0, 1] to logits; the judge of every break.
+        model: maps images in [0, 1] to logits; decides what counts as broken.
         x: images to attack, all of them classified correctly.
         y: labels.
         index: position of each in the test set, which decides its random numbers, whatever the batch or the process.
-        num_classes: K.
-        device: where the model is; points travel there batch by batch.
-        seed: of the random numbers.
+        num_classes: number of classes.
+        device: the device of the model; points travel there batch by batch.
+        seed: seed of the random numbers.
         batch_size: points at a time; halved where memory runs out, see `AdaptiveBatchSize`.
-        report: told after every round.
-        fast: what guides the attack instead of the model, such as a prepared copy. A point that it takes for broken
-            and that the model classifies correctly goes on being attacked.
-        saver: told after every batch of a round, see `Saver`.
-        saved: a state that a saver was given: the search goes on from there, and ends as it would have.
+        on_progress: called after every round with (iterations done, of all attempts together, points not broken).
+        fast: what guides the attack instead of the model, such as a fast copy. A point that it misclassifies and that
+            the model classifies correctly is attacked further.
+        saver: called after every batch of a round, see `Saver`.
+        saved: a state that a saver was given: the search is resumed from there, and ends as it would have.
 
     Returns:
         Which points broke, and for those the adversarial example, verified by a forward pass; on the device of `x`.
@@ -167,14 +170,14 @@ def search(
         torch.Size([8])
     """
     key = rekey(keys(seed, index), zlib.crc32(attack.name.encode()))
-    room = batch_size if isinstance(batch_size, AdaptiveBatchSize) else AdaptiveBatchSize(batch_size)
-    run = _SearchRun(attack, model, fast or model, x, y, key, device=device, room=room)
+    size = batch_size if isinstance(batch_size, AdaptiveBatchSize) else AdaptiveBatchSize(batch_size)
+    run = _SearchRun(attack, model, fast or model, x, y, key, device=device, batch_size=size)
     if saved is not None:
         run.restore(saved)
-    quiet: AbstractContextManager[None] = frozen(model) if isinstance(model, nn.Module) else nullcontext()
-    with quiet:
-        run.go(attack.attempts(num_classes), report=report, saver=saver)
-    return run.broken, run.found
+    mode: AbstractContextManager[None] = frozen(model) if isinstance(model, nn.Module) else nullcontext()
+    with mode:
+        run.finish(attack.attempts(num_classes), on_progress=on_progress, saver=saver)
+    return run.broken, run.x_adv
 
 
 class _SearchRun:
@@ -190,18 +193,19 @@ class _SearchRun:
         key: Tensor,
         *,
         device: torch.device,
-        room: AdaptiveBatchSize,
+        batch_size: AdaptiveBatchSize,
     ) -> None:
-        self.attack, self.model, self.guide, self.device, self.room = attack, model, guide, device, room
+        self.attack, self.model, self.guide, self.device, self.batch_size = attack, model, guide, device, batch_size
         self.x, self.y, self.key = x, y, key
-        self.broken, self.found = torch.zeros(len(x), dtype=torch.bool), x.clone()
-        # The iterations that were done when the points were last packed, and those that each batch has done.
-        self.attempt, self.packed = 0, 0
+        self.broken, self.x_adv = torch.zeros(len(x), dtype=torch.bool), x.clone()
+        self.attempt = 0
+        # The batches under way, the iterations that each has done, and those done when they were last packed.
         self.work: list[SearchState] = []
         self.done: list[int] = []
+        self.packed = 0
 
-    def go(self, attempts: int, *, report: OnRound | None, saver: Saver | None) -> None:
-        """To the end, from wherever it is."""
+    def finish(self, attempts: int, *, on_progress: OnProgress, saver: Saver | None) -> None:
+        """Run all attempts to their end, from wherever the search is."""
         iterations = self.attack.iterations
         while self.attempt < attempts and not bool(self.broken.all()):
             if not self.work:
@@ -212,12 +216,12 @@ class _SearchRun:
                 for _ in self._round(last):
                     if saver is not None:
                         saver(self.snapshot)
-                if report is not None:
-                    report(self.attempt * iterations + last, int((~self.broken).sum()))
+                done = self.attempt * iterations + last
+                on_progress(done, attempts * iterations, int((~self.broken).sum()))
             self.attempt, self.packed, self.work, self.done = self.attempt + 1, 0, [], []
 
     def _begin(self) -> None:
-        """The points of an attempt: all that stand."""
+        """Start an attempt on all points that are not broken."""
 
         def start(part: Tensor) -> None:
             x, y, key = (value[part].to(self.device) for value in (self.x, self.y, self.key))
@@ -225,12 +229,12 @@ class _SearchRun:
             points |= {"where": part.to(self.device), "verified": torch.zeros_like(points["broken"])}
             self.work.append(self._verify(points))
 
-        for _ in self.room.batches((~self.broken).nonzero().flatten(), start):
+        for _ in self.batch_size.batches((~self.broken).nonzero().flatten(), start):
             pass
         self.done = [0] * len(self.work)
 
     def _round(self, last: int) -> Iterator[None]:
-        """All batches up to iteration `last`, then pack; yields wherever the search can be interrupted."""
+        """Advance all batches to iteration `last`, then pack; yields wherever the search can be interrupted."""
         at = 0
         while at < len(self.work):
             if self.done[at] < last and not self._advance(at, last):
@@ -239,46 +243,49 @@ class _SearchRun:
             if any(done < last for done in self.done):
                 yield
         whole = join(self.work)
-        self._settle(select(whole, whole["broken"]))
+        self._record_broken(select(whole, whole["broken"]))
         rest = select(whole, ~whole["broken"])
-        self.work = list(split(rest, self.room.size)) if len(rest["y"]) else []
+        self.work = list(split(rest, self.batch_size.size)) if len(rest["y"]) else []
         self.done, self.packed = [last] * len(self.work), last
         yield
 
     def _advance(self, at: int, last: int) -> bool:
-        """One batch up to iteration `last`; where it has no room, it becomes several, which have that before them."""
+        """Advance one batch to iteration `last`; True if it got there.
+
+        Where memory runs out, the batch is split instead, and the parts have the iterations before them.
+        """
         points, first = self.work[at], self.done[at]
-        if len(points["y"]) <= self.room.size:
+        if len(points["y"]) <= self.batch_size.size:
             try:
                 self.work[at] = advance(self.attack, self.guide, points, first, last, verify=self._verify)
                 self.done[at] = last
                 return True
             except (RuntimeError, MemoryError) as error:
-                self.room.shrink(error, len(points["y"]))
-        self.work[at : at + 1] = parts = list(split(points, self.room.size))
+                self.batch_size.shrink(error, len(points["y"]))
+        self.work[at : at + 1] = parts = list(split(points, self.batch_size.size))
         self.done[at : at + 1] = [first] * len(parts)
         return False
 
     def _verify(self, points: SearchState) -> SearchState:
-        """Breaks that the model confirms stay; from others, and from any outside of the ball, the flag is taken."""
+        """Keep the breaks that the model confirms; take the flag from others, and from any outside of the ball."""
         new = points["broken"] & ~points["verified"]
         if not bool(new.any()):
             return points
         x_adv = points["x_adv"][new]
         with torch.no_grad():
-            confirmed = misclassified(self.model(x_adv), points["y"][new])
-        confirmed &= _allowed(self.attack, x_adv, points["x"][new])
+            confirmed = is_misclassified(self.model(x_adv), points["y"][new])
+        confirmed &= _is_allowed(self.attack, x_adv, points["x"][new])
         verified = points["verified"].masked_scatter(new, confirmed)
         return unbreak(self.attack, points | {"verified": verified}, points["broken"] & ~verified)
 
-    def _settle(self, points: SearchState) -> None:
+    def _record_broken(self, points: SearchState) -> None:
         where = points["where"].to(self.broken.device)
         self.broken[where] = True
-        self.found[where] = points["x_adv"].to(self.found)
+        self.x_adv[where] = points["x_adv"].to(self.x_adv)
 
     def snapshot(self) -> State:
-        """All of it but what the search was called with."""
-        tensors = {"broken": self.broken.clone(), "found": self.found[self.broken]}
+        """Return the state, without what the search was called with."""
+        tensors = {"broken": self.broken.clone(), "found": self.x_adv[self.broken]}
         tensors["sizes"] = torch.tensor([len(points["y"]) for points in self.work], dtype=torch.int64)
         tensors["done"] = torch.tensor(self.done, dtype=torch.int64)
         if self.work:
@@ -286,11 +293,11 @@ class _SearchRun:
         return tensors, {"attempt": self.attempt, "packed": self.packed}
 
     def restore(self, state: State) -> None:
-        """Back to what `snapshot` saw."""
+        """Resume from what `snapshot` returned."""
         tensors, meta = state
         self.attempt, self.packed = int(meta["attempt"]), int(meta["packed"])
         self.broken, self.done = tensors["broken"].clone(), tensors["done"].tolist()
-        self.found[self.broken] = tensors["found"].to(self.found)
+        self.x_adv[self.broken] = tensors["found"].to(self.x_adv)
         names = [name for name in tensors if name.startswith("work/")]
         columns = {name: tensors[name].to(self.device).split(tensors["sizes"].tolist()) for name in names}
         self.work = [
@@ -298,8 +305,8 @@ class _SearchRun:
         ]
 
 
-def _allowed(attack: Search, x_adv: Tensor, x: Tensor) -> Tensor:
-    """Which examples are in the ball and in [0, 1], to the accuracy of their numbers; all, for a search without one."""
+def _is_allowed(attack: Search, x_adv: Tensor, x: Tensor) -> Tensor:
+    """Mask of the examples in the ball and in [0, 1], up to rounding; without a threat model, in [0, 1]."""
     threat = getattr(attack, "threat", None)
     flat = x_adv.flatten(1)
     inside = (flat >= 0).all(dim=1) & (flat <= 1).all(dim=1)

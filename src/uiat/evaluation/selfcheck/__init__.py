@@ -1,4 +1,4 @@
-"""When not to believe a number: checks that run beside an evaluation and end in one verdict with its reasons."""
+"""Self-checks: look for what makes a robust accuracy look higher than it is, and sum it up in one verdict."""
 
 from uiat.evaluation.selfcheck.examine import examine
 from uiat.evaluation.selfcheck.finding import Finding, verdict

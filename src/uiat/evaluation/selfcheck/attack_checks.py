@@ -1,27 +1,27 @@
-"""What attacks give away that should have broken more than others. Pure functions, None where all is well."""
+"""Compare attacks that should have broken more than others. Pure functions that return None where all is well."""
 
 import math
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from uiat.evaluation.selfcheck.finding import CHANCE, Finding, percent, sign_test, wilson_lower
+from uiat.evaluation.selfcheck.finding import CHANCE, Finding, sign_test, whole_percent, wilson_lower
 
-# exp(-17) is half of what float32 can tell from one: beyond that gap p_y is one, and cross entropy stops pulling at y.
+# exp(-17) is half of what float32 can tell from one: beyond that gap p_y rounds to one, where cross entropy is flat.
 ROUNDED = 17.0
 # Where cross entropy has no gradient or not all of it, a point is hardly attacked, and adds itself to the accuracy.
 BLIND = 0.05
-# A margin attack breaks some 4 points in 100 more than cross entropy on honest models (TRADES under PGD and CW), and
+# A margin attack breaks some 4 points in 100 more than cross entropy on sound models (TRADES under PGD and CW), and
 # as many as 15 where the model is unsure of everything. So more than this is a note: another loss is needed, no more.
 IMBALANCED = 0.10
 # Noise is no attack: what it finds and gradients do not, they should have found.
 BY_NOISE = 0.01
-# A short random search is one: behind a short gradient attack it finds 1 or 2 points in 100 on honest models, and
+# A short random search is one: behind a short gradient attack it finds 1 or 2 points in 100 on sound models, and
 # behind the whole standard ensemble fewer than 1.
 BY_SEARCH = 0.02
-# In the whole range every image may become every other, so only a failing search leaves anything standing.
+# In the whole range every image may become every other, so only a failing search leaves any of them robust.
 BEYOND = 0.05
-# Steps of 2.5 radii in all reach every place in the ball either way: from 10 to 100 steps honest models lose 1 or 2
+# Steps of 2.5 radii in all reach every place in the ball either way: from 10 to 100 steps sound models lose 1 or 2
 # points in 100, and up to 6 at large L2 radii, where the loss is curved.
 BY_STEPS = 0.10
 ENOUGH = 1_000  # images: at 50 % the 95 % interval is then 3 points to either side
@@ -30,13 +30,13 @@ ENOUGH = 1_000  # images: at 50 % the 95 % interval is then 3 points to either s
 def check_saturation(
     vanished: Bool[Tensor, "n"], gap: Float[Tensor, "n"], *, by_margin: Bool[Tensor, "n"], by_entropy: Bool[Tensor, "n"]
 ) -> Finding | None:
-    """Logits so far apart that cross entropy cannot see them in float32, or misleads attacks otherwise.
+    """Check for logits so far apart that cross entropy has no gradient in float32, or misleads attacks otherwise.
 
     Args:
-        vanished: where the gradient of cross entropy is zero and that of the margin is not.
+        vanished: mask of the images where the gradient of cross entropy is zero and that of the margin is not.
         gap: logit_y less the largest other.
-        by_margin: broken by an attack on the margin, which does not change with the scale of the logits.
-        by_entropy: broken by the same attack on cross entropy.
+        by_margin: mask of those broken by an attack on the margin, which the scale of the logits does not change.
+        by_entropy: mask of those broken by the same attack on cross entropy.
 
     Example:
         >>> import torch
@@ -50,7 +50,7 @@ def check_saturation(
     more, fewer = int((by_margin & ~by_entropy).sum()), int((by_entropy & ~by_margin).sum())
     beyond = f"an attack on the margin breaks {more} of {n} points that cross entropy leaves, and misses {fewer}"
     if wilson_lower(zero, n) > BLIND:
-        lost = f"the gradient of cross entropy vanishes at {zero} of {n} images ({percent(zero, n)})"
+        lost = f"the gradient of cross entropy vanishes at {zero} of {n} images ({whole_percent(zero, n)})"
         return Finding("saturation", f"the logits are saturated, so that {lost}; {beyond}")
     if sign_test(more, fewer) < CHANCE and wilson_lower(rounded, n) > BLIND:
         return Finding("saturation", f"the logits are saturated at {rounded} of {n} images; {beyond}")
@@ -60,12 +60,12 @@ def check_saturation(
 
 
 def check_gradient_free_wins(by: str, count: int, n: int) -> Finding | None:
-    """Points that fall to noise, to a random search or to another model's examples, and stood under gradients.
+    """Check for points that noise, a random search or another model's examples break, and gradient attacks did not.
 
     Args:
         by: "noise", "square" or "transfer".
-        count: points that fell to it alone.
-        n: points attacked.
+        count: number of points that it alone breaks.
+        n: number of points attacked.
 
     Example:
         >>> check_gradient_free_wins("noise", 1, 100) is None, check_gradient_free_wins("noise", 10, 100).check
@@ -74,12 +74,12 @@ def check_gradient_free_wins(by: str, count: int, n: int) -> Finding | None:
     if wilson_lower(count, n) <= (BY_NOISE if by == "noise" else BY_SEARCH):
         return None
     name = {"noise": "random noise", "square": "Square, which needs no gradient,", "transfer": "another model's attack"}
-    reason = f"{name[by]} breaks {count} of {n} points ({percent(count, n)}) that the attacks by gradient left standing"
-    return Finding(by, reason)
+    points = f"{count} of {n} points ({whole_percent(count, n)})"
+    return Finding(by, f"{name[by]} breaks {points} that the attacks by gradient did not break")
 
 
 def check_unbounded_attack(left: int, n: int) -> Finding | None:
-    """Points that stand when every pixel may take every value.
+    """Check for points that no attack breaks when every pixel may take every value.
 
     Example:
         >>> check_unbounded_attack(0, 100) is None, check_unbounded_attack(50, 100).check
@@ -87,12 +87,12 @@ def check_unbounded_attack(left: int, n: int) -> Finding | None:
     """
     if wilson_lower(left, n) <= BEYOND:
         return None
-    share = f"{left} of {n} points ({percent(left, n)})"
-    return Finding("unbounded attack", f"{share} stand when the radius is the whole range of the images")
+    points = f"{left} of {n} points ({whole_percent(left, n)})"
+    return Finding("unbounded attack", f"{points} are not broken when the radius is the whole range of the images")
 
 
 def check_more_steps(gained: int, n: int, *, few: int = 10, many: int = 100) -> Finding | None:
-    """Points that fall to many steps and stood under few.
+    """Check for points that many steps break and few did not.
 
     Example:
         >>> check_more_steps(2, 100) is None, check_more_steps(30, 100).check
@@ -100,17 +100,17 @@ def check_more_steps(gained: int, n: int, *, few: int = 10, many: int = 100) -> 
     """
     if wilson_lower(gained, n) <= BY_STEPS:
         return None
-    reason = f"{many} steps break {gained} of {n} points ({percent(gained, n)}) that {few} steps left standing"
+    reason = f"{many} steps break {gained} of {n} points ({whole_percent(gained, n)}) that {few} steps did not break"
     return Finding("steps", f"{reason}: the attack has not converged")
 
 
 def check_larger_radius(gained: int, lost: int, n: int) -> Finding | None:
-    """Twice the radius breaks fewer points than the radius itself.
+    """Check for an attack that breaks fewer points at twice the radius.
 
     Args:
-        gained: points that fall to twice the radius alone.
-        lost: points that fall to the radius alone.
-        n: points attacked.
+        gained: number of points that twice the radius alone breaks.
+        lost: number of points that the radius alone breaks.
+        n: number of points attacked.
 
     Example:
         >>> check_larger_radius(40, 1, 100) is None, check_larger_radius(0, 20, 100).check
@@ -122,7 +122,7 @@ def check_larger_radius(gained: int, lost: int, n: int) -> Finding | None:
 
 
 def check_sample_size(n: int) -> Finding | None:
-    """Fewer than 1,000 images.
+    """Note that there are fewer than 1,000 images.
 
     Example:
         >>> check_sample_size(100).severity, check_sample_size(1_000) is None

@@ -1,4 +1,4 @@
-"""The self-checks: a model, some of its test images, and a few short attacks that ought to agree with one another."""
+"""Run the self-checks: look at a model, at some of its test images, and at short attacks that should agree."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -19,15 +19,15 @@ from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import attack_checks, model_checks
 from uiat.evaluation.selfcheck.finding import Finding
 from uiat.evaluation.selfcheck.result_checks import from_result, is_averaged, is_scale_free
-from uiat.models.inspect import classes_of, device_of, differentiable
+from uiat.models.inspect import Target
 from uiat.models.modes import frozen
 from uiat.threat import Linf, Threat, require
 
-IMAGES = 128  # enough to see 6 points of a hundred with certainty, see `finding.lower`
+IMAGES = 128  # enough to be sure of 6 points in a hundred, see `finding.wilson_lower`
 FEWEST = 8  # correctly classified images, below which no attack says anything
-CALLS = 3
-APART = 4  # images that are asked about without their neighbours
-SHORT_WAY = 1 / 100  # of the radius, for finite differences
+CALLS = 3  # passes of the same images, to see whether they agree
+APART = 4  # images that are passed through the model without the others of their batch
+SHORT_STEP = 1 / 100  # of the radius, for finite differences
 ITERATIONS, FEW, MANY, DRAWS, QUERIES = 20, 10, 100, 10, 100
 WHOLE = 0.999  # the largest Linf radius there is: any image may become nearly any other
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -35,45 +35,58 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class Case:
-    """What the checks look at: a model that is in evaluation mode and frozen, and images it has right."""
+    """A frozen model in eval mode, and images to examine it on."""
 
-    model: nn.Module
+    target: Target
     x: Tensor
     y: Tensor
-    classes: int
     threat: Threat
     seed: int
     batch_size: int
 
-    def each(self, of: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
-        """`of(images, labels)` batch by batch, on the CPU."""
-        parts = zip(x.split(self.batch_size), self.y.split(self.batch_size), strict=True)
-        return torch.cat([of(part, labels).cpu() for part, labels in parts])
+    @property
+    def model(self) -> nn.Module:
+        """The model itself."""
+        return self.target.model
 
-    def broken(self, attack: Search | PGD, among: Tensor | None = None) -> Tensor:
-        """Which images an attack breaks, of all or some; none where it has no version for the threat model."""
-        result = torch.zeros(len(self.y), dtype=torch.bool)
-        left = torch.arange(len(self.y)) if among is None else among.nonzero().flatten()
-        if len(left) == 0:
-            return result
-        x, y = self.x[left.to(self.x.device)], self.y[left.to(self.y.device)]
+    def map_batches(self, function: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
+        """Apply `function(images, labels)` batch by batch, and join the results on the CPU."""
+        batches = zip(x.split(self.batch_size), self.y.split(self.batch_size), strict=True)
+        return torch.cat([function(images, labels).cpu() for images, labels in batches])
+
+    def find_broken(self, attack: Search | PGD, mask: Tensor | None = None) -> Tensor:
+        """Return a mask of the images that an attack breaks, of all images or of those in `mask`."""
+        broken = torch.zeros(len(self.y), dtype=torch.bool)
+        rows = torch.arange(len(self.y)) if mask is None else mask.nonzero().flatten()
+        if len(rows) == 0:
+            return broken
+        x, y = self.x[rows.to(self.x.device)], self.y[rows.to(self.y.device)]
         if isinstance(attack, PGD):
-            source = torch.Generator(x.device).manual_seed(self.seed)
+            generator = torch.Generator(x.device).manual_seed(self.seed)
 
-            def fooled(a: Tensor, b: Tensor) -> Tensor:
-                logits = self.logits(attack.perturb(self.model, a, b, generator=source))
+            def is_broken(images: Tensor, labels: Tensor) -> Tensor:
+                logits = self.logits(attack.perturb(self.model, images, labels, generator=generator))
                 # NaN would win every argmax, and so count as an answer.
-                return (logits.argmax(dim=1) != b) & ~logits.isnan().any(dim=1)
+                return (logits.argmax(dim=1) != labels) & ~logits.isnan().any(dim=1)
 
-            result[left] = replace(self, y=y).each(fooled, x)
-            return result
-        options = {"num_classes": self.classes, "device": x.device, "seed": self.seed, "batch_size": self.batch_size}
-        found = search(attack, self.model, x, y, left, **options)  # type: ignore[arg-type]
-        result[left] = found[0].cpu()
-        return result
+            broken[rows] = replace(self, y=y).map_batches(is_broken, x)
+            return broken
+        found, _ = search(
+            attack,
+            self.model,
+            x,
+            y,
+            rows,
+            num_classes=self.target.classes,
+            device=x.device,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+        broken[rows] = found.cpu()
+        return broken
 
     def logits(self, x: Tensor) -> Tensor:
-        """The outputs, without a gradient."""
+        """Compute the outputs, without a gradient."""
         with torch.no_grad():
             logits: Tensor = self.model(x)
         return logits
@@ -97,15 +110,15 @@ def examine(
     a gradient, that is the finding, and attacks are spared.
 
     Args:
-        model: maps images in [0, 1] to logits; as it was afterwards.
+        model: maps images in [0, 1] to logits; nothing about it has changed afterwards.
         x: the images of the evaluation; those to be looked at are drawn from them.
-        y: their labels.
+        y: labels of the images.
         threat: the threat model.
-        result: of the evaluation; what it knows of itself is used too.
+        result: the result of the evaluation, to check that too.
         transfer: a second model, whose adversarial examples the first one should withstand no worse than its own.
-        seed: which images, and of the random starts.
-        n: images to look at.
-        batch_size: of them at a time.
+        seed: seed of the choice of images and of the random starts.
+        n: number of images to look at.
+        batch_size: images at a time.
 
     Raises:
         UserError: images or labels that do not fit, or outputs that are no tensor (n, k).
@@ -119,153 +132,178 @@ def examine(
         >>> [(finding.check, finding.severity) for finding in examine(model, x, y, threat=Linf(0.1))]
         [('images', 'note')]
     """
+    options = {"result": result, "transfer": transfer, "seed": seed, "n": n, "batch_size": batch_size}
+    return examine_target(Target(model, x), x, y, threat=threat, **options)  # type: ignore[arg-type]
+
+
+def examine_target(
+    target: Target,
+    x: Tensor,
+    y: Tensor,
+    *,
+    threat: Threat,
+    result: EvaluationResult | None = None,
+    transfer: nn.Module | None = None,
+    seed: int = 0,
+    n: int = IMAGES,
+    batch_size: int = IMAGES,
+) -> list[Finding]:
+    """Run `examine` on a model that may have been asked already what it is.
+
+    Example:
+        >>> x = torch.rand(8, 1, 2, 2)
+        >>> target = Target(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), x)
+        >>> examine_target(target, x, target.model(x).argmax(1), threat=Linf(0.1))[-1].check
+        'images'
+    """
     require(threat)
     check_batch(x, y)
     if n < 1 or batch_size < 1:
         raise UserError(f"n and batch_size must be at least 1, but are {n} and {batch_size}")
-    device = device_of(model)
     chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n].to(x.device)
-    images, labels = x[chosen].to(device), y[chosen].to(device)
-    with frozen(model):
-        case = Case(model, images, labels, classes_of(model, images), threat, seed, batch_size)
-        findings = list(_found(case, transfer))
-    findings += [f for f in [attack_checks.check_sample_size(len(x))] if f] if result is None else from_result(result)
-    findings = [_softened(finding, result) for finding in findings]
+    with frozen(target.model):
+        case = Case(target, x[chosen].to(target.device), y[chosen].to(target.device), threat, seed, batch_size)
+        findings = list(_run_checks(case, transfer))
+    few = [attack_checks.check_sample_size(len(x))]
+    findings += from_result(result) if result is not None else _present(few)
+    findings = [_soften(finding, result) for finding in findings]
     return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity == "note")
 
 
-def _softened(finding: Finding, result: EvaluationResult | None) -> Finding:
-    """A note, where all attacks of the evaluation are made for just this: each of its numbers is claimed."""
+def _soften(finding: Finding, result: EvaluationResult | None) -> Finding:
+    """Make a finding a note where all attacks of the evaluation are made for just this."""
     made_for = {"saturation": is_scale_free, "randomness": is_averaged}
     if result is None or finding.check not in made_for or not made_for[finding.check](result):
         return finding
     return replace(finding, severity="note", reason=f"{finding.reason}, but these attacks see through that")
 
 
-def _found(case: Case, transfer: nn.Module | None) -> Iterator[Finding]:
-    """Outputs first; attacks only where they can mean something."""
-    logits = case.each(lambda a, _: case.logits(a), case.x)
-    right = logits.argmax(dim=1) == case.y.cpu()
-    fatal = list(_present(_of_outputs(case, logits)))
+def _run_checks(case: Case, transfer: nn.Module | None) -> Iterator[Finding]:
+    """Check the outputs first, and attacks only where they can mean something."""
+    classes = case.target.classes  # refuses a model that returns no logits
+    logits = case.map_batches(lambda x, _: case.logits(x), case.x)
+    correct = logits.argmax(dim=1) == case.y.cpu()
+    fatal = list(_present(_check_outputs(case, logits)))
     yield from fatal or _present([model_checks.check_probabilities(logits)])
     if fatal:
         return
-    yield from _present(
-        [model_checks.check_chance(int(right.sum()), len(right), case.classes), *_of_scale(case, right)]
-    )
-    if not differentiable(case.model, case.x):
+    count = int(correct.sum())
+    chance = model_checks.check_chance(count, len(correct), classes)
+    yield from _present([chance, *_check_scales(case, correct)])
+    if not case.target.differentiable:
         yield model_checks.check_detached_output()
         return
-    if right.sum() < FEWEST:
+    if count < FEWEST:
         return
-    chosen = right.to(case.x.device)
+    chosen = correct.to(case.x.device)
     case = replace(case, x=case.x[chosen], y=case.y[chosen])
-    margin = case.each(lambda a, b: _gradient(case, losses.margin, a, b), case.x)
-    yield from _present([model_checks.check_zero_gradients(margin), _difference(case)])
-    yield from _present(_of_attacks(case, margin, -losses.margin(logits[right], case.y.cpu()), transfer))
+    gradient = case.map_batches(lambda x, y: _gradient(case, losses.margin, x, y), case.x)
+    yield from _present([model_checks.check_zero_gradients(gradient), _check_finite_differences(case)])
+    yield from _present(_check_attacks(case, gradient, -losses.margin(logits[correct], case.y.cpu()), transfer))
 
 
 def _present(findings: Iterable[Finding | None]) -> Iterator[Finding]:
     return (finding for finding in findings if finding is not None)
 
 
-def _of_outputs(case: Case, logits: Float[Tensor, "n k"]) -> Iterator[Finding | None]:
-    """Whether the outputs are numbers, and the same whenever and beside whomever they are asked for."""
-    if (nonsense := model_checks.check_finite(logits)) is not None:
-        yield nonsense
+def _check_outputs(case: Case, logits: Float[Tensor, "n k"]) -> Iterator[Finding | None]:
+    """Check that outputs are numbers, the same at each call and in any batch."""
+    if (not_finite := model_checks.check_finite(logits)) is not None:
+        yield not_finite
         return
-    again = [case.each(lambda a, _: case.logits(a), case.x) for _ in range(1, CALLS)]
-    unsteady = model_checks.check_randomness(torch.stack([logits, *again]))
-    if unsteady is None and len(logits) > APART:
+    again = [case.map_batches(lambda x, _: case.logits(x), case.x) for _ in range(1, CALLS)]
+    randomness = model_checks.check_randomness(torch.stack([logits, *again]))
+    if randomness is None and len(logits) > APART:
         yield model_checks.check_batch_dependence(logits[:APART], case.logits(case.x[:APART]).cpu())
-    yield unsteady
+    yield randomness
 
 
-def _of_scale(case: Case, right: Bool[Tensor, "n"]) -> Iterator[Finding | None]:
-    """The same images as pixel values and normalised in the usual ways: only the gravest symptom counts."""
-    ways = {"multiplied by 255": 255 * case.x}
+def _check_scales(case: Case, correct: Bool[Tensor, "n"]) -> Iterator[Finding | None]:
+    """Check that the model does no better on pixel values or normalised images: the best of these alone counts."""
+    scaled = {"multiplied by 255": 255 * case.x}
     if case.x.ndim == 4:
         channels = case.x.transpose(0, 1).flatten(1)
         usual = {(tuple(channels.mean(1).tolist()), tuple(channels.std(1).tolist())), ((0.5,), (0.5,)), IMAGENET}
         for mean, std in sorted(usual | set(STATS.values())):
             if len(mean) in (1, case.x.shape[1]):
                 shift, spread = (torch.tensor(v, device=case.x.device).view(1, -1, 1, 1) for v in (mean, std))
-                ways[f"normalised by mean {mean[0]:.2f} and standard deviation {std[0]:.2f}"] = (
-                    case.x - shift
-                ) / spread
-    now = {how: case.each(lambda a, b: case.logits(a).argmax(1) == b, x) for how, x in ways.items()}
+                how = f"normalised by mean {mean[0]:.2f} and standard deviation {std[0]:.2f}"
+                scaled[how] = (case.x - shift) / spread
+    now = {how: case.map_batches(lambda x, y: case.logits(x).argmax(1) == y, x) for how, x in scaled.items()}
     best = max(now, key=lambda how: int(now[how].sum()))
-    yield model_checks.check_scale(best, int((now[best] & ~right).sum()), int((right & ~now[best]).sum()), len(right))
+    gained, lost = int((now[best] & ~correct).sum()), int((correct & ~now[best]).sum())
+    yield model_checks.check_scale(best, gained, lost, len(correct))
 
 
-def _gradient(case: Case, of: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+def _gradient(case: Case, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
     def inner(x: Tensor) -> tuple[Tensor, Tensor]:
         logits = case.model(x)
-        return of(logits, y), logits
+        return loss(logits, y), logits
 
     return input_gradient(inner, x).gradient
 
 
-def _difference(case: Case) -> Finding | None:
-    """The gradient of the margin against finite differences, at random places of the ball: images lie on lattices."""
-    where = torch.arange(len(case.x), device=case.x.device)
-    draw = 2 * uniform(keys(case.seed, where), case.x.shape[1:]).to(case.x) - 1
+def _check_finite_differences(case: Case) -> Finding | None:
+    """Check the gradient of the margin by finite differences, at random places of the ball: images lie on lattices."""
+    index = torch.arange(len(case.x), device=case.x.device)
+    draw = 2 * uniform(keys(case.seed, index), case.x.shape[1:]).to(case.x) - 1
     length = case.threat.length(draw).clamp_min(1e-12).view(-1, *[1] * (case.x.ndim - 1))
     z = case.threat.project(case.x + float(case.threat.epsilon) * draw / length, case.x)
-    gradient = case.each(lambda a, b: _gradient(case, losses.margin, a, b), z).to(z)
-    step = SHORT_WAY * float(case.threat.epsilon) * case.threat.steepest(gradient.nan_to_num(nan=0.0))
-    ends = [case.each(lambda a, b: losses.margin(case.logits(a), b), end) for end in (z + step, z - step)]
-    size = case.each(lambda a, _: case.logits(a).abs().amax(dim=1), z)
+    gradient = case.map_batches(lambda x, y: _gradient(case, losses.margin, x, y), z).to(z)
+    step = SHORT_STEP * float(case.threat.epsilon) * case.threat.steepest(gradient.nan_to_num(nan=0.0))
+    ends = [case.map_batches(lambda x, y: losses.margin(case.logits(x), y), end) for end in (z + step, z - step)]
+    size = case.map_batches(lambda x, _: case.logits(x).abs().amax(dim=1), z)
     promised = (2 * step * gradient).flatten(1).sum(dim=1).cpu()
-    return model_checks.check_gradient_direction(
-        promised, ends[0] - ends[1], resolution=torch.finfo(size.dtype).eps * size
-    )
+    resolution = torch.finfo(size.dtype).eps * size
+    return model_checks.check_gradient_direction(promised, ends[0] - ends[1], resolution=resolution)
 
 
-def _of_attacks(
+def _check_attacks(
     case: Case, margin: Tensor, gap: Float[Tensor, "n"], transfer: nn.Module | None
 ) -> Iterator[Finding | None]:
-    """Short attacks against one another, on what others left standing where that is all that counts."""
+    """Compare short attacks, each on what the others have not broken where that is all that counts."""
     n, threat, radius = len(case.y), case.threat, float(case.threat.epsilon)
-    entropy = case.each(lambda a, b: _gradient(case, losses.cross_entropy, a, b), case.x)
+    entropy = case.map_batches(lambda x, y: _gradient(case, losses.cross_entropy, x, y), case.x)
     vanished = (entropy.flatten(1) == 0).all(dim=1) & (margin.flatten(1) != 0).any(dim=1)
-    by = {loss: case.broken(_named(f"{name}-{FEW}", threat)) for loss, name in (("ce", "pgd"), ("margin", "cw"))}
-    yield attack_checks.check_saturation(vanished, gap, by_margin=by["margin"], by_entropy=by["ce"])
-    more = case.broken(_named(f"pgd-{MANY}", threat), ~by["ce"])
+    by_entropy, by_margin = (case.find_broken(_named_pgd(f"{name}-{FEW}", threat)) for name in ("pgd", "cw"))
+    yield attack_checks.check_saturation(vanished, gap, by_margin=by_margin, by_entropy=by_entropy)
+    more = case.find_broken(_named_pgd(f"pgd-{MANY}", threat), ~by_entropy)
     yield attack_checks.check_more_steps(int(more.sum()), n, few=FEW, many=MANY)
-    double = _larger(threat, 2 * radius)
+    double = _with_radius(threat, 2 * radius)
     if double is not None:
-        twice = case.broken(_named(f"pgd-{FEW}", double))
-        yield attack_checks.check_larger_radius(int((twice & ~by["ce"]).sum()), int((by["ce"] & ~twice).sum()), n)
-    white = by["ce"] | by["margin"] | more
-    for attack in _climbs(threat):
-        white |= case.broken(attack, ~white)
-    for rival in _rivals(threat, transfer):
-        yield attack_checks.check_gradient_free_wins(rival.name, int(case.broken(rival, ~white).sum()), n)
-    standing = torch.ones(n, dtype=torch.bool)
-    for attack in _climbs(Linf(WHOLE)):
-        standing &= ~case.broken(attack, standing)
-    yield attack_checks.check_unbounded_attack(int(standing.sum()), n)
+        twice = case.find_broken(_named_pgd(f"pgd-{FEW}", double))
+        gained, lost = int((twice & ~by_entropy).sum()), int((by_entropy & ~twice).sum())
+        yield attack_checks.check_larger_radius(gained, lost, n)
+    by_gradient = by_entropy | by_margin | more
+    for attack in _auto_pgd(threat):
+        by_gradient |= case.find_broken(attack, ~by_gradient)
+    for rival in _gradient_free(threat, transfer):
+        count = int(case.find_broken(rival, ~by_gradient).sum())
+        yield attack_checks.check_gradient_free_wins(rival.name, count, n)
+    robust = torch.ones(n, dtype=torch.bool)
+    for attack in _auto_pgd(Linf(WHOLE)):
+        robust &= ~case.find_broken(attack, robust)
+    yield attack_checks.check_unbounded_attack(int(robust.sum()), n)
 
 
-def _named(name: str, threat: Threat) -> PGD:
-    """PGD by its name, with the steps that the field has it take."""
-    found = registry.attack(name, threat=threat)
-    assert isinstance(found, PGD)
-    return found
+def _named_pgd(name: str, threat: Threat) -> PGD:
+    """Return PGD by its name, with the steps that the field has it take."""
+    settings = registry.attack(name, threat=threat)
+    assert isinstance(settings, PGD)
+    return settings
 
 
-def _climbs(threat: Threat) -> Iterator[Search | PGD]:
+def _auto_pgd(threat: Threat) -> Iterator[Search | PGD]:
     """Auto-PGD on both losses, or PGD with restarts where it has no version for the norm."""
     try:
         yield APGD(threat=threat, loss="ce", iterations=ITERATIONS, restarts=2)
         yield APGD(threat=threat, loss="dlr", iterations=ITERATIONS)
     except UserError:
-        yield replace(_named(f"cw-{ITERATIONS}-3", threat), keep="best")
+        yield replace(_named_pgd(f"cw-{ITERATIONS}-3", threat), keep="best")
 
 
-def _rivals(threat: Threat, transfer: nn.Module | None) -> Iterator[Search]:
-    """Attacks without this model's gradient."""
+def _gradient_free(threat: Threat, transfer: nn.Module | None) -> Iterator[Search]:
+    """Attacks that do without this model's gradient."""
     yield Noise(threat=threat, iterations=DRAWS)
     if threat.norm in ("Linf", "L2"):
         yield Square(threat=threat, iterations=QUERIES)
@@ -273,8 +311,8 @@ def _rivals(threat: Threat, transfer: nn.Module | None) -> Iterator[Search]:
         yield Transfer(source=transfer, threat=threat, iterations=ITERATIONS, restarts=1)
 
 
-def _larger(threat: Threat, radius: float) -> Threat | None:
-    """The same ball with another radius; None where that is no radius any more."""
+def _with_radius(threat: Threat, radius: float) -> Threat | None:
+    """Return the same threat model with another radius; None where that is no radius any more."""
     try:
         return replace(threat, epsilon=radius)
     except UserError:

@@ -1,8 +1,8 @@
-"""Reasons not to believe a number, what they come to, and the two tests that all of them are put to.
+"""Findings, reasons not to believe a number; the verdict on them, and the two statistical tests they have to pass.
 
-A share is held against a bound by the lower end of its 95 % Wilson interval, so that few images cannot accuse a model
-by chance. Two attacks are compared by the points that only one of them breaks, by a sign test: between equals each such
-point is a coin toss.
+A fraction is held against a bound by the lower end of its 95 % Wilson interval, so that few images cannot accuse a
+model by chance. Two attacks are compared by the points that only one of them breaks, by a sign test: between equals
+each such point is a coin toss.
 """
 
 import math
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from uiat import formatting
 from uiat.evaluation.result import wilson
+from uiat.formatting import DOUBT, percent
 
 Severity = Literal["do not believe", "note"]
-CHANCE = 0.01  # of a sign test
+CHANCE = 0.01  # level of a sign test
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Finding:
     """A reason not to believe a number, or a note beside it.
 
     Args:
-        check: what looked, in a word or two.
-        reason: what it saw, as the end of a sentence.
+        check: name of the check, a word or two.
+        reason: what the check saw, as the end of a sentence.
         severity: "do not believe" or "note".
 
     Example:
@@ -37,7 +37,7 @@ class Finding:
 
 
 def wilson_lower(count: int, n: int) -> float:
-    """The lower end of the 95 % interval of a share.
+    """Return the lower end of the 95 % interval of a fraction (Wilson 1927).
 
     Example:
         >>> round(wilson_lower(5, 100), 3)
@@ -47,7 +47,7 @@ def wilson_lower(count: int, n: int) -> float:
 
 
 def sign_test(ahead: int, behind: int) -> float:
-    """How likely at least `ahead` heads are in `ahead + behind` tosses: the one-sided sign test.
+    """Return the p-value of the one-sided sign test: of at least `ahead` heads in `ahead + behind` tosses of a coin.
 
     Example:
         >>> sign_test(3, 0)
@@ -57,18 +57,18 @@ def sign_test(ahead: int, behind: int) -> float:
     return sum(math.comb(tosses, k) for k in range(ahead, tosses + 1)) / 2**tosses
 
 
-def percent(count: int, n: int) -> str:
-    """A share in words, such as "12 %".
+def whole_percent(count: int, n: int) -> str:
+    """Return a fraction as text, in whole percent.
 
     Example:
-        >>> percent(1, 8)
+        >>> whole_percent(1, 8)
         '12 %'
     """
-    return formatting.percent(count / max(n, 1), digits=0)
+    return percent(count / max(n, 1), digits=0)
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """What the findings come to, in one sentence.
+    """Sum findings up in one sentence.
 
     Example:
         >>> verdict([])
@@ -78,8 +78,8 @@ def verdict(findings: Sequence[Finding]) -> str:
         >>> verdict([Finding("gradient", "there is none")])
         'do not believe this number: there is none'
     """
-    grave = [finding.reason for finding in findings if finding.severity == "do not believe"]
+    grave = [finding.reason for finding in findings if finding.severity == DOUBT]
     notes = [finding.reason for finding in findings if finding.severity == "note"]
     if grave:
-        return "do not believe this number: " + "; ".join(grave)
+        return f"{DOUBT} this number: " + "; ".join(grave)
     return "nothing speaks against the number" + (", but note: " + "; ".join(notes) if notes else "")

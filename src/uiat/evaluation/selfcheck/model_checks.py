@@ -1,28 +1,28 @@
-"""What a model itself gives away: outputs, gradients, the scale of its images. Pure functions, None if all is well."""
+"""Check outputs, gradients and image scale of a model. Pure functions that return None where all is well."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uiat.evaluation.selfcheck.finding import CHANCE, Finding, Severity, percent, sign_test, wilson_lower
+from uiat.evaluation.selfcheck.finding import CHANCE, Finding, Severity, sign_test, whole_percent, wilson_lower
 
-# Answers to the same images that differ by more than this share of the logits' spread: kernels that add up in another
-# order stay below 1e-5 in float32; half precision, whose numbers have 8 bits, is the second bound's business.
+# Outputs for the same images that differ by more than this fraction of the logits' spread: kernels that add up in
+# another order stay below 1e-5 in float32; half precision, whose numbers have 8 bits, is left to the second bound.
 UNSTEADY = 1e-3
 # The same images in another batch may go through other kernels, in bf16 with errors of 2^-8 = 0.4 %.
 NEIGHBOURS = 0.05
-# A point without a gradient is not attacked at all, so each adds itself to the robust accuracy. An honest network's
+# A point without a gradient is not attacked at all, so each adds itself to the robust accuracy. A sound network's
 # gradient is zero only where every unit is off.
 DEAD = 0.05
 # Over a hundredth of the radius a network is all but linear: attacks take steps of 1/40 to 1/4 of it and rely on that.
-# Half or twice the change that the gradient promises is no curvature; kinks may do it at a few points.
+# Curvature does not halve or double the change that the gradient promises; kinks may, at a few points.
 TWICE, DISAGREEING = 2.0, 0.10
 # Another scale of the images must not help. Double normalisation costs accuracy, or a point in 100 either way.
 BY_SCALE = 0.05
 
 
 def check_probabilities(logits: Float[Tensor, "n k"]) -> Finding | None:
-    """Outputs that are nowhere negative and sum to 1: losses that take them for logits have next to no gradient.
+    """Check for outputs that are nowhere negative and sum to 1: taken for logits, they have next to no gradient.
 
     Example:
         >>> check_probabilities(torch.tensor([[0.25, 0.75]])).check
@@ -35,7 +35,7 @@ def check_probabilities(logits: Float[Tensor, "n k"]) -> Finding | None:
 
 
 def check_finite(logits: Float[Tensor, "n k"]) -> Finding | None:
-    """NaN or infinity among the outputs.
+    """Check for NaN or infinity among the outputs.
 
     Example:
         >>> check_finite(torch.tensor([[0.0, float("nan")]])).reason
@@ -48,7 +48,7 @@ def check_finite(logits: Float[Tensor, "n k"]) -> Finding | None:
 
 
 def check_randomness(answers: Float[Tensor, "calls n k"]) -> Finding | None:
-    """The same images, in the same batch, answered differently at another call: randomised, or with a state.
+    """Check for outputs that change from call to call: of a model that is randomised or has a state.
 
     Example:
         >>> check_randomness(torch.zeros(2, 5, 3)) is None
@@ -63,7 +63,7 @@ def check_randomness(answers: Float[Tensor, "calls n k"]) -> Finding | None:
 
 
 def check_batch_dependence(together: Float[Tensor, "n k"], apart: Float[Tensor, "n k"]) -> Finding | None:
-    """Images that are answered differently in another batch.
+    """Check for outputs that depend on the other images of the batch.
 
     Example:
         >>> check_batch_dependence(torch.eye(2), torch.eye(2)) is None
@@ -75,13 +75,13 @@ def check_batch_dependence(together: Float[Tensor, "n k"], apart: Float[Tensor, 
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    """The largest difference, as a share of the spread of the outputs."""
+    """Compute the largest difference, as a fraction of the spread of the outputs."""
     spread = one.double().std().clamp_min(1e-30)
     return float((other.double() - one.double()).abs().max() / spread)
 
 
 def check_detached_output() -> Finding:
-    """The output has no gradient with respect to the input at all.
+    """Return the finding that the output has no gradient with respect to the input at all.
 
     Example:
         >>> check_detached_output().check
@@ -92,7 +92,7 @@ def check_detached_output() -> Finding:
 
 
 def check_zero_gradients(gradient: Float[Tensor, "n ..."]) -> Finding | None:
-    """Points at which the gradient of the margin is zero or not finite.
+    """Check for images at which the gradient of the margin is zero or not finite.
 
     Example:
         >>> check_zero_gradients(torch.zeros(20, 1, 2, 2)).reason
@@ -104,7 +104,7 @@ def check_zero_gradients(gradient: Float[Tensor, "n ..."]) -> Finding | None:
     if count == 0:
         return None
     what = "zero" if zero else "zero or NaN"
-    reason = f"the gradient is {what} at {count} of {len(rows)} images ({percent(count, len(rows))})"
+    reason = f"the gradient is {what} at {count} of {len(rows)} images ({whole_percent(count, len(rows))})"
     severity: Severity = "do not believe" if wilson_lower(count, len(rows)) > DEAD else "note"
     return Finding("gradient", f"{reason}: attacks by gradient do nothing there", severity)
 
@@ -112,12 +112,13 @@ def check_zero_gradients(gradient: Float[Tensor, "n ..."]) -> Finding | None:
 def check_gradient_direction(
     promised: Float[Tensor, "n"], measured: Float[Tensor, "n"], *, resolution: Float[Tensor, "n"]
 ) -> Finding | None:
-    """The loss does not change as the gradient says: rounding passed through, activations that jump, a false backward.
+    """Check that the loss changes as its gradient says; not so if rounding is passed through or backward is false.
 
     Args:
-        promised: change of the margin along a short way, by the gradient.
-        measured: the same by finite differences.
-        resolution: what float32 can tell apart; where the promise is no hundred times that, nothing can be said.
+        promised: change of the margin along a short step, by the gradient.
+        measured: the same change by finite differences.
+        resolution: smallest difference that float32 can tell apart; where the promised change is not a hundred times
+            that, nothing can be said.
 
     Example:
         >>> ones, tiny = torch.ones(20), torch.full((20,), 1e-6)
@@ -126,40 +127,40 @@ def check_gradient_direction(
         >>> check_gradient_direction(ones, 0 * ones, resolution=tiny).check
         'finite differences'
     """
-    seen = promised.abs() > 100 * resolution  # False for NaN too
-    n = int(seen.sum())
-    ratio = measured[seen] / promised[seen]
+    resolved = promised.abs() > 100 * resolution  # False for NaN too
+    n = int(resolved.sum())
+    ratio = measured[resolved] / promised[resolved]
     count = int((~((ratio > 1 / TWICE) & (ratio < TWICE))).sum())
     if wilson_lower(count, n) <= DISAGREEING:
         return None
     return Finding(
         "finite differences",
         f"along the gradient the loss changes by less than half or more than twice of what it promises at {count} of "
-        f"{n} images ({percent(count, n)}): the gradient is not that of the model, or the model jumps",
+        f"{n} images ({whole_percent(count, n)}): the gradient is not that of the model, or the model jumps",
     )
 
 
-def check_chance(right: int, n: int, classes: int) -> Finding | None:
-    """An accuracy that guessing could reach.
+def check_chance(correct: int, n: int, classes: int) -> Finding | None:
+    """Check for an accuracy that guessing could reach.
 
     Example:
         >>> check_chance(12, 100, 10).check, check_chance(50, 100, 10) is None
         ('clean accuracy', True)
     """
-    if wilson_lower(right, n) > 1 / classes:
+    if wilson_lower(correct, n) > 1 / classes:
         return None
-    reason = f"{right} of {n} images are classified correctly, which guessing among {classes} classes may reach too"
+    reason = f"{correct} of {n} images are classified correctly, which guessing among {classes} classes may reach too"
     return Finding("clean accuracy", f"{reason}: look at the labels and at the scale the model expects of its images")
 
 
 def check_scale(how: str, gained: int, lost: int, n: int) -> Finding | None:
-    """The model does better on images of another scale than [0, 1]: it expects that one.
+    """Check for a model that does better on images of another scale than [0, 1], which it seems to expect.
 
     Args:
         how: what was done to the images.
-        gained: images right after that alone.
-        lost: images right before that alone.
-        n: images.
+        gained: number of images that are correct only after that.
+        lost: number of images that are correct only before that.
+        n: number of images.
 
     Example:
         >>> check_scale("normalised", 40, 2, 100).check, check_scale("normalised", 2, 1, 100) is None

@@ -1,44 +1,50 @@
-"""What an evaluation that has been done already knows about itself."""
+"""Checks of a result that there is already: its images, and attacks that should have broken more than others."""
 
 import re
 from collections.abc import Iterator
 
-from uiat.evaluation.registry import ENSEMBLES, GRADIENT_FREE
+from uiat.evaluation.registry import ENSEMBLES, Attack, find_row
 from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck.attack_checks import check_gradient_free_wins, check_more_steps, check_sample_size
 from uiat.evaluation.selfcheck.finding import Finding
 
-# Attacks whose loss does not change with the scale of the logits, so that saturated logits do not stop them.
-SCALE_FREE = ("apgd-dlr", "apgd-t", "fab", "fmn", "cw")
-
 
 def from_result(result: EvaluationResult) -> list[Finding]:
-    """Findings from a result alone: too few images, gradients beaten by what has none, steps that still helped.
+    """Return findings from a result alone: too few images, gradient attacks beaten by others, steps that still helped.
 
     Example:
         >>> result = EvaluationResult("Linf:0.1", 2, {"clean": 1.0, "worst": 0.5}, {}, ["", "pgd-20"], 0)
         >>> [finding.check for finding in from_result(result)]
         ['images']
     """
-    found = [check_sample_size(result.n), *_beaten(result), _unconverged(result)]
-    return [finding for finding in found if finding is not None]
+    findings = [check_sample_size(result.n), *_check_gradient_free(result), _check_convergence(result)]
+    return [finding for finding in findings if finding is not None]
+
+
+def attack_names(result: EvaluationResult) -> list[str]:
+    """Return the named attacks of a result, in their order.
+
+    Example:
+        >>> attack_names(EvaluationResult("Linf:0.1", 1, {"clean": 1.0, "pgd-2": 1.0, "worst": 1.0}, {}, [""], 0))
+        ['pgd-2']
+    """
+    return [name for name in result.accuracy if name not in ("clean", "worst")]
 
 
 def stage_order(result: EvaluationResult) -> list[str]:
-    """The stages of a result as they ran.
+    """Return the stages of a result as they ran.
 
     Example:
-        >>> stage_order(
-        ...     EvaluationResult("Linf:0.1", 1, {"clean": 1.0, "autoattack-quick": 1.0, "worst": 1.0}, {}, [""], 0)
-        ... )
+        >>> accuracy = {"clean": 1.0, "autoattack-quick": 1.0, "worst": 1.0}
+        >>> stage_order(EvaluationResult("Linf:0.1", 1, accuracy, {}, [""], 0))
         ['apgd-ce', 'apgd-t']
     """
-    names = [name for name in result.accuracy if name not in ("clean", "worst")]
-    return [stage for name in names for stage in result.stages.get(name, ENSEMBLES.get(name, (name,)))]
+    by_attack = (result.stages.get(name, ENSEMBLES.get(name, (name,))) for name in attack_names(result))
+    return [stage for stages in by_attack for stage in stages]
 
 
 def is_scale_free(result: EvaluationResult) -> bool:
-    """Whether no number of a result is one of an attack that saturated logits stop; a stage's number counts too.
+    """True if no number of a result is one of an attack that saturated logits stop; a stage's number counts too.
 
     Example:
         >>> is_scale_free(EvaluationResult("Linf:0.1", 1, {"clean": 1.0, "cw-20": 1.0, "worst": 1.0}, {}, [""], 0))
@@ -46,42 +52,47 @@ def is_scale_free(result: EvaluationResult) -> bool:
         >>> is_scale_free(EvaluationResult("Linf:0.1", 1, {"clean": 1.0, "pgd-20": 1.0, "cw-20": 1.0}, {}, [""], 0))
         False
     """
-    immune = [stage.startswith(SCALE_FREE) for stage in stage_order(result)]
-    return any(immune) and all(stage.startswith(SCALE_FREE + GRADIENT_FREE) for stage in stage_order(result))
+    rows = [_row(stage) for stage in stage_order(result)]
+    immune = [row is not None and (row.scale_free or not row.needs_gradient) for row in rows]
+    return all(immune) and any(row is not None and row.scale_free for row in rows)
 
 
 def is_averaged(result: EvaluationResult) -> bool:
-    """Whether all attacks of a result average over the answers of a randomised model.
+    """True if all attacks of a result average over the answers of a randomised model.
 
     Example:
         >>> is_averaged(EvaluationResult("Linf:0.1", 1, {"clean": 1.0, "autoattack-rand": 1.0}, {}, [""], 0))
         True
     """
-    names = [name for name in result.accuracy if name not in ("clean", "worst")]
-    return bool(names) and all(name == "autoattack-rand" or "-eot-" in name for name in names)
+    rows = [_row(name) for name in attack_names(result)]
+    return bool(rows) and all(row is not None and row.averages for row in rows)
 
 
-def _beaten(result: EvaluationResult) -> Iterator[Finding | None]:
-    """What fell to an attack without gradients behind Auto-PGD; plain PGD is no measure for one of 5,000 queries."""
-    stages = list(
-        dict.fromkeys(stage_order(result))
-    )  # what has been broken is not attacked again: the first time counts
+def _row(name: str) -> Attack | None:
+    match = find_row(name)
+    return None if match is None else match[0]
+
+
+def _check_gradient_free(result: EvaluationResult) -> Iterator[Finding | None]:
+    """Check attacks without gradients that ran after Auto-PGD; plain PGD is no measure for one of 5,000 queries."""
+    # What has been broken is not attacked again: the first time that a stage ran counts.
+    stages = list(dict.fromkeys(stage_order(result)))
     attacked = result.n - result.broken_by.count("clean")
-    climbs = [place for place, stage in enumerate(stages) if stage.startswith("apgd")]
+    auto_pgd = [place for place, stage in enumerate(stages) if stage.startswith("apgd")]
     for place, stage in enumerate(stages):
-        if stage.startswith(GRADIENT_FREE) and climbs and max(climbs) < place:
-            kind = next(name for name in GRADIENT_FREE if stage.startswith(name))
-            yield check_gradient_free_wins(kind, result.broken_by.count(stage), attacked)
+        row = _row(stage)
+        if row is not None and not row.needs_gradient and auto_pgd and max(auto_pgd) < place:
+            yield check_gradient_free_wins(row.stem, result.broken_by.count(stage), attacked)
 
 
-def _unconverged(result: EvaluationResult) -> Finding | None:
-    """PGD with ten steps or more against PGD with at least twice as many, of the same restarts."""
-    runs = {
-        int(match[1]): share
-        for name, share in result.accuracy.items()
+def _check_convergence(result: EvaluationResult) -> Finding | None:
+    """Compare PGD of ten steps or more with PGD of at least twice as many and the same restarts."""
+    by_steps = {
+        int(match[1]): accuracy
+        for name, accuracy in result.accuracy.items()
         if (match := re.fullmatch(r"pgd-(\d+)", name)) and int(match[1]) >= 10
     }
-    if len(runs) < 2 or max(runs) < 2 * min(runs):
+    if len(by_steps) < 2 or max(by_steps) < 2 * min(by_steps):
         return None
-    gained = round((runs[min(runs)] - runs[max(runs)]) * result.n)
-    return check_more_steps(max(gained, 0), result.n, few=min(runs), many=max(runs))
+    gained = round((by_steps[min(by_steps)] - by_steps[max(by_steps)]) * result.n)
+    return check_more_steps(max(gained, 0), result.n, few=min(by_steps), many=max(by_steps))
