@@ -1,4 +1,4 @@
-"""What users get wrong (issue of the first version, section 8): one clear sentence, and nothing lost."""
+"""Mistakes of users in training data, models, images, radii and options: one clear sentence, and nothing lost."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The processes of tests/system/test_distributed.py: `torchrun ... workers.py OUT STARTS`, or `OUT resume`."""
+"""The processes of tests/system/test_distributed.py: `torchrun ... workers.py OUT WORDS`, words such as none,resume."""
 
 import contextlib
 import sys
@@ -87,13 +87,14 @@ def stopped_and_whole(out: Path) -> None:
 def main() -> None:
     """Each process writes what it holds at the end."""
     torch.set_num_threads(1)
-    with process_group() as part:
-        if sys.argv[2] == "resume":
-            stopped_and_whole(Path(sys.argv[1]))
-            return
-        for start in sys.argv[2].split(","):
-            found = {k: v.float().contiguous() for k, v in trained(start).items()}
-            write_tensors(Path(sys.argv[1]) / f"{start}-{part.rank}-of-{part.size}.safetensors", found, {})
+    out = Path(sys.argv[1])
+    with process_group() as rank:
+        for word in sys.argv[2].split(","):
+            if word == "resume":
+                stopped_and_whole(out)
+            else:
+                tensors = {k: v.float().contiguous() for k, v in trained(word).items()}
+                write_tensors(out / f"{word}-{rank.rank}-of-{rank.size}.safetensors", tensors, {})
 
 
 if __name__ == "__main__":

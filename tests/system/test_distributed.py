@@ -1,4 +1,4 @@
-"""One, two and four gloo processes train one and the same model; one that ends ends them all, and they go on."""
+"""One, two and four gloo processes train the same model; one that ends ends them all, and the run can be resumed."""
 
 import os
 import signal
@@ -25,24 +25,30 @@ def torchrun(count: int, *words: object, **options: object) -> subprocess.Popen[
     return subprocess.Popen([*command, *map(str, words)], **{**pipes, **options})
 
 
-def test_several_processes_hold_what_one_would(tmp_path: Path) -> None:
-    starts = "none,gaussian"
-    for count in (2, 4):
-        run = torchrun(count, WORKERS, tmp_path, starts)
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes trained and resumed, and what four trained: launchers are slow to start, so both at once."""
+    folder = tmp_path_factory.mktemp("results")
+    for count, words in ((2, "none,gaussian,resume"), (4, "none,gaussian")):
+        run = torchrun(count, WORKERS, folder, words)
         output, _ = run.communicate(timeout=300)
         assert run.returncode == 0, output
-    for start in starts.split(","):
+    return folder
+
+
+def test_several_processes_hold_what_one_would(results: Path) -> None:
+    for start in ("none", "gaussian"):
         one = {name: value.float() for name, value in trained(start).items()}
         assert one["state.z"].abs().max() > 0
         for count in (2, 4):
             for rank in range(count):
-                found, _ = read_tensors(tmp_path / f"{start}-{rank}-of-{count}.safetensors")
-                assert found.keys() == one.keys()
-                for name, value in found.items():
+                tensors, _ = read_tensors(results / f"{start}-{rank}-of-{count}.safetensors")
+                assert tensors.keys() == one.keys()
+                for name, value in tensors.items():
                     torch.testing.assert_close(value, one[name], rtol=1e-3, atol=1e-4, msg=f"{start} {count} {name}")
 
 
-def test_a_killed_process_ends_the_run_and_it_goes_on_in_another_number(tmp_path: Path) -> None:
+def test_a_killed_process_ends_the_run_which_resumes_in_another_number(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     short = ("digits-uiat", "optimisation.epochs=3", "model.width=4", "compute.checkpoint_steps=1")
     run = torchrun(2, "-m", "uiat", "train", *short, "--run-dir", folder)
@@ -65,11 +71,8 @@ def test_a_killed_process_ends_the_run_and_it_goes_on_in_another_number(tmp_path
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
 
 
-def test_two_processes_that_go_on_within_an_epoch_have_its_means(tmp_path: Path) -> None:
-    run = torchrun(2, WORKERS, tmp_path, "resume")
-    output, _ = run.communicate(timeout=200)
-    assert run.returncode == 0, output
-    (whole,), (stopped,) = (read_history(tmp_path / name) for name in ("whole", "stopped"))
+def test_two_processes_that_resume_within_an_epoch_have_its_means(results: Path) -> None:
+    (whole,), (stopped,) = (read_history(results / name) for name in ("whole", "stopped"))
     for name in ("train_adv_ce", "train_correct", "robust"):
         assert stopped[name] == pytest.approx(whole[name], rel=1e-5), name
 

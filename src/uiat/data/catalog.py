@@ -180,8 +180,8 @@ def statistics(data: ImageSet | Folder, *, sample: int = 10_000) -> tuple[Channe
     chosen = torch.randperm(len(data), generator=generator(0))[:sample]
     total = torch.zeros(2, data.image_shape[0], dtype=torch.float64)
     pixels = 0
-    for part in chosen.split(256):  # in parts: the float64 copy of a large sample would not fit in memory
-        x = as_float(data.subset(part).decode().images).double().cpu()
+    for index in chosen.split(256):  # in chunks: the float64 copy of a large sample would not fit in memory
+        x = as_float(data.subset(index).decode().images).double().cpu()
         total += torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3))])
         pixels += x.numel() // x.shape[1]
     mean, square = total / pixels

@@ -52,10 +52,10 @@ def load_weights(model: nn.Module, path: str | Path) -> list[str]:
     notes += [f"{prefix!r} was taken off the names" for prefix in removed]
     tensors, changes = _fix_prefix(tensors, own)
     notes += changes
-    kept = [name for name in _missing(tensors, own) if name.rpartition(".")[2] in CONSTANTS]
-    if kept and not set(tensors) - set(own):
-        notes.append(f"{_list(kept)} not in it: as the model was built")
-        tensors = tensors | {name: own[name] for name in kept}
+    absent = [name for name in _missing(tensors, own) if name.rpartition(".")[2] in CONSTANTS]
+    if absent and not set(tensors) - set(own):
+        notes.append(f"{_list(absent)} not in it: as the model was built")
+        tensors = tensors | {name: own[name] for name in absent}
     _check(tensors, own, path)
     model.load_state_dict(tensors)
     return notes

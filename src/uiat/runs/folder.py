@@ -65,8 +65,8 @@ def new_folder(run: Run, run_dir: str | Path | None) -> Path:
         'mine'
     """
     rank = current_rank()
-    made = rank.agree(lambda: make_folder(run, run_dir) if rank.first else None)
-    return Path(next(folder for folder in rank.gather(made) if folder is not None))
+    own = rank.agree(lambda: make_folder(run, run_dir) if rank.first else None)
+    return Path(next(folder for folder in rank.gather(own) if folder is not None))
 
 
 @contextmanager

@@ -30,7 +30,7 @@ EVALUATION_STATE_FILE = "evaluation-state.safetensors"
 
 
 class Effect(NamedTuple):
-    """What a setting decides: the weights, the result in evaluation.json, and which method this is."""
+    """The things that a setting decides: the weights, the result in evaluation.json, and which method it is."""
 
     weights: bool
     result: bool

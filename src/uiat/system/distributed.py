@@ -97,11 +97,11 @@ class Rank:
             >>> Rank.paths(Path("missing"))
             {}
         """
-        found = {cls(): path} if path.exists() else {}
+        files = {cls(): path} if path.exists() else {}
         for other in sorted(path.parent.glob("*-of-*")):
             if match := re.fullmatch(re.escape(path.name) + r"\.rank(\d+)-of-(\d+)", other.name):
-                found[cls(int(match[1]), int(match[2]))] = other
-        return found
+                files[cls(int(match[1]), int(match[2]))] = other
+        return files
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all processes, in the order of the ranks, to each of them; waits for the slowest."""
