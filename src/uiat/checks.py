@@ -38,6 +38,48 @@ def check_counts(config: object, *names: str) -> None:
             raise UserError(f"{name} must be at least 1, but is {getattr(config, name)}")
 
 
+def check_at_least(config: object, **bounds: float) -> None:
+    """Refuse a field of a dataclass that is below its bound, or whose value its Literal type does not list.
+
+    Args:
+        config: the dataclass; a field that is None passes.
+        bounds: the least value of each field, by its name.
+
+    Raises:
+        UserError: a value is below its bound, not a number, or not one of those listed.
+
+    Example:
+        >>> from uiat import PGD
+        >>> check_at_least(PGD(steps=3), steps=1)
+    """
+    check_choices(config)
+    for name, low in bounds.items():
+        value = getattr(config, name)
+        if value is not None and not value >= low:  # so that NaN is refused too
+            raise UserError(f"{name} must be at least {low:g}, but is {value:g}")
+
+
+def check_below(config: object, **bounds: float) -> None:
+    """Refuse a field of a dataclass that reaches its bound.
+
+    Args:
+        config: the dataclass; a field that is None passes.
+        bounds: the value that each field has to stay below, by its name; infinity for any finite value.
+
+    Raises:
+        UserError: a value reaches its bound, or is not a number.
+
+    Example:
+        >>> from uiat import PGD
+        >>> check_below(PGD(steps=3), steps=float("inf"))
+    """
+    for name, high in bounds.items():
+        value = getattr(config, name)
+        if value is not None and not value < high:
+            what = "finite" if high == float("inf") else f"below {high:g}"
+            raise UserError(f"{name} must be {what}, but is {value:g}")
+
+
 def check_step(step_size: float, *, radius: float, name: str = "step_size") -> None:
     """Refuse a step that was most likely given in pixel values: at least 1, and longer than the ball is wide.
 

@@ -7,26 +7,10 @@ for them.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from uiat.checks import check_choices
+from uiat.checks import check_at_least, check_below
 from uiat.errors import UserError
 from uiat.objectives import UIAT, AnyObjective
 from uiat.threat import Threat
-
-
-def _check_at_least(config: object, **bounds: float) -> None:
-    check_choices(config)
-    for name, low in bounds.items():
-        value = getattr(config, name)
-        if value is not None and not value >= low:  # so that NaN is refused too
-            raise UserError(f"{name} must be at least {low:g}, but is {value:g}")
-
-
-def _check_below(config: object, **bounds: float) -> None:
-    for name, high in bounds.items():
-        value = getattr(config, name)
-        if value is not None and not value < high:
-            what = "finite" if high == float("inf") else f"below {high:g}"
-            raise UserError(f"{name} must be {what}, but is {value:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +42,7 @@ class Data:
     image_size: int | None = None
 
     def __post_init__(self) -> None:
-        _check_at_least(self, validation=2, subset=2, batch_size=1, workers=0, image_size=8)
+        check_at_least(self, validation=2, subset=2, batch_size=1, workers=0, image_size=8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +65,7 @@ class Model:
     activation: Literal["relu", "silu"] = "relu"
 
     def __post_init__(self) -> None:
-        _check_at_least(self, width=0)  # 0.5 halves the width; `models.build` says what is too narrow
+        check_at_least(self, width=0)  # 0.5 halves the width; `models.build` says what is too narrow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,15 +121,15 @@ class Optimisation:
     replays: int = 0
 
     def __post_init__(self) -> None:
-        _check_at_least(
+        check_at_least(
             self, epochs=1, learning_rate=0, momentum=0, weight_decay=0, decay=0, warmup_epochs=0, clip_norm=0
         )
-        _check_at_least(self, awp=0, awp_from_epoch=0, average_decay=0, average_from_epoch=0, accumulate=1, replays=0)
+        check_at_least(self, awp=0, awp_from_epoch=0, average_decay=0, average_from_epoch=0, accumulate=1, replays=0)
         endless = float("inf")
-        _check_below(
+        check_below(
             self, learning_rate=endless, weight_decay=endless, decay=endless, warmup_epochs=endless, awp=endless
         )
-        _check_below(self, momentum=1, average_decay=1)
+        check_below(self, momentum=1, average_decay=1)
         if self.clip_norm == 0:
             raise UserError("clip_norm must be above 0: gradients of length 0 change nothing")
         if any(milestone < 1 for milestone in self.milestones):
@@ -175,7 +159,7 @@ class Validation:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        _check_at_least(self, every=1, steps=1, patience=1)
+        check_at_least(self, every=1, steps=1, patience=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +180,7 @@ class Guards:
     overfitting: Literal["warn", "stop", "rollback"] = "warn"
 
     def __post_init__(self) -> None:
-        _check_at_least(self, chance_epochs=1)
+        check_at_least(self, chance_epochs=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +237,7 @@ class Compute:
     checkpoint_steps: int | None = None
 
     def __post_init__(self) -> None:
-        _check_at_least(self, checkpoint_minutes=0, checkpoint_steps=1)
+        check_at_least(self, checkpoint_minutes=0, checkpoint_steps=1)
         if self.compile is True and self.recompute:
             raise UserError("compile and recompute do not go together: set one of them to false")
 
@@ -293,7 +277,7 @@ class Evaluation:
     batch_size: int = 500
 
     def __post_init__(self) -> None:
-        _check_at_least(self, n=1, batch_size=1)
+        check_at_least(self, n=1, batch_size=1)
 
 
 @dataclass(frozen=True, kw_only=True)
