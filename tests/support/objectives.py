@@ -1,6 +1,10 @@
-"""One of each training objective, small enough for a test."""
+"""One of each training objective, small enough for a test, and what their formulas need."""
 
 from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
 
 from support.helpers import pgd
 from uiat import PGDAT, UIAT, InstanceInverse, Mart, Standard, Trades, UniversalInverse
@@ -27,3 +31,23 @@ OBJECTIVES = {
     "class momentum": uiat(momentum="class", kl="adversarial-inverse"),
     "example momentum": uiat(momentum="example", inverse_gradient=False, weight=1.0),
 }
+
+
+def state_of(objective: Any, *, n: int = 12) -> nn.Module:
+    state: nn.Module = objective.init(num_classes=4, image_shape=(1, 8, 8), num_examples=n)
+    return state
+
+
+def probabilities(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """p(x) in eval mode, with nothing left behind."""
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        p = model(x).softmax(1)
+    model.train(training)
+    return p
+
+
+def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """KL(p || q), spelt out."""
+    return (p * (p.log() - q.log())).sum(1)

@@ -190,8 +190,8 @@ def test_a_model_whose_backward_pass_would_crash_channels_last_is_trained_as_it_
     assert not trained.model.body.stage1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
     caplog.clear()
     wide = uiat.models.build("preact-resnet8", num_classes=4, image_shape=(1, 8, 8), width=8)
-    assert can_use_channels_last(wide, asked=True)
-    assert not can_use_channels_last(wide, asked=False)
+    assert can_use_channels_last(wide, requested=True)
+    assert not can_use_channels_last(wide, requested=False)
     assert not caplog.text
 
 

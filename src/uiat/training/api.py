@@ -292,7 +292,7 @@ def _make_training(
     device = training_device(model)
     if run.compute.sync_batchnorm:
         model = sync_batchnorm(model, device)
-    channels_last = can_use_channels_last(model, asked=run.compute.resolved.channels_last)
+    channels_last = can_use_channels_last(model, requested=run.compute.resolved.channels_last)
     try_model(model, held_out, num_classes=training_set.num_classes, channels_last=channels_last)
     loader = loader_for(
         training_set,

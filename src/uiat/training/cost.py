@@ -96,7 +96,7 @@ def estimate_cost(run: Run, *, steps: int = 3) -> CostReport:
     data, images = _make_noise(run)
     with seeded(run.seed, device):
         model = models.build(**model_spec(run, data)).to(device)
-        last = can_use_channels_last(model, asked=run.compute.resolved.channels_last)
+        last = can_use_channels_last(model, requested=run.compute.resolved.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format
         model.to(memory_format=layout)
         x = data.images.to(device).float().div(255).contiguous(memory_format=layout)

@@ -1,4 +1,4 @@
-"""What a run needs before its first step, from its settings: a check of them, data, the model's arguments, a device."""
+"""Prepare a run before its first step: check its settings, load data, describe and try the model, pick a device."""
 
 import logging
 from collections.abc import Iterator
@@ -200,19 +200,19 @@ def training_device(model: nn.Module) -> torch.device:
     return parameter.device
 
 
-def can_use_channels_last(model: nn.Module, *, asked: bool) -> bool:
-    """True if images and weights are to lie channels last: if asked for, and torch's kernels do not crash.
+def can_use_channels_last(model: nn.Module, *, requested: bool) -> bool:
+    """True if images and weights are to lie channels last: if requested, and torch's kernels do not crash.
 
     On a CPU, the backward pass of a strided 1x1 convolution of fewer than 8 channels writes out of its bounds in that
     memory format (torch 2.14): the shortcut of a very narrow ResNet.
 
     Example:
-        >>> can_use_channels_last(nn.Conv2d(4, 8, 1, stride=2), asked=True)
+        >>> can_use_channels_last(nn.Conv2d(4, 8, 1, stride=2), requested=True)
         False
     """
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.device.type == "cpu"]
-    if not asked or not any(m.weight[0].numel() < 8 and m.kernel_size == (1, 1) != m.stride for m in convolutions):
-        return asked
+    if not requested or not any(m.weight[0].numel() < 8 and m.kernel_size == (1, 1) != m.stride for m in convolutions):
+        return requested
     logger.warning("compute.channels_last is off for this model: torch's CPU kernels crash on its narrow shortcuts")
     return False
 
