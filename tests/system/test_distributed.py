@@ -67,7 +67,7 @@ def test_a_killed_process_ends_the_run_which_resumes_in_another_number(tmp_path:
         env=ENVIRONMENT,
     )
     assert on.returncode == 0, on.stderr
-    assert "began in 2 processes and goes on in 1" in on.stdout + on.stderr
+    assert "began in 2 processes and resumes in 1" in on.stdout + on.stderr
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
 
 
