@@ -1,3 +1,5 @@
+"""Progress of training."""
+
 import io
 import logging
 
@@ -6,7 +8,6 @@ import torch
 from rich.console import Console
 
 from uiat import Run
-from uiat.cli.evaluation_progress import EvaluationLines, evaluation_progress
 from uiat.cli.training_progress import TrainingBars, TrainingLines, epoch_line, training_progress
 
 ROW = {
@@ -117,37 +118,3 @@ def test_a_pipe_gets_a_line_an_epoch_and_nothing_else():
         listener.step(0, 1, 10, {"adv_ce": torch.tensor(1.5)}, 64)
         listener.epoch(ROW)
     assert len(out.file.getvalue().splitlines()) == 1
-
-
-def test_evaluation_has_a_bar_for_each_attack_in_a_terminal():
-    out = console(terminal=True)
-    with evaluation_progress(("clean", "pgd-20"), out) as judging:
-        judging.progress("clean", 5, 5)
-        judging.bound("clean", 0.9)
-        judging.progress("pgd-20", 2, 4)
-        judging.bound("pgd-20", 0.8)
-        judging.progress("epsilon 0.1", 3, 8)
-    for text in ("clean", "2/4", "at most 80.00 %", "epsilon 0.1", "3/8", "after clean: at most 90.00 % right"):
-        assert text in out.file.getvalue()
-
-
-def test_evaluation_in_a_pipe_has_a_line_a_stage_and_one_a_minute_with_the_time_left():
-    out, clock = console(terminal=False), Clock()
-    judging = EvaluationLines(out, clock=clock)
-    for second, done in ((0, 0), (30, 10), (60, 20), (61, 21), (120, 40)):
-        clock.now = second
-        judging.progress("apgd-t", done, 100)
-        judging.bound("apgd-t", 0.5)
-    judging.bound("apgd-t", 0.45)
-    judging.progress("square", 1, 2)
-    judging.bound("square", 0.45)
-    judging.close()
-    judging.close()
-    assert out.file.getvalue().splitlines() == [
-        "apgd-t: 20 of 100, 0:04:00 left; at most 50.00 % right in the worst case",
-        "apgd-t: 40 of 100, 0:03:00 left; at most 50.00 % right in the worst case",
-        "after apgd-t: at most 45.00 % right in the worst case",
-        "after square: at most 45.00 % right in the worst case",
-    ]
-    with evaluation_progress(("clean",), out) as judging:
-        assert isinstance(judging, EvaluationLines)
