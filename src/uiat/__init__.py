@@ -1,6 +1,9 @@
-"""Adversarial training with inverse adversaries (UIAT, CVPR 2023): train, attack and judge robust classifiers."""
+"""Adversarial training with inverse adversaries (UIAT, CVPR 2023): train, attack and evaluate robust classifiers.
 
-from uiat import analyse, data, models, recipes
+The names in `__all__` are the public interface, grouped by meaning; everything else may change between versions.
+"""
+
+from uiat import analyse, data, experiments, models, recipes
 from uiat.attacks import (
     APGD,
     FAB,
@@ -25,6 +28,7 @@ from uiat.evaluation.evaluator import evaluate
 from uiat.evaluation.radius_sweep import SweepResult, radius_sweep
 from uiat.inverse import InstanceInverse, UniversalInverse, UniversalPerturbation, load_inverse
 from uiat.objectives import PGDAT, UIAT, Examples, Mart, Objective, Standard, Trades, total
+from uiat.objectives.iat import IAT
 from uiat.runs.checkpoint import load
 from uiat.system.environment import installed_version
 from uiat.threat import L1, L2, Linf
@@ -32,66 +36,81 @@ from uiat.training.api import Trained, fit, resume, train
 from uiat.training.loop import Interrupted
 from uiat.training.step import Step, make_step
 
-sweep = radius_sweep  # the old name
+# As the papers write them.
+MART, TRADES = Mart, Trades
+sweep = radius_sweep  # the old name; `uiat.experiments.sweep` is a grid of runs
 __version__ = installed_version("uiat") or "0"  # "0" in a source tree that is not installed
 
 __all__ = [
-    "APGD",
-    "FAB",
-    "FGSM",
-    "FGSMRS",
-    "FMN",
-    "NFGSM",
-    "L1",
-    "L2",
-    "PGD",
-    "PGDAT",
-    "UIAT",
-    "Batch",
-    "Compute",
-    "Data",
-    "Evaluation",
-    "EvaluationResult",
-    "Examples",
-    "Guards",
-    "InstanceInverse",
-    "Interrupted",
-    "Linf",
-    "Mart",
-    "Model",
-    "Noise",
-    "NotFinite",
-    "Objective",
-    "Optimisation",
-    "Run",
-    "SparseAPGD",
-    "Square",
-    "Standard",
-    "Step",
-    "SweepResult",
-    "Trades",
+    # Train: recipes, a model of one's own, or a loop of one's own.
+    "recipes",
+    "train",
+    "resume",
+    "fit",
     "Trained",
-    "Transfer",
+    "make_step",
+    "Step",
+    "load",
+    "load_inverse",
+    # Methods.
+    "Objective",
+    "Standard",
+    "PGDAT",
+    "Trades",
+    "TRADES",
+    "Mart",
+    "MART",
+    "IAT",
+    "UIAT",
+    "Examples",
+    "total",
+    # Inverse adversaries.
+    "InstanceInverse",
     "UniversalInverse",
     "UniversalPerturbation",
-    "UserError",
-    "Validation",
-    "analyse",
-    "data",
-    "dump",
-    "evaluate",
-    "fit",
-    "load",
-    "load_config",
-    "load_inverse",
-    "make_step",
+    # Threat models.
+    "Linf",
+    "L2",
+    "L1",
+    # Attacks.
+    "PGD",
+    "FGSM",
+    "FGSMRS",
+    "NFGSM",
+    "APGD",
+    "SparseAPGD",
+    "FAB",
+    "FMN",
+    "Square",
+    "Noise",
+    "Transfer",
     "minimum_norm",
-    "models",
-    "override",
+    # Evaluate.
+    "evaluate",
+    "EvaluationResult",
     "radius_sweep",
-    "recipes",
-    "resume",
     "sweep",
-    "total",
-    "train",
+    "SweepResult",
+    # Settings of a run.
+    "Run",
+    "Data",
+    "Model",
+    "Optimisation",
+    "Validation",
+    "Guards",
+    "Compute",
+    "Evaluation",
+    "override",
+    "dump",
+    "load_config",
+    # Data, models, studies, grids of runs.
+    "Batch",
+    "data",
+    "models",
+    "analyse",
+    "experiments",
+    # What can go wrong.
+    "UserError",
+    "NotFinite",
+    "Interrupted",
 ]

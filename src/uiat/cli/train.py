@@ -135,7 +135,7 @@ def _resume(folder: Path, out: Console, *, own_code: bool, trackers: Sequence[st
 
 
 def _folder(training: Training) -> Path:
-    assert training.store is not None  # both `prepared` and `reopened` give it one
+    assert training.store is not None  # both `start_run` and `reopen_run` give it one
     return training.store.folder
 
 
