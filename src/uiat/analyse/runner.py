@@ -15,6 +15,7 @@ from uiat.analyse.study import Context, Data, Study, StudyOptions, open_runs
 from uiat.errors import UserError, nearest
 from uiat.formatting import threat_option, threat_text
 from uiat.system.environment import describe_environment
+from uiat.system.surroundings import neutral_surroundings
 
 # In the order of --help; each is a module of `uiat.analyse.studies` of the same name, with underscores.
 _NAMES = (
@@ -35,6 +36,7 @@ STUDIES: dict[str, Study] = {
 }
 
 
+@neutral_surroundings()
 def run(
     study: str,
     runs: Sequence[str | Path] = (),

@@ -21,6 +21,7 @@ from uiat.attacks.search import Classifier, Search, SearchState, begin, per_imag
 from uiat.checks import check_batch, check_counts
 from uiat.errors import UserError, nearest
 from uiat.models.modes import frozen
+from uiat.system.surroundings import neutral_surroundings
 from uiat.threat import NORMS, Threat, require, to_range
 
 # Fractions of their first values that the step and the change of the radius fall to, along a cosine.
@@ -154,6 +155,7 @@ def _gradient_length(gradient: Tensor, order: float) -> Float[Tensor, "b"]:
     return torch.linalg.vector_norm(gradient.flatten(1), ord=order, dim=1).clamp_min(1e-12)
 
 
+@neutral_surroundings()
 def minimum_norm(
     model: nn.Module,
     x: Float[Tensor, "b ..."],

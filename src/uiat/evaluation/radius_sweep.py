@@ -18,6 +18,7 @@ from uiat.evaluation.engine.stage import correct_under
 from uiat.evaluation.listener import Progress
 from uiat.evaluation.registry import stages
 from uiat.models.inspect import Target
+from uiat.system.surroundings import neutral_surroundings
 from uiat.threat import NORMS, Threat, number, require
 
 
@@ -128,6 +129,7 @@ def _plan_radius(attack: str, threat: Threat, epsilon: float) -> list[PGD | Sear
     return parts
 
 
+@neutral_surroundings()
 def radius_sweep(
     model: nn.Module,
     x: Float[Tensor, "n c h w"],

@@ -13,6 +13,7 @@ from uiat.evaluation.evaluator import evaluate
 from uiat.evaluation.listener import Progress
 from uiat.evaluation.result import EvaluationResult
 from uiat.formatting import threat_record
+from uiat.system.surroundings import neutral_surroundings
 from uiat.threat import Threat, parse, require
 
 
@@ -86,6 +87,7 @@ def usual_threats(data: str) -> tuple[str, ...]:
     return USUAL_THREATS[data]
 
 
+@neutral_surroundings()
 def evaluate_unseen(
     model: nn.Module,
     x: Float[Tensor, "n c h w"],

@@ -2,6 +2,6 @@
 
 from uiat.models.build import build, names
 from uiat.models.classifier import Classifier, Normalize
-from uiat.models.inspect import check_model
+from uiat.models.inspect import check_model, check_training
 
-__all__ = ["Classifier", "Normalize", "build", "check_model", "names"]
+__all__ = ["Classifier", "Normalize", "build", "check_model", "check_training", "names"]

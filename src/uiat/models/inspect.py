@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from uiat.errors import UserError
-from uiat.models.modes import frozen
+from uiat.models.modes import find_frozen_parts, frozen, train_mode
 
 
 class Target:
@@ -31,7 +31,7 @@ class Target:
         self, model: nn.Module, x: Float[Tensor, "n ..."], *, name: str = "the model", classes: int | None = None
     ) -> None:
         self.model, self.name = model, name
-        self._x, self._classes = x, classes
+        self._x, self._classes = x[:_IMAGES].clone(), classes  # a model that works in place changes its own copy
 
     @cached_property
     def device(self) -> torch.device:
@@ -126,10 +126,61 @@ def check_model(model: nn.Module, x: Float[Tensor, "b c h w"], num_classes: int)
     if len(x) == 0:
         raise UserError("no images were given to check the model with; give at least one")
     x = x[:_IMAGES]
+    given = x.clone()  # a model that works in place must not change the caller's images
     with frozen(model), torch.no_grad():
-        logits = model(x)
+        logits = model(given)
+    if not torch.equal(given, x):
+        raise UserError(
+            "the model changes the images that it is given: let it work on a copy, x = x - 0.5 for x -= 0.5"
+        )
+    _check_logits(logits, x, num_classes)
+
+
+def check_training(model: nn.Module, x: Float[Tensor, "b c h w"], num_classes: int) -> None:
+    """Run the model once in train mode, with a backward pass, and refuse it if it cannot be trained like this.
+
+    Buffers, gradients, modes and torch's random state are put back afterwards.
+
+    Args:
+        model: any module from images to logits.
+        x: at least one image in [0, 1], on the model's device and of its dtype.
+        num_classes: the number of classes of the data.
+
+    Raises:
+        UserError: in train mode it returns something else than finite logits of these classes, or logits without a
+            gradient.
+
+    Example:
+        >>> check_training(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2), 2)
+    """
+    x = x[:_IMAGES].clone()
+    training, buffers = [m for m in model.modules() if m.training], [b.clone() for b in model.buffers()]
+    set_aside = find_frozen_parts(model)
+    devices = [x.device] if x.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+            train_mode(model, set_aside)
+            logits = model(x)
+            _check_logits(logits, x, num_classes, when=" in train mode")
+            trainable = [p for p in model.parameters() if p.requires_grad]
+            if trainable and not logits.requires_grad:
+                raise UserError(
+                    "the model's logits have no gradient in train mode: look for .detach() or no_grad in it"
+                )
+            torch.autograd.grad(logits.sum(), trainable, allow_unused=True)
+    finally:
+        for m in model.modules():
+            m.training = False
+        for m in training:
+            m.training = True
+        with torch.no_grad():
+            for buffer, before in zip(model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+
+
+def _check_logits(logits: object, x: Tensor, num_classes: int, *, when: str = "") -> None:
     if not isinstance(logits, Tensor):
-        raise UserError(f"the model returns a {type(logits).__name__}, not a tensor of logits{_hint(logits)}")
+        raise UserError(f"the model returns a {type(logits).__name__}{when}, not a tensor of logits{_hint(logits)}")
     if not logits.is_floating_point():
         raise UserError(f"the model returns {logits.dtype}; it must return logits, which are floating-point numbers")
     if logits.shape != (len(x), num_classes):

@@ -14,6 +14,36 @@ def _batch_norms(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if isinstance(m, _BATCH_NORM)]
 
 
+def find_frozen_parts(model: nn.Module) -> list[nn.Module]:
+    """Return the outermost modules that are in eval mode and all of whose parameters are frozen.
+
+    A part that a user has set aside like this, such as a pretrained body, stays in eval mode while the rest trains.
+
+    Example:
+        >>> body = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).requires_grad_(False).eval()
+        >>> find_frozen_parts(nn.Sequential(body, nn.Linear(2, 2)).train(False)) == [body]
+        True
+    """
+    parameters = list(model.parameters())
+    if not model.training and parameters and not any(p.requires_grad for p in parameters):
+        return [model]
+    return [part for child in model.children() for part in find_frozen_parts(child)]
+
+
+def train_mode(model: nn.Module, set_aside: list[nn.Module]) -> None:
+    """Put a model into train mode, but for the parts of `find_frozen_parts`, which are put into eval mode.
+
+    Example:
+        >>> body, head = nn.BatchNorm1d(2), nn.Linear(2, 2)
+        >>> train_mode(nn.Sequential(body, head), [body])
+        >>> body.training, head.training
+        (False, True)
+    """
+    model.train()
+    for part in set_aside:
+        part.eval()
+
+
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Inside, forward passes leave the BatchNorm running statistics as they are, in train mode too.
@@ -109,7 +139,7 @@ def attack_mode(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Itera
         ...     print(model.training, model.weight.requires_grad)
         False True
     """
-    training = [m for m in model.modules() if m.training]
+    training = [m for m in model.modules() if getattr(m, "training", False)]  # frozen TorchScript has no mode
     for m in training:
         m.training = False
     norms = [m for m in _batch_norms(model) if batchnorm == "train"]

@@ -180,7 +180,9 @@ def fastest_batch(model: nn.Module, example: Float[Tensor, "b ..."], *, at_most:
         if isinstance(output, Tensor):
             size += output.nbytes
 
-    hooks = [m.register_forward_hook(note) for m in model.modules() if not any(m.children())]
+    # TorchScript takes no hooks: what is inside it counts nothing, and the batch is as large as it may be.
+    leaves = [m for m in model.modules() if not any(m.children()) and not isinstance(m, torch.jit.ScriptModule)]
+    hooks = [m.register_forward_hook(note) for m in leaves]
     try:
         with torch.no_grad(), frozen(model):
             model(example[:1])

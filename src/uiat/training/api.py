@@ -19,6 +19,7 @@ from uiat.runs import checkpoint
 from uiat.runs.folder import check_new_folder, locked_run, new_folder
 from uiat.runs.settings import CUSTOM, read_run
 from uiat.runs.writer import RunWriter, fingerprint
+from uiat.system.surroundings import neutral_surroundings
 from uiat.training.autotune import resolve_auto
 from uiat.training.listener import Listener
 from uiat.training.loop import Training
@@ -55,6 +56,7 @@ class Trained:
     folder: Path | None
 
 
+@neutral_surroundings()
 def train(run: Run, *, run_dir: str | Path | None = None, listener: Listener | None = None) -> Trained:
     """Train a run in a new folder: config.yaml, environment.json, metrics.jsonl, best, last, inverse and checkpoint.
 
@@ -116,6 +118,7 @@ def start_run(run: Run, *, run_dir: str | Path | None = None, listener: Listener
             yield training
 
 
+@neutral_surroundings()
 def resume(
     run_dir: str | Path,
     *,
@@ -208,6 +211,7 @@ def _require_own(folder: Path, *, fitted: bool, given: list[bool]) -> None:
         raise UserError(f"{folder} names its own model and data: leave out model, train_data and the rest")
 
 
+@neutral_surroundings()
 def fit(
     model: nn.Module,
     train_data: ImageSet | tuple[Tensor, Tensor] | Any,

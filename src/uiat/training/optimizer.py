@@ -1,5 +1,6 @@
 """The optimiser and the learning-rate schedule of a run, from torch's own."""
 
+import inspect
 import warnings
 
 import torch
@@ -47,6 +48,25 @@ def make_optimizer(model: nn.Module, config: Optimisation, *, plain: bool = Fals
     nesterov = config.nesterov and config.momentum > 0
     rate, momentum = config.learning_rate, config.momentum
     return SGD(parameters, lr=rate, momentum=momentum, nesterov=nesterov, weight_decay=decay, fused=fused or None)
+
+
+def check_optimizer(optimizer: Optimizer, model: nn.Module) -> None:
+    """Refuse an optimiser that cannot make a step of this model.
+
+    Raises:
+        UserError: it holds none of the model's parameters, or its step asks for a closure, as that of LBFGS.
+
+    Example:
+        >>> check_optimizer(SGD(nn.Linear(2, 2).parameters(), lr=0.1), nn.Linear(2, 2))
+        Traceback (most recent call last):
+        uiat.errors.UserError: the optimiser holds none of the model's parameters: make it over model.parameters()
+    """
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if held.isdisjoint(map(id, model.parameters())):
+        raise UserError("the optimiser holds none of the model's parameters: make it over model.parameters()")
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise UserError(f"{type(optimizer).__name__} asks for a closure in each step: use SGD, AdamW or the like")
 
 
 def make_scheduler(optimizer: Optimizer, config: Optimisation, *, steps_per_epoch: int, done: int = 0) -> LRScheduler:

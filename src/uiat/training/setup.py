@@ -272,6 +272,7 @@ def try_model(model: nn.Module, held_out: ImageSet, *, num_classes: int, channel
         images = images.contiguous(memory_format=torch.channels_last)
     try:
         models.check_model(model, images, num_classes)
+        models.check_training(model, images, num_classes)
     except RuntimeError as error:
         if channels_last and ".reshape" in str(error):
             raise UserError(

@@ -19,6 +19,8 @@ from torch.optim.optimizer import Optimizer
 from uiat.checks import check_shapes, check_values
 from uiat.data import Batch
 from uiat.errors import UserError
+from uiat.models import check_model, check_training
+from uiat.models.modes import find_frozen_parts, train_mode
 from uiat.objectives import Examples, Objective, total
 from uiat.objectives.abilities import attack_of, is_second_order
 from uiat.speed.activation_checkpointing import checkpointed_blocks, find_blocks
@@ -27,8 +29,10 @@ from uiat.speed.cuda_graphs import GraphedSteps
 from uiat.speed.cudnn import cudnn_benchmark
 from uiat.speed.malloc import keep_memory
 from uiat.system.distributed import current_rank
+from uiat.system.surroundings import neutral_surroundings
 from uiat.training.averaging import average_statistics
 from uiat.training.awp import adversarial_weights
+from uiat.training.optimizer import check_optimizer
 from uiat.training.step_options import Precision, StepKeywords, StepOptions
 
 
@@ -73,8 +77,10 @@ class Step:
             if self.options.cuda_graphs
             else None
         )
-        self._num_classes, self._checked = num_classes, False
+        self._num_classes, self._image_shape, self._checked = num_classes, tuple(image_shape), False
+        self._set_aside = find_frozen_parts(model)
 
+    @neutral_surroundings()
     def __call__(self, batch: Batch, *, epoch: int = 0) -> dict[str, Tensor]:
         """Train on one batch; no host synchronisation after the first call, which checks the values.
 
@@ -88,11 +94,10 @@ class Step:
         Raises:
             UserError: images or labels that cannot be what was meant.
         """
-        check_shapes(batch.x, batch.y)
         if not self._checked:
-            check_values(batch.x, batch.y, num_classes=self._num_classes)
-            self._checked = True
-        self.model.train()
+            self._check(batch)
+        check_shapes(batch.x, batch.y)
+        train_mode(self.model, self._set_aside)
         x_adv: Tensor | None = None
         with cudnn_benchmark(self.options.try_kernels):
             for _ in range(max(1, self.options.replays)):
@@ -104,6 +109,20 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         if self.graphed is not None:
             self.graphed.forget()
+
+    def _check(self, batch: Batch) -> None:
+        """Refuse what cannot be trained on or with, before the first update; the sentences are those of `uiat.fit`."""
+        if not isinstance(batch, Batch):
+            raise UserError(f"a step takes a uiat.Batch(x, y, index), not a {type(batch).__name__}")
+        check_shapes(batch.x, batch.y)
+        check_values(batch.x, batch.y, num_classes=self._num_classes)
+        if tuple(batch.x.shape[1:]) != self._image_shape:
+            raise UserError(f"the images have shape {tuple(batch.x.shape[1:])}, but image_shape is {self._image_shape}")
+        check_optimizer(self.optimizer, self.model)
+        check_model(self.model, batch.x, self._num_classes)
+        if len(batch.x) > 1:  # BatchNorm has no statistics of one image
+            check_training(self.model, batch.x, self._num_classes)
+        self._checked = True
 
     def _update(self, batch: Batch, epoch: int, x_adv: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
         """Update the weights once; returns the means of the terms and, with replays, the moved adversarial examples."""

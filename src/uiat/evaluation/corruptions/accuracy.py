@@ -18,6 +18,7 @@ from uiat.evaluation.listener import Progress
 from uiat.models.inspect import Target
 from uiat.models.modes import frozen
 from uiat.system.environment import describe_environment
+from uiat.system.surroundings import neutral_surroundings
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class CorruptionResult:
         return vars(self) | {"accuracy": accuracy, "by_kind": self.by_kind, "mean": self.mean}
 
 
+@neutral_surroundings()
 def corruption_accuracy(
     model: nn.Module,
     x: Float[Tensor, "n c h w"],

@@ -21,6 +21,7 @@ from uiat.evaluation.selfcheck.finding import Finding
 from uiat.evaluation.selfcheck.result_checks import from_result, is_averaged, is_scale_free
 from uiat.models.inspect import Target
 from uiat.models.modes import frozen
+from uiat.system.surroundings import neutral_surroundings
 from uiat.threat import Linf, Threat, require
 
 IMAGES = 128  # enough to be sure of 6 points in a hundred, see `finding.wilson_lower`
@@ -92,6 +93,7 @@ class Case:
         return logits
 
 
+@neutral_surroundings()
 def examine(
     model: nn.Module,
     x: Float[Tensor, "n ..."],
