@@ -1,22 +1,23 @@
 """The data sets known by name: files, classes, sizes, statistics; load or download them."""
 
-import http.client
 import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uiat.data.image_folder import Folder, import_torchvision, open_folder
+from uiat.data.image_file import import_torchvision
+from uiat.data.image_folder import Folder, open_folder
 from uiat.data.image_set import ImageSet, as_float
 from uiat.data.sampling import generator
 from uiat.data.split import stratified_index
+from uiat.data.standard_files import find_damage
 from uiat.errors import UserError, nearest
 
 Channels = tuple[float, ...]
@@ -272,16 +273,22 @@ def tensors(
 
 
 def _read_torchvision(name: str, reader: TorchvisionReader, split: str, *, root: Path, download: bool) -> ImageSet:
-    open_set = getattr(import_torchvision(name).datasets, reader.name)
+    dataset_class = getattr(import_torchvision(name).datasets, reader.name)
     which = {"train": split == "train"} if reader.split_argument == "train" else {"split": split}
-    dataset = _read_or_download(
-        lambda fetch: open_set(str(root), download=fetch, **which),
-        f"{name} is missing or damaged under {root}; put {reader.files} there",
-        download=download,
-    )
-    labels = torch.as_tensor(dataset.targets if hasattr(dataset, "targets") else dataset.labels)
-    classes = tuple(str(c).split(" - ")[0] for c in getattr(dataset, "classes", range(10)))
-    return ImageSet(_to_nchw(dataset.data, reader.axes), labels, classes, name)
+
+    def read(fetch: bool) -> ImageSet:
+        dataset = dataset_class(str(root), download=fetch, **which)
+        if name == "mnist" and (damage := find_damage(dataset_class, root, split)):
+            raise UserError(damage)  # of the others, torchvision itself has compared the sums
+        labels = torch.as_tensor(dataset.targets if hasattr(dataset, "targets") else dataset.labels)
+        classes = tuple(str(c).split(" - ")[0] for c in getattr(dataset, "classes", range(10)))
+        return ImageSet(_to_nchw(dataset.data, reader.axes), labels, classes, name)
+
+    def missing() -> str:
+        damage = find_damage(dataset_class, root, split)
+        return f"{name} is missing or damaged under {root}{f' ({damage})' if damage else ''}; put {reader.files} there"
+
+    return _read_or_download(read, missing, download=download)
 
 
 def _to_nchw(data: np.ndarray | Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -290,22 +297,22 @@ def _to_nchw(data: np.ndarray | Tensor, axes: tuple[int, ...]) -> Tensor:
     return (pixels[:, None] if pixels.ndim == 3 else pixels.permute(axes)).contiguous()
 
 
-def _read_or_download(read: Callable[[bool], Any], missing: str, *, download: bool) -> Any:
+def _read_or_download(read: Callable[[bool], ImageSet], missing: Callable[[], str], *, download: bool) -> ImageSet:
     """Read the files that are there; download them if they are not, and if that is allowed."""
     # CIFAR's official files are pickles. torchvision compares the md5 of every one of them with the official sum before
     # it unpickles the first, and raises RuntimeError otherwise: a changed file is never unpickled. The same holds for
-    # SVHN's .mat files; MNIST's are plain arrays, whose sums are checked when downloaded.
-    faults = (RuntimeError, OSError, EOFError, ValueError, AssertionError, http.client.HTTPException)
+    # SVHN's .mat files; MNIST's are plain arrays, whose sums are compared once they are read. What readers raise of a
+    # damaged file is any exception at all.
     with warnings.catch_warnings():
         # numpy 2.4.0 complains about how these pickles of 2009 spell a dtype.
         warnings.filterwarnings("ignore", message=r"dtype\(\): align", module=r"torchvision\.datasets")
         try:
             return read(False)
-        except faults as fault:
+        except Exception as fault:
             if not download:
-                raise UserError(f"{missing}, or allow the download") from fault
+                raise UserError(f"{missing()}, or allow the download") from fault
         try:
             return read(True)
-        except faults as fault:
+        except Exception as fault:
             reason = str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__
-            raise UserError(f"{missing} (the download failed: {reason})") from fault
+            raise UserError(f"{missing()} (the download failed: {reason[:200]})") from fault

@@ -4,37 +4,15 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from uiat.data.folder_layout import list_part, open_base
+from uiat.data.image_file import read_image
 from uiat.data.image_set import ImageSet
 from uiat.errors import UserError
-
-
-def import_torchvision(purpose: str) -> Any:
-    """Import and return torchvision, which the rest of the package works without.
-
-    Raises:
-        UserError: torchvision is missing or does not fit the installed torch.
-
-    Example:
-        >>> import_torchvision("cifar10").__name__  # doctest: +SKIP
-        'torchvision'
-    """
-    try:
-        import torchvision
-        import torchvision.datasets
-        import torchvision.transforms.functional
-    except (ImportError, RuntimeError, OSError) as fault:
-        raise UserError(
-            f"{purpose} needs torchvision, which cannot be imported ({fault}); install the torchvision that fits "
-            f"torch {torch.__version__}, for example with `pip install torchvision`"
-        ) from fault
-    return torchvision
 
 
 @dataclass(frozen=True)
@@ -97,7 +75,13 @@ class Folder:
         Raises:
             UserError: a file cannot be read, or has another size than the first and no image size was given.
         """
-        images = torch.empty(len(self), *self.image_shape, dtype=torch.uint8)
+        try:
+            images = torch.empty(len(self), *self.image_shape, dtype=torch.uint8)
+        except (RuntimeError, MemoryError) as fault:
+            raise UserError(
+                f"{self.name}: {len(self)} images of {self.image_shape[1:]} pixels do not fit in memory; give a "
+                "smaller image size"
+            ) from fault
 
         def put(i: int) -> None:
             images[i] = self[i][0]
@@ -108,31 +92,11 @@ class Folder:
         return ImageSet(images, self.labels, self.classes, self.name, partial=True)
 
 
-def read_image(path: str, *, image_size: int | None = None) -> UInt8[Tensor, "3 h w"]:
-    """Read an image file as RGB; resize its shorter side to `image_size` and cut out the middle square.
-
-    Raises:
-        UserError: the file is no image that Pillow reads.
-
-    Example:
-        >>> read_image("missing.png")  # doctest: +SKIP
-        Traceback (most recent call last):
-        uiat.errors.UserError: cannot read the image missing.png (FileNotFoundError); repair or remove the file
-    """
-    torchvision = import_torchvision("an image folder")
-    ops: Any = torchvision.transforms.functional
-    try:
-        image = torchvision.datasets.folder.default_loader(path)
-    except OSError as fault:
-        raise UserError(f"cannot read the image {path} ({type(fault).__name__}); repair or remove the file") from fault
-    if image_size is not None:
-        image = ops.center_crop(ops.resize(image, image_size), [image_size, image_size])
-    pixels: Tensor = ops.pil_to_tensor(image)
-    return pixels
-
-
 def open_folder(path: str | os.PathLike[str], split: str, *, image_size: int | None = None) -> Folder:
     """List a folder of images: PATH/train/CLASS/* and PATH/test/CLASS/* (or PATH/val), or PATH/CLASS/* to train only.
+
+    Train, training, Test, testing, valid and the like are taken as well, with a warning that says so. Classes are in
+    the order of their names, or of their numbers if all of them are integers. Hidden folders and files are passed over.
 
     Args:
         path: the folder, PATH above.
@@ -140,51 +104,19 @@ def open_folder(path: str | os.PathLike[str], split: str, *, image_size: int | N
         image_size: side in pixels of the square that images are resized and cropped to; needed if sizes differ.
 
     Raises:
-        UserError: the folder, the split or the images of a class are missing; the test part has other classes.
+        UserError: the folder, the split or the images of a class are missing; the test part has other classes; the
+            layout leaves in doubt what the classes are; a link leads to a folder that holds it.
 
     Example:
         >>> open_folder("/nowhere", "train")
         Traceback (most recent call last):
         uiat.errors.UserError: imagefolder:/nowhere: there is no such folder; check the path
     """
-    base, name = Path(path).expanduser(), f"imagefolder:{path}"
-    if not base.is_dir():
-        raise UserError(f"{name}: there is no such folder; check the path")
+    name = f"imagefolder:{path}"
+    base = open_base(path, name)
     if image_size is not None and image_size < 1:
         raise UserError(f"{name}: image size must be at least 1 pixel, not {image_size}")
-    where = _split_folder(base, split, name)
-    try:
-        listed = import_torchvision(name).datasets.ImageFolder(str(where))
-    except FileNotFoundError as fault:
-        raise UserError(f"{name}: {where} must hold one folder of images a class ({fault})") from fault
-    _check_classes(listed.classes, base / "train", name)
-    paths, labels = zip(*listed.samples, strict=True)
-    first = read_image(paths[0], image_size=image_size)
-    _, h, w = first.shape
-    return Folder(paths, torch.tensor(labels), tuple(listed.classes), name, (3, h, w), image_size)
-
-
-def _split_folder(base: Path, split: str, name: str) -> Path:
-    if not (base / "train").is_dir():
-        if split == "train":
-            return base
-        raise UserError(
-            f"{name}: the class folders lie directly in it, so it has a train part only; "
-            f"move them to {base}/train and add {base}/{split}"
-        )
-    for folder in ("train",) if split == "train" else ("test", "val"):
-        if (base / folder).is_dir():
-            return base / folder
-    raise UserError(f"{name}: neither {base}/test nor {base}/val exists; add one of them")
-
-
-def _check_classes(classes: list[str], train: Path, name: str) -> None:
-    """Refuse a test part with other class folders than the train part: it would silently renumber the labels."""
-    if not train.is_dir():
-        return
-    expected = sorted(entry.name for entry in train.iterdir() if entry.is_dir())
-    if expected != classes:
-        odd = ", ".join(sorted(set(expected) ^ set(classes))[:5])
-        raise UserError(
-            f"{name}: the test part has other class folders than the train part ({odd}); make them the same"
-        )
+    listing = list_part(base, split, name)
+    paths, labels = zip(*listing.files, strict=True)
+    _, h, w = read_image(paths[0], image_size=image_size).shape
+    return Folder(paths, torch.tensor(labels), listing.classes, name, (3, h, w), image_size)

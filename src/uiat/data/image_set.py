@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from uiat.data.image_file import to_8_bit
+from uiat.data.notices import warn_once
 from uiat.errors import UserError
 
 TOLERANCE = 1e-6  # how far rounding, as in resizing, may carry a float image out of [0, 1]
@@ -116,8 +118,15 @@ def _check_images(images: Tensor, name: str) -> None:
     if images.numel() == 0:
         raise UserError(f"{name}: the set is empty (shape {tuple(images.shape)}); give it at least one image")
     if images.dtype not in (torch.uint8, torch.float32):
-        raise UserError(f"{name}: images must be uint8 or float32 in [0, 1], not {images.dtype}; convert them first")
+        raise UserError(f"{name}: images must be uint8 or float32 in [0, 1], not {images.dtype}; {_advice(images)}")
+    _, c, h, w = images.shape
+    if w in (3, 4) and c > 4 and h > 4:
+        raise UserError(
+            f"{name}: images of shape {tuple(images.shape)} have their channels last; bring them to "
+            "(n, channels, height, width), for a tensor by x.permute(0, 3, 1, 2)"
+        )
     if images.dtype == torch.uint8:
+        _check_bytes(images, name)
         return
     # aminmax lets NaN through to its result, so one pass without temporaries sees everything.
     low, high = (float(v) for v in images.aminmax())
@@ -131,6 +140,24 @@ def _check_images(images: Tensor, name: str) -> None:
     if high > 1 + TOLERANCE:
         hint = "divide by 255, or give uint8" if 1.5 < high <= 255 else "scale them to [0, 1]"
         raise UserError(f"{name}: images reach up to {high:.4g} but must lie in [0, 1]; {hint}")
+
+
+def _advice(images: Tensor) -> str:
+    """Say how images of another type are converted; their range cannot be known from the type alone."""
+    if images.dtype == torch.bool:
+        return "convert them by x.float()"
+    if images.is_floating_point() or images.is_complex():
+        return "convert them by x.float()" if images.is_floating_point() else "give real numbers"
+    high = int(images.double().max())
+    if high <= 255:
+        return "convert them by x.to(torch.uint8)"
+    return f"divide them by the largest value that they may take (65535 for 16 bits; here they reach {high}) as float32"
+
+
+def _check_bytes(images: Tensor, name: str) -> None:
+    """Warn of bytes that are 0 and 1 alone: floats in [0, 1] that were converted without multiplying by 255."""
+    if int(images[:64].max()) <= 1 and int(images.max()) == 1:
+        warn_once(f"{name}: the images are uint8, where 255 is white, and none is above 1; multiply them by 255")
 
 
 def _check_labels(labels: Tensor, images: int, classes: int, name: str) -> None:
@@ -178,7 +205,7 @@ def from_tensors(
         >>> data.classes
         ('0', '1')
     """
-    images, labels = torch.as_tensor(x).detach(), torch.as_tensor(y).detach()
+    images, labels = _as_tensor(x, "images", name), _as_tensor(y, "labels", name)
     if images.is_floating_point():
         images = images.float()
     if labels.dtype in (torch.int8, torch.int16, torch.int32, torch.uint8):
@@ -186,6 +213,17 @@ def from_tensors(
     known = labels.numel() > 0 and not labels.is_floating_point()
     count = num_classes if num_classes is not None else (int(labels.max()) + 1 if known else 1)
     return ImageSet(images, labels, tuple(map(str, range(count))), name)
+
+
+def _as_tensor(values: Any, what: str, name: str) -> Tensor:
+    """Convert an array of any byte order and strides, or nested lists, to a tensor."""
+    try:
+        if isinstance(values, np.ndarray):
+            values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
+        return torch.as_tensor(values).detach()
+    except (TypeError, ValueError, RuntimeError) as fault:
+        kind = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise UserError(f"{name}: the {what} must be a tensor or an array of numbers, not {kind}") from fault
 
 
 @runtime_checkable
@@ -201,6 +239,8 @@ def from_dataset(dataset: Any, *, name: str = "custom", num_classes: int | None 
     """Read a whole map-style torch Dataset of (image, label) into memory.
 
     An image may be a PIL image, a uint8 or float tensor (c, h, w) or (h, w), or a numpy array (h, w) or (h, w, c).
+    Floats lie in [0, 1]. PIL images of 16 bits are scaled to 8; those of mode F are floats; of palettes and CMYK the
+    RGB colours are taken, and an alpha channel is dropped, with a warning where it was not opaque.
 
     Args:
         dataset: anything with `len(dataset)` and `dataset[i] -> (image, label)`; leave random transforms out of it.
@@ -239,7 +279,7 @@ def _read_items(dataset: _Indexed, name: str) -> tuple[Tensor, Tensor]:
         item = dataset[i]
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise UserError(f"{name}: item {i} must be a pair (image, label), not {type(item).__name__}")
-        image = _to_tensor(item[0], name)
+        image = _to_tensor(item[0], f"{name}: image {i}", name)
         if (
             images is None
         ):  # one allocation for the whole set: a list of images and its stack would need twice the memory
@@ -249,24 +289,49 @@ def _read_items(dataset: _Indexed, name: str) -> tuple[Tensor, Tensor]:
                 f"{name}: image {i} has shape {tuple(image.shape)} but image 0 has {tuple(images.shape[1:])}; "
                 "resize them to one size in the dataset's transform"
             )
+        if image.dtype != images.dtype:
+            raise UserError(
+                f"{name}: image {i} is {image.dtype} but image 0 is {images.dtype}; convert them to one type and range"
+            )
         images[i], labels[i] = image, _one_label(item[1], i, name)
     assert images is not None
     return images, labels
 
 
-def _to_tensor(image: Any, name: str) -> Tensor:
+def _to_tensor(image: Any, what: str, name: str) -> Tensor:
     """Convert a PIL image, an array (h, w[, c]) or a tensor ([c,] h, w) to a tensor (c, h, w)."""
     if isinstance(image, Tensor):
         pixels = image.detach().cpu()
+    elif hasattr(image, "convert"):  # a PIL image, told by its method so that Pillow need not be installed
+        pixels = _channels_first(_from_pil(image, what), what)
+    elif hasattr(image, "__array_interface__"):
+        pixels = _channels_first(_as_tensor(np.array(image), what.removeprefix(f"{name}: "), name), what)
     else:
-        if hasattr(image, "convert"):  # a PIL image, told by its method so that Pillow need not be installed
-            image = image if image.mode in ("L", "RGB") else image.convert("RGB")
-        array = torch.from_numpy(np.array(image)) if hasattr(image, "__array_interface__") else None
-        if array is None:
-            raise UserError(f"{name}: cannot read an image of type {type(image).__name__}; give PIL images or tensors")
-        pixels = array.permute(2, 0, 1) if array.ndim == 3 else array
+        raise UserError(f"{name}: cannot read an image of type {type(image).__name__}; give PIL images or tensors")
     pixels = pixels.float() if pixels.is_floating_point() else pixels
     return pixels[None] if pixels.ndim == 2 else pixels
+
+
+def _from_pil(image: Any, what: str) -> Tensor:
+    try:
+        return torch.from_numpy(np.array(image if image.mode == "F" else to_8_bit(image, what)))
+    except (OSError, SyntaxError, ValueError) as fault:  # Pillow decodes late: a damaged file shows here
+        if isinstance(fault, UserError):
+            raise
+        file = f" ({image.filename})" if getattr(image, "filename", "") else ""
+        raise UserError(f"{what}{file} cannot be decoded: {fault}") from fault
+
+
+def _channels_first(pixels: Tensor, what: str) -> Tensor:
+    if pixels.ndim != 3:
+        return pixels
+    h, _, c = pixels.shape
+    if h in (1, 3, 4) and c > 4:
+        raise UserError(
+            f"{what} is an array of shape {tuple(pixels.shape)}, which seems to have its channels first; give arrays "
+            "(height, width, channels) or tensors (channels, height, width)"
+        )
+    return pixels.permute(2, 0, 1)
 
 
 def _one_label(label: Any, i: int, name: str) -> int:

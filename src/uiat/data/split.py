@@ -36,6 +36,7 @@ def split_validation(data: Data, *, size: int | None = None, seed: int = 0) -> t
         (100, True)
     """
     count = size if size is not None else max(data.num_classes, min(1000, len(data) // 20))
+    _check_two_each(data)
     held = stratified_index(data.labels, count, num_classes=data.num_classes, seed=seed, keep=1)
     rest = torch.ones(len(data), dtype=torch.bool)
     rest[held] = False
@@ -83,6 +84,18 @@ def stratified_index(
     by_class = order[torch.argsort(labels[order], stable=True)].split(counts.tolist())
     take = _counts_by_class(counts, size, keep)
     return torch.cat([group[:k] for group, k in zip(by_class, take.tolist(), strict=True)]).sort().values
+
+
+def _check_two_each(data: ImageSet | Folder) -> None:
+    """Refuse a class of one image by its name, and its folder if it has one."""
+    single = (torch.bincount(data.labels.cpu(), minlength=data.num_classes) == 1).nonzero().flatten().tolist()
+    if single:
+        where = int((data.labels == single[0]).nonzero()[0])
+        file = f" ({data.paths[where]})" if isinstance(data, Folder) else ""
+        raise UserError(
+            f"{data.name}: class {data.classes[single[0]]} has one image only{file}; it takes two to train and to "
+            "validate, so add one or leave the class out"
+        )
 
 
 def _counts_by_class(counts: Tensor, size: int, keep: int) -> Tensor:

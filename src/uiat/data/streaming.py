@@ -1,7 +1,7 @@
 """Load batches of an image folder too large for memory: decoded by workers, augmented on the device."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -84,7 +84,7 @@ class StreamingLoader:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # or it would draw from the global one, and change what training draws next
         )
-        for step, (images, labels, index) in enumerate(batches, start):
+        for step, (images, labels, index) in enumerate(_plain_errors(batches), start):
             x = prepare(
                 images.to(self.device, non_blocking=True),
                 rows=self.rank.rows(count := len(images) * self.rank.size),
@@ -96,6 +96,14 @@ class StreamingLoader:
             )
             y, where = (t.to(self.device, non_blocking=True) for t in (labels, index))
             yield Batch(x, y, where)
+
+
+def _plain_errors(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield the batches; reduce an error of a worker, to which torch adds the traceback there, to its one line."""
+    try:
+        yield from batches
+    except UserError as fault:
+        raise UserError(str(fault).strip().splitlines()[-1].split("UserError: ")[-1]) from fault
 
 
 def loader_for(

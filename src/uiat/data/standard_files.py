@@ -1,0 +1,71 @@
+"""The files of torchvision's data sets: which of them is missing or damaged, since torchvision does not say."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# torchvision knows the sums of MNIST's packed files only, and never looks at what lies unpacked.
+MNIST_SUMS = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+# Bytes of the four files, header included: Fashion-MNIST has the same.
+_IDX_SIZES = (47_040_016, 60_008, 7_840_016, 10_008)
+POINTER = b"version https://git-lfs"
+
+
+def find_damage(dataset: Any, root: Path, split: str) -> str:
+    """Return what is wrong with the files of a data set, naming the first of them; "" if nothing is seen.
+
+    Args:
+        dataset: its class in torchvision.datasets.
+        root: the folder that torchvision is given.
+        split: "train" or "test".
+    """
+    if hasattr(dataset, "mirrors"):
+        return next(_mnist_damage(root / dataset.__name__, split, official=dataset.__name__ == "MNIST"), "")
+    expected = _expected(dataset, root, split)
+    return next((f"{file} {fault}" for file, md5 in expected if (fault := _fault(file, md5=md5))), "")
+
+
+def _expected(dataset: Any, root: Path, split: str) -> Iterator[tuple[Path, str]]:
+    if hasattr(dataset, "split_list"):  # SVHN
+        _, file, md5, *_ = dataset.split_list[split]
+        yield root / file, md5
+        return
+    folder = root / dataset.base_folder  # CIFAR
+    yield from ((folder / file, md5) for file, md5 in (*dataset.train_list, *dataset.test_list))
+    yield folder / dataset.meta["filename"], dataset.meta["md5"]
+
+
+def _mnist_damage(folder: Path, split: str, *, official: bool) -> Iterator[str]:
+    old = folder / "processed" / ("training.pt" if split == "train" else "test.pt")
+    if old.is_file() and (folder / "processed" / "training.pt").is_file():
+        yield f"{old}, of torchvision's old layout, cannot be read; remove {old.parent} to read {folder / 'raw'}"
+    for (name, md5), size in zip(MNIST_SUMS.items(), _IDX_SIZES, strict=True):
+        fault = _fault(folder / "raw" / name, size=size)
+        # The sum of the files of this split only: those of the other are not read.
+        if not fault and official and name.startswith("train" if split == "train" else "t10k"):
+            fault = _fault(folder / "raw" / name, md5=md5)
+        if fault:
+            yield f"{folder / 'raw' / name} {fault}"
+
+
+def _fault(file: Path, *, md5: str | None = None, size: int | None = None) -> str:
+    """Return what is wrong with a file, as the end of a sentence; "" if nothing."""
+    try:
+        with open(file, "rb") as stream:
+            if stream.read(len(POINTER)) == POINTER:
+                return "is a git-lfs pointer (run `git lfs pull`)"
+            stream.seek(0)
+            if md5 is not None and hashlib.file_digest(stream, "md5").hexdigest() != md5:
+                return "is damaged: it is not the official file"
+        length = file.stat().st_size
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as fault:
+        return f"cannot be read: {fault.strerror}"
+    return f"is damaged: it has {length:,} bytes, not {size:,}" if size is not None and length != size else ""
