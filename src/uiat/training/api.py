@@ -252,6 +252,7 @@ def fit(
         Interrupted: stopped by a signal; with a folder, everything is saved.
 
     Example:
+        >>> import torch
         >>> from uiat import PGDAT
         >>> model = models.build("small-cnn", num_classes=2, image_shape=(1, 8, 8), width=4)
         >>> x, y = torch.rand(64, 1, 8, 8), torch.arange(64) % 2

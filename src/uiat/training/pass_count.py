@@ -124,7 +124,7 @@ def step_for(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, eage
     # A rate so small that training on noise takes no weight to infinity.
     optimizer = make_optimizer(model, replace(run.optimisation, learning_rate=1e-6), plain=run.compute.plain)
     _, c, h, w = batch.x.shape
-    return Step(
+    step = Step(
         model,
         without_warm_start(run.objective),  # the file may be elsewhere, and costs are the same from any start
         optimizer,
@@ -133,6 +133,8 @@ def step_for(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, eage
         num_examples=len(batch.y),
         options=options,
     )
+    step.check(batch)  # its passes are no passes of a step
+    return step
 
 
 def step_passes(run: Run, model: nn.Module, batch: Batch, *, num_classes: int) -> dict[tuple[int, int], PassCount]:

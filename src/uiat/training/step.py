@@ -95,7 +95,7 @@ class Step:
             UserError: images or labels that cannot be what was meant.
         """
         if not self._checked:
-            self._check(batch)
+            self.check(batch)
         check_shapes(batch.x, batch.y)
         train_mode(self.model, self._set_aside)
         x_adv: Tensor | None = None
@@ -110,8 +110,14 @@ class Step:
         if self.graphed is not None:
             self.graphed.forget()
 
-    def _check(self, batch: Batch) -> None:
-        """Refuse what cannot be trained on or with, before the first update; the sentences are those of `uiat.fit`."""
+    def check(self, batch: Batch) -> None:
+        """Refuse what cannot be trained on or with; the first call does so by itself, before its update.
+
+        The model is run on a few images, in eval and in train mode, and is left as it was.
+
+        Raises:
+            UserError: with the sentences of `uiat.fit`.
+        """
         if not isinstance(batch, Batch):
             raise UserError(f"a step takes a uiat.Batch(x, y, index), not a {type(batch).__name__}")
         check_shapes(batch.x, batch.y)

@@ -1,0 +1,33 @@
+"""Tests mirror the package: src/uiat/a/b.py is tested in tests/a/test_b.py, and no module is without tests."""
+
+from support.paths import ROOT, SRC
+
+TESTS = ROOT / "tests"
+# Module -> where it is tested, for those too small for a file of their own.
+ELSEWHERE = {
+    "modes.py": "models/test_modes.py",
+    "data/folder_layout.py": "data/test_image_folder.py",
+    "data/image_file.py": "data/test_image_folder.py",
+    "data/notices.py": "data/test_image_folder.py",
+    "data/standard_files.py": "data/test_catalog.py",
+    "experiments/finish.py": "experiments/test_run_grid.py",
+    "experiments/options.py": "cli/test_options.py",
+    "experiments/predictions.py": "cli/test_report.py",
+    "speed/cudnn.py": "speed/test_cuda.py",
+    "speed/throughput.py": "training/test_autotune.py",
+    "system/surroundings.py": "cases/test_surroundings.py",
+}
+
+
+def test_each_module_has_its_test_file():
+    for file in sorted((SRC / "uiat").rglob("*.py")):
+        module = file.relative_to(SRC / "uiat")
+        if module.name not in {"__init__.py", "__main__.py"}:
+            own = module.parent / f"test_{module.name}"
+            assert (TESTS / ELSEWHERE.get(str(module), own)).is_file(), f"{module} has no test file tests/{own}"
+
+
+def test_exceptions_are_needed():
+    for module in ELSEWHERE:
+        assert (SRC / "uiat" / module).is_file()
+        assert not (TESTS / module).with_name(f"test_{(SRC / module).name}").exists(), f"{module} has a file of its own"
