@@ -85,5 +85,5 @@ def test_the_help_lists_every_study_with_defaults_and_units(ask):
     assert code == 0
     for study in analyse.STUDIES.values():
         assert f"{study.name}: {study.about}".replace(" ", "") in words
-    for text in ("pgd-20", "in units of the image range [0, 1]", "[default: (1000, or all)", "[default: analysis]"):
+    for text in ("pgd-20", "in units of the image range [0, 1]", "[default: 1000, or all]", "[default: analysis]"):
         assert text.replace(" ", "") in words

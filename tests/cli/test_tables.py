@@ -14,7 +14,7 @@ def test_other_norms_and_corruptions(ask, run):
     found = result(run)
     assert list(found["unseen"]["accuracy"]) == ["clean", "Linf:0.2", "L2:0.5", "L1:3", "union", "unseen"]
     assert list(found["corruptions"]["by_kind"]) == ["fog", "contrast"]
-    assert re.search(r"L1:3 +\d", out)
+    assert re.search(r"L1 3 +\d", out)
     assert re.search(r"fog( +\d+\.\d\d %){6}", out)
 
 

@@ -22,10 +22,10 @@ def test_an_image_that_is_misclassified_is_not_attacked_and_restarts_are_for_sur
     correct = correct_under(model, x, y, None)
     assert correct.sum() == 6
     seen = []
-    craft = PGD.craft
+    craft = PGD.perturb
 
     class Spy(PGD):
-        def craft(self, model, x, y, *, generator=None, key=None):
+        def perturb(self, model, x, y, *, generator=None, key=None):
             assert self.restarts == 1
             seen.append(len(x))
             return craft(self, model, x, y, key=key)
