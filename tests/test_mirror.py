@@ -8,6 +8,7 @@ ELSEWHERE = {
     "modes.py": "models/test_modes.py",
     "data/folder_layout.py": "data/test_image_folder.py",
     "data/image_file.py": "data/test_image_folder.py",
+    "data/map_dataset.py": "data/test_image_set.py",
     "data/notices.py": "data/test_image_folder.py",
     "data/standard_files.py": "data/test_catalog.py",
     "experiments/finish.py": "experiments/test_run_grid.py",
@@ -15,6 +16,7 @@ ELSEWHERE = {
     "experiments/predictions.py": "cli/test_report.py",
     "speed/cudnn.py": "speed/test_cuda.py",
     "speed/throughput.py": "training/test_autotune.py",
+    "training/first_batch.py": "cases/test_surroundings.py",
     "system/surroundings.py": "cases/test_surroundings.py",
 }
 

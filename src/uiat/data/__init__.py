@@ -5,8 +5,9 @@ Images are in [0, 1] everywhere; normalisation is the model's first layer, never
 
 from uiat.data.catalog import NAMES, STATS, default_root, load, open_data, statistics, tensors
 from uiat.data.image_folder import Folder, open_folder
-from uiat.data.image_set import Batch, ImageSet, as_float, check_images, from_dataset, from_tensors
+from uiat.data.image_set import Batch, ImageSet, as_float, check_images, from_tensors
 from uiat.data.loader import Loader
+from uiat.data.map_dataset import from_dataset
 from uiat.data.sampling import AUGMENTATIONS
 from uiat.data.split import split_validation, stratified_subset
 from uiat.data.streaming import StreamingLoader, loader_for

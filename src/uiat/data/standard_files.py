@@ -46,9 +46,10 @@ def _mnist_damage(folder: Path, split: str, *, official: bool) -> Iterator[str]:
     if old.is_file() and (folder / "processed" / "training.pt").is_file():
         yield f"{old}, of torchvision's old layout, cannot be read; remove {old.parent} to read {folder / 'raw'}"
     for (name, md5), size in zip(MNIST_SUMS.items(), _IDX_SIZES, strict=True):
-        fault = _fault(folder / "raw" / name, size=size)
-        # The sum of the files of this split only: those of the other are not read.
-        if not fault and official and name.startswith("train" if split == "train" else "t10k"):
+        # Size and sum of the files of this split only: those of the other are not read, but have to be there.
+        mine = name.startswith("train" if split == "train" else "t10k")
+        fault = _fault(folder / "raw" / name, size=size if mine else None)
+        if not fault and official and mine:
             fault = _fault(folder / "raw" / name, md5=md5)
         if fault:
             yield f"{folder / 'raw' / name} {fault}"

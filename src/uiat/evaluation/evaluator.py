@@ -123,8 +123,7 @@ def evaluate(
     result = aggregate(run.outcomes, rank, y, threat=threat, seed=seed, plan=plan, classes=classes, unable=unable)
     if rank.first and len(result.accuracy) > 2:  # in the words of the reference, as after each stage
         logger.info("robust accuracy: %.2f%%", 100 * result.accuracy["worst"])
-    sizes = rank.gather(under_attack.batch_size.size)
-    result = replace(result, batch_size=min(sizes), processes=rank.size)
+    result = replace(result, batch_size=min(rank.gather(under_attack.batch_size.size)), processes=rank.size)
     if selfchecks and (transfer is not None or set(attacks) - {"clean"}):
         return replace(result, verdict=_selfcheck(target, x, y, threat, result, transfer, rank, listener))
     return result

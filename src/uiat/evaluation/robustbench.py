@@ -10,7 +10,7 @@ from uiat.data import ImageSet, as_float, load
 from uiat.errors import UserError, nearest
 from uiat.evaluation.evaluator import evaluate
 from uiat.evaluation.result import EvaluationResult
-from uiat.formatting import is_doubtful, radius_text
+from uiat.formatting import is_doubtful, whole_255ths
 from uiat.models import build
 from uiat.models.weights_file import load_weights
 from uiat.threat import Threat, parse
@@ -69,7 +69,7 @@ def entry(
         "dataset": dataset,
         "venue": venue,
         "architecture": architecture,
-        "eps": radius_text(threat.norm, float(threat.epsilon), digits=7),
+        "eps": _radius(threat),
         "clean_acc": f"{100 * accuracy['clean']:.2f}",
         "reported": reported,
     }
@@ -77,6 +77,13 @@ def entry(
         record["autoattack_acc"] = f"{100 * accuracy[STANDARD]:.2f}"
     doubtful = is_doubtful(str(facts.get("verdict") or ""))
     return record | {"unreliable": unreliable or doubtful, "footnote": footnote}
+
+
+def _radius(threat: Threat) -> str:
+    """Return a radius as RobustBench writes it: Linf in 255ths wherever it is a whole number of them, 0.2 too."""
+    epsilon = float(threat.epsilon)
+    pixels = whole_255ths(epsilon) if threat.norm == "Linf" else None
+    return f"{pixels}/255" if pixels else f"{epsilon:.7g}"
 
 
 def zoo_model(

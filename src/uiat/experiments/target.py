@@ -243,6 +243,9 @@ def _check_fit(model: nn.Module, images: ImageSet, *, what: str = "the model") -
     """Refuse images that the model cannot take, and labels that are not its classes."""
     try:
         classes = classes_of(model, as_float(images.images[:1]), name=what)
+    except UserError as error:  # a layer of the model says so, and does not know which of two models it is in
+        message = str(error)
+        raise UserError(message if what in message else message.replace("the model", what, 1)) from None
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{what} cannot take images of shape {images.image_shape}: {reason}") from None

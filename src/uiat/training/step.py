@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import Optimizer
 
-from uiat.checks import check_shapes, check_values
+from uiat.checks import check_shapes
 from uiat.data import Batch
 from uiat.errors import UserError
-from uiat.models import check_model, check_training
 from uiat.models.modes import find_frozen_parts, train_mode
 from uiat.objectives import Examples, Objective, total
 from uiat.objectives.abilities import attack_of, is_second_order
@@ -32,7 +31,7 @@ from uiat.system.distributed import current_rank
 from uiat.system.surroundings import neutral_surroundings
 from uiat.training.averaging import average_statistics
 from uiat.training.awp import adversarial_weights
-from uiat.training.optimizer import check_optimizer
+from uiat.training.first_batch import check_first_batch
 from uiat.training.step_options import Precision, StepKeywords, StepOptions
 
 
@@ -111,23 +110,10 @@ class Step:
             self.graphed.forget()
 
     def check(self, batch: Batch) -> None:
-        """Refuse what cannot be trained on or with; the first call does so by itself, before its update.
-
-        The model is run on a few images, in eval and in train mode, and is left as it was.
-
-        Raises:
-            UserError: with the sentences of `uiat.fit`.
-        """
-        if not isinstance(batch, Batch):
-            raise UserError(f"a step takes a uiat.Batch(x, y, index), not a {type(batch).__name__}")
-        check_shapes(batch.x, batch.y)
-        check_values(batch.x, batch.y, num_classes=self._num_classes)
-        if tuple(batch.x.shape[1:]) != self._image_shape:
-            raise UserError(f"the images have shape {tuple(batch.x.shape[1:])}, but image_shape is {self._image_shape}")
-        check_optimizer(self.optimizer, self.model)
-        check_model(self.model, batch.x, self._num_classes)
-        if len(batch.x) > 1:  # BatchNorm has no statistics of one image
-            check_training(self.model, batch.x, self._num_classes)
+        """Refuse what cannot be trained on or with (`check_first_batch`); the first call does so before its update."""
+        check_first_batch(
+            batch, self.model, self.optimizer, num_classes=self._num_classes, image_shape=self._image_shape
+        )
         self._checked = True
 
     def _update(self, batch: Batch, epoch: int, x_adv: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
