@@ -165,13 +165,19 @@ def test_old_gradients_do_not_count():
 @pytest.mark.parametrize(("epoch", "passes"), [(1, 1), (2, 2), (3, 2)])
 def test_weight_perturbation_begins_in_its_epoch(epoch, passes):
     model = Passes(mlp())
-    step_of(model, PGDAT(attack=pgd()), awp=0.01, awp_from_epoch=2)(batch(), epoch=epoch)
+    step = step_of(model, PGDAT(attack=pgd()), awp=0.01, awp_from_epoch=2)
+    step.check(batch())  # its passes are no passes of a step
+    model.forwards.clear(), model.backwards.clear()
+    step(batch(), epoch=epoch)
     assert model.backwards["training"] == passes
 
 
 def test_an_attack_finds_its_examples_once_with_weight_perturbation_too():
     model = Passes(mlp())
-    step_of(model, uiat(attack=pgd(10)), awp=0.01)(batch())
+    step = step_of(model, uiat(attack=pgd(10)), awp=0.01)
+    step.check(batch())
+    model.forwards.clear(), model.backwards.clear()
+    step(batch())
     assert dict(model.forwards) == {"crafting": 11, "training": 4}
 
 

@@ -167,7 +167,8 @@ def check_training(model: nn.Module, x: Float[Tensor, "b c h w"], num_classes: i
                 raise UserError(
                     "the model's logits have no gradient in train mode: look for .detach() or no_grad in it"
                 )
-            torch.autograd.grad(logits.sum(), trainable, allow_unused=True)
+            if trainable:
+                torch.autograd.grad(logits.sum(), trainable, allow_unused=True)
     finally:
         for m in model.modules():
             m.training = False

@@ -93,12 +93,12 @@ class Step:
         Raises:
             UserError: images or labels that cannot be what was meant.
         """
-        if not self._checked:
-            self.check(batch)
-        check_shapes(batch.x, batch.y)
-        train_mode(self.model, self._set_aside)
         x_adv: Tensor | None = None
         with cudnn_benchmark(self.options.try_kernels):
+            if not self._checked:
+                self.check(batch)
+            check_shapes(batch.x, batch.y)
+            train_mode(self.model, self._set_aside)
             for _ in range(max(1, self.options.replays)):
                 means, x_adv = self._update(batch, epoch, x_adv)
         return means
