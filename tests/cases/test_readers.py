@@ -391,6 +391,14 @@ def test_the_old_layout_of_mnist(tmp_path, content):
         load("mnist", "train", root=tmp_path, download=False)
 
 
+def test_a_sound_old_layout_of_mnist_is_read(tmp_path):
+    old = tmp_path / "MNIST" / "processed"
+    old.mkdir(parents=True)
+    for name in ("training.pt", "test.pt"):
+        torch.save((torch.zeros(10, 28, 28, dtype=torch.uint8), torch.arange(10)), old / name)
+    assert len(load("mnist", "train", root=tmp_path, download=False)) == 10
+
+
 def test_files_of_cifar_are_named(tmp_path):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()

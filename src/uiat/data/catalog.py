@@ -17,7 +17,7 @@ from uiat.data.image_folder import Folder, open_folder
 from uiat.data.image_set import ImageSet, as_float
 from uiat.data.sampling import generator
 from uiat.data.split import stratified_index
-from uiat.data.standard_files import find_damage
+from uiat.data.standard_files import find_damage, has_old_layout
 from uiat.errors import UserError, nearest
 
 Channels = tuple[float, ...]
@@ -278,8 +278,10 @@ def _read_torchvision(name: str, reader: TorchvisionReader, split: str, *, root:
 
     def read(fetch: bool) -> ImageSet:
         dataset = dataset_class(str(root), download=fetch, **which)
-        if name == "mnist" and (damage := find_damage(dataset_class, root, split)):
-            raise UserError(damage)  # of the others, torchvision itself has compared the sums
+        # Of the others, torchvision itself has compared the sums; those of the old layout are not known.
+        verify = name == "mnist" and not has_old_layout(root / reader.name)
+        if verify and (damage := find_damage(dataset_class, root, split)):
+            raise UserError(damage)
         labels = torch.as_tensor(dataset.targets if hasattr(dataset, "targets") else dataset.labels)
         classes = tuple(str(c).split(" - ")[0] for c in getattr(dataset, "classes", range(10)))
         return ImageSet(_to_nchw(dataset.data, reader.axes), labels, classes, name)

@@ -222,4 +222,4 @@ def as_tensor(values: Any, what: str, name: str) -> Tensor:
         return torch.as_tensor(values).detach()
     except (TypeError, ValueError, RuntimeError) as fault:
         kind = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
-        raise UserError(f"{name}: the {what} must be a tensor or an array of numbers, not {kind}") from fault
+        raise UserError(f"{name}: {what} must be a tensor or an array of numbers, not {kind}") from fault

@@ -24,11 +24,28 @@ def find_damage(dataset: Any, root: Path, split: str) -> str:
         dataset: its class in torchvision.datasets.
         root: the folder that torchvision is given.
         split: "train" or "test".
+
+    Example:
+        >>> class Official:
+        ...     base_folder, test_list, meta = "example", [], {"filename": "names", "md5": ""}
+        ...     train_list = [("batch", "")]
+        >>> find_damage(Official, Path("/nowhere"), "train")
+        '/nowhere/example/batch is missing'
     """
     if hasattr(dataset, "mirrors"):
         return next(_mnist_damage(root / dataset.__name__, split, official=dataset.__name__ == "MNIST"), "")
     expected = _expected(dataset, root, split)
     return next((f"{file} {fault}" for file, md5 in expected if (fault := _fault(file, md5=md5))), "")
+
+
+def has_old_layout(folder: Path) -> bool:
+    """Return True if torchvision will read MNIST's or Fashion-MNIST's folder as it was laid out before 2021.
+
+    Example:
+        >>> has_old_layout(Path("/nowhere/MNIST"))
+        False
+    """
+    return all((folder / "processed" / file).is_file() for file in ("training.pt", "test.pt"))
 
 
 def _expected(dataset: Any, root: Path, split: str) -> Iterator[tuple[Path, str]]:
@@ -43,30 +60,31 @@ def _expected(dataset: Any, root: Path, split: str) -> Iterator[tuple[Path, str]
 
 def _mnist_damage(folder: Path, split: str, *, official: bool) -> Iterator[str]:
     old = folder / "processed" / ("training.pt" if split == "train" else "test.pt")
-    if old.is_file() and (folder / "processed" / "training.pt").is_file():
+    if has_old_layout(folder):
         yield f"{old}, of torchvision's old layout, cannot be read; remove {old.parent} to read {folder / 'raw'}"
     for (name, md5), size in zip(MNIST_SUMS.items(), _IDX_SIZES, strict=True):
-        # Size and sum of the files of this split only: those of the other are not read, but have to be there.
-        mine = name.startswith("train" if split == "train" else "t10k")
-        fault = _fault(folder / "raw" / name, size=size if mine else None)
-        if not fault and official and mine:
-            fault = _fault(folder / "raw" / name, md5=md5)
+        file = folder / "raw" / name
+        # torchvision wants the files of the other split to be there, and never reads them.
+        own = name.startswith("train" if split == "train" else "t10k")
+        fault = _fault(file, size=size, md5=md5 if official else None) if own else _fault(file)
         if fault:
-            yield f"{folder / 'raw' / name} {fault}"
+            yield f"{file} {fault}"
 
 
 def _fault(file: Path, *, md5: str | None = None, size: int | None = None) -> str:
     """Return what is wrong with a file, as the end of a sentence; "" if nothing."""
     try:
+        length = file.stat().st_size
         with open(file, "rb") as stream:
             if stream.read(len(POINTER)) == POINTER:
                 return "is a git-lfs pointer (run `git lfs pull`)"
+            if size is not None and length != size:
+                return f"is damaged: it has {length:,} bytes, not {size:,}"
             stream.seek(0)
             if md5 is not None and hashlib.file_digest(stream, "md5").hexdigest() != md5:
                 return "is damaged: it is not the official file"
-        length = file.stat().st_size
     except FileNotFoundError:
         return "is missing"
     except OSError as fault:
         return f"cannot be read: {fault.strerror}"
-    return f"is damaged: it has {length:,} bytes, not {size:,}" if size is not None and length != size else ""
+    return ""
