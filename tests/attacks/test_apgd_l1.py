@@ -154,5 +154,5 @@ def test_apgd_breaks_what_the_reference_breaks(digits, loss):
     ours = robust_images(attack, model, x, y)
     assert 0.1 < theirs[0].float().mean() < 0.9
     within = (theirs[0] == theirs[1]).float().mean()  # random starts decide about a tenth of the images
-    assert_as_strong(ours, theirs[0], weaker=0.05, agree=0.8)
+    assert_as_strong(ours, theirs[0], weaker=0.05, agree=within - 0.04)
     assert (ours[None] == theirs).float().mean() > within - 0.04

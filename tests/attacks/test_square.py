@@ -424,12 +424,14 @@ def test_it_breaks_what_the_reference_breaks(digits, threat):
     attack = Square(threat=threat, iterations=250)
     with torch.inference_mode():
         robust = torch.stack([~run(attack, *digits, seed=seed)["broken"] for seed in range(2)])
-    theirs = torch.stack([reference(*digits, attack, seed=seed, everywhere=True) for seed in range(2)])
-    narrower = reference(*digits, attack, seed=0, everywhere=False)
+    theirs, narrower = (
+        torch.stack([reference(*digits, attack, seed=seed, everywhere=everywhere) for seed in range(2)])
+        for everywhere in (True, False)
+    )
     ours = robust.double().mean().item()
     assert 0.1 < ours < 0.9  # neither all nor nothing
     assert abs(ours - theirs.double().mean().item()) < 0.03
-    assert ours < narrower.double().mean().item() + 0.02  # the narrower one is weaker
+    assert ours < narrower.double().mean().item() + 0.02  # the one is weaker; a standard error is 0.015
     between = (robust[:, None] == theirs[None]).double().mean().item()
     within = (theirs[0] == theirs[1]).double().mean().item()
     assert between > within - 0.04
