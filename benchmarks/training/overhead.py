@@ -18,7 +18,7 @@ import torch
 
 import uiat
 from uiat.system.environment import describe_environment
-from uiat.training.api import start_run
+from uiat.training.open_run import start_run
 
 
 def resident() -> float:

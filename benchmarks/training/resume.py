@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 import uiat
 from uiat.system.atomic_files import read_tensors
 from uiat.system.environment import describe_environment
-from uiat.training.api import start_run
+from uiat.training.open_run import start_run
 
 TIMING = {"seconds", "images_per_second", "validation_seconds"}
 SETTINGS = [
@@ -40,7 +40,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import uiat
-from uiat.training.api import start_run
+from uiat.training.open_run import start_run
 folder, config = map(Path, sys.argv[1:])
 with start_run(uiat.load_config(config.read_text()), run_dir=folder) as training:
     print("ready", flush=True)

@@ -14,7 +14,13 @@ from uiat.errors import UserError
 _SMALLEST_SPREAD = 1e-12
 
 
-def _to_full_precision(logits: Tensor) -> Tensor:
+def full_precision(logits: Tensor) -> Tensor:
+    """Return half-precision logits as float32, and others as they are.
+
+    Example:
+        >>> full_precision(torch.zeros(1, 2, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
@@ -25,7 +31,17 @@ def log_probabilities(logits: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
         >>> log_probabilities(torch.zeros(1, 2)).exp().tolist()
         [[0.5, 0.5]]
     """
-    return F.log_softmax(_to_full_precision(logits), dim=1)
+    return F.log_softmax(full_precision(logits), dim=1)
+
+
+def log_of(p: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
+    """Compute the logarithm of probabilities; of 0 that of the smallest normal number, in place of -inf.
+
+    Example:
+        >>> log_of(torch.tensor([[0.0, 1.0]])).isfinite().all().item()
+        True
+    """
+    return p.clamp_min(torch.finfo(p.dtype).tiny).log()
 
 
 def cross_entropy(
@@ -42,7 +58,7 @@ def cross_entropy(
         >>> round(cross_entropy(torch.zeros(1, 4), torch.tensor([2])).item(), 4)  # log 4
         1.3863
     """
-    return F.cross_entropy(_to_full_precision(logits), y, reduction="none", label_smoothing=label_smoothing)
+    return F.cross_entropy(full_precision(logits), y, reduction="none", label_smoothing=label_smoothing)
 
 
 def kl(log_p: Float[Tensor, "b k"], log_q: Float[Tensor, "b k"]) -> Float[Tensor, "b"]:
@@ -58,6 +74,39 @@ def kl(log_p: Float[Tensor, "b k"], log_q: Float[Tensor, "b k"]) -> Float[Tensor
     return (log_p.exp() * (log_p - log_q)).sum(dim=1)
 
 
+def squared_distance(log_p: Float[Tensor, "b k"], log_q: Float[Tensor, "b k"]) -> Float[Tensor, "b"]:
+    """Compute sum_k (p_k - q_k)^2 from log-probabilities (Pang et al. 2022, SCORE, the squared error).
+
+    Gradients flow into both arguments.
+
+    Example:
+        >>> p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.25, 0.75]])
+        >>> round(squared_distance(p.log(), q.log()).item(), 4)
+        0.125
+    """
+    return (log_p.exp() - log_q.exp()).square().sum(dim=1)
+
+
+def soft_cross_entropy(logits: Float[Tensor, "b k"], target: Float[Tensor, "b k"]) -> Float[Tensor, "b"]:
+    """Compute -sum_k t_k log p_k, the cross entropy against probabilities t.
+
+    Example:
+        >>> round(soft_cross_entropy(torch.zeros(1, 4), torch.tensor([[0.5, 0.5, 0.0, 0.0]])).item(), 4)  # log 4
+        1.3863
+    """
+    return -(target * log_probabilities(logits)).sum(dim=1)
+
+
+def smooth_labels(y: Int[Tensor, "b"], num_classes: int, *, label_smoothing: float) -> Float[Tensor, "b k"]:
+    """Return the labels as probabilities, (1 - s) one-hot + s / K.
+
+    Example:
+        >>> smooth_labels(torch.tensor([1]), 2, label_smoothing=0.5).tolist()
+        [[0.25, 0.75]]
+    """
+    return (1 - label_smoothing) * F.one_hot(y, num_classes).float() + label_smoothing / num_classes
+
+
 def margin(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
     """Compute max_{k != y} logit_k - logit_y (Carlini & Wagner 2017, f_6), positive where the prediction is wrong.
 
@@ -65,7 +114,7 @@ def margin(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, "
         >>> margin(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0])).item()
         -1.0
     """
-    logits = _to_full_precision(logits)
+    logits = full_precision(logits)
     own = logits.gather(1, y[:, None]).squeeze(1)
     others = logits.scatter(1, y[:, None], float("-inf"))
     return others.amax(dim=1) - own
@@ -101,7 +150,7 @@ def dlr(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, "b"]
         >>> dlr(torch.tensor([[4.0, 1.0, 3.0, 2.0]]), torch.tensor([0])).item()  # (3 - 4) / (4 - 2)
         -0.5
     """
-    logits = _to_full_precision(logits)
+    logits = full_precision(logits)
     _require_two_classes(logits)
     gap = margin(logits, y)
     if logits.shape[1] == 2:
@@ -125,7 +174,7 @@ def dlr_targeted(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], target: Int[
         >>> dlr_targeted(torch.tensor([[4.0, 1.0, 3.0, 2.0]]), y, target).item()  # (3 - 4) / (4 - (2 + 1) / 2)
         -0.4000000059604645
     """
-    logits = _to_full_precision(logits)
+    logits = full_precision(logits)
     _require_two_classes(logits)
     gap = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
     if logits.shape[1] == 2:

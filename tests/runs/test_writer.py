@@ -17,7 +17,7 @@ from uiat import UserError
 from uiat.data import Folder, from_tensors
 from uiat.runs.writer import fingerprint
 from uiat.system.atomic_files import read_tensors
-from uiat.training.api import reopen_run
+from uiat.training.open_run import reopen_run
 from uiat.training.setup import load_datasets
 
 
@@ -150,7 +150,7 @@ def test_other_data_under_the_same_name_is_refused(interrupted, monkeypatch):
         images[0, 0, 0, 0] = 1 - images[0, 0, 0, 0]
         return replace(training_set, images=images), held_out
 
-    monkeypatch.setattr("uiat.training.api.load_datasets", other)
+    monkeypatch.setattr("uiat.training.open_run.load_datasets", other)
     with pytest.raises(UserError, match=r"the training set is not the one that .* was trained on"):
         uiat.resume(interrupted)
 

@@ -12,7 +12,7 @@ from uiat import models, recipes
 from uiat.data import Batch
 from uiat.speed import cuda_graphs
 from uiat.system.atomic_files import read_tensors
-from uiat.training.api import reopen_run
+from uiat.training.open_run import reopen_run
 from uiat.training.step import make_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -19,7 +19,7 @@ from support.paths import SRC
 from support.tiny import Killed, Killer
 from uiat import UIAT, Guards, InstanceInverse, Interrupted, Model, NotFinite, Standard, UniversalInverse
 from uiat.system.atomic_files import read_tensors
-from uiat.training.api import start_run
+from uiat.training.open_run import start_run
 
 EVERYTHING = UIAT(
     attack=tiny.attack(),

@@ -15,7 +15,7 @@ from support.helpers import Passes, batch, cnn, mlp, pgd
 from support.objectives import OBJECTIVES, UNIVERSAL, uiat
 from uiat import PGD, PGDAT, UIAT, Batch, Examples, Linf, Mart, Standard, Trades, make_step, models, total
 from uiat.errors import UserError
-from uiat.objectives.baselines import Stateless
+from uiat.objectives.base import Stateless
 from uiat.training.averaging import make_average, refresh_statistics, update_average
 from uiat.training.awp import adversarial_weights
 

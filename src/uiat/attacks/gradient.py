@@ -22,6 +22,10 @@ class Gradient(NamedTuple):
     logits: Tensor  # (B, K)
 
 
+# Sees each step before it is made, and returns which images make it (B,), True for those that do.
+Watch = Callable[[Gradient], Tensor]
+
+
 def input_gradient(loss: InnerLoss, x: Float[Tensor, "b ..."]) -> Gradient:
     """Compute the gradient of sum_i loss_i with respect to the images alone: one forward, one input-only backward.
 
@@ -80,6 +84,7 @@ def projected_gradient(
     descend: bool = False,
     bounded: bool = True,
     keep_best: bool = False,
+    watch: Watch | None = None,
 ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b"] | None]:
     """Run x_{t+1} = project(x_t +- step_size * steepest(grad)) (Madry et al. 2018, eq. 2.2), with minus to descend.
 
@@ -93,6 +98,7 @@ def projected_gradient(
         descend: lower the loss, as an inverse adversary does.
         bounded: project each iterate onto the ball; off, iterates are only clipped to [0, 1].
         keep_best: return, for each example, the iterate with the best loss and that loss, at one forward more.
+        watch: sees each step before it is made, and says which images make it; by default all do.
 
     Returns:
         The last or the best iterate (B, ...), and its loss (B,), which is None for the last iterate.
@@ -126,7 +132,8 @@ def projected_gradient(
         if keep_best:
             update_best(step.values)
         moved = x_t + direction * threat.steepest(step.gradient)
-        x_t = threat.project(moved, x) if bounded else to_range(moved)
+        moved = threat.project(moved, x) if bounded else to_range(moved)
+        x_t = moved if watch is None else torch.where(watch(step).view(-1, *[1] * (x.ndim - 1)), moved, x_t)
     if keep_best:
         with torch.no_grad():
             update_best(loss(x_t)[0])

@@ -1,5 +1,6 @@
 """PGD, FGSM, FGSM-RS and N-FGSM as values: frozen settings that can be called on a model and images."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat import losses
-from uiat.attacks.gradient import InnerLoss, projected_gradient
+from uiat.attacks.gradient import InnerLoss, Watch, projected_gradient
 from uiat.attacks.random_numbers import KeyedNumbers, rekey
 from uiat.attacks.search import Classifier, where_image
 from uiat.checks import check_choices, check_counts, check_shapes, check_step, check_values
@@ -32,7 +33,8 @@ class PGD:
         step_size: length of a step in units of [0, 1], a number or a fraction such as "2/255". A float afterwards.
         steps: number of gradient steps a restart, one forward and one input-only backward each. 0: the start alone.
         restarts: number of independent runs; for each example the one with the best loss is returned.
-        loss: "ce" (cross entropy), "margin" (Carlini & Wagner 2017), "kl" (to the prediction on x; Zhang et al. 2019).
+        loss: "ce" (cross entropy), "margin" (Carlini & Wagner 2017), "kl" (to the prediction on x; Zhang et al. 2019),
+            "squared" (squared distance of the probabilities from those on x; Pang et al. 2022).
         start: "uniform" in the ball, "gaussian" (standard deviation 0.001), or "none" (at x).
         start_radius: radius of the ball that a uniform start is drawn from, in epsilons.
         bounded: hold every iterate in the ball. Off, they are held in [0, 1] alone, as N-FGSM does in training.
@@ -55,7 +57,7 @@ class PGD:
     step_size: float | str = "2/255"
     steps: int = 10
     restarts: int = 1
-    loss: Literal["ce", "margin", "kl"] = "ce"
+    loss: Literal["ce", "margin", "kl", "squared"] = "ce"
     start: Literal["uniform", "gaussian", "none"] = "uniform"
     start_radius: float = 1.0
     bounded: bool = True
@@ -75,8 +77,10 @@ class PGD:
             raise UserError(f"start_radius must be positive, but is {self.start_radius:g}")
         if self.bounded and self.start_radius > 1:
             raise UserError(f"a start of {self.start_radius:g} epsilons lies outside the ball: set bounded to false")
-        if self.loss == "kl" and self.start == "none":
-            raise UserError('the "kl" loss has no gradient at x itself: use start="gaussian" or start="uniform"')
+        if self.loss in ("kl", "squared") and self.start == "none":
+            raise UserError(
+                f'the "{self.loss}" loss has no gradient at x itself: use start="gaussian" or start="uniform"'
+            )
 
     def __call__(
         self,
@@ -115,11 +119,23 @@ class PGD:
         *,
         generator: torch.Generator | None = None,
         key: Tensor | None = None,
+        reference: Tensor | None = None,
+        watch: Watch | None = None,
     ) -> Float[Tensor, "b ..."]:
         """Return adversarial examples without checking the inputs, so that the host never waits for the device.
 
         For batches that were checked when they were loaded. The arguments are those of a call, but `model` may be any
         callable from images to logits, which is used in the mode that it is in.
+
+        Args:
+            model: as in a call.
+            x: as in a call.
+            y: as in a call.
+            generator: as in a call.
+            key: as in a call.
+            reference: log-probabilities (B, K) that the losses "kl" and "squared" measure from; by default those of the
+                model on `x`, for one forward pass.
+            watch: sees each step before it is made, and says which images make it (`projected_gradient`).
         """
         if generator is not None and key is not None:
             raise UserError("random starts come from a generator or from keys, not from both")
@@ -127,16 +143,15 @@ class PGD:
         if isinstance(model, nn.Module):
             mode = frozen(model, batchnorm=self.batchnorm)
         with mode:
-            return self._attack(model, x.detach(), y, generator, key)
+            x = x.detach()
+            starts = (self._start(x, generator, key, restart) for restart in range(self.restarts))
+            return self._attack(self._inner_loss(model, x, y, reference), x, starts, watch)
 
-    def _attack(
-        self, model: Classifier, x: Tensor, y: Tensor, generator: torch.Generator | None, key: Tensor | None
-    ) -> Tensor:
+    def _attack(self, loss: InnerLoss, x: Tensor, starts: Iterator[Tensor], watch: Watch | None) -> Tensor:
         """Run all restarts, and return for each example the one with the best loss."""
-        loss = self._inner_loss(model, x, y)
-        best, best_value = self._run(loss, x, self._start(x, generator, key, 0))
-        for restart in range(1, self.restarts):
-            other, value = self._run(loss, x, self._start(x, generator, key, restart))
+        best, best_value = self._run(loss, x, next(starts), watch)
+        for start in starts:
+            other, value = self._run(loss, x, start, watch)
             assert best_value is not None
             assert value is not None
             better = value < best_value if self.descend else value > best_value
@@ -162,7 +177,17 @@ class PGD:
             moved = x_adv - step if self.descend else x_adv + step
             return self.threat.project(moved, x) if self.bounded else to_range(moved)
 
-    def _run(self, loss: InnerLoss, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor | None]:
+    def draw_start(self, x: Tensor) -> Float[Tensor, "b ..."]:
+        """Draw a start of the attack for each image, from torch's own generator.
+
+        Example:
+            >>> x = torch.full((1, 2), 0.5)
+            >>> bool((PGD(threat=Linf(0.25)).draw_start(x) - x).abs().max() <= 0.25)
+            True
+        """
+        return self._start(x, None, None, 0)
+
+    def _run(self, loss: InnerLoss, x: Tensor, start: Tensor, watch: Watch | None) -> tuple[Tensor, Tensor | None]:
         x_adv, value = projected_gradient(
             loss,
             x,
@@ -173,6 +198,7 @@ class PGD:
             descend=self.descend,
             bounded=self.bounded,
             keep_best=self.keep == "best",
+            watch=watch,
         )
         if value is None and self.restarts > 1:
             with torch.no_grad():
@@ -196,18 +222,28 @@ class PGD:
             return noise if self.start_radius == 1 else self.start_radius * noise
         return torch.empty_like(like).normal_(0.0, GAUSSIAN_STANDARD_DEVIATION, generator=generator)
 
-    def _inner_loss(self, model: Classifier, x: Tensor, y: Tensor) -> InnerLoss:
-        """Return the loss as a function of the images alone; the natural prediction of "kl" is computed once."""
-        if self.loss == "kl":
-            with torch.no_grad():
-                log_p = losses.log_probabilities(model(x))
+    def _inner_loss(self, model: Classifier, x: Tensor, y: Tensor, reference: Tensor | None) -> InnerLoss:
+        """Return the loss as a function of the images alone; what it takes of x is computed once."""
+        if self.loss in ("kl", "squared"):
+            return self._distance(model, x, reference)
+        loss_function = losses.cross_entropy if self.loss == "ce" else losses.margin
 
         def inner(x_adv: Tensor) -> tuple[Tensor, Tensor]:
             logits = model(x_adv)
-            if self.loss == "kl":
-                return losses.kl(log_p, losses.log_probabilities(logits)), logits
-            loss_function = losses.cross_entropy if self.loss == "ce" else losses.margin
             return loss_function(logits, y), logits
+
+        return inner
+
+    def _distance(self, model: Classifier, x: Tensor, reference: Tensor | None) -> InnerLoss:
+        """Return the distance of a prediction from that on x, or from another reference."""
+        if reference is None:
+            with torch.no_grad():
+                reference = losses.log_probabilities(model(x))
+        distance = losses.kl if self.loss == "kl" else losses.squared_distance
+
+        def inner(x_adv: Tensor) -> tuple[Tensor, Tensor]:
+            logits = model(x_adv)
+            return distance(reference, losses.log_probabilities(logits)), logits
 
         return inner
 

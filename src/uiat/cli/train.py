@@ -16,12 +16,13 @@ from uiat.config import yaml_io
 from uiat.config.schema import Run, is_own_code
 from uiat.errors import Stopped, UserError
 from uiat.formatting import percent
-from uiat.runs.reader import CONFIG_FILE
+from uiat.runs.reader import CONFIG_FILE, TEACHER_FOLDER
 from uiat.runs.settings import read_config
 from uiat.system.distributed import process_group
-from uiat.training.api import reopen_run, start_run
 from uiat.training.listener import Listeners
 from uiat.training.loop import Interrupted, Training
+from uiat.training.open_run import reopen_run, start_run
+from uiat.training.teacher import teacher_run
 from uiat.training.trackers import TRACKERS, make_trackers
 
 Config = Annotated[
@@ -33,7 +34,8 @@ RunDir = Annotated[
     typer.Option(metavar="DIR", help="Folder to make for the run. [default: runs/NAME, numbered where that exists]"),
 ]
 OwnCode = Annotated[
-    bool, typer.Option("--own-code", help="Let a --config file or a resumed run name code that builds the model.")
+    bool,
+    typer.Option("--own-code", help="Let a --config file, a resumed run or a teacher name code that builds the model."),
 ]
 Board = Annotated[
     bool, typer.Option("--tensorboard", help="Also write each epoch to RUN/tensorboard (needs uiat[tensorboard]).")
@@ -81,7 +83,7 @@ def train(
             _resume(run_dir, out, own_code=own_code, trackers=trackers)
         else:
             run = _choose_run(names, config, assignments, own_code=own_code)
-            _train(run, run_dir, out, trackers=trackers)
+            _train(run, run_dir, out, own_code=own_code, trackers=trackers)
 
 
 def _is_restarted(run_dir: Path | None) -> bool:
@@ -117,8 +119,8 @@ def _show_help(context: typer.Context, out: Console, names: list[str], assignmen
         out.print(fields(yaml_io.describe_fields(run)))
 
 
-def _train(run: Run, run_dir: Path | None, out: Console, *, trackers: Sequence[str]) -> None:
-    with start_run(run, run_dir=run_dir) as training:
+def _train(run: Run, run_dir: Path | None, out: Console, *, own_code: bool, trackers: Sequence[str]) -> None:
+    with start_run(run, run_dir=run_dir, own_code=own_code) as training:
         out.print(f"run folder: {_folder(training)}", soft_wrap=True)
         _fit(training, out, trackers=trackers)
 
@@ -142,6 +144,7 @@ def _folder(training: Training) -> Path:
 def _fit(training: Training, out: Console, *, trackers: Sequence[str]) -> None:
     run, folder = training.run, _folder(training)
     try:
+        _prepare_teacher(training, out)
         with training_progress(run, out, best=training.best) as listener:
             training.listener = Listeners(listener, *make_trackers(trackers, folder))
             training.fit()
@@ -151,6 +154,20 @@ def _fit(training: Training, out: Console, *, trackers: Sequence[str]) -> None:
         resume = command("train", "--resume", folder, own_code=is_own_code(run))
         raise Stopped(f"stopped in {where}, {saved}; resume with: {resume}") from None
     _show_summary(training, folder, out)
+
+
+def _prepare_teacher(training: Training, out: Console) -> None:
+    """Train or read the teacher of a run that asks one, with its own progress."""
+    source = training.teacher
+    if source is None or training.epoch >= training.run.optimisation.epochs or training.stopped:
+        return
+    if source.path is not None:
+        training.prepare_teacher()
+        out.print(f"teacher: {source.path}", soft_wrap=True)
+        return
+    with training_progress(teacher_run(training.run), out, best=None) as listener:
+        training.prepare_teacher(listener)
+    out.print(f"the teacher is in {_folder(training) / TEACHER_FOLDER}; now the run itself", soft_wrap=True)
 
 
 def _show_summary(training: Training, folder: Path, out: Console) -> None:

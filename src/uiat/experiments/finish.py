@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from uiat.experiments.grid import GridRun, Status, check_same_run
 from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target import load_target
 from uiat.formatting import threat_record
+from uiat.runs.folder import remove_unborn
 from uiat.runs.reader import EVALUATION_STATE_FILE, WEIGHTS_FILES, read_evaluation, read_history, training_seconds
-from uiat.system.atomic_files import PARTIAL
 from uiat.training.api import Trained, resume, train
 from uiat.training.listener import Listener
 
@@ -46,20 +45,11 @@ def finish_training(run: Run, folder: Path, *, listener: Listener | None = None)
         >>> first.best == again.best
         True
     """
-    _remove_unborn(folder)
+    remove_unborn(folder)
     if not folder.exists():
         return train(run, run_dir=folder, listener=listener)
     check_same_run(run, folder)
     return resume(folder, listener=listener, own_code=is_own_code(run))
-
-
-def _remove_unborn(folder: Path) -> None:
-    """Remove a folder that a kill left before its settings were in it: it is empty but for half-written files."""
-    if folder.is_dir() and all(path.name.startswith(".") and path.name.endswith(PARTIAL) for path in folder.iterdir()):
-        for path in folder.iterdir():
-            path.unlink()
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def finish_run(run: GridRun, on_change: OnChange, *, evaluated: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 from uiat.inverse.adversary import InstanceInverse, Inverse, InverseAdversary, UniversalInverse
 from uiat.inverse.loss import Regulariser, inverse_loss
-from uiat.inverse.state import InverseState, Momentum
+from uiat.inverse.state import InverseState, Momentum, MomentumStart
 from uiat.inverse.universal import UniversalPerturbation, apply_universal, class_means, load_inverse
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "InverseAdversary",
     "InverseState",
     "Momentum",
+    "MomentumStart",
     "Regulariser",
     "UniversalInverse",
     "UniversalPerturbation",

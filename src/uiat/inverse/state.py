@@ -10,6 +10,7 @@ from uiat.inverse.universal import class_means
 from uiat.system.distributed import current_rank
 
 Momentum = Literal["none", "example", "class"]
+MomentumStart = Literal["first-visit", "uniform"]
 
 
 class InverseState(nn.Module):
@@ -20,6 +21,7 @@ class InverseState(nn.Module):
         gradient_momentum: average the class gradients over steps.
         rows: number of rows of p_bar: N for a row an example, K for a row a class, 0 for no momentum.
         num_classes: K.
+        start: first value of p_bar: "first-visit" for the first prediction, "uniform" for 1/K.
 
     Example:
         >>> state = InverseState(torch.zeros(10, 1, 8, 8), gradient_momentum=False, rows=10, num_classes=10)
@@ -32,13 +34,22 @@ class InverseState(nn.Module):
     p_bar: Tensor
     visited: Tensor
 
-    def __init__(self, z: Tensor | None, *, gradient_momentum: bool, rows: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        z: Tensor | None,
+        *,
+        gradient_momentum: bool,
+        rows: int,
+        num_classes: int,
+        start: MomentumStart = "first-visit",
+    ) -> None:
         super().__init__()
         self.register_buffer("z", z)
         self.register_buffer("g", torch.zeros_like(z) if gradient_momentum and z is not None else None)
         if rows:
-            self.register_buffer("p_bar", torch.zeros(rows, num_classes))
-            self.register_buffer("visited", torch.zeros(rows, dtype=torch.bool))
+            uniform = start == "uniform"
+            self.register_buffer("p_bar", torch.full((rows, num_classes), 1 / num_classes if uniform else 0.0))
+            self.register_buffer("visited", torch.full((rows,), uniform))
 
     def recall(self, rows: Int[Tensor, "b"], gamma: float) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b 1"]]:
         """Return p_bar of the rows, and the fraction of it to keep: gamma, but 0 at a first visit."""

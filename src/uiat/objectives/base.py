@@ -6,9 +6,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from uiat.attacks import PGD
 from uiat.checks import check_choices
 from uiat.data import Batch
 from uiat.errors import UserError
+from uiat.system.distributed import current_rank
+from uiat.threat import Linf, Threat
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,13 @@ class Examples:
         y: labels (B,).
         x_adv: adversarial examples (B, C, H, W).
         x_inv: inverse adversarial examples (B, C, H, W), where the loss trains through the prediction on them.
-        target: probabilities (B, K), detached: the remembered part of the inverse prediction.
+        target: probabilities (B, K), detached: what the prediction is pulled to (of UIAT the remembered part of it), or
+            the class weights of DKL.
         share: (B, 1), the fraction of the final target that `target` makes up; the rest is p(x_inv) now.
         weight: lambda in this epoch.
+        importance: (B,), detached: how much an example counts, 1 in the mean over the batch.
+        x_background: inverse adversarial examples without their foreground (B, C, H, W), of DHAT.
+        network: a second network that is trained together with the model (LBGAT).
 
     Example:
         >>> Examples(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])).x_adv is None
@@ -36,6 +43,9 @@ class Examples:
     target: Tensor | None = None
     share: Tensor | None = None
     weight: float = 0.0
+    importance: Tensor | None = None
+    x_background: Tensor | None = None
+    network: nn.Module | None = None
 
 
 @runtime_checkable
@@ -44,6 +54,9 @@ class Objective(Protocol):
 
     The epoch alone decides what it does in a step, and what it remembers is in the state's buffers: on a GPU the
     steps of an epoch replay one recorded step (`uiat.speed.cuda_graphs`).
+
+    A method with networks beside the model has one method more, `networks`, or the name of a `teacher_method`: see
+    `uiat.objectives.networks`.
     """
 
     @property
@@ -60,6 +73,70 @@ class Objective(Protocol):
 
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return loss terms, each (B,) float, that add up to the loss; a (B,) bool entry is a measurement, no term."""
+
+
+class Stateless(nn.Module):
+    """Empty state, of a method that remembers nothing between steps.
+
+    Example:
+        >>> list(Stateless().buffers())
+        []
+    """
+
+
+@runtime_checkable
+class HasAttack(Protocol):
+    """An objective that trains on the examples of one attack."""
+
+    @property
+    def attack(self) -> PGD:
+        """The inner maximisation."""
+
+
+def stateless(
+    self: object, *, num_classes: int, image_shape: tuple[int, int, int], num_examples: int | None = None
+) -> nn.Module:
+    """Return an empty state: the `init` of methods that remember nothing.
+
+    Example:
+        >>> stateless(None, num_classes=10, image_shape=(1, 8, 8))
+        Stateless()
+    """
+    return Stateless()
+
+
+def attack_batch(self: HasAttack, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
+    """Return the batch with its adversarial examples: the `perturb` of methods that need nothing else.
+
+    Example:
+        >>> from uiat import PGDAT
+        >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)
+        >>> batch = Batch(x, torch.tensor([0, 1, 0]), torch.arange(3))
+        >>> attack_batch(PGDAT(), model, batch, Stateless(), epoch=0).x_adv.shape
+        torch.Size([3, 1, 2, 2])
+    """
+    return Examples(batch.x, batch.y, self.attack.perturb(model, batch.x, batch.y))
+
+
+def attack_threat(self: HasAttack) -> Threat | None:
+    """Return the threat model of an objective's attack.
+
+    Example:
+        >>> from uiat import PGDAT
+        >>> attack_threat(PGDAT())
+        Linf(epsilon=0.03137254901960784, norm='Linf')
+    """
+    return self.attack.threat
+
+
+def kl_attack() -> PGD:
+    """Return the attack of TRADES: PGD-10 on KL(p(x) || p(x_adv)), from Gaussian noise.
+
+    Example:
+        >>> kl_attack().loss
+        'kl'
+    """
+    return PGD(threat=Linf("8/255"), step_size="2/255", steps=10, loss="kl", start="gaussian")
 
 
 def check_objective(objective: object) -> None:
@@ -105,6 +182,18 @@ def total(terms: dict[str, Tensor]) -> Tensor:
     """
     summands = [v for v in terms.values() if v.is_floating_point()]
     return torch.stack(summands).sum(dim=0)
+
+
+def importance(weights: Tensor) -> Tensor:
+    """Scale the weights (B,) of a batch's examples to a mean of 1 over the batch, that of all processes.
+
+    Example:
+        >>> importance(torch.tensor([1.0, 3.0])).tolist()
+        [0.5, 1.5]
+    """
+    rank = current_rank()
+    whole = rank.total(weights.sum()) / (rank.size * len(weights))
+    return weights / whole.clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 def correct(logits: Tensor, y: Tensor) -> Tensor:

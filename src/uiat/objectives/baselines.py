@@ -1,52 +1,24 @@
 """Methods that UIAT is compared with: standard training, PGD adversarial training, TRADES, MART."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks import PGD
 from uiat.data import Batch
-from uiat.objectives.base import Examples, check_fields, correct
+from uiat.objectives.base import (
+    Examples,
+    attack_batch,
+    attack_threat,
+    check_fields,
+    correct,
+    kl_attack,
+    stateless,
+)
 from uiat.objectives.grad_align import misalignment
-from uiat.threat import Linf, Threat
-
-
-class Stateless(nn.Module):
-    """Empty state, of a method that remembers nothing between steps.
-
-    Example:
-        >>> list(Stateless().buffers())
-        []
-    """
-
-
-@runtime_checkable
-class _HasAttack(Protocol):
-    @property
-    def attack(self) -> PGD: ...
-
-
-def _stateless(
-    self: object, *, num_classes: int, image_shape: tuple[int, int, int], num_examples: int | None = None
-) -> nn.Module:
-    """Return an empty state."""
-    return Stateless()
-
-
-def _attack_batch(self: _HasAttack, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
-    """Return the batch with its adversarial examples."""
-    return Examples(batch.x, batch.y, self.attack.perturb(model, batch.x, batch.y))
-
-
-def _threat(self: _HasAttack) -> Threat | None:
-    """Return the attack's threat model."""
-    return self.attack.threat
-
-
-def _trades_attack() -> PGD:
-    return PGD(threat=Linf("8/255"), step_size="2/255", steps=10, loss="kl", start="gaussian")
+from uiat.threat import Threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +44,7 @@ class Standard:
         """None: no threat model."""
         return None
 
-    init = _stateless
+    init = stateless
 
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the images as they are."""
@@ -107,9 +79,9 @@ class PGDAT:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    threat = property(_threat)
-    init = _stateless
-    perturb = _attack_batch
+    threat = property(attack_threat)
+    init = stateless
+    perturb = attack_batch
 
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"adv_ce": (B,)}, and {"alignment": (B,)} where it has a weight."""
@@ -138,16 +110,16 @@ class Trades:
     """
 
     name: Literal["trades"] = "trades"
-    attack: PGD = field(default_factory=_trades_attack)
+    attack: PGD = field(default_factory=kl_attack)
     weight: float = 6.0
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
 
-    threat = property(_threat)
-    init = _stateless
-    perturb = _attack_batch
+    threat = property(attack_threat)
+    init = stateless
+    perturb = attack_batch
 
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"ce": (B,), "kl": (B,)}; "kl" is weighted."""
@@ -177,9 +149,9 @@ class Mart:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    threat = property(_threat)
-    init = _stateless
-    perturb = _attack_batch
+    threat = property(attack_threat)
+    init = stateless
+    perturb = attack_batch
 
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"adv_bce": (B,), "weighted_kl": (B,)}."""

@@ -11,7 +11,7 @@ from uiat import losses
 from uiat.attacks import PGD
 from uiat.data import Batch
 from uiat.errors import UserError
-from uiat.inverse import InverseAdversary, InverseState, Momentum, UniversalInverse
+from uiat.inverse import InverseAdversary, InverseState, Momentum, MomentumStart, UniversalInverse
 from uiat.models.modes import frozen, frozen_statistics
 from uiat.objectives.base import Examples, check_fields, correct
 from uiat.objectives.grad_align import misalignment
@@ -37,6 +37,7 @@ class UIAT:
         momentum: p_bar <- gamma p_bar + (1 - gamma) p(x_inv) is the target (momentum of the predictions): a row an
             "example", a row a "class", or "none". With `inverse_gradient` the gradient flows through the (1 - gamma)
             part.
+        momentum_start: "first-visit" lets the first prediction of a row set it; "uniform" starts rows at 1/K.
         gamma: fraction of p_bar that is remembered, in [0, 1).
         batchnorm: training passes that move the running statistics: "both", or the "adversarial" one alone.
         label_smoothing: fraction of the label spread over all classes, in [0, 1).
@@ -60,6 +61,7 @@ class UIAT:
     kl: Literal["inverse-adversarial", "adversarial-inverse"] = "inverse-adversarial"
     inverse_gradient: bool = True
     momentum: Momentum = "none"
+    momentum_start: MomentumStart = "first-visit"
     gamma: float = 0.9
     batchnorm: Literal["both", "adversarial"] = "both"
     label_smoothing: float = 0.0
@@ -97,6 +99,7 @@ class UIAT:
             gradient_momentum=isinstance(self.inverse, UniversalInverse) and self.inverse.gradient_momentum > 0,
             rows=rows,
             num_classes=num_classes,
+            start=self.momentum_start,
         )
 
     def lambda_at(self, epoch: int) -> float:
@@ -164,14 +167,9 @@ class UIAT:
         """Return log of share * remembered + (1 - share) * p(x_inv), with the gradient of the second summand."""
         if examples.x_inv is None:
             assert examples.target is not None
-            return _log(examples.target)
+            return losses.log_of(examples.target)
         with nullcontext() if self.batchnorm == "both" else frozen_statistics(model):
             log_p = losses.log_probabilities(model(examples.x_inv))
         if examples.target is None or examples.share is None:
             return log_p
-        return _log(examples.share * examples.target + (1 - examples.share) * log_p.exp())
-
-
-def _log(p: Tensor) -> Tensor:
-    # The smallest normal number in place of 0, whose logarithm would be -inf.
-    return p.clamp_min(torch.finfo(p.dtype).tiny).log()
+        return losses.log_of(examples.share * examples.target + (1 - examples.share) * log_p.exp())

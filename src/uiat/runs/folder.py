@@ -3,7 +3,7 @@
 import itertools
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import yaml
@@ -12,7 +12,7 @@ from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
 from uiat.runs.reader import CONFIG_FILE, ENVIRONMENT_FILE
-from uiat.system.atomic_files import locked_folder, write_json, write_text
+from uiat.system.atomic_files import PARTIAL, locked_folder, write_json, write_text
 from uiat.system.distributed import current_rank
 from uiat.system.environment import describe_environment
 
@@ -67,6 +67,24 @@ def new_folder(run: Run, run_dir: str | Path | None) -> Path:
     rank = current_rank()
     own = rank.agree(lambda: make_folder(run, run_dir) if rank.first else None)
     return Path(next(folder for folder in rank.gather(own) if folder is not None))
+
+
+def remove_unborn(folder: Path) -> None:
+    """Remove a folder that a kill left before its settings were in it: it is empty but for half-written files.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     (Path(parent) / "run").mkdir()
+        ...     remove_unborn(Path(parent) / "run")
+        ...     (Path(parent) / "run").exists()
+        False
+    """
+    if folder.is_dir() and all(path.name.startswith(".") and path.name.endswith(PARTIAL) for path in folder.iterdir()):
+        for path in folder.iterdir():
+            path.unlink()
+        with suppress(OSError):
+            folder.rmdir()
 
 
 @contextmanager

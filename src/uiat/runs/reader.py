@@ -25,6 +25,7 @@ METRICS_FILE = "metrics.jsonl"
 WEIGHTS_FILES = {"best": "best.safetensors", "last": "last.safetensors"}
 CHECKPOINT_FILE = "checkpoint.safetensors"
 INVERSE_FILE = "inverse.safetensors"  # as `uiat.inverse.universal` names it, which knows nothing of runs
+TEACHER_FOLDER = "teacher"  # the run that trained it, or the weights that were given
 EVALUATION_FILE = "evaluation.json"
 EVALUATION_STATE_FILE = "evaluation-state.safetensors"
 

@@ -1,39 +1,29 @@
 """Train a recipe (`train`), resume a run from its folder (`resume`), train one's own model and data (`fit`)."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
-from uiat import models
 from uiat.config.schema import Compute, Data, Guards, Model, Optimisation, Run, Validation
-from uiat.data import Folder, ImageSet, loader_for
-from uiat.errors import UserError
+from uiat.data import ImageSet
 from uiat.inverse import UniversalPerturbation
 from uiat.objectives import UIAT, AnyObjective, Objective, check_objective
 from uiat.objectives.abilities import universal_of
-from uiat.runs import checkpoint
 from uiat.runs.folder import check_new_folder, locked_run, new_folder
-from uiat.runs.settings import CUSTOM, read_run
+from uiat.runs.settings import CUSTOM
 from uiat.runs.writer import RunWriter, fingerprint
 from uiat.system.surroundings import neutral_surroundings
-from uiat.training.autotune import resolve_auto
 from uiat.training.listener import Listener
 from uiat.training.loop import Training
+from uiat.training.open_run import find_teacher, load_best, make_training, own_spec, reopen_run, start_run
 from uiat.training.setup import (
-    can_use_channels_last,
     check_plan,
-    load_datasets,
-    model_spec,
-    pick_device,
     seeded,
     split_own_data,
-    sync_batchnorm,
     training_device,
-    try_model,
 )
 
 
@@ -57,13 +47,19 @@ class Trained:
 
 
 @neutral_surroundings()
-def train(run: Run, *, run_dir: str | Path | None = None, listener: Listener | None = None) -> Trained:
+def train(
+    run: Run, *, run_dir: str | Path | None = None, listener: Listener | None = None, own_code: bool = False
+) -> Trained:
     """Train a run in a new folder: config.yaml, environment.json, metrics.jsonl, best, last, inverse and checkpoint.
+
+    A method that asks a teacher (HAT, DHAT, ARD, RSLAD) has it trained first, in the folder `teacher` inside, unless
+    `objective.teacher` names one.
 
     Args:
         run: every setting, such as `recipes.get("digits-uiat")`.
         run_dir: the folder to make; `runs/NAME`, numbered where that exists, by default.
         listener: receives each step and epoch.
+        own_code: allow the run of a teacher to name code of yours to build it with, which runs it.
 
     Raises:
         UserError: the folder exists, or something about the run cannot be what was meant.
@@ -79,43 +75,9 @@ def train(run: Run, *, run_dir: str | Path | None = None, listener: Listener | N
         >>> len(trained.history)
         1
     """
-    with start_run(run, run_dir=run_dir, listener=listener) as training:
+    with start_run(run, run_dir=run_dir, listener=listener, own_code=own_code) as training:
         training.fit()
         return _make_result(training)
-
-
-@contextmanager
-def start_run(run: Run, *, run_dir: str | Path | None = None, listener: Listener | None = None) -> Iterator[Training]:
-    """Inside, a new run is ready for its first step: data loaded, model built and tried, and only then the folder made.
-
-    `train` is this and `Training.fit`.
-
-    Args:
-        run: as for `train`.
-        run_dir: as for `train`.
-        listener: as for `train`.
-
-    Raises:
-        UserError: as for `train`; no folder is left behind.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, start_run(Run(), run_dir=Path(folder) / "run") as training:
-        ...     len(training.loader)
-        9
-    """
-    check_new_folder(run_dir)
-    check_plan(run)
-    device = pick_device(run.compute.device)
-    training_set, held_out = load_datasets(run.data, run.seed)
-    with seeded(run.seed, device):
-        spec = model_spec(run, training_set)
-        model = models.build(**spec).to(device)
-        training = _make_training(run, model, training_set, held_out, listener=listener)
-        folder = new_folder(training.run, run_dir)
-        with locked_run(folder):
-            training.store = RunWriter(folder, training.run, spec, fingerprint(training_set))
-            yield training
 
 
 @neutral_surroundings()
@@ -154,61 +116,6 @@ def resume(
     with reopen_run(run_dir, own=own, listener=listener, own_code=own_code) as training:
         training.fit()
         return _make_result(training)
-
-
-@contextmanager
-def reopen_run(
-    run_dir: str | Path,
-    *,
-    own: tuple[nn.Module | None, Any, Any, Objective | None] = (None, None, None, None),
-    listener: Listener | None = None,
-    own_code: bool = False,
-) -> Iterator[Training]:
-    """Inside, a run is ready for its next step: everything as the folder's checkpoint says.
-
-    `resume` is this and `Training.fit`.
-
-    Args:
-        run_dir: as for `resume`.
-        own: (model, train_data, validation_data, objective), as for `resume`.
-        listener: as for `resume`.
-        own_code: as for `resume`.
-
-    Raises:
-        UserError: as for `resume`.
-
-    Example:
-        >>> with reopen_run("missing-run") as training:
-        ...     training.epoch
-        Traceback (most recent call last):
-        uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
-    """
-    folder = Path(run_dir)
-    model, train_data, validation_data, objective = own
-    run = read_run(folder, objective=objective)
-    _require_own(folder, fitted=run.model.name == CUSTOM, given=[value is not None for value in own])
-    with ExitStack() as inside:
-        inside.enter_context(locked_run(folder))
-        if model is None:
-            device = pick_device(run.compute.device)
-            training_set, held_out = load_datasets(run.data, run.seed)
-        else:
-            device = training_device(model)
-            training_set, held_out = split_own_data(train_data, validation_data, seed=run.seed)
-        inside.enter_context(seeded(run.seed, device))
-        spec = model_spec(run, training_set) if model is None else _own_spec(training_set)
-        model = checkpoint.build(spec, own_code=own_code).to(device) if model is None else model
-        training = _make_training(run, model, training_set, held_out, listener=listener)
-        training.store = RunWriter(folder, run, spec, fingerprint(training_set))
-        training.resume()
-        yield training
-
-
-def _require_own(folder: Path, *, fitted: bool, given: list[bool]) -> None:
-    if fitted and not all(given[:2]):
-        raise UserError(f"{folder} was made by fit(): go on with uiat.resume(folder, model=..., train_data=...)")
-    if any(given) and not fitted:
-        raise UserError(f"{folder} names its own model and data: leave out model, train_data and the rest")
 
 
 @neutral_surroundings()
@@ -277,49 +184,17 @@ def fit(
     check_plan(run)
     with ExitStack() as inside:
         inside.enter_context(seeded(seed, training_device(model)))
-        training = _make_training(run, model, data, held_out, listener=listener)
+        training = make_training(run, model, data, held_out, listener=listener)
         if run_dir is not None:
             folder = new_folder(training.run, run_dir)
             inside.enter_context(locked_run(folder))
-            training.store = RunWriter(folder, training.run, _own_spec(data), fingerprint(data))
+            training.store = RunWriter(folder, training.run, own_spec(data), fingerprint(data))
+        training.teacher = find_teacher(training, own_spec(data), data)
         training.fit()
     return _make_result(training)
 
 
-def _own_spec(data: ImageSet | Folder) -> dict[str, Any]:
-    return {"name": CUSTOM, "num_classes": data.num_classes, "image_shape": list(data.image_shape)}
-
-
-def _make_training(
-    run: Run, model: nn.Module, training_set: ImageSet | Folder, held_out: ImageSet, *, listener: Listener | None
-) -> Training:
-    """Prepare a run, and try its model on a few images; nothing is written before this has succeeded."""
-    device = training_device(model)
-    if run.compute.sync_batchnorm:
-        model = sync_batchnorm(model, device)
-    channels_last = can_use_channels_last(model, requested=run.compute.resolved.channels_last)
-    try_model(model, held_out, num_classes=training_set.num_classes, channels_last=channels_last)
-    loader = loader_for(
-        training_set,
-        batch_size=run.data.batch_size,
-        augment=run.data.augment,
-        device=device,
-        seed=run.seed,
-        channels_last=channels_last,
-        num_workers=run.data.workers,
-    )
-    steps = len(loader) * run.optimisation.epochs
-    run = resolve_auto(run, model, image_shape=loader.image_shape, num_classes=loader.num_classes, steps=steps)
-    return Training(run, model, loader, held_out, listener=listener)
-
-
 def _make_result(training: Training) -> Trained:
-    """Put the best weights into the model, wherever they were kept."""
-    model, store, run = training.model, training.store, training.run
-    if store is not None and training.best is not None:
-        checkpoint.restore(model, store.read_best_weights(), source=store.folder)
-    elif training.best_weights is not None:
-        model.load_state_dict(training.best_weights)
-    model.threat = run.threat  # type: ignore[assignment]
-    universal = universal_of(run.objective, training.step.state)
-    return Trained(model.eval(), training.history, training.best, universal, None if store is None else store.folder)
+    model, store = load_best(training), training.store
+    universal = universal_of(training.run.objective, training.step.state)
+    return Trained(model, training.history, training.best, universal, None if store is None else store.folder)

@@ -24,6 +24,7 @@ from uiat.training.listener import Listener
 from uiat.training.optimizer import make_optimizer, make_scheduler
 from uiat.training.step import Step
 from uiat.training.step_options import StepOptions
+from uiat.training.teacher import TeacherSource
 from uiat.training.validation import selection_metric, validate
 
 logger = logging.getLogger("uiat")
@@ -53,7 +54,7 @@ class Training:
         held_out: images for validation; None for none.
         listener: receives each step and epoch.
 
-    `store` writes the run folder, and is set once there is one; None keeps everything in memory.
+    `store` writes the run folder, None keeps everything in memory; `teacher` is set until the step has its teacher.
     """
 
     def __init__(
@@ -67,9 +68,9 @@ class Training:
     ) -> None:
         self.run, self.model, self.loader, self.held_out, self.listener = run, model, loader, held_out, listener
         self.store: RunWriter | None = None
+        self.teacher: TeacherSource | None = None
         config = run.optimisation
         self.optimizer = make_optimizer(model, config, plain=run.compute.plain)
-        self.scheduler = make_scheduler(self.optimizer, config, steps_per_epoch=len(loader))
         self.step = Step(
             model,
             run.objective,
@@ -79,6 +80,7 @@ class Training:
             num_examples=loader.num_examples,
             options=StepOptions.from_run(run),
         )
+        self.scheduler = make_scheduler(self.optimizer, config, steps_per_epoch=len(loader))
         self.average = (
             None if config.average == "none" else make_average(model, config.average, decay=config.average_decay)
         )
@@ -91,6 +93,12 @@ class Training:
         self._stop, self._stopping = Stop(), False
         self._measured: tuple[tuple[int, int], dict[str, float]] | None = None  # (epoch, position), means there
 
+    def prepare_teacher(self, listener: Listener | None = None) -> None:
+        """Train, resume or read the teacher, if the method asks one; `fit` does so first where nobody has."""
+        if self.teacher is not None:
+            self.step.add_teacher(self.teacher.obtain(listener=listener))
+            self.teacher = None
+
     def fit(self) -> None:
         """Train to the end, or to where a guard or the patience stops it.
 
@@ -101,6 +109,7 @@ class Training:
         try:
             with stop_on_signal(self._stop):
                 while self.epoch < self.run.optimisation.epochs and not self.stopped:
+                    self.prepare_teacher()
                     self._train_epoch()
                     self._end_epoch()
         except NotFinite:
@@ -302,8 +311,7 @@ class Training:
                 then,
                 current_rank().size,
             )
-        device = next(self.model.parameters()).device
-        self.sums = {name: value.to(device) for name, value in sums.items()}
+        self.sums = {name: value.to(self.step.device) for name, value in sums.items()}
         done = self.epoch * len(self.loader) + self.position
         rates = [group["lr"] for group in self.optimizer.param_groups]
         config = self.run.optimisation

@@ -15,6 +15,7 @@ from uiat.data import Batch
 from uiat.models.inspect import device_of
 from uiat.models.modes import frozen
 from uiat.objectives.abilities import phases, without_warm_start
+from uiat.objectives.networks import teacher_method
 from uiat.training.optimizer import make_optimizer
 from uiat.training.step import Step
 from uiat.training.step_options import StepOptions
@@ -49,7 +50,7 @@ class PassCount:
 
 
 @contextmanager
-def count_passes(model: nn.Module, example: Tensor) -> Iterator[PassCount]:
+def count_passes(model: nn.Module, example: Tensor, *others: nn.Module) -> Iterator[PassCount]:
     """Inside, images that pass through the model are counted, whether by `forward` or by `features` and `head`.
 
     They are counted at the first layer with weights that an image passes.
@@ -57,6 +58,7 @@ def count_passes(model: nn.Module, example: Tensor) -> Iterator[PassCount]:
     Args:
         model: any module.
         example: an image (B, C, H, W), to find that layer.
+        others: further networks, whose passes are counted like the model's.
 
     Example:
         >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)
@@ -65,7 +67,7 @@ def count_passes(model: nn.Module, example: Tensor) -> Iterator[PassCount]:
         >>> passes
         PassCount(forward=3, input_backward=0, training_backward=3)
     """
-    passes, layer = PassCount(), _first_layer(model, example)
+    passes, layers = PassCount(), [_first_layer(network, example) for network in (model, *others)]
 
     def count_forward(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         passes.forward += len(output)
@@ -79,11 +81,12 @@ def count_passes(model: nn.Module, example: Tensor) -> Iterator[PassCount]:
         else:
             passes.input_backward += images
 
-    hook = layer.register_forward_hook(count_forward)
+    hooks = [layer.register_forward_hook(count_forward) for layer in layers]
     try:
         yield passes
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def _first_layer(model: nn.Module, example: Tensor) -> nn.Module:
@@ -102,6 +105,8 @@ def _first_layer(model: nn.Module, example: Tensor) -> nn.Module:
 
 def step_for(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, eager: bool = True) -> Step:
     """Make a run's training step on the examples of one batch, to measure its cost: it hardly moves a weight.
+
+    A teacher is stood for by a copy of the model: one of another architecture costs something else.
 
     Args:
         run: every setting.
@@ -133,6 +138,8 @@ def step_for(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, eage
         num_examples=len(batch.y),
         options=options,
     )
+    if teacher_method(run.objective) is not None:
+        step.add_teacher(copy.deepcopy(model))
     step.check(batch)  # its passes are no passes of a step
     return step
 
@@ -149,7 +156,7 @@ def step_passes(run: Run, model: nn.Module, batch: Batch, *, num_classes: int) -
     """
     step, counts = step_for(run, model, batch, num_classes=num_classes), {}
     for epochs, first in cost_phases(run):
-        with count_passes(model, batch.x) as passes:
+        with count_passes(model, batch.x, *step.networks) as passes:
             step(batch, epoch=first)
         counts[epochs, first] = passes.per(len(batch.y))
     return counts
@@ -232,7 +239,8 @@ def activation_bytes(run: Run, model: nn.Module, *, image_shape: tuple[int, int,
     batch = _make_noise(model, image_shape, classes)
     step = step_for(run, model, batch, num_classes=classes)
     # Autograd also saves weights and buffers, which are there anyway; and one storage may be saved several times.
-    of_model = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    networks = (model, *step.networks)
+    of_model = {tensor.data_ptr() for m in networks for tensor in (*m.parameters(), *m.buffers())}
     saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:

@@ -19,9 +19,10 @@ from torch.optim.optimizer import Optimizer
 from uiat.checks import check_shapes
 from uiat.data import Batch
 from uiat.errors import UserError
-from uiat.models.modes import find_frozen_parts, train_mode
+from uiat.models.modes import find_frozen_parts, frozen_statistics, train_mode
 from uiat.objectives import Examples, Objective, total
 from uiat.objectives.abilities import attack_of, is_second_order
+from uiat.objectives.networks import add_networks, add_teacher, networks_in, teacher_method
 from uiat.speed.activation_checkpointing import checkpointed_blocks, find_blocks
 from uiat.speed.compile import compile_model
 from uiat.speed.cuda_graphs import GraphedSteps
@@ -33,6 +34,7 @@ from uiat.training.averaging import average_statistics
 from uiat.training.awp import adversarial_weights
 from uiat.training.first_batch import check_first_batch
 from uiat.training.step_options import Precision, StepKeywords, StepOptions
+from uiat.training.teacher import check_teacher
 
 
 class Step:
@@ -41,7 +43,8 @@ class Step:
     Made by `make_step`, whose arguments these are.
 
     Attributes:
-        state: the objective's state (perturbations, remembered predictions), a module of buffers.
+        state: the objective's state (perturbations, remembered predictions), a module of buffers and, for some
+            methods, of networks; those of them that are trained are in the optimiser too.
         options: how the step is computed, see `uiat.training.step_options.StepOptions`.
         graphed: the recorded step, on a GPU.
     """
@@ -60,7 +63,11 @@ class Step:
         self.device = next(model.parameters()).device
         keep_memory(self.device)
         state = objective.init(num_classes=num_classes, image_shape=image_shape, num_examples=num_examples)
+        add_networks(objective, state, model)
         self.model, self.objective, self.optimizer, self.state = model, objective, optimizer, state.to(self.device)
+        self._trained = [p for p in state.parameters() if p.requires_grad]  # of a second network (LBGAT)
+        if self._trained:
+            optimizer.add_param_group({"params": self._trained})
         self.options = options.adapt_to(objective, self.device)
         # Inner problems run the same parameters through one fixed graph many times a step; training passes do not,
         # and repay compilation on a GPU alone.
@@ -72,7 +79,9 @@ class Step:
         )
         self.checkpointing = partial(checkpointed_blocks, find_blocks(model)) if options.recompute else nullcontext
         self.graphed = (
-            GraphedSteps(lambda batch, epoch: self._compute_gradients(batch, epoch)[0], tuple(model.parameters()))
+            GraphedSteps(
+                lambda batch, epoch: self._compute_gradients(batch, epoch)[0], (*model.parameters(), *self._trained)
+            )
             if self.options.cuda_graphs
             else None
         )
@@ -103,6 +112,20 @@ class Step:
                 means, x_adv = self._update(batch, epoch, x_adv)
         return means
 
+    def add_teacher(self, teacher: nn.Module) -> None:
+        """Give the step the teacher that its objective asks; it is put into eval mode, on the step's device.
+
+        Raises:
+            UserError: it takes other images, or tells other classes apart.
+        """
+        check_teacher(teacher, num_classes=self._num_classes, image_shape=self._image_shape)
+        add_teacher(self.state, teacher.to(self.device))
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The networks beside the model: those that change with it, and the teacher."""
+        return networks_in(self.state)
+
     def release(self) -> None:
         """Free gradients and, on a GPU, the memory of the recorded step: at the end of an epoch."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -111,6 +134,8 @@ class Step:
 
     def check(self, batch: Batch) -> None:
         """Refuse what cannot be trained on or with (`check_first_batch`); the first call does so before its update."""
+        if teacher_method(self.objective) is not None and not hasattr(self.state, "teacher"):
+            raise UserError(f"{self.objective.name} asks a teacher: give make_step one, teacher=model")
         check_first_batch(
             batch, self.model, self.optimizer, num_classes=self._num_classes, image_shape=self._image_shape
         )
@@ -123,9 +148,12 @@ class Step:
         else:
             means = self.graphed(batch, epoch)
         if self.options.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+            nn.utils.clip_grad_norm_([*self.model.parameters(), *self._trained], self.options.clip_norm)
         self.optimizer.step()
         average_statistics(self.model)
+        if self._trained:
+            for network in self.state.children():
+                average_statistics(network)
         return means, x_adv
 
     def _compute_gradients(
@@ -163,15 +191,21 @@ class Step:
                 means[name] = means[name] + mean if name in means else mean
             if self.options.replays:
                 moved.append(self._move_examples(examples))
+        for p in self._trained:  # of the model itself, DistributedDataParallel averages them
+            if p.grad is not None:
+                current_rank().mean(p.grad)
         return means, torch.cat(moved) if moved else None
 
     def _perturbed_weights(self, examples: Examples, epoch: int) -> AbstractContextManager[None]:
         """Inside, the weights are those of AWP, from its first epoch on; without AWP, as they are."""
         if not self.options.awp or epoch < self.options.awp_from_epoch:
             return nullcontext()
-        return adversarial_weights(
-            self.model, lambda: total(self._loss_terms(self.model, examples)).mean(), gamma=self.options.awp
-        )
+
+        def loss() -> Tensor:
+            with frozen_statistics(self.state):  # of a second network
+                return total(self._loss_terms(self.model, examples)).mean()
+
+        return adversarial_weights(self.model, loss, gamma=self.options.awp)
 
     def _loss_terms(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         with self.autocast():
@@ -209,6 +243,7 @@ def make_step(
     num_classes: int,
     image_shape: tuple[int, int, int],
     num_examples: int | None = None,
+    teacher: nn.Module | None = None,
     **options: Unpack[StepKeywords],
 ) -> Step:
     """Make the training step of an objective, for one's own loop; recipes and `uiat.fit` run the same.
@@ -219,10 +254,12 @@ def make_step(
     Args:
         model: maps images in [0, 1] to logits (B, K); on its device, in the memory format that images will have.
         objective: such as `UIAT()`.
-        optimizer: over the model's parameters.
+        optimizer: over the model's parameters. A method that trains a second network (LBGAT) adds it as another
+            parameter group: make a learning-rate schedule after the step.
         num_classes: K.
         image_shape: (C, H, W).
         num_examples: N, size of the training set; for per-example momentum.
+        teacher: trained network, for methods that ask one (HAT, DHAT: naturally trained; ARD, RSLAD: a robust one).
         options: `precision`, `clip_norm`, `awp`, `awp_from_epoch`, `compile`, `accumulate`, `replays`, `recompute`,
             `cuda_graphs` and `try_kernels`, which `uiat.training.step_options.StepOptions` describes.
 
@@ -238,7 +275,7 @@ def make_step(
         >>> sorted(terms)
         ['adv_ce', 'correct', 'inverse_kl']
     """
-    return Step(
+    step = Step(
         model,
         objective,
         optimizer,
@@ -247,6 +284,9 @@ def make_step(
         num_examples=num_examples,
         options=StepOptions(**options),
     )
+    if teacher is not None:
+        step.add_teacher(teacher)
+    return step
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

@@ -1,0 +1,264 @@
+"""Open a run: everything loaded, built and tried, ready for its first step or for the next one."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from uiat import models
+from uiat.config.schema import Run
+from uiat.data import Folder, ImageSet, loader_for
+from uiat.errors import UserError
+from uiat.objectives import Objective
+from uiat.objectives.networks import teacher_method
+from uiat.runs import checkpoint
+from uiat.runs.folder import check_new_folder, locked_run, new_folder, remove_unborn
+from uiat.runs.settings import CUSTOM, read_run
+from uiat.runs.writer import RunWriter, fingerprint
+from uiat.training.autotune import resolve_auto
+from uiat.training.listener import Listener
+from uiat.training.loop import Training
+from uiat.training.setup import (
+    can_use_channels_last,
+    check_plan,
+    load_datasets,
+    model_spec,
+    pick_device,
+    seeded,
+    split_own_data,
+    sync_batchnorm,
+    training_device,
+    try_model,
+)
+from uiat.training.teacher import TeacherSource
+
+
+@contextmanager
+def start_run(
+    run: Run, *, run_dir: str | Path | None = None, listener: Listener | None = None, own_code: bool = False
+) -> Iterator[Training]:
+    """Inside, a new run is ready for its first step: data loaded, model built and tried, and only then the folder made.
+
+    `uiat.train` is this and `Training.fit`.
+
+    Args:
+        run: as for `train`.
+        run_dir: as for `train`.
+        listener: as for `train`.
+        own_code: as for `train`.
+
+    Raises:
+        UserError: as for `train`; no folder is left behind.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, start_run(Run(), run_dir=Path(folder) / "run") as training:
+        ...     len(training.loader)
+        9
+    """
+    check_new_folder(run_dir)
+    check_plan(run)
+    device = pick_device(run.compute.device)
+    training_set, held_out = load_datasets(run.data, run.seed)
+    with seeded(run.seed, device):
+        spec = model_spec(run, training_set)
+        model = models.build(**spec).to(device)
+        training = make_training(run, model, training_set, held_out, listener=listener)
+        folder = new_folder(training.run, run_dir)
+        with locked_run(folder):
+            training.store = RunWriter(folder, training.run, spec, fingerprint(training_set))
+            training.teacher = find_teacher(training, spec, training_set, own_code=own_code)
+            yield training
+
+
+@contextmanager
+def reopen_run(
+    run_dir: str | Path,
+    *,
+    own: tuple[nn.Module | None, Any, Any, Objective | None] = (None, None, None, None),
+    listener: Listener | None = None,
+    own_code: bool = False,
+) -> Iterator[Training]:
+    """Inside, a run is ready for its next step: everything as the folder's checkpoint says.
+
+    `uiat.resume` is this and `Training.fit`.
+
+    Args:
+        run_dir: as for `resume`.
+        own: (model, train_data, validation_data, objective), as for `resume`.
+        listener: as for `resume`.
+        own_code: as for `resume`.
+
+    Raises:
+        UserError: as for `resume`.
+
+    Example:
+        >>> with reopen_run("missing-run") as training:
+        ...     training.epoch
+        Traceback (most recent call last):
+        uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
+    """
+    folder = Path(run_dir)
+    model, train_data, validation_data, objective = own
+    run = read_run(folder, objective=objective)
+    _require_own(folder, fitted=run.model.name == CUSTOM, given=[value is not None for value in own])
+    with ExitStack() as inside:
+        inside.enter_context(locked_run(folder))
+        if model is None:
+            device = pick_device(run.compute.device)
+            training_set, held_out = load_datasets(run.data, run.seed)
+        else:
+            device = training_device(model)
+            training_set, held_out = split_own_data(train_data, validation_data, seed=run.seed)
+        inside.enter_context(seeded(run.seed, device))
+        spec = model_spec(run, training_set) if model is None else own_spec(training_set)
+        model = checkpoint.build(spec, own_code=own_code).to(device) if model is None else model
+        training = make_training(run, model, training_set, held_out, listener=listener)
+        training.store = RunWriter(folder, run, spec, fingerprint(training_set))
+        training.teacher = find_teacher(training, spec, training_set, own_code=own_code)
+        training.resume()
+        yield training
+
+
+def _require_own(folder: Path, *, fitted: bool, given: list[bool]) -> None:
+    if fitted and not all(given[:2]):
+        raise UserError(f"{folder} was made by fit(): go on with uiat.resume(folder, model=..., train_data=...)")
+    if any(given) and not fitted:
+        raise UserError(f"{folder} names its own model and data: leave out model, train_data and the rest")
+
+
+def own_spec(data: ImageSet | Folder) -> dict[str, Any]:
+    """Return what stands for the arguments of `models.build` where a model was given.
+
+    Example:
+        >>> from uiat.data import load
+        >>> own_spec(load("digits", "test"))["name"]
+        'custom'
+    """
+    return {"name": CUSTOM, "num_classes": data.num_classes, "image_shape": list(data.image_shape)}
+
+
+def make_training(
+    run: Run, model: nn.Module, training_set: ImageSet | Folder, held_out: ImageSet, *, listener: Listener | None = None
+) -> Training:
+    """Prepare a run, and try its model on a few images; nothing is written before this has succeeded.
+
+    Args:
+        run: every setting.
+        model: the model, on its device.
+        training_set: the images to train on.
+        held_out: the images to validate on.
+        listener: receives each step and epoch.
+
+    Raises:
+        UserError: the model is none for these images, or a setting cannot be what was meant.
+
+    Example:
+        >>> model = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
+        >>> make_training(Run(), model, *load_datasets(Run().data, 0)).epoch
+        0
+    """
+    device = training_device(model)
+    if run.compute.sync_batchnorm:
+        model = sync_batchnorm(model, device)
+    channels_last = can_use_channels_last(model, requested=run.compute.resolved.channels_last)
+    try_model(model, held_out, num_classes=training_set.num_classes, channels_last=channels_last)
+    loader = loader_for(
+        training_set,
+        batch_size=run.data.batch_size,
+        augment=run.data.augment,
+        device=device,
+        seed=run.seed,
+        channels_last=channels_last,
+        num_workers=run.data.workers,
+    )
+    steps = len(loader) * run.optimisation.epochs
+    run = resolve_auto(run, model, image_shape=loader.image_shape, num_classes=loader.num_classes, steps=steps)
+    return Training(run, model, loader, held_out, listener=listener)
+
+
+def find_teacher(
+    training: Training, spec: Mapping[str, Any], training_set: ImageSet | Folder, *, own_code: bool = False
+) -> TeacherSource | None:
+    """Return how a run comes by its teacher; None if its method asks none.
+
+    Args:
+        training: the run; in its folder, if it has one, the teacher is kept.
+        spec: the arguments of `models.build` for its model, or `own_spec`.
+        training_set: the images that the run trains on, and its teacher too.
+        own_code: True to let the teacher's run name code that builds it.
+
+    Example:
+        >>> from uiat import PGDAT
+        >>> run = Run(objective=PGDAT())
+        >>> model = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
+        >>> training_set, held_out = load_datasets(run.data, 0)
+        >>> find_teacher(make_training(run, model, training_set, held_out), {}, training_set) is None
+        True
+    """
+    run, model, store = training.run, training.model, training.store
+    if teacher_method(run.objective) is None:
+        return None
+    blank = partial(copy.deepcopy, model) if spec["name"] == CUSTOM else partial(models.build, **spec)
+    return TeacherSource(
+        run=run,
+        folder=None if store is None else store.folder,
+        train=partial(_train_teacher, training, dict(spec), training_set, blank),
+        blank=blank,
+        num_classes=training_set.num_classes,
+        image_shape=training_set.image_shape,
+        device=training.step.device,
+        own_code=own_code,
+    )
+
+
+def _train_teacher(
+    student: Training,
+    spec: dict[str, Any],
+    training_set: ImageSet | Folder,
+    blank: Callable[[], nn.Module],
+    run: Run,
+    folder: Path | None,
+    listener: Listener | None,
+) -> nn.Module:
+    """Train a teacher on the student's images, in a folder if there is one, or resume it there; returns it."""
+    assert student.held_out is not None
+    device = training_device(student.model)
+    with ExitStack() as inside:
+        if folder is not None:
+            remove_unborn(folder)
+        if resumed := folder is not None and folder.exists():
+            assert folder is not None
+            inside.enter_context(locked_run(folder))
+            run = read_run(folder)
+        inside.enter_context(seeded(run.seed, device))
+        teacher = make_training(run, blank().to(device), training_set, student.held_out, listener=listener)
+        if folder is not None:
+            if not resumed:
+                inside.enter_context(locked_run(new_folder(teacher.run, folder)))
+            teacher.store = RunWriter(folder, teacher.run, spec, fingerprint(training_set))
+        if resumed:
+            teacher.resume()
+        teacher.fit()
+        return load_best(teacher)
+
+
+def load_best(training: Training) -> nn.Module:
+    """Put the best weights of a finished run into its model, wherever they were kept; returns it in eval mode.
+
+    Example:
+        >>> model = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
+        >>> load_best(make_training(Run(), model, *load_datasets(Run().data, 0))).training
+        False
+    """
+    model, store = training.model, training.store
+    if store is not None and training.best is not None:
+        checkpoint.restore(model, store.read_best_weights(), source=store.folder)
+    elif training.best_weights is not None:
+        model.load_state_dict(training.best_weights)
+    model.threat = training.run.threat  # type: ignore[assignment]
+    return model.eval()

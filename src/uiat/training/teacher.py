@@ -1,0 +1,175 @@
+"""The teacher of a run whose method asks one: trained first, or read; kept in the run's folder."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from uiat.config.schema import Run
+from uiat.errors import UserError
+from uiat.models.inspect import device_of
+from uiat.models.modes import frozen
+from uiat.models.weights_file import load_weights
+from uiat.objectives import PGDAT, Standard
+from uiat.objectives.abilities import attack_of
+from uiat.objectives.networks import teacher_method
+from uiat.runs import checkpoint
+from uiat.runs.reader import TEACHER_FOLDER, WEIGHTS_FILES
+from uiat.runs.settings import CUSTOM
+from uiat.system.atomic_files import read_tensors
+from uiat.system.distributed import current_rank
+from uiat.training.listener import Listener
+from uiat.training.setup import seeded
+
+logger = logging.getLogger("uiat")
+# Trains a run in a folder, or resumes it there, and returns its model with the best weights.
+TrainTeacher = Callable[[Run, Path | None, Listener | None], nn.Module]
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """How a run comes by its teacher.
+
+    Args:
+        run: every setting of the student.
+        folder: the student's run folder; None keeps everything in memory.
+        train: trains the teacher's run.
+        blank: makes a network of the student's architecture, for weights that another program saved.
+        num_classes: K, which the teacher has to tell apart.
+        image_shape: (C, H, W) that it has to take.
+        device: where the student is.
+        own_code: True to let the teacher's run name code that builds it.
+    """
+
+    run: Run
+    folder: Path | None
+    train: TrainTeacher
+    blank: Callable[[], nn.Module]
+    num_classes: int
+    image_shape: Sequence[int]
+    device: torch.device
+    own_code: bool = False
+
+    @property
+    def path(self) -> Path | None:
+        """Where the settings say that the teacher is; None where it is to be trained."""
+        path = getattr(self.run.objective, "teacher", None)
+        return None if path is None else Path(path).expanduser()
+
+    def obtain(self, *, listener: Listener | None = None) -> nn.Module:
+        """Return the teacher: trained in RUN/teacher, resumed there, or read and kept there.
+
+        Raises:
+            UserError: it cannot be read, or is of other classes or images than the run.
+        """
+        # Making a network draws its first weights, which must not move the student's random numbers.
+        with seeded(self.run.seed, self.device):
+            if self.path is None:
+                teacher, name = self._train(listener), "the teacher"
+            else:
+                teacher, name = self._read(self.path), f"objective.teacher {self.path}"
+        check_teacher(teacher, num_classes=self.num_classes, image_shape=self.image_shape, name=name)
+        if teacher_method(self.run.objective) != "standard" and getattr(teacher, "threat", None) is None:
+            logger.warning("%s was not trained against an attack, as far as its file says", name)
+        return teacher
+
+    def _train(self, listener: Listener | None) -> nn.Module:
+        run, folder = teacher_run(self.run), None if self.folder is None else self.folder / TEACHER_FOLDER
+        method, epochs = run.objective.name, run.optimisation.epochs
+        if folder is None or not folder.exists():
+            where = "" if folder is None else f" in {folder}"
+            logger.warning(
+                "%s asks a teacher: trained first%s, by %s, epochs: %d (objective.teacher names one that is there)",
+                self.run.objective.name,
+                where,
+                method,
+                epochs,
+            )
+        return self.train(run, folder, listener)
+
+    def _read(self, path: Path) -> nn.Module:
+        """Read the teacher, from the run's folder where it is kept; otherwise it is written there."""
+        kept = None if self.folder is None else self.folder / TEACHER_FOLDER / WEIGHTS_FILES["best"]
+        if kept is not None and kept.exists():
+            return self._load(kept)[0]
+        teacher, spec = self._load(path)
+        check_teacher(teacher, num_classes=self.num_classes, image_shape=self.image_shape, name=str(path))
+        if kept is not None and current_rank().first:
+            kept.parent.mkdir(exist_ok=True)
+            threat = getattr(teacher, "threat", None)
+            checkpoint.save_weights(kept, teacher, spec=spec, threat=threat, source=str(path))
+        return teacher
+
+    def _load(self, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+        """Load a run folder, a weights file of one, or a file of another program's; returns what builds it, too."""
+        file = path / WEIGHTS_FILES["best"] if path.is_dir() else path
+        if path.is_dir() or _is_ours(file):
+            if not file.exists():
+                raise UserError(f"objective.teacher: {path} has no {file.name}: it is not the folder of a trained run")
+            spec = dict(read_tensors(file)[1].get("model") or {})
+            made_for = tuple(spec.get("image_shape") or ())
+            if made_for != tuple(self.image_shape):  # a network that pools would take other sizes without complaint
+                raise UserError(
+                    f"objective.teacher {path} was trained on images of shape {made_for}, "
+                    f"but those of this run have {tuple(self.image_shape)}"
+                )
+            model = self.blank() if spec.get("name") == CUSTOM else None
+            return checkpoint.load(file, model=model, own_code=self.own_code), spec
+        teacher = self.blank()
+        for line in load_weights(teacher, file):
+            logger.warning("teacher: %s", line)
+        return teacher.eval(), {"name": CUSTOM, "num_classes": self.num_classes, "image_shape": list(self.image_shape)}
+
+
+def _is_ours(file: Path) -> bool:
+    """True for a file of weights that a run of this package wrote."""
+    return file.suffix == ".safetensors" and read_tensors(file)[1].get("kind") == checkpoint.WEIGHTS
+
+
+def teacher_run(run: Run) -> Run:
+    """Return the run that trains a run's teacher: the same but for the objective, and without AWP and averages.
+
+    Example:
+        >>> from uiat import recipes
+        >>> teacher_run(recipes.get("digits-hat")).objective.name
+        'standard'
+    """
+    objective: Standard | PGDAT = Standard()
+    if teacher_method(run.objective) == "pgd-at":
+        attack = attack_of(run.objective)
+        assert attack is not None
+        objective = PGDAT(attack=replace(attack, loss="ce", start="uniform"))
+    plain = replace(run.optimisation, awp=0.0, average="none", replays=0)
+    metric = "clean" if isinstance(objective, Standard) else run.validation.metric
+    validation = replace(run.validation, metric=metric, patience=None)
+    return replace(run, name=f"{run.name}-teacher", objective=objective, optimisation=plain, validation=validation)
+
+
+def check_teacher(
+    teacher: nn.Module, *, num_classes: int, image_shape: Sequence[int], name: str = "the teacher"
+) -> None:
+    """Refuse a teacher that is none for these images and classes.
+
+    Raises:
+        UserError: it cannot take the images, or tells other classes apart.
+
+    Example:
+        >>> teacher = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> check_teacher(teacher, num_classes=2, image_shape=(1, 2, 2))
+        Traceback (most recent call last):
+        uiat.errors.UserError: the teacher tells 3 classes apart, but this run has 2
+    """
+    shape = tuple(image_shape)
+    try:
+        with torch.no_grad(), frozen(teacher):
+            logits = teacher(torch.zeros(1, *shape, device=device_of(teacher)))
+    except (RuntimeError, UserError) as error:
+        raise UserError(f"{name} takes no images of shape {shape}: {' '.join(str(error).split())[:200]}") from None
+    if not (isinstance(logits, torch.Tensor) and logits.ndim == 2):
+        raise UserError(f"{name} does not return logits (B, K)")
+    if logits.shape[1] != num_classes:
+        raise UserError(f"{name} tells {logits.shape[1]} classes apart, but this run has {num_classes}")
