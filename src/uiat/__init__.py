@@ -27,7 +27,29 @@ from uiat.evaluation import EvaluationResult
 from uiat.evaluation.evaluator import evaluate
 from uiat.evaluation.radius_sweep import SweepResult, radius_sweep
 from uiat.inverse import InstanceInverse, UniversalInverse, UniversalPerturbation, load_inverse
-from uiat.objectives import PGDAT, UIAT, Examples, Mart, Objective, Standard, Trades, total
+from uiat.objectives import (
+    ADR,
+    ARD,
+    DHAT,
+    DKL,
+    FAT,
+    GAIRAT,
+    HAT,
+    LBGAT,
+    MLCAT,
+    PGDAT,
+    RSLAD,
+    UIAT,
+    Examples,
+    Mart,
+    Objective,
+    Score,
+    SelfAdaptive,
+    Squeeze,
+    Standard,
+    Trades,
+    total,
+)
 from uiat.objectives.iat import IAT
 from uiat.runs.checkpoint import load
 from uiat.system.environment import installed_version
@@ -62,6 +84,19 @@ __all__ = [
     "MART",
     "IAT",
     "UIAT",
+    "HAT",
+    "Score",
+    "DKL",
+    "LBGAT",
+    "FAT",
+    "SelfAdaptive",
+    "MLCAT",
+    "Squeeze",
+    "DHAT",
+    "ARD",
+    "RSLAD",
+    "ADR",
+    "GAIRAT",
     "Examples",
     "total",
     # Inverse adversaries.

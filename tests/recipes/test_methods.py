@@ -56,5 +56,5 @@ def test_natural_accuracy_selects_where_there_is_no_attack():
 
 def test_a_method_of_ones_own_is_a_row():
     weak = Method(name="weak", about="half the radius", build=lambda s: PGDAT(attack=replace(s.attack, steps=1)))
-    run = recipes.make_run(SETTINGS["cifar10-resnet18"], weak, other=True)
+    run = recipes.make_run(SETTINGS["cifar10-resnet18"], weak, schedule="b")
     assert (run.name, run.objective.attack.steps, run.optimisation.epochs) == ("cifar10-resnet18-weak-b", 1, 50)

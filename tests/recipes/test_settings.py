@@ -36,7 +36,7 @@ def test_every_method_works_in_every_setting():
     names = recipes.names()
     assert len(names) == len(set(names))
     for setting in SETTINGS.values():
-        endings = ("", "-b") if setting.other else ("",)
+        endings = ("", *(f"-{schedule}" for schedule in setting.others))
         assert {f"{setting.name}-{method}{ending}" for method in METHODS for ending in endings} <= set(names)
     assert set(BEFORE["recipes"]) <= set(names)
     assert SPEEDRUN in names
@@ -66,6 +66,7 @@ def test_each_is_a_run_that_survives_being_written(setting):
         ("cifar10-wrn28-iat", "papers"),
         ("digits-mart", "misclassified"),
         ("svhn-resnet18-iat-b", "second schedule"),
+        ("cifar10-wrn28-uiat-paper-c", "third schedule"),
     ],
 )
 def test_each_is_described_as_what_it_is(name, words):
@@ -93,6 +94,11 @@ def test_schedules():
     a, b = recipes.get("cifar10-resnet18-uiat").optimisation, recipes.get("cifar10-resnet18-uiat-b").optimisation
     assert (a.schedule, a.milestones) == ("piecewise", (100, 105))
     assert (b.schedule, b.epochs) == ("onecycle", 50)
+    c = recipes.get("cifar10-resnet18-uiat-paper-c").optimisation
+    assert (c.schedule, c.epochs, c.learning_rate, c.peak_at) == ("onecycle", 100, 0.1, 0.25)
+    assert (c.optimizer, c.nesterov, c.momentum, c.weight_decay) == ("sgd", True, 0.9, 5e-4)
+    with pytest.raises(UserError, match="unknown schedule of digits 'b'"):
+        recipes.make_run(SETTINGS["digits"], METHODS["uiat"], schedule="b")
     assert recipes.get("cifar10-resnet18-uiat-one-off-b").objective.inverse.epoch == 25
 
 

@@ -54,7 +54,7 @@ def _show_tables(out: Console) -> None:
     out.print(
         "\nEndings of names:\n"
         f"  -uiat, -uiat-one-off   after {bases}: UIAT on that attack\n"
-        "  -b                     after a name with a setting of the papers: its second schedule, onecycle\n"
+        "  -b, -c                 after a name with a setting of the papers: its other schedules, onecycle\n"
         "as in digits-fgsm-rs-uiat and cifar10-resnet18-uiat-b. One recipe is made of neither table:\n"
         f"  {SPEEDRUN}       {recipe_list.SPEEDRUN_ABOUT}\n\n"
         "uiat recipes NAME lists every field of a recipe, uiat recipes WORD the recipes with a word in them.",
@@ -66,8 +66,7 @@ def _setting_row(setting: Setting) -> tuple[str, ...]:
     data, epochs = setting.data, str(setting.optimisation.epochs)
     images = data.name if data.subset is None else f"{data.subset // 1000}k of {data.name}"
     attack = f"Linf {setting.epsilon}, PGD-{setting.steps}"
-    if setting.other is not None:
-        epochs += f", -b {setting.other.epochs}"
+    epochs += "".join(f", -{name} {schedule.epochs}" for name, schedule in setting.others.items())
     return setting.name, images, setting.model.name, attack, epochs, setting.cost
 
 
@@ -89,8 +88,8 @@ def _show_matching(word: str, out: Console) -> None:
         out.print()
     if is_speedrun:
         out.print(f"{SPEEDRUN}: {recipe_list.SPEEDRUN_ABOUT}", soft_wrap=True)
-    if any(setting.other is not None for settings in settings_by_methods.values() for setting in settings):
-        out.print("recipes of the papers' settings: also with -b at the end, for the second schedule")
+    if any(setting.others for settings in settings_by_methods.values() for setting in settings):
+        out.print("recipes of the papers' settings: also with -b or -c at the end, for their other schedules")
 
 
 def _has_word(word: str, setting: Setting, method: Method) -> bool:

@@ -2,8 +2,8 @@
 
 A setting is data, model, threat model and schedule (a row of SETTINGS); a method is how the weights are trained (a row
 of METHODS). Every method works in every setting, so one row more in either table gives all of its recipes. A setting
-with a second schedule has each of its recipes once more with `-b` at the end of the name. Every field of a recipe can
-be overridden; `uiat recipes NAME` lists them.
+with further schedules has each of its recipes once more for each, with `-b` or `-c` at the end of the name. Every field
+of a recipe can be overridden; `uiat recipes NAME` lists them.
 """
 
 from dataclasses import replace
@@ -23,22 +23,27 @@ SPEEDRUN = "cifar10-speedrun"  # the one recipe that is no setting times a metho
 SPEEDRUN_ABOUT = "single-step UIAT against a clock: 15 epochs, under 2 min on an H200"
 
 
-def make_run(setting: Setting, method: Method, *, other: bool = False) -> Run:
+def make_run(setting: Setting, method: Method, *, schedule: str = "") -> Run:
     """Return the run of a method in a setting, named after both.
 
     Args:
         setting: data, model, threat model, schedule.
         method: makes the objective.
-        other: True for the setting's second schedule.
+        schedule: one of the setting's `others`, such as "b"; its own by default.
+
+    Raises:
+        UserError: the setting has no such schedule.
 
     Example:
         >>> make_run(SETTINGS["digits"], METHODS["fgsm-uiat"]).name
         'digits-fgsm-uiat'
     """
-    if other and setting.other is not None:
-        setting = replace(setting, optimisation=setting.other)
+    if schedule:
+        if schedule not in setting.others:
+            raise nearest(f"schedule of {setting.name}", schedule, setting.others)
+        setting = replace(setting, optimisation=setting.others[schedule])
     return Run(
-        name=f"{setting.name}-{method.name}" + ("-b" if other else ""),
+        name="-".join([setting.name, method.name, *([schedule] if schedule else [])]),
         data=setting.data,
         model=setting.model,
         objective=method.build(setting),
@@ -69,14 +74,17 @@ def _build_speedrun() -> Run:
     )
 
 
-def _split(name: str) -> tuple[Setting, Method, bool] | None:
-    """Return the setting, the method and True for "-b" of a name, or None where it is no recipe made of two."""
+def _split(name: str) -> tuple[Setting, Method, str] | None:
+    """Return the setting, the method and the schedule of a name, or None where it is no recipe made of two."""
     for setting in SETTINGS.values():
         rest = name.removeprefix(f"{setting.name}-")
-        if rest != name and rest in METHODS:
-            return setting, METHODS[rest], False
-        if rest != name and setting.other is not None and rest.endswith("-b") and rest[:-2] in METHODS:
-            return setting, METHODS[rest[:-2]], True
+        if rest == name:
+            continue
+        if rest in METHODS:
+            return setting, METHODS[rest], ""
+        method, _, schedule = rest.rpartition("-")
+        if method in METHODS and schedule in setting.others:
+            return setting, METHODS[method], schedule
     return None
 
 
@@ -90,7 +98,7 @@ def names() -> list[str]:
     made = [
         f"{setting.name}-{method}{ending}"
         for setting in SETTINGS.values()
-        for ending in (("", "-b") if setting.other is not None else ("",))
+        for ending in ("", *(f"-{schedule}" for schedule in setting.others))
         for method in METHODS
     ]
     return [*made, SPEEDRUN]
@@ -111,8 +119,8 @@ def get(name: str) -> Run:
     parts = _split(name)
     if parts is None:
         raise nearest("recipe", name, names())
-    setting, method, other = parts
-    return make_run(setting, method, other=other)
+    setting, method, schedule = parts
+    return make_run(setting, method, schedule=schedule)
 
 
 def describe(name: str) -> str:
@@ -130,5 +138,6 @@ def describe(name: str) -> str:
     parts = _split(name)
     if parts is None:
         raise nearest("recipe", name, names())
-    setting, method, other = parts
-    return f"{setting.about}; {method.about}" + ("; the second schedule" if other else "")
+    setting, method, schedule = parts
+    ordinal = dict(zip(setting.others, ("second", "third"), strict=False)).get(schedule)
+    return f"{setting.about}; {method.about}" + (f"; the {ordinal} schedule" if ordinal else "")

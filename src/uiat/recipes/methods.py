@@ -7,7 +7,27 @@ from typing import Literal
 
 from uiat.attacks import FGSM, FGSMRS, NFGSM, PGD
 from uiat.inverse import InstanceInverse, UniversalInverse
-from uiat.objectives import PGDAT, UIAT, AnyObjective, Mart, Standard, Trades
+from uiat.objectives import (
+    ADR,
+    ARD,
+    DHAT,
+    DKL,
+    FAT,
+    GAIRAT,
+    HAT,
+    LBGAT,
+    MLCAT,
+    PGDAT,
+    RSLAD,
+    UIAT,
+    AnyObjective,
+    Mart,
+    Score,
+    SelfAdaptive,
+    Squeeze,
+    Standard,
+    Trades,
+)
 from uiat.recipes.settings import Setting
 from uiat.threat import Linf, Threat
 
@@ -41,8 +61,14 @@ class Method:
     base: str | None = None
 
 
-def _build_trades(setting: Setting) -> Trades:
-    return Trades(attack=replace(setting.attack, loss="kl", start="gaussian"))
+def _kl_attack(setting: Setting) -> PGD:
+    """Return the setting's attack in the form of TRADES."""
+    return replace(setting.attack, loss="kl", start="gaussian")
+
+
+def _at(setting: Setting, fraction: float) -> int:
+    """Return the epoch at a fraction of the setting's run: authors name theirs for runs of another length."""
+    return round(fraction * setting.optimisation.epochs)
 
 
 def _build_iat(setting: Setting) -> UIAT:
@@ -67,6 +93,26 @@ def _build_uiat(setting: Setting, *, one_off: bool = False, attack: PGD | None =
         ramp_epochs=setting.ramp_epochs,
         alignment=alignment,
     )
+
+
+def _build_uiat_paper(setting: Setting) -> UIAT:
+    """Build the paper's method whole, as far as secondary sources tell it (PAPER.md)."""
+    radius = float(setting.attack.threat.epsilon) / 2
+    return UIAT(
+        attack=setting.attack,
+        inverse=UniversalInverse(radius=radius, step_size=radius / 4, regulariser="feature", regulariser_weight=1.0),
+        weight=3.5,
+        inverse_gradient=False,
+        momentum="class",
+        momentum_start="uniform",
+        gamma=0.9,
+    )
+
+
+def _build_dhat(setting: Setting) -> DHAT:
+    radius, step = float(setting.attack.threat.epsilon) / 2, float(setting.attack.step_size)
+    inverse = InstanceInverse(radius=radius, step_size=step, steps=setting.steps, regulariser="logit")
+    return DHAT(attack=setting.attack, inverse=inverse)
 
 
 def _build_free(*, threat: Threat) -> PGD:
@@ -99,6 +145,84 @@ def _single_step(
     )
 
 
+# Rivals of UIAT beyond the classical methods. Epochs that their authors name are scaled to the setting's.
+_RIVALS = (
+    Method(
+        name="hat",
+        about="TRADES, and a helper example beyond the ball with a natural teacher's label (Rade et al. 2022)",
+        build=lambda setting: HAT(attack=_kl_attack(setting)),
+    ),
+    Method(
+        name="score",
+        about="TRADES with squared distances of probabilities (SCORE; Pang et al. 2022)",
+        build=lambda setting: Score(attack=replace(_kl_attack(setting), loss="squared")),
+    ),
+    Method(
+        name="dkl",
+        about="TRADES with the KL taken apart, its weights from class means (IKL; Cui et al. 2024)",
+        build=lambda setting: DKL(attack=_kl_attack(setting)),
+    ),
+    Method(
+        name="lbgat",
+        about="adversarial logits drawn to those of a natural network trained beside (Cui et al. 2021)",
+        build=lambda setting: LBGAT(attack=_kl_attack(setting)),
+    ),
+    Method(
+        name="fat",
+        about="PGD-AT on attacks stopped soon after they succeed (friendly AT; Zhang et al. 2020)",
+        build=lambda setting: FAT(attack=setting.attack, tau_epochs=(_at(setting, 5 / 12), _at(setting, 3 / 4))),
+    ),
+    Method(
+        name="fat-trades",
+        about="TRADES on attacks stopped soon after they succeed (friendly AT; Zhang et al. 2020)",
+        build=lambda setting: FAT(
+            attack=_kl_attack(setting),
+            form="trades",
+            tau_epochs=(_at(setting, 30 / 85), _at(setting, 50 / 85), _at(setting, 70 / 85)),
+        ),
+    ),
+    Method(
+        name="sat",
+        about="TRADES with labels that are running means of predictions (self-adaptive; Huang et al. 2020)",
+        build=lambda setting: SelfAdaptive(attack=_kl_attack(setting), from_epoch=_at(setting, 0.7)),
+    ),
+    Method(
+        name="mlcat",
+        about="PGD-AT that leaves examples of small loss alone (loss scaling; Yu et al. 2022)",
+        build=lambda setting: MLCAT(attack=setting.attack),
+    ),
+    Method(
+        name="squeeze",
+        about="adversarial and collaborative examples drawn together (squeeze training; Li et al. 2023)",
+        build=lambda setting: Squeeze(attack=_kl_attack(setting)),
+    ),
+    Method(
+        name="dhat",
+        about="IAT with a target freed of what the background predicts (Zhang et al. 2025)",
+        build=_build_dhat,
+    ),
+    Method(
+        name="ard",
+        about="robust distillation of a PGD-AT teacher on adversarial images (Goldblum et al. 2020)",
+        build=lambda setting: ARD(attack=setting.attack),
+    ),
+    Method(
+        name="rslad",
+        about="robust distillation by soft labels alone, in the attack too (Zi et al. 2021)",
+        build=lambda setting: RSLAD(attack=_kl_attack(setting)),
+    ),
+    Method(
+        name="adr",
+        about="PGD-AT on labels mixed with an averaged model's predictions (Wu et al. 2024)",
+        build=lambda setting: ADR(attack=replace(setting.attack, loss="kl"), epochs=setting.optimisation.epochs),
+    ),
+    Method(
+        name="gairat",
+        about="PGD-AT weighted by distance to the boundary; falls to strong attacks (Zhang et al. 2021)",
+        build=lambda setting: GAIRAT(attack=setting.attack, from_epoch=_at(setting, 0.5)),
+    ),
+)
+
 # One row a method: its recipes in every setting follow from it.
 _ROWS = (
     Method(name="standard", about="natural images alone; not robust", build=lambda _: Standard(), metric="clean"),
@@ -110,7 +234,7 @@ _ROWS = (
     Method(
         name="trades",
         about="natural loss, and KL between natural and adversarial prediction (Zhang et al. 2019)",
-        build=_build_trades,
+        build=lambda setting: Trades(attack=_kl_attack(setting)),
     ),
     Method(
         name="mart",
@@ -126,6 +250,12 @@ _ROWS = (
         about="UIAT with perturbations that are computed in one epoch and kept",
         build=lambda setting: _build_uiat(setting, one_off=True),
     ),
+    Method(
+        name="uiat-paper",
+        about="UIAT whole as secondary sources tell it: class momentum, feature regulariser, detached target",
+        build=_build_uiat_paper,
+    ),
+    *_RIVALS,
     *_single_step("fgsm", "PGD-AT with one step from the image (Goodfellow et al. 2015)", FGSM),
     *_single_step("fgsm-rs", "PGD-AT with one step from a random start (Wong et al. 2020)", FGSMRS),
     *_single_step("n-fgsm", "PGD-AT with one step from a noisy image (de Jorge et al. 2022)", NFGSM),

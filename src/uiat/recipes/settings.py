@@ -26,7 +26,7 @@ class Setting:
         step_size: step size of the attack.
         steps: steps of the attack, and of the instance-wise inverse adversary.
         optimisation: the schedule.
-        other: a second schedule, of the recipes that end in "-b"; none by default.
+        others: further schedules, by the ending of the recipes that have them, such as "b"; none by default.
         attacks: names of the attacks of `uiat evaluate`.
         compute: where and in which arithmetic.
         metric: validation accuracy that selects the best epoch of an adversarially trained model.
@@ -48,7 +48,7 @@ class Setting:
     step_size: float | str
     steps: int
     optimisation: Optimisation
-    other: Optimisation | None = None
+    others: Mapping[str, Optimisation] = field(default_factory=dict)
     attacks: tuple[str, ...] = ("clean", "pgd-20", "cw-20")
     compute: Compute = field(default_factory=lambda: AUTO)
     metric: Literal["robust", "clean", "mean"] = "robust"
@@ -62,11 +62,12 @@ class Setting:
         return PGD(threat=Linf(self.epsilon), step_size=self.step_size, steps=self.steps)
 
 
-# Both of the papers' schedules. "-b" is the one of the HAT authors.
+# The papers' schedules. "-b" is the one of the HAT authors, "-c" the one that a third party attributes to UIAT itself.
 PIECEWISE = Optimisation(
     epochs=110, learning_rate=0.1, nesterov=False, schedule="piecewise", milestones=(100, 105), decay=0.1
 )
 ONECYCLE = Optimisation(epochs=50, learning_rate=0.21, schedule="onecycle", peak_at=0.25)
+LONG_ONECYCLE = Optimisation(epochs=100, learning_rate=0.1, schedule="onecycle", peak_at=0.25, weight_decay=5e-4)
 
 
 def _papers_setting(data: str, architecture: str, short: str, *, cost: str) -> Setting:
@@ -82,7 +83,7 @@ def _papers_setting(data: str, architecture: str, short: str, *, cost: str) -> S
         step_size="1/255" if svhn else "2/255",
         steps=10,
         optimisation=replace(PIECEWISE, learning_rate=0.01) if svhn else PIECEWISE,
-        other=ONECYCLE,
+        others={"b": ONECYCLE, "c": LONG_ONECYCLE},
     )
 
 

@@ -1,0 +1,103 @@
+"""ADR: labels are mixed with the predictions of the model's own running average, more and more and ever sharper."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from uiat import losses
+from uiat.attacks import PGD
+from uiat.checks import check_at_least, check_below
+from uiat.data import Batch
+from uiat.errors import UserError
+from uiat.objectives.base import Examples, attack_threat, check_fields, correct, stateless
+from uiat.objectives.networks import AverageNetwork
+
+
+def _soft_attack() -> PGD:
+    return PGD(loss="kl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ADR:
+    """CE(t, f(x_adv)) with rectified labels t, in the attack too (Wu et al. 2024, ADR, algorithm 1).
+
+    "Annealing Self-Distillation Rectification Improves Adversarial Training": q = softmax(f_average(x) / tau) is what a
+    running average of the model's weights predicts, and t = l q + (1 - l) e_y with l = clip(lambda - (max_k q_k - q_y),
+    0, 1), so that the label stays the likeliest class. tau falls and lambda grows along half a cosine: here from epoch
+    to epoch, in the authors' program from step to step. The formulas are those of their program. Their tau
+    and lambda for CIFAR-10 could not be looked up: the ends below are from memory of the paper.
+
+    Args:
+        attack: the inner maximisation; its loss "kl" has the gradient of the cross entropy against t.
+        decay: fraction of the average that is kept in a step.
+        temperatures: tau in the first and in the last epoch.
+        interpolations: lambda in the first and in the last epoch, in [0, 1].
+        epochs: number of epochs of the half cosine.
+
+    Raises:
+        UserError: a field out of its range, or an attack of another loss.
+
+    Example:
+        >>> [round(value, 3) for value in ADR(epochs=10).schedule(5)]
+        [1.5, 0.825]
+    """
+
+    name: Literal["adr"] = "adr"
+    attack: PGD = field(default_factory=_soft_attack)
+    decay: float = 0.995
+    temperatures: tuple[float, float] = (2.0, 1.0)
+    interpolations: tuple[float, float] = (0.7, 0.95)
+    epochs: int = 200
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_at_least(self, decay=0, epochs=1)
+        check_below(self, decay=1)
+        if self.attack.loss != "kl":
+            raise UserError('the labels of ADR are probabilities, in its attack too: give it the loss "kl"')
+        if not all(0 < value < math.inf for value in self.temperatures):
+            raise UserError("temperatures must be positive and finite")
+        if not all(0 <= value <= 1 for value in self.interpolations):
+            raise UserError("interpolations must be in [0, 1]")
+
+    threat = property(attack_threat)
+    init = stateless
+
+    def networks(self, model: nn.Module) -> dict[str, nn.Module]:
+        """Return the running average of the model, to be kept in the state."""
+        return {"average": AverageNetwork(model)}
+
+    def schedule(self, epoch: int) -> tuple[float, float]:
+        """Return (tau, lambda) in an epoch counted from 0."""
+        left = (1 + math.cos(math.pi * min(epoch / self.epochs, 1.0))) / 2
+        (tau, last_tau), (mix, last_mix) = self.temperatures, self.interpolations
+        return last_tau + left * (tau - last_tau), last_mix + left * (mix - last_mix)
+
+    def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
+        """Update the average to the model's present weights; return the batch with x_adv and its rectified labels."""
+        average = state.get_submodule("average")
+        assert isinstance(average, AverageNetwork)
+        average.update(model, decay=self.decay)
+        target = self.rectify(average(batch.x), batch.y, epoch=epoch)
+        x_adv = self.attack.perturb(model, batch.x, batch.y, reference=losses.log_of(target))
+        return Examples(batch.x, batch.y, x_adv, target=target)
+
+    def rectify(self, logits: Tensor, y: Tensor, *, epoch: int) -> Tensor:
+        """Return the labels t (B, K) for the average's logits on the natural images."""
+        tau, mix = self.schedule(epoch)
+        q = torch.softmax(losses.full_precision(logits) / tau, dim=1)
+        behind = q.amax(dim=1, keepdim=True) - q.gather(1, y[:, None])
+        fraction = (mix - behind).clamp(0, 1)
+        return fraction * q + (1 - fraction) * losses.smooth_labels(y, q.shape[1], label_smoothing=0.0)
+
+    def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
+        """Return {"adv_ce": (B,)}, against the rectified labels."""
+        assert examples.target is not None
+        logits = model(examples.x_adv)
+        return {
+            "adv_ce": losses.soft_cross_entropy(logits, examples.target),
+            "correct": correct(logits, examples.y),
+        }

@@ -1,0 +1,126 @@
+"""Robust distillation: the student learns a robust teacher's predictions (ARD, RSLAD)."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from uiat import losses
+from uiat.attacks import PGD
+from uiat.checks import check_at_least, check_below
+from uiat.data import Batch
+from uiat.errors import UserError
+from uiat.objectives.base import Examples, attack_threat, check_fields, correct, kl_attack, stateless
+from uiat.objectives.networks import TeacherMethod, ask_teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class ARD:
+    """alpha t^2 KL(p_T(x; t) || p(x_adv; t)) + (1 - alpha) CE(f(x), y) (Goldblum et al. 2020, ARD, its objective).
+
+    "Adversarially Robust Distillation": p(.; t) is softmax of the logits divided by t, T the teacher. x_adv is found by
+    the student's cross entropy. The authors' program divides the KL by K too.
+
+    Args:
+        attack: the inner maximisation.
+        alpha: fraction of the teacher's term, in [0, 1]; the authors' 1 needs no labels but for the attack.
+        temperature: t.
+        teacher: a run folder or a file of weights of a robust network; by default one is trained by PGD-AT first.
+
+    Raises:
+        UserError: a field out of its range.
+
+    Example:
+        >>> ARD().temperature
+        30.0
+    """
+
+    teacher_method: ClassVar[TeacherMethod] = "pgd-at"
+    name: Literal["ard"] = "ard"
+    attack: PGD = field(default_factory=PGD)
+    alpha: float = 1.0
+    temperature: float = 30.0
+    teacher: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_at_least(self, alpha=0)
+        check_below(self, temperature=float("inf"))
+        if not (self.alpha <= 1 and self.temperature > 0):
+            raise UserError(f"alpha must be in [0, 1] and temperature positive: {self.alpha:g}, {self.temperature:g}")
+
+    threat = property(attack_threat)
+    init = stateless
+
+    def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
+        """Return the batch with x_adv and the teacher's prediction on x, at the temperature, as the target."""
+        target = torch.softmax(losses.full_precision(ask_teacher(state, batch.x)) / self.temperature, dim=1)
+        return Examples(batch.x, batch.y, self.attack.perturb(model, batch.x, batch.y), target=target)
+
+    def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
+        """Return {"teacher_kl": (B,)} and, with alpha below 1, {"ce": (B,)}, each weighted."""
+        assert examples.target is not None
+        adv_logits = losses.full_precision(model(examples.x_adv))
+        kl = losses.kl(losses.log_of(examples.target), losses.log_probabilities(adv_logits / self.temperature))
+        terms = {
+            "teacher_kl": self.alpha * self.temperature**2 * kl,
+            "correct": correct(adv_logits, examples.y),
+        }
+        if self.alpha < 1:
+            terms["ce"] = (1 - self.alpha) * losses.cross_entropy(model(examples.x), examples.y)
+        return terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class RSLAD:
+    """5/6 KL(p_T(x) || p(x_adv)) + 1/6 KL(p_T(x) || p(x)) (Zi et al. 2021, RSLAD, its objective).
+
+    "Revisiting Adversarial Robustness Distillation: Robust Soft Labels Make Student Better": the teacher's soft labels
+    take the place of the labels everywhere, in the attack too, which maximises KL(p_T(x) || p(x_adv)). The authors'
+    program divides the KL by K too.
+
+    Args:
+        attack: the inner maximisation, of loss "kl".
+        adversarial: fraction of the adversarial term, in [0, 1].
+        teacher: a run folder or a file of weights of a robust network; by default one is trained by PGD-AT first.
+
+    Raises:
+        UserError: a field out of its range.
+
+    Example:
+        >>> round(RSLAD().adversarial, 4)
+        0.8333
+    """
+
+    teacher_method: ClassVar[TeacherMethod] = "pgd-at"
+    name: Literal["rslad"] = "rslad"
+    attack: PGD = field(default_factory=kl_attack)
+    adversarial: float = 5 / 6
+    teacher: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_at_least(self, adversarial=0)
+        if not self.adversarial <= 1:
+            raise UserError(f"adversarial must be in [0, 1], but is {self.adversarial:g}")
+
+    threat = property(attack_threat)
+    init = stateless
+
+    def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
+        """Return the batch with x_adv and the teacher's prediction on x as the target."""
+        log_p = losses.log_probabilities(ask_teacher(state, batch.x))
+        x_adv = self.attack.perturb(model, batch.x, batch.y, reference=log_p)
+        return Examples(batch.x, batch.y, x_adv, target=log_p.exp())
+
+    def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
+        """Return {"adv_teacher_kl": (B,), "teacher_kl": (B,)}, each weighted."""
+        assert examples.target is not None
+        log_target, adv_logits = losses.log_of(examples.target), model(examples.x_adv)
+        natural = losses.kl(log_target, losses.log_probabilities(model(examples.x)))
+        return {
+            "adv_teacher_kl": self.adversarial * losses.kl(log_target, losses.log_probabilities(adv_logits)),
+            "teacher_kl": (1 - self.adversarial) * natural,
+            "correct": correct(adv_logits, examples.y),
+        }

@@ -1,0 +1,123 @@
+"""Self-adaptive training: the labels of TRADES' natural loss become running means of the model's own predictions."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from uiat import losses
+from uiat.attacks import PGD
+from uiat.checks import check_at_least, check_below
+from uiat.data import Batch
+from uiat.errors import UserError
+from uiat.models.modes import frozen
+from uiat.objectives.base import Examples, attack_threat, check_fields, correct, importance, kl_attack
+from uiat.system.distributed import current_rank
+
+
+class SoftLabels(nn.Module):
+    """A label as probabilities for each training image, (N, K), at first its one-hot label.
+
+    Args:
+        num_examples: N.
+        num_classes: K.
+
+    Example:
+        >>> sorted(name for name, _ in SoftLabels(4, 2).named_buffers())
+        ['table', 'visited']
+    """
+
+    table: Tensor
+    visited: Tensor
+
+    def __init__(self, num_examples: int, num_classes: int) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.zeros(num_examples, num_classes))
+        self.register_buffer("visited", torch.zeros(num_examples, dtype=torch.bool))
+
+    def update(
+        self, index: Int[Tensor, "b"], y: Int[Tensor, "b"], p: Float[Tensor, "b k"], *, momentum: float
+    ) -> Float[Tensor, "b k"]:
+        """Update t_i <- momentum t_i + (1 - momentum) p_i and return the new rows of the batch.
+
+        Every process makes the updates of the whole batch, so that all of them hold the same table.
+        """
+        rank, own = current_rank(), index
+        index, y, p = (rank.concatenate(value) for value in (index, y, p.to(self.table.dtype)))
+        labels = nn.functional.one_hot(y, self.table.shape[1]).to(self.table.dtype)
+        old = torch.where(self.visited[index][:, None], self.table[index], labels)
+        self.table[index] = momentum * old + (1 - momentum) * p
+        self.visited.index_fill_(0, index, True)  # not by assignment, which would move a True to the device
+        return self.table[own]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfAdaptive:
+    """w CE(t, f(x)) + beta KL(p(x) || p(x_adv)), w ~ max_k t_k (Huang et al. 2020, self-adaptive training).
+
+    "Self-Adaptive Training: beyond Empirical Risk Minimization", algorithm 1 with TRADES (section 5). From `from_epoch`
+    on, t <- momentum t + (1 - momentum) p(x) once an epoch, from the image's label; before, t is the label and w is 1.
+    The weights have mean 1 over a batch. p(x) is the prediction that the attack measures from, in eval mode, so that it
+    costs no pass; the authors take that of the training pass.
+
+    Args:
+        attack: the inner maximisation, that of TRADES.
+        weight: beta.
+        momentum: fraction of a soft label that is kept at a visit, in [0, 1).
+        from_epoch: first epoch, counted from 0, with soft labels; the authors' 70 of 100.
+
+    Raises:
+        UserError: a field out of its range.
+
+    Example:
+        >>> SelfAdaptive().init(num_classes=10, image_shape=(1, 8, 8), num_examples=100).table.shape
+        torch.Size([100, 10])
+    """
+
+    name: Literal["sat"] = "sat"
+    attack: PGD = field(default_factory=kl_attack)
+    weight: float = 6.0
+    momentum: float = 0.9
+    from_epoch: int = 70
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_at_least(self, momentum=0, from_epoch=0)
+        check_below(self, momentum=1)
+
+    threat = property(attack_threat)
+
+    def init(
+        self, *, num_classes: int, image_shape: tuple[int, int, int], num_examples: int | None = None
+    ) -> SoftLabels:
+        """Return the state: a soft label for each training image.
+
+        Raises:
+            UserError: without `num_examples`.
+        """
+        if num_examples is None:
+            raise UserError("self-adaptive training keeps a label for each training image: give num_examples")
+        return SoftLabels(num_examples, num_classes)
+
+    def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
+        """Return the batch with x_adv and, from `from_epoch` on, its soft labels and their weights."""
+        assert isinstance(state, SoftLabels)
+        with torch.no_grad(), frozen(model, batchnorm=self.attack.batchnorm):
+            log_p = losses.log_probabilities(model(batch.x))
+        x_adv = self.attack.perturb(model, batch.x, batch.y, reference=log_p)
+        if epoch < self.from_epoch:
+            return Examples(batch.x, batch.y, x_adv)
+        target = state.update(batch.index, batch.y, log_p.exp(), momentum=self.momentum)
+        return Examples(batch.x, batch.y, x_adv, target=target, importance=importance(target.amax(dim=1)))
+
+    def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
+        """Return {"ce": (B,), "kl": (B,)}, each weighted."""
+        logits, adv_logits = model(examples.x), model(examples.x_adv)
+        if examples.target is None or examples.importance is None:
+            ce = losses.cross_entropy(logits, examples.y)
+        else:
+            ce = examples.importance * losses.soft_cross_entropy(logits, examples.target)
+        kl = losses.kl(losses.log_probabilities(logits), losses.log_probabilities(adv_logits))
+        return {"ce": ce, "kl": self.weight * kl, "correct": correct(adv_logits, examples.y)}
