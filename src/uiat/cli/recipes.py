@@ -44,7 +44,7 @@ def _show_recipe(name: str, out: Console) -> None:
 
 
 def _show_tables(out: Console) -> None:
-    out.print("A recipe is SETTING-METHOD, such as cifar10-small-uiat; every method works in every setting.\n")
+    out.print("A recipe is SETTING-METHOD, such as cifar10-small-uiat; every method works in every setting.")
     columns = ("setting", "data", "model", "trained against", "epochs", "takes about")
     out.print(table(*columns, rows=map(_setting_row, SETTINGS.values()), narrow=True))
     shown = [(method.name, method.about) for method in METHODS.values() if method.base is None]
@@ -52,11 +52,10 @@ def _show_tables(out: Console) -> None:
     out.print(table("method", "what it is", rows=shown, narrow=True))
     bases = ", ".join(str(base) for base in dict.fromkeys(method.base for method in METHODS.values()) if base)
     out.print(
-        "\nEndings of names:\n"
+        "\nOther names:\n"
         f"  -uiat, -uiat-one-off   after {bases}: UIAT on that attack\n"
-        "  -b, -c                 after a name with a setting of the papers: its other schedules, onecycle\n"
-        "as in digits-fgsm-rs-uiat and cifar10-resnet18-uiat-b. One recipe is made of neither table:\n"
-        f"  {SPEEDRUN}       {recipe_list.SPEEDRUN_ABOUT}\n\n"
+        "  -b, -c                 after cifar10-resnet18-uiat, say: the second and third length, onecycle\n"
+        f"  {SPEEDRUN}       {recipe_list.SPEEDRUN_ABOUT}\n"
         "uiat recipes NAME lists every field of a recipe, uiat recipes WORD the recipes with a word in them.",
         soft_wrap=True,
     )
@@ -66,7 +65,7 @@ def _setting_row(setting: Setting) -> tuple[str, ...]:
     data, epochs = setting.data, str(setting.optimisation.epochs)
     images = data.name if data.subset is None else f"{data.subset // 1000}k of {data.name}"
     attack = f"Linf {setting.epsilon}, PGD-{setting.steps}"
-    epochs += "".join(f", -{name} {schedule.epochs}" for name, schedule in setting.others.items())
+    epochs += "".join(f"/{schedule.epochs}" for schedule in setting.others.values())
     return setting.name, images, setting.model.name, attack, epochs, setting.cost
 
 
@@ -89,7 +88,7 @@ def _show_matching(word: str, out: Console) -> None:
     if is_speedrun:
         out.print(f"{SPEEDRUN}: {recipe_list.SPEEDRUN_ABOUT}", soft_wrap=True)
     if any(setting.others for settings in settings_by_methods.values() for setting in settings):
-        out.print("recipes of the papers' settings: also with -b or -c at the end, for their other schedules")
+        out.print("recipes of the papers' settings: also with -b at the end, or -c, for their other schedules")
 
 
 def _has_word(word: str, setting: Setting, method: Method) -> bool:

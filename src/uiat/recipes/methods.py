@@ -149,7 +149,7 @@ def _single_step(
 _RIVALS = (
     Method(
         name="hat",
-        about="TRADES, and a helper example beyond the ball with a natural teacher's label (Rade et al. 2022)",
+        about="TRADES, and an example beyond the ball with a natural teacher's label (Rade et al. 2022)",
         build=lambda setting: HAT(attack=_kl_attack(setting)),
     ),
     Method(
@@ -159,41 +159,32 @@ _RIVALS = (
     ),
     Method(
         name="dkl",
-        about="TRADES with the KL taken apart, its weights from class means (IKL; Cui et al. 2024)",
+        about="TRADES with the KL taken apart, its weights class means (IKL; Cui et al. 2024)",
         build=lambda setting: DKL(attack=_kl_attack(setting)),
     ),
     Method(
         name="lbgat",
-        about="adversarial logits drawn to those of a natural network trained beside (Cui et al. 2021)",
+        about="PGD-AT towards the logits of a natural network trained beside (Cui et al. 2021)",
         build=lambda setting: LBGAT(attack=_kl_attack(setting)),
     ),
     Method(
         name="fat",
-        about="PGD-AT on attacks stopped soon after they succeed (friendly AT; Zhang et al. 2020)",
+        about="PGD-AT on attacks stopped soon after they succeed (friendly; Zhang et al. 2020)",
         build=lambda setting: FAT(attack=setting.attack, tau_epochs=(_at(setting, 5 / 12), _at(setting, 3 / 4))),
     ),
     Method(
-        name="fat-trades",
-        about="TRADES on attacks stopped soon after they succeed (friendly AT; Zhang et al. 2020)",
-        build=lambda setting: FAT(
-            attack=_kl_attack(setting),
-            form="trades",
-            tau_epochs=(_at(setting, 30 / 85), _at(setting, 50 / 85), _at(setting, 70 / 85)),
-        ),
-    ),
-    Method(
         name="sat",
-        about="TRADES with labels that are running means of predictions (self-adaptive; Huang et al. 2020)",
+        about="TRADES with running means of predictions as labels (self-adaptive; Huang et al. 2020)",
         build=lambda setting: SelfAdaptive(attack=_kl_attack(setting), from_epoch=_at(setting, 0.7)),
     ),
     Method(
         name="mlcat",
-        about="PGD-AT that leaves examples of small loss alone (loss scaling; Yu et al. 2022)",
+        about="PGD-AT that does not fit examples of small loss (loss scaling; Yu et al. 2022)",
         build=lambda setting: MLCAT(attack=setting.attack),
     ),
     Method(
         name="squeeze",
-        about="adversarial and collaborative examples drawn together (squeeze training; Li et al. 2023)",
+        about="adversarial and collaborative examples drawn together (squeeze; Li et al. 2023)",
         build=lambda setting: Squeeze(attack=_kl_attack(setting)),
     ),
     Method(
@@ -203,12 +194,12 @@ _RIVALS = (
     ),
     Method(
         name="ard",
-        about="robust distillation of a PGD-AT teacher on adversarial images (Goldblum et al. 2020)",
+        about="distillation of a PGD-AT teacher on adversarial images (Goldblum et al. 2020)",
         build=lambda setting: ARD(attack=setting.attack),
     ),
     Method(
         name="rslad",
-        about="robust distillation by soft labels alone, in the attack too (Zi et al. 2021)",
+        about="distillation of it by soft labels alone, in the attack too (Zi et al. 2021)",
         build=lambda setting: RSLAD(attack=_kl_attack(setting)),
     ),
     Method(
@@ -218,7 +209,7 @@ _RIVALS = (
     ),
     Method(
         name="gairat",
-        about="PGD-AT weighted by distance to the boundary; falls to strong attacks (Zhang et al. 2021)",
+        about="PGD-AT weighted by closeness to the boundary; falls to AutoAttack (Zhang et al. 2021)",
         build=lambda setting: GAIRAT(attack=setting.attack, from_epoch=_at(setting, 0.5)),
     ),
 )
@@ -252,7 +243,7 @@ _ROWS = (
     ),
     Method(
         name="uiat-paper",
-        about="UIAT whole as secondary sources tell it: class momentum, feature regulariser, detached target",
+        about="UIAT as second-hand sources tell it: class momentum, regulariser, detached target",
         build=_build_uiat_paper,
     ),
     *_RIVALS,

@@ -168,8 +168,7 @@ def fit(
         ['epoch', 'value']
     """
     check_new_folder(run_dir)
-    if objective is not None:
-        check_objective(objective)
+    check_objective(objective or UIAT())
     data, held_out = split_own_data(train_data, validation_data, seed=seed)
     settings = {"optimisation": optimisation, "validation": validation, "guards": guards}
     run = Run(
