@@ -16,7 +16,7 @@ def test_settings_and_methods_fit_on_one_screen(ask):
     assert {setting.name for setting in SETTINGS.values()} <= first
     assert {method.name for method in METHODS.values() if method.base is None} <= first
     assert all(method.about in out for method in METHODS.values() if method.base is None)
-    assert {"-b", "-uiat,", "cifar10-speedrun"} <= first
+    assert {"-b,", "-uiat,", "cifar10-speedrun"} <= first
     assert re.search(r"cifar10-small +20k of cifar10 +preact-resnet8 +Linf 8/255, PGD-3 +4 +10 min", out)
 
 

@@ -6,8 +6,33 @@ from typing import Any
 import torch
 from torch import nn
 
-from support.helpers import pgd
-from uiat import PGDAT, UIAT, InstanceInverse, Mart, Standard, Trades, UniversalInverse
+from support.helpers import batch, cnn, gradients, pgd
+from uiat import (
+    ADR,
+    ARD,
+    DHAT,
+    DKL,
+    FAT,
+    GAIRAT,
+    HAT,
+    LBGAT,
+    MLCAT,
+    PGDAT,
+    RSLAD,
+    UIAT,
+    Batch,
+    Examples,
+    InstanceInverse,
+    Mart,
+    Score,
+    SelfAdaptive,
+    Squeeze,
+    Standard,
+    Trades,
+    UniversalInverse,
+    total,
+)
+from uiat.objectives.networks import add_networks, add_teacher, teacher_method
 
 UNIVERSAL = UniversalInverse(radius=0.05, step_size=0.02)
 INSTANCE = InstanceInverse(radius=0.05, step_size=0.02, steps=3)
@@ -30,12 +55,47 @@ OBJECTIVES = {
     "one-off": uiat(inverse=ONE_OFF),
     "class momentum": uiat(momentum="class", kl="adversarial-inverse"),
     "example momentum": uiat(momentum="example", inverse_gradient=False, weight=1.0),
+    "hat": HAT(attack=KL_ATTACK),
+    "score": Score(attack=pgd(loss="squared", start="gaussian")),
+    "dkl": DKL(attack=KL_ATTACK),
+    "lbgat": LBGAT(attack=KL_ATTACK, weight=2.0),
+    "fat": FAT(attack=pgd(), tau_epochs=(1,)),
+    "fat-trades": FAT(attack=KL_ATTACK, form="trades"),
+    "sat": SelfAdaptive(attack=KL_ATTACK, from_epoch=1),
+    "mlcat": MLCAT(attack=pgd()),
+    "squeeze": Squeeze(attack=KL_ATTACK),
+    "dhat": DHAT(attack=pgd(), inverse=replace(INSTANCE, regulariser="logit")),
+    "ard": ARD(attack=pgd(), alpha=0.7),
+    "rslad": RSLAD(attack=KL_ATTACK),
+    "adr": ADR(attack=pgd(loss="kl"), epochs=3),
+    "gairat": GAIRAT(attack=pgd(), from_epoch=1),
 }
 
 
-def state_of(objective: Any, *, n: int = 12) -> nn.Module:
+def state_of(objective: Any, *, n: int = 12, model: nn.Module | None = None, teacher: nn.Module | None = None) -> Any:
+    """The state of an objective, with the networks that it keeps: made of `model`, and another one as its teacher."""
     state: nn.Module = objective.init(num_classes=4, image_shape=(1, 8, 8), num_examples=n)
+    add_networks(objective, state, cnn() if model is None else model)
+    if teacher_method(objective) is not None:
+        add_teacher(state, cnn(seed=7) if teacher is None else teacher)
     return state
+
+
+def double() -> tuple[nn.Module, Batch]:
+    """A network and a batch in float64, in eval mode: for formulas that hold to the last digits."""
+    b = batch()
+    return cnn().double().eval(), Batch(b.x.double(), b.y, b.index)
+
+
+def assert_formula(objective: Any, model: nn.Module, examples: Examples, expected: torch.Tensor) -> None:
+    """The loss of each example is the expected one, and so is its gradient for every parameter of the model."""
+    found = total(objective.loss(model, examples))
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+    pairs = list(zip(gradients(found.mean(), model), gradients(expected.mean(), model), strict=True))
+    assert any(mine.abs().max() > 1e-6 for mine, _ in pairs)
+    for mine, theirs in pairs:
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-8)
 
 
 def probabilities(model: nn.Module, x: torch.Tensor) -> torch.Tensor:

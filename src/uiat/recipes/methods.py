@@ -149,7 +149,7 @@ def _single_step(
 _RIVALS = (
     Method(
         name="hat",
-        about="TRADES, and an example beyond the ball with a natural teacher's label (Rade et al. 2022)",
+        about="TRADES, and examples beyond the ball with a natural teacher's label (HAT; Rade 2022)",
         build=lambda setting: HAT(attack=_kl_attack(setting)),
     ),
     Method(
@@ -174,7 +174,7 @@ _RIVALS = (
     ),
     Method(
         name="sat",
-        about="TRADES with running means of predictions as labels (self-adaptive; Huang et al. 2020)",
+        about="TRADES with running predictions as labels (self-adaptive; Huang et al. 2020)",
         build=lambda setting: SelfAdaptive(attack=_kl_attack(setting), from_epoch=_at(setting, 0.7)),
     ),
     Method(
@@ -209,7 +209,7 @@ _RIVALS = (
     ),
     Method(
         name="gairat",
-        about="PGD-AT weighted by closeness to the boundary; falls to AutoAttack (Zhang et al. 2021)",
+        about="PGD-AT weighted by distance to the boundary; falls to AutoAttack (Zhang et al. 2021)",
         build=lambda setting: GAIRAT(attack=setting.attack, from_epoch=_at(setting, 0.5)),
     ),
 )
