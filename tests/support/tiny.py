@@ -47,8 +47,8 @@ class Killer:
         pass
 
 
-def attack(steps: int = 2) -> PGD:
-    return PGD(threat=Linf(0.2), step_size=0.1, steps=steps)
+def attack(steps: int = 2, **settings: Any) -> PGD:
+    return PGD(threat=Linf(0.2), step_size=0.1, steps=steps, **settings)
 
 
 def run(

@@ -17,7 +17,21 @@ import uiat
 from support import tiny
 from support.paths import SRC
 from support.tiny import Killed, Killer
-from uiat import UIAT, Guards, InstanceInverse, Interrupted, Model, NotFinite, Standard, UniversalInverse
+from uiat import (
+    ADR,
+    DKL,
+    HAT,
+    LBGAT,
+    UIAT,
+    Guards,
+    InstanceInverse,
+    Interrupted,
+    Model,
+    NotFinite,
+    SelfAdaptive,
+    Standard,
+    UniversalInverse,
+)
 from uiat.system.atomic_files import read_tensors
 from uiat.training.open_run import start_run
 
@@ -44,6 +58,11 @@ RESUMED = {
     ),
     "one-off": tiny.run(epochs=3, objective=UIAT(attack=tiny.attack(), inverse=UniversalInverse(epoch=1))),
     "single-step": tiny.run(objective=UIAT(attack=tiny.attack(1)), epochs=3),
+    "adr, ema": tiny.run(objective=ADR(attack=tiny.attack(loss="kl"), decay=0.5, epochs=2), average="ema"),
+    "lbgat, awp": tiny.run(objective=LBGAT(attack=tiny.attack(loss="kl"), weight=1.0), awp=0.01),
+    "sat": tiny.run(objective=SelfAdaptive(attack=tiny.attack(loss="kl"), from_epoch=0)),
+    "dkl": tiny.run(objective=DKL(attack=tiny.attack(loss="kl")), epochs=3),
+    "hat": tiny.run(objective=HAT(attack=tiny.attack(loss="kl"))),
     "bf16, contiguous, no momentum": tiny.run(
         compute={"precision": "bf16", "channels_last": False}, momentum=0.0, objective=Standard()
     ),

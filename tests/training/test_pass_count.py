@@ -38,6 +38,23 @@ def count(model: nn.Module, name: str, *settings: tuple[str, str]) -> dict[tuple
         ("uiat-one-off", [], [23, 25, 24]),
         ("uiat-one-off", SINGLE, [5, 7, 6]),
         ("iat", THROUGH, [46]),
+        # PGD-10 is 20 F, the natural prediction that an attack measures from 1, a training pass 3, a teacher's pass 1.
+        ("uiat-paper", [], [20 + 1 + 2 + 3]),
+        ("hat", [], [20 + 1 + 1 + 9]),
+        ("score", [], [27]),
+        ("dkl", [], [27]),
+        ("lbgat", [], [20 + 1 + 3 + 3]),
+        ("lbgat", [("objective.weight", "6")], [20 + 1 + 3 + 3 + 3]),
+        ("fat", [], [23]),
+        ("sat", [], [27]),
+        ("mlcat", [], [23]),
+        ("squeeze", [], [1 + 10 * (2 + 4) + 9]),
+        ("dhat", [], [20 + 2 + 20 + 1 + 9]),
+        ("ard", [], [20 + 1 + 3]),
+        ("ard", [("objective.alpha", "0.5")], [20 + 1 + 6]),
+        ("rslad", [], [20 + 1 + 6]),
+        ("adr", [], [20 + 1 + 3]),
+        ("gairat", [], [23]),
     ],
 )
 def test_passes_of_a_step(name: str, settings: list[tuple[str, str]], expected: list[float], model: nn.Module) -> None:

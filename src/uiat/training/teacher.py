@@ -23,7 +23,7 @@ from uiat.runs.settings import CUSTOM
 from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import current_rank
 from uiat.training.listener import Listener
-from uiat.training.setup import seeded
+from uiat.training.setup import can_use_channels_last, seeded
 
 logger = logging.getLogger("uiat")
 # Trains a run in a folder, or resumes it there, and returns its model with the best weights.
@@ -75,6 +75,8 @@ class TeacherSource:
         check_teacher(teacher, num_classes=self.num_classes, image_shape=self.image_shape, name=name)
         if teacher_method(self.run.objective) != "standard" and getattr(teacher, "threat", None) is None:
             logger.warning("%s was not trained against an attack, as far as its file says", name)
+        if can_use_channels_last(teacher, requested=self.run.compute.resolved.channels_last):
+            teacher.to(memory_format=torch.channels_last)  # as the images are
         return teacher
 
     def _train(self, listener: Listener | None) -> nn.Module:
