@@ -184,11 +184,11 @@ def fit(
     with ExitStack() as inside:
         inside.enter_context(seeded(seed, training_device(model)))
         training = make_training(run, model, data, held_out, listener=listener)
+        training.teacher = find_teacher(training, spec := own_spec(data), data)
         if run_dir is not None:
             folder = new_folder(training.run, run_dir)
             inside.enter_context(locked_run(folder))
-            training.store = RunWriter(folder, training.run, own_spec(data), fingerprint(data))
-        training.teacher = find_teacher(training, own_spec(data), data)
+            training.store = RunWriter(folder, training.run, spec, fingerprint(data))
         training.fit()
     return _make_result(training)
 

@@ -96,7 +96,7 @@ class Training:
     def prepare_teacher(self, listener: Listener | None = None) -> None:
         """Train, resume or read the teacher, if the method asks one; `fit` does so first where nobody has."""
         if self.teacher is not None:
-            self.step.add_teacher(self.teacher.obtain(listener=listener))
+            self.step.add_teacher(self.teacher.obtain(getattr(self.store, "folder", None), listener=listener))
             self.teacher = None
 
     def fit(self) -> None:

@@ -68,10 +68,10 @@ def start_run(
         spec = model_spec(run, training_set)
         model = models.build(**spec).to(device)
         training = make_training(run, model, training_set, held_out, listener=listener)
+        training.teacher = find_teacher(training, spec, training_set, own_code=own_code)
         folder = new_folder(training.run, run_dir)
         with locked_run(folder):
             training.store = RunWriter(folder, training.run, spec, fingerprint(training_set))
-            training.teacher = find_teacher(training, spec, training_set, own_code=own_code)
             yield training
 
 
@@ -119,7 +119,7 @@ def reopen_run(
         model = checkpoint.build(spec, own_code=own_code).to(device) if model is None else model
         training = make_training(run, model, training_set, held_out, listener=listener)
         training.store = RunWriter(folder, run, spec, fingerprint(training_set))
-        training.teacher = find_teacher(training, spec, training_set, own_code=own_code)
+        training.teacher = find_teacher(training, spec, training_set, own_code=own_code, resumed=True)
         training.resume()
         yield training
 
@@ -182,15 +182,24 @@ def make_training(
 
 
 def find_teacher(
-    training: Training, spec: Mapping[str, Any], training_set: ImageSet | Folder, *, own_code: bool = False
+    training: Training,
+    spec: Mapping[str, Any],
+    training_set: ImageSet | Folder,
+    *,
+    own_code: bool = False,
+    resumed: bool = False,
 ) -> TeacherSource | None:
     """Return how a run comes by its teacher; None if its method asks none.
 
     Args:
-        training: the run; in its folder, if it has one, the teacher is kept.
+        training: the run.
         spec: the arguments of `models.build` for its model, or `own_spec`.
         training_set: the images that the run trains on, and its teacher too.
         own_code: True to let the teacher's run name code that builds it.
+        resumed: True for a run that has its teacher in its folder by now; otherwise one that is given is checked.
+
+    Raises:
+        UserError: a teacher that is given cannot be read, or does not fit the run.
 
     Example:
         >>> from uiat import PGDAT
@@ -200,13 +209,12 @@ def find_teacher(
         >>> find_teacher(make_training(run, model, training_set, held_out), {}, training_set) is None
         True
     """
-    run, model, store = training.run, training.model, training.store
+    run, model = training.run, training.model
     if teacher_method(run.objective) is None:
         return None
     blank = partial(copy.deepcopy, model) if spec["name"] == CUSTOM else partial(models.build, **spec)
-    return TeacherSource(
+    source = TeacherSource(
         run=run,
-        folder=None if store is None else store.folder,
         train=partial(_train_teacher, training, dict(spec), training_set, blank),
         blank=blank,
         num_classes=training_set.num_classes,
@@ -214,6 +222,9 @@ def find_teacher(
         device=training.step.device,
         own_code=own_code,
     )
+    if not resumed:
+        source.check()
+    return source
 
 
 def _train_teacher(

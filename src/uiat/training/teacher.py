@@ -36,7 +36,6 @@ class TeacherSource:
 
     Args:
         run: every setting of the student.
-        folder: the student's run folder; None keeps everything in memory.
         train: trains the teacher's run.
         blank: makes a network of the student's architecture, for weights that another program saved.
         num_classes: K, which the teacher has to tell apart.
@@ -46,7 +45,6 @@ class TeacherSource:
     """
 
     run: Run
-    folder: Path | None
     train: TrainTeacher
     blank: Callable[[], nn.Module]
     num_classes: int
@@ -60,30 +58,46 @@ class TeacherSource:
         path = getattr(self.run.objective, "teacher", None)
         return None if path is None else Path(path).expanduser()
 
-    def obtain(self, *, listener: Listener | None = None) -> nn.Module:
+    def check(self) -> None:
+        """Refuse a teacher that is given and does not fit the run, before anything is written.
+
+        Raises:
+            UserError: as of `obtain`.
+        """
+        if self.path is not None:
+            with seeded(self.run.seed, self.device):
+                self._check(self._load(self.path)[0])
+
+    def obtain(self, folder: Path | None, *, listener: Listener | None = None) -> nn.Module:
         """Return the teacher: trained in RUN/teacher, resumed there, or read and kept there.
+
+        Args:
+            folder: the student's run folder; None keeps everything in memory.
+            listener: receives the steps and epochs of the teacher's training.
 
         Raises:
             UserError: it cannot be read, or is of other classes or images than the run.
         """
         # Making a network draws its first weights, which must not move the student's random numbers.
         with seeded(self.run.seed, self.device):
-            if self.path is None:
-                teacher, name = self._train(listener), "the teacher"
-            else:
-                teacher, name = self._read(self.path), f"objective.teacher {self.path}"
-        check_teacher(teacher, num_classes=self.num_classes, image_shape=self.image_shape, name=name)
+            place = None if folder is None else folder / TEACHER_FOLDER
+            teacher = self._train(place, listener) if self.path is None else self._read(self.path, place)
+        self._check(teacher)
         if teacher_method(self.run.objective) != "standard" and getattr(teacher, "threat", None) is None:
-            logger.warning("%s was not trained against an attack, as far as its file says", name)
+            logger.warning("the teacher was not trained against an attack, as far as its file says")
         if can_use_channels_last(teacher, requested=self.run.compute.resolved.channels_last):
             teacher.to(memory_format=torch.channels_last)  # as the images are
         return teacher
 
-    def _train(self, listener: Listener | None) -> nn.Module:
-        run, folder = teacher_run(self.run), None if self.folder is None else self.folder / TEACHER_FOLDER
+    def _check(self, teacher: nn.Module) -> None:
+        name = "the teacher" if self.path is None else f"objective.teacher {self.path}"
+        check_teacher(teacher, num_classes=self.num_classes, image_shape=self.image_shape, name=name)
+
+    def _train(self, place: Path | None, listener: Listener | None) -> nn.Module:
+        run = teacher_run(self.run)
         method, epochs = run.objective.name, run.optimisation.epochs
-        if folder is None or not folder.exists():
-            where = "" if folder is None else f" in {folder}"
+        if place is None or not place.exists():
+            where = "" if place is None else f" in {place}"
             logger.warning(
                 "%s asks a teacher: trained first%s, by %s, epochs: %d (objective.teacher names one that is there)",
                 self.run.objective.name,
@@ -91,23 +105,30 @@ class TeacherSource:
                 method,
                 epochs,
             )
-        return self.train(run, folder, listener)
+        return self.train(run, place, listener)
 
-    def _read(self, path: Path) -> nn.Module:
+    def _read(self, path: Path, place: Path | None) -> nn.Module:
         """Read the teacher, from the run's folder where it is kept; otherwise it is written there."""
-        kept = None if self.folder is None else self.folder / TEACHER_FOLDER / WEIGHTS_FILES["best"]
+        kept = None if place is None else place / WEIGHTS_FILES["best"]
         if kept is not None and kept.exists():
             return self._load(kept)[0]
-        teacher, spec = self._load(path)
-        check_teacher(teacher, num_classes=self.num_classes, image_shape=self.image_shape, name=str(path))
+        teacher, spec, notes = self._load(path)
+        self._check(teacher)
+        for note in notes:
+            logger.warning("teacher: %s", note)
         if kept is not None and current_rank().first:
             kept.parent.mkdir(exist_ok=True)
             threat = getattr(teacher, "threat", None)
             checkpoint.save_weights(kept, teacher, spec=spec, threat=threat, source=str(path))
         return teacher
 
-    def _load(self, path: Path) -> tuple[nn.Module, dict[str, Any]]:
-        """Load a run folder, a weights file of one, or a file of another program's; returns what builds it, too."""
+    def _load(self, path: Path) -> tuple[nn.Module, dict[str, Any], list[str]]:
+        """Load a run folder, a weights file of one, or a file of another program's.
+
+        Returns:
+            The network, the arguments that build it again, and what was changed about the file's weights to make them
+            fit.
+        """
         file = path / WEIGHTS_FILES["best"] if path.is_dir() else path
         if path.is_dir() or _is_ours(file):
             if not file.exists():
@@ -120,11 +141,11 @@ class TeacherSource:
                     f"but those of this run have {tuple(self.image_shape)}"
                 )
             model = self.blank() if spec.get("name") == CUSTOM else None
-            return checkpoint.load(file, model=model, own_code=self.own_code), spec
+            return checkpoint.load(file, model=model, own_code=self.own_code), spec, []
         teacher = self.blank()
-        for line in load_weights(teacher, file):
-            logger.warning("teacher: %s", line)
-        return teacher.eval(), {"name": CUSTOM, "num_classes": self.num_classes, "image_shape": list(self.image_shape)}
+        notes = load_weights(teacher, file)
+        shape = {"num_classes": self.num_classes, "image_shape": list(self.image_shape)}
+        return teacher.eval(), {"name": CUSTOM, **shape}, notes
 
 
 def _is_ours(file: Path) -> bool:
