@@ -18,7 +18,13 @@ from support.paths import ROOT
 
 DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md"),
-    *("docs/own-model-and-data.md", "docs/own-loop.md", "docs/evaluate.md", "docs/report-and-sweep.md"),
+    *(
+        "docs/methods.md",
+        "docs/own-model-and-data.md",
+        "docs/own-loop.md",
+        "docs/evaluate.md",
+        "docs/report-and-sweep.md",
+    ),
 )
 BLOCK = re.compile(
     r"^<!-- test: run ?(?P<name>[\w-]*) -->\n+(?P<fence>`{3,})(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=fence)$",

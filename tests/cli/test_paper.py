@@ -29,7 +29,7 @@ def test_every_line_of_the_table_is_a_row():
     lines = [line for line in (ROOT / "PAPER.md").read_text().splitlines() if line.startswith("|")]
     assert len(ROWS) == len(lines) - 2 > 20  # without the heading and the line under it
     assert any("KL(p(x) || p(x_inv))" in row.statement for row in ROWS)
-    assert set(paper.read_marks()) == {"P", "C", "I", "?"}
+    assert set(paper.read_marks()) == {"P", "C", "S", "I", "?"}
 
 
 def test_it_is_printed_with_what_the_marks_mean(ask):

@@ -1,10 +1,31 @@
 """The methods of a setting differ in nothing but the method."""
 
+import dataclasses
 from dataclasses import replace
 
 import pytest
 
-from uiat import UIAT, InstanceInverse, UniversalInverse, recipes
+from uiat import (
+    ADR,
+    ARD,
+    DHAT,
+    DKL,
+    FAT,
+    GAIRAT,
+    HAT,
+    LBGAT,
+    MLCAT,
+    RSLAD,
+    UIAT,
+    InstanceInverse,
+    Score,
+    SelfAdaptive,
+    Squeeze,
+    UniversalInverse,
+    override,
+    recipes,
+    train,
+)
 from uiat.attacks import FGSM, FGSMRS, NFGSM
 from uiat.objectives import PGDAT, Mart, Standard, Trades
 from uiat.recipes import METHODS, SETTINGS, Method
@@ -29,6 +50,51 @@ def test_multi_step_methods(setting):
         (o.attack.threat, o.attack.steps, o.attack.step_size) for o in get.values() if not isinstance(o, Standard)
     }
     assert len(budgets) == 1
+
+
+def test_the_papers_method_whole():
+    run = recipes.get("cifar10-resnet18-uiat-paper-c")
+    o = run.objective
+    assert (o.inverse.regulariser, o.inverse.regulariser_weight, o.inverse.kind) == ("feature", 1.0, "universal")
+    assert (o.momentum, o.momentum_start, o.gamma, o.inverse_gradient) == ("class", "uniform", 0.9, False)
+    assert (o.weight, o.kl, o.inverse.radius, o.attack.steps) == (3.5, "inverse-adversarial", 4 / 255, 10)
+    assert (run.optimisation.epochs, run.optimisation.learning_rate, run.data.batch_size) == (100, 0.1, 128)
+
+
+RIVALS = {
+    **{"hat": HAT, "score": Score, "dkl": DKL, "lbgat": LBGAT, "fat": FAT, "sat": SelfAdaptive, "mlcat": MLCAT},
+    **{"squeeze": Squeeze, "dhat": DHAT, "ard": ARD, "rslad": RSLAD, "adr": ADR, "gairat": GAIRAT},
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_rivals_have_the_settings_budget_and_their_authors_fields(setting):
+    for name, kind in RIVALS.items():
+        o, attack = recipes.get(f"{setting}-{name}").objective, SETTINGS[setting].attack
+        assert type(o) is kind
+        budget = {"threat": attack.threat, "steps": attack.steps, "step_size": attack.step_size}
+        assert {key: getattr(o.attack, key) for key in budget} == budget
+        # Beside its attack and its epochs, each is as its class has it.
+        own = {"attack", "tau_epochs", "from_epoch", "epochs", "inverse"}
+        fields = {f.name for f in dataclasses.fields(o)} - own
+        assert {f: getattr(o, f) for f in fields} == {f: getattr(kind(), f) for f in fields}
+        assert (o.attack.loss, o.attack.start) == (kind().attack.loss, kind().attack.start)
+
+
+def test_epochs_that_authors_name_are_scaled_to_the_run():
+    get = {name: recipes.get(f"cifar10-resnet18-{name}-c").objective for name in RIVALS}
+    assert get["fat"].tau_epochs == (42, 75)
+    assert (get["sat"].from_epoch, get["gairat"].from_epoch, get["adr"].epochs) == (70, 50, 100)
+    assert recipes.get("cifar10-resnet18-sat").objective.from_epoch == 77
+
+
+@pytest.mark.parametrize("name", [*RIVALS, "uiat-paper"])
+def test_each_trains_by_its_name(name, tmp_path):
+    tiny = {"optimisation.epochs": "1", "model.width": "4", "data.subset": "128", "validation.steps": "1"}
+    run = override(recipes.get(f"digits-{name}"), [*tiny.items(), ("objective.attack.steps", "2")])
+    trained = train(run, run_dir=tmp_path / "run")
+    assert len(trained.history) == 1
+    assert 0 <= trained.history[0]["robust"] <= trained.history[0]["clean"] <= 1
 
 
 @pytest.mark.parametrize(("name", "attack"), SINGLE_STEP.items())
