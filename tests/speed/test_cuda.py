@@ -10,13 +10,18 @@ import uiat
 from support.objectives import OBJECTIVES
 from uiat import models, recipes
 from uiat.data import Batch
+from uiat.objectives.networks import teacher_method
 from uiat.speed import cuda_graphs
 from uiat.system.atomic_files import read_tensors
 from uiat.training.open_run import reopen_run
 from uiat.training.step import make_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-METHODS = ("standard", "pgd-at", "trades", "mart", "iat", "uiat", "uiat-one-off", "grad-align-uiat", "fgsm-rs-uiat")
+METHODS = (
+    *("standard", "pgd-at", "trades", "mart", "iat", "uiat", "uiat-one-off", "uiat-paper", "hat", "score", "dkl"),
+    *("lbgat", "fat", "sat", "mlcat", "squeeze", "dhat", "ard", "rslad", "adr", "gairat"),
+    *("grad-align-uiat", "fgsm-rs-uiat"),
+)
 SIZE = 16
 
 
@@ -33,6 +38,8 @@ def trained(objective, *, recorded, steps=6, epochs=2, **more):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, fused=True)
     shape = {"num_classes": 10, "image_shape": (1, 8, 8), "num_examples": 64}
     step = make_step(model, objective, optimizer, **shape, cuda_graphs=recorded, **more)
+    if teacher_method(objective) is not None:
+        step.add_teacher(copy.deepcopy(model))
     terms = [step(batch, epoch=epoch) for epoch in range(epochs) for batch in batches(steps)]
     assert (step.graphed is not None and step.graphed.recorded is not None) is recorded
     return model, step.state, terms

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,30 @@ def trained(start: str) -> dict[str, torch.Tensor]:
     return {**model.state_dict(), **state, "losses": torch.stack(losses)}
 
 
+def trained_rivals() -> dict[str, torch.Tensor]:
+    """Weights and state after five steps of methods that weigh a batch, keep a table or train a second network."""
+    data = load("digits", "train")
+    kl = uiat.PGD(threat=uiat.L2(1.0), step_size=0.4, steps=3, loss="kl", start="gaussian")
+    objectives = {
+        "sat": uiat.SelfAdaptive(attack=kl, from_epoch=0),
+        "dkl": uiat.DKL(attack=kl),
+        "lbgat": uiat.LBGAT(attack=kl, weight=1.0),
+        "adr": uiat.ADR(attack=kl, decay=0.5),
+        "gairat": uiat.GAIRAT(attack=replace(kl, loss="ce"), from_epoch=0),
+    }
+    tensors = {}
+    for name, objective in objectives.items():
+        model, batches = network(), Loader(data, batch_size=64).epoch(0)
+        shape = {"num_classes": 10, "image_shape": data.image_shape, "num_examples": len(data)}
+        step = uiat.make_step(model, objective, torch.optim.SGD(model.parameters(), lr=0.01), **shape)
+        torch.manual_seed(3)
+        for epoch in (0, 0, 1, 1, 2):
+            step(next(batches), epoch=epoch)
+        state = {**model.state_dict(), **{f"state.{key}": value for key, value in step.state.state_dict().items()}}
+        tensors |= {f"{name}.{key}": value for key, value in state.items()}
+    return tensors
+
+
 class Stopping:
     """A listener that stops in the middle of the first epoch, after a checkpoint and some steps more."""
 
@@ -93,7 +118,8 @@ def main() -> None:
             if word == "resume":
                 stopped_and_whole(out)
             else:
-                tensors = {k: v.float().contiguous() for k, v in trained(word).items()}
+                found = trained_rivals() if word == "rivals" else trained(word)
+                tensors = {k: v.float().contiguous() for k, v in found.items()}
                 write_tensors(out / f"{word}-{rank.rank}-of-{rank.size}.safetensors", tensors, {})
 
 

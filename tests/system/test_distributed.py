@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from support.paths import ROOT
-from support.workers import trained
+from support.workers import trained, trained_rivals
 from uiat.runs.reader import read_history
 from uiat.system.atomic_files import read_tensors
 
@@ -29,7 +29,7 @@ def torchrun(count: int, *words: object, **options: object) -> subprocess.Popen[
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes trained and resumed, and what four trained: launchers are slow to start, so both at once."""
     folder = tmp_path_factory.mktemp("results")
-    for count, words in ((2, "none,gaussian,resume"), (4, "none,gaussian")):
+    for count, words in ((2, "none,gaussian,rivals,resume"), (4, "none,gaussian")):
         run = torchrun(count, WORKERS, folder, words)
         output, _ = run.communicate(timeout=300)
         assert run.returncode == 0, output
@@ -46,6 +46,18 @@ def test_several_processes_hold_what_one_would(results: Path) -> None:
                 assert tensors.keys() == one.keys()
                 for name, value in tensors.items():
                     torch.testing.assert_close(value, one[name], rtol=1e-3, atol=1e-4, msg=f"{start} {count} {name}")
+
+
+def test_two_processes_weigh_and_remember_as_one_does(results: Path) -> None:
+    one = {name: value.float() for name, value in trained_rivals().items()}
+    for rank in range(2):
+        tensors, _ = read_tensors(results / f"rivals-{rank}-of-2.safetensors")
+        assert tensors.keys() == one.keys()
+        for name, value in tensors.items():
+            torch.testing.assert_close(value, one[name], rtol=1e-3, atol=1e-4, msg=name)
+    assert one["dkl.state.means"].std() > 0
+    assert one["sat.state.visited"].sum() == 5 * 64
+    assert not torch.equal(one["lbgat.state.natural.2.weight"], one["lbgat.2.weight"])
 
 
 def test_a_killed_process_ends_the_run_which_resumes_in_another_number(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Squeeze training: predictions on the adversarial and on the collaborative example of an image are drawn together."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -41,7 +42,7 @@ def discrepancy(high: Tensor, low: Tensor, *, kind: Discrepancy) -> Tensor:
         return losses.squared_distance(log_p, log_q)
     if kind == "symmetric-kl":
         return (losses.kl(log_q.detach(), log_p) + losses.kl(log_p.detach(), log_q)) / 2
-    middle = torch.logaddexp(log_p, log_q) - torch.tensor(2.0, device=log_p.device).log()
+    middle = torch.logaddexp(log_p, log_q) - math.log(2)
     return (losses.kl(log_p, middle) + losses.kl(log_q, middle)) / 2
 
 
