@@ -31,6 +31,10 @@ def test_every_component_and_choice_has_a_row():
     rows = changes(uiat.recipes.get("cifar10-small-uiat"))
     for word in ("pgd-at", "instance-wise", "one-off", "lambda", "detached", "radius", "KL", "momentum per example"):
         assert any(word in name for name in rows), word
+    for word in ("momentum per class, from 1/K", "detached target, feature regulariser", "step of half the radius"):
+        assert any(word in name for name in rows), word
+    full = uiat.override(uiat.recipes.get("cifar10-small-uiat"), rows["step of all of the radius"]).objective.inverse
+    assert full.step_size == full.radius
     for word in ("momentum per class", "gamma", "feature", "logit", "gradient of z", "BatchNorm"):
         assert any(word in name for name in rows), word
 

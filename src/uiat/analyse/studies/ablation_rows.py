@@ -7,6 +7,8 @@ from uiat.objectives import UIAT
 
 Settings = list[tuple[str, str]]
 BASE = "uiat"
+# Steps of the inverse adversary in its radii, up to a full one: z is then a corner of its ball after one step.
+STEPS = {"a quarter of": 0.25, "half": 0.5, "all of": 1.0}
 
 
 def changes(run: Run) -> dict[str, Settings]:
@@ -48,6 +50,7 @@ def _candidates(run: Run, objective: UIAT) -> dict[str, list[tuple[str, object]]
     weight, gradient = ("objective.weight", 1), ("objective.inverse_gradient", "true")
     ramp, detached = ("objective.ramp_epochs", half), ("objective.inverse_gradient", "false")
     example, by_class = ("objective.momentum", "example"), ("objective.momentum", "class")
+    uniform, feature = ("objective.momentum_start", "uniform"), ("objective.inverse.regulariser", "feature")
     return {
         "pgd-at": [("objective.name", "pgd-at")],
         "trades": [("objective.name", "trades")],
@@ -62,6 +65,7 @@ def _candidates(run: Run, objective: UIAT) -> dict[str, list[tuple[str, object]]
         "detached target with lambda ramped": [detached, ramp],
         "radius epsilon divided by 4": _radius(objective, 0.25),
         "radius epsilon": _radius(objective, 1.0),
+        **{f"step of {part} the radius": [_step(objective, size)] for part, size in STEPS.items()},
         "KL(adv, inv)": [("objective.kl", "adversarial-inverse")],
         "KL(inv, adv)": [("objective.kl", "inverse-adversarial")],
         "no momentum": [("objective.momentum", "none")],
@@ -69,12 +73,20 @@ def _candidates(run: Run, objective: UIAT) -> dict[str, list[tuple[str, object]]
         "momentum per example, gamma 0.5": [example, ("objective.gamma", 0.5)],
         "momentum per example, gamma 0.99": [example, ("objective.gamma", 0.99)],
         "momentum per class": [by_class],
+        "momentum per class, from 1/K": [by_class, uniform],
+        "detached target, feature regulariser, momentum per class": [detached, feature, by_class],
+        "detached target, feature regulariser, momentum per class, from 1/K": [detached, feature, by_class, uniform],
         "momentum of the gradient of z": [("objective.inverse.gradient_momentum", 0.3)],
         "no regulariser": [("objective.inverse.regulariser", "none")],
-        "feature regulariser": [("objective.inverse.regulariser", "feature")],
+        "feature regulariser": [feature],
         "logit regulariser": [("objective.inverse.regulariser", "logit")],
         "BatchNorm from adversarial": [("objective.batchnorm", "adversarial")],
     }
+
+
+def _step(objective: UIAT, scale: float) -> tuple[str, object]:
+    """Set the inverse adversary's step to a multiple of its radius."""
+    return "objective.inverse.step_size", scale * float(objective.inverse.radius)
 
 
 def _radius(objective: UIAT, scale: float) -> list[tuple[str, object]]:
