@@ -9,8 +9,8 @@ from pathlib import Path
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uiat.attacks import PGD, Search
 from uiat.evaluation.engine.aggregate import aggregate
+from uiat.evaluation.engine.attack_target import AttackTarget, exact_inference
 from uiat.evaluation.engine.outcomes import Outcomes
 from uiat.evaluation.engine.plan import (
     Plan,
@@ -22,9 +22,11 @@ from uiat.evaluation.engine.plan import (
     make_plan,
 )
 from uiat.evaluation.engine.search_runner import AdaptiveBatchSize, State
-from uiat.evaluation.engine.stage import AttackTarget, attack_images, evaluate_clean, exact_inference
+from uiat.evaluation.engine.stage import attack_images, evaluate_clean
 from uiat.evaluation.engine.state_file import StateFile, fingerprint
 from uiat.evaluation.listener import Bound, Callbacks, EvaluationListener, OnProgress, Progress, Silent
+from uiat.evaluation.own_attacks import OwnAttack
+from uiat.evaluation.registry import Settings
 from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import verdict
 from uiat.evaluation.selfcheck.examine import examine_target
@@ -47,7 +49,7 @@ def evaluate(
     y: Int[Tensor, "n"],
     *,
     threat: Threat,
-    attacks: Sequence[str] = ("clean", "pgd-20", "cw-20"),
+    attacks: Sequence[str | OwnAttack] = ("clean", "pgd-20", "cw-20"),
     batch_size: int = 500,
     seed: int = 0,
     progress: Progress | None = None,
@@ -74,7 +76,10 @@ def evaluate(
         x: images, floats in [0, 1], on the model's device or moved there batch by batch.
         y: labels, int64.
         threat: the threat model.
-        attacks: names, see `uiat.evaluation.attack`, such as "autoattack"; "clean" is always measured.
+        attacks: names, see `uiat.evaluation.attack`, such as "autoattack"; "clean" is always measured. Also attacks of
+            one's own: `uiat.PGD(...)` or another search with settings, a function of (model, x, y) that returns images,
+            a pair (name, attack), or a name with code to import: "mine.py:noise", "torchattacks:PGD(steps=20)". What a
+            function returns is projected onto the ball and [0, 1] where it left them, and counted.
         batch_size: images at a time, at most: on a CPU fewer where that is faster, and half as many where memory runs
             out; the result says how many.
         seed: seed of the random numbers; each image has its own, so that neither the batch size, nor the number of
@@ -124,7 +129,7 @@ def evaluate(
     if rank.first and len(result.accuracy) > 2:  # in the words of the reference, as after each stage
         logger.info("robust accuracy: %.2f%%", 100 * result.accuracy["worst"])
     result = replace(result, batch_size=min(rank.gather(under_attack.batch_size.size)), processes=rank.size)
-    if selfchecks and (transfer is not None or set(attacks) - {"clean"}):
+    if selfchecks and (transfer is not None or any(given != "clean" for given in attacks)):
         return replace(result, verdict=_selfcheck(target, x, y, threat, result, transfer, rank, listener))
     return result
 
@@ -183,7 +188,7 @@ class _Evaluation:
                 self.state_file.save(self.outcomes)
             self._announce(name, stage)
 
-    def _run_stage(self, name: str, stage: str, settings: PGD | Search | None, *, on_progress: OnProgress) -> None:
+    def _run_stage(self, name: str, stage: str, settings: Settings, *, on_progress: OnProgress) -> None:
         target, outcomes = self.target, self.outcomes
         target.pop_costs()
         if settings is None:

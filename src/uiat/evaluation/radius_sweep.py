@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uiat.attacks import PGD, Search
+from uiat.attacks import PGD
 from uiat.checks import check_batch
 from uiat.errors import UserError
 from uiat.evaluation.engine.stage import correct_under
 from uiat.evaluation.listener import Progress
-from uiat.evaluation.registry import stages
+from uiat.evaluation.registry import Settings, stages
 from uiat.models.inspect import Target
 from uiat.system.surroundings import neutral_surroundings
 from uiat.threat import NORMS, Threat, number, require
@@ -105,9 +105,7 @@ def _between(first: float, second: float, last: float) -> list[float]:
 _epsilons = epsilons  # an argument of what follows has the same name
 
 
-def sweep_plan(
-    epsilons: str | Sequence[float | str], *, attack: str, threat: Threat
-) -> dict[float, list[PGD | Search | None]]:
+def sweep_plan(epsilons: str | Sequence[float | str], *, attack: str, threat: Threat) -> dict[float, list[Settings]]:
     """Plan a sweep: the stages of the attack at each radius, nothing at 0; refuse what `radius_sweep` refuses.
 
     Example:
@@ -119,7 +117,7 @@ def sweep_plan(
     return {e: _plan_radius(attack, threat, e) if e else [] for e in _epsilons(epsilons)}
 
 
-def _plan_radius(attack: str, threat: Threat, epsilon: float) -> list[PGD | Search | None]:
+def _plan_radius(attack: str, threat: Threat, epsilon: float) -> list[Settings]:
     """Return the stages of the attack at one radius; below 0, refuse what is no inverse attack."""
     parts = [settings for _, settings in stages(attack, threat=NORMS[threat.norm](abs(epsilon)))]
     if parts == [None]:

@@ -33,6 +33,7 @@ class EvaluationResult:
         per_class: for each accuracy, that of each class; None for a class of which there is no image.
         calibration: "ece", the expected calibration error on the images as they are, and its "bins".
         budgets: settings of each stage.
+        projected: for each attack from outside, the number of its examples that left the ball or [0, 1].
         warnings: what a reader should know, such as memory that ran out.
         verdict: the verdict of the self-checks, where they were run.
         batch_size: images that went through the model at once, in the end: at most as many as were asked for.
@@ -59,6 +60,7 @@ class EvaluationResult:
     per_class: dict[str, list[float | None]] = field(default_factory=dict)
     calibration: dict[str, float | int] = field(default_factory=dict)
     budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    projected: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     verdict: str = ""
     batch_size: int | None = None

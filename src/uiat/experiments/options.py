@@ -79,7 +79,9 @@ class EvaluateOptions:
         by_default="that of the run",
     )
     attacks: str | None = _option(
-        f"Separated by commas: {registry.help_text()}.",
+        f"Separated by commas: {registry.help_text()}; your own, as file.py:NAME or package.module:NAME, a "
+        "function of (model, x, y) that returns images; another library's, as torchattacks:NAME, foolbox:NAME, "
+        "art:NAME or advlib:NAME, also with arguments: torchattacks:PGD(steps=20).",
         metavar="NAMES",
         by_default="those of the run; clean,pgd-20,cw-20",
     )

@@ -14,6 +14,7 @@ from uiat.data import STATS, Folder, ImageSet, as_float, open_data
 from uiat.errors import UserError, nearest
 from uiat.evaluation.engine.plan import TRANSFER
 from uiat.evaluation.engine.stage import correct_under
+from uiat.evaluation.own_attacks import is_own_name, split_names
 from uiat.evaluation.selfcheck.model_checks import check_scale
 from uiat.experiments.extras import plan_extras
 from uiat.experiments.options import EvaluateOptions
@@ -196,9 +197,11 @@ def _facts(model: str, images: ImageSet) -> dict[str, Any]:
 
 def _names(options: EvaluateOptions, default: Sequence[str], threat: Threat) -> tuple[str, ...]:
     """Return the names of the attacks; a mistyped one is refused before anything is loaded."""
-    words = default if options.attacks is None else [word.strip() for word in options.attacks.split(",")]
-    names = tuple(dict.fromkeys(["clean", *(word for word in words if word)]))
+    words = default if options.attacks is None else split_names(options.attacks)
+    names = tuple(dict.fromkeys(["clean", *words]))
     for name in names:
+        if options.attacks is None and is_own_name(name) and not options.own_code:
+            raise UserError(f"the run's attack {name} is code: allow it with --own-code, or give --attacks")
         if name != TRANSFER:
             evaluation.stages(name, threat=threat)
         elif options.transfer is None:

@@ -11,7 +11,7 @@ from uiat.attacks.random_numbers import keys
 from uiat.config.schema import Run
 from uiat.data import ImageSet, as_float
 from uiat.evaluation import attack, correct_under
-from uiat.evaluation.engine.stage import exact_inference
+from uiat.evaluation.engine.attack_target import exact_inference
 from uiat.objectives.abilities import is_single_step
 from uiat.objectives.grad_align import alignment
 from uiat.system.distributed import current_rank
