@@ -11,6 +11,7 @@ import typer
 from uiat.cli.analyse import analyse
 from uiat.cli.cost import cost
 from uiat.cli.evaluate import evaluate
+from uiat.cli.export import export
 from uiat.cli.output import warnings_shown
 from uiat.cli.paper import paper
 from uiat.cli.recipes import recipes
@@ -25,7 +26,7 @@ OK, FAULT, MISTAKE, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
 # Words that a command reads itself, because they name fields of a run and not options.
 OPEN = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 HELP = {"help_option_names": ["-h", "--help"]}
-COMMANDS = ("train", "evaluate", "sweep", "analyse", "report", "show", "cost", "recipes", "paper")
+COMMANDS = ("train", "evaluate", "sweep", "analyse", "report", "show", "export", "cost", "recipes", "paper")
 
 
 def application() -> typer.Typer:
@@ -45,7 +46,7 @@ def application() -> typer.Typer:
     app.command("train", add_help_option=False, context_settings=OPEN, options_metavar=usage)(train)
     app.command("cost", context_settings=OPEN | HELP, options_metavar="RECIPE [FIELD=VALUE]... [OPTIONS]")(cost)
     app.command("sweep", context_settings=OPEN | HELP, options_metavar="RECIPE [FIELD=VALUES]... [OPTIONS]")(sweep)
-    for function in (evaluate, analyse, report, show, recipes, paper):
+    for function in (evaluate, analyse, report, show, export, recipes, paper):
         app.command()(function)
     return app
 
