@@ -12,7 +12,7 @@ from uiat import evaluation
 from uiat.analyse.prose import join_words
 from uiat.attacks import PGD
 from uiat.config.schema import Run
-from uiat.data import Folder, ImageSet, as_float, open_data
+from uiat.data import Folder, ImageSet, as_float, open_data, take_images
 from uiat.errors import UserError
 from uiat.formatting import threat_text
 from uiat.runs import checkpoint
@@ -55,7 +55,8 @@ class StudyOptions:
     """The options of a study.
 
     Args:
-        n: number of images, the first of their set; by default 1,000, or all where there are fewer.
+        n: number of images, the first of their set (of an image folder a stratified sample); by default 1,000, or all
+            where there are fewer.
         seed: seed of random starts and directions.
         threat: threat model of the attack, "NORM:RADIUS"; by default that of the first run that has one.
         attack: name of the attack: pgd-K, cw-K or fgsm; for `strength` any that `uiat evaluate` knows.
@@ -110,6 +111,7 @@ class Context:
         on_progress: called with a line of text whenever a part is done.
         out: folder of the results, if there is one.
         sizes: number of images that were used, by split.
+        samples: how they were taken, in words, by split; only where they are a stratified sample.
 
     Example:
         >>> Context([], StudyOptions()).notes
@@ -121,6 +123,7 @@ class Context:
     on_progress: Callable[[str], None] = lambda line: None
     out: Path | None = None
     sizes: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def threat(self) -> Threat:
@@ -174,7 +177,7 @@ class Context:
         return checkpoint.load(run.folder, kind, own_code=self.options.own_code).to(device)
 
     def load_images(self, run: StudyRun, split: Split = "test") -> tuple[Tensor, Tensor]:
-        """Load the first images of a run's split, (n, C, H, W) in [0, 1], and their labels, on the CPU.
+        """Load images of a run's split as `take_images` has it, (n, C, H, W) in [0, 1], and their labels, on the CPU.
 
         Raises:
             UserError: there are fewer images than the options say.
@@ -183,7 +186,9 @@ class Context:
         if n is not None and n > len(whole):
             raise UserError(f"n {n} is more than the {len(whole)} {split} images of {run.label}: leave it out")
         self.sizes[split] = min(n or USUAL_N, len(whole))
-        part = whole.subset(range(self.sizes[split])).decode()
+        part, sample = take_images(whole, self.sizes[split])
+        if sample.rule == "stratified" and sample.text:
+            self.samples[split] = sample.text
         return as_float(part.images), part.labels
 
     def _open_split(self, run: StudyRun, split: Split) -> ImageSet | Folder:

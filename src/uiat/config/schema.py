@@ -263,7 +263,7 @@ class Evaluation:
     Args:
         attacks: names of attacks: clean, fgsm, pgd-K, pgd-K-R (R restarts), cw-K, autoattack, autoattack-quick, ...
         threat: the threat model; the objective's by default.
-        n: number of images, the first of the test set; all by default.
+        n: number of images, the first of the test set, of an image folder a stratified sample; all by default.
         batch_size: number of images at a time.
 
     Example:

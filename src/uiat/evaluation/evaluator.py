@@ -60,6 +60,7 @@ def evaluate(
     keep_examples: bool = False,
     transfer: nn.Module | None = None,
     selfchecks: bool = True,
+    class_names: Sequence[str] | None = None,
 ) -> EvaluationResult:
     """Compute accuracy under each attack by name and in the worst case over them, and check if it is to be believed.
 
@@ -95,6 +96,7 @@ def evaluate(
         selfchecks: look for what makes a robust accuracy look higher than it is (`uiat.evaluation.examine`) and put the
             verdict into the result; costs less than a thousand forward passes on each of 128 images. Without an attack
             nothing is claimed, and nothing is checked.
+        class_names: names of the classes; with them, one without an image is a warning in the result.
 
     Raises:
         UserError: an unknown attack, images or labels that do not fit, a model that does not return logits, a state
@@ -124,8 +126,8 @@ def evaluate(
         under_attack = _prepare(target, x, y, rank, batch_size=batch_size, seed=seed)
         run = _Evaluation(under_attack, rank, state_file, len(x), listener)
         run.run(plan, resume=resume, keep_examples=keep_examples)
-    classes = target.classes
-    result = aggregate(run.outcomes, rank, y, threat=threat, seed=seed, plan=plan, classes=classes, unable=unable)
+    known = {"threat": threat, "plan": plan, "unable": unable, "class_names": class_names}
+    result = aggregate(run.outcomes, rank, y, seed=seed, classes=target.classes, **known)  # type: ignore[arg-type]
     if rank.first and len(result.accuracy) > 2:  # in the words of the reference, as after each stage
         logger.info("robust accuracy: %.2f%%", 100 * result.accuracy["worst"])
     result = replace(result, batch_size=min(rank.gather(under_attack.batch_size.size)), processes=rank.size)

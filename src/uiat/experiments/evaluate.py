@@ -90,6 +90,7 @@ def _attack(
             resume=options.resume,
             keep_examples=options.save_examples is not None,
             transfer=target.transfer,
+            class_names=target.images.classes,
         )
     except KeyboardInterrupt:
         if state is None or not Rank.paths(state):
@@ -150,7 +151,8 @@ def _keep(path: Path) -> Path | None:
 
 def _entry(target: EvaluationTarget, result: EvaluationResult) -> dict[str, Any]:
     facts = target.record
-    footnote = f"On the first {result.n:,} test images."
+    chosen = f" ({target.sample.text})" if target.sample.text else ""
+    footnote = f"On {result.n:,} test images{chosen}."
     return entry(
         result, dataset=facts["data"], name=facts.get("run", ""), architecture=facts["model"], footnote=footnote
     )
@@ -160,7 +162,7 @@ def _write_examples(path: Path, target: EvaluationTarget, result: EvaluationResu
     """Write the adversarial example that broke each image, or the image itself, with labels and attacks."""
     assert result.examples is not None  # `keep_examples` asks for them
     broken = torch.tensor([bool(stage) for stage in result.broken_by])
-    tensors = {"x_adv": result.examples, "y": target.images.labels, "broken": broken}
+    tensors = {"x_adv": result.examples, "y": target.images.labels, "broken": broken, "index": target.sample.index}
     facts = {"kind": "uiat.examples", "threat": result.threat, "seed": result.seed, "broken_by": result.broken_by}
     write_tensors(path, tensors, {**facts, "data": target.record["data"]})
 

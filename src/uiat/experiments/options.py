@@ -66,7 +66,7 @@ class EvaluateOptions:
     image_size: int | None = _option("Side that images of imagefolder:PATH are cut to.", metavar="PIXELS")
     # Also -n and --log-file: torchrun takes --n and --log for the beginnings of options of its own.
     n: int | None = _option(
-        "Number of images, the first of the test set.",
+        "Number of images, the first of the test set; of an image folder a stratified sample.",
         metavar="N",
         flags=("--n", "-n"),
         by_default="as the run says, or all",

@@ -10,7 +10,7 @@ from torch import nn
 
 from uiat import evaluation, models
 from uiat.config.schema import Evaluation, Run
-from uiat.data import STATS, Folder, ImageSet, as_float, open_data
+from uiat.data import STATS, ImageSet, Subsample, as_float, open_data, take_images
 from uiat.errors import UserError, nearest
 from uiat.evaluation.engine.plan import TRANSFER
 from uiat.evaluation.engine.stage import correct_under
@@ -38,6 +38,7 @@ class EvaluationTarget:
     Args:
         model: on its device, in eval mode.
         images: the test images.
+        sample: which images of the test set they are.
         threat: the threat model.
         attacks: names of the attacks.
         batch_size: images at a time.
@@ -50,6 +51,7 @@ class EvaluationTarget:
 
     model: nn.Module
     images: ImageSet
+    sample: Subsample
     threat: Threat
     attacks: tuple[str, ...]
     batch_size: int
@@ -65,7 +67,8 @@ class EvaluationTarget:
         facts = self.record
         what = f"{facts['run']}, {facts['which']} weights" if "run" in facts else f"{facts['model']}"
         images = f"{len(self.images):,} test images of {self.images.name}"
-        return f"{what}, on {images}; threat model {threat_text(self.threat)}"
+        taken = f"; the images are {self.sample.text}" if self.sample.text else ""
+        return f"{what}, on {images}; threat model {threat_text(self.threat)}{taken}"
 
 
 def load_target(options: EvaluateOptions) -> EvaluationTarget:
@@ -104,15 +107,16 @@ def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
     )
     device = local_device(options.device or run.compute.device)
     model = _run_model(folder, options.which, own_code=options.own_code, device=device)
-    images = _images(options, run, named=options.data or run.data.name)
+    images, sample = _images(options, run, named=options.data or run.data.name)
     _check_fit(model, images)
     return EvaluationTarget(
         model=model,
         images=images,
+        sample=sample,
         threat=threat,
         attacks=names,
         batch_size=options.batch_size or run.evaluation.batch_size,
-        record={"run": run.name, "which": options.which} | _facts(run.model.name, images),
+        record={"run": run.name, "which": options.which} | _facts(run.model.name, images, sample),
         folder=options.out or folder,
         transfer=_transfer(options, images, device=device),
         extras=more,
@@ -131,7 +135,7 @@ def _of_weights(options: EvaluateOptions, name: str) -> EvaluationTarget:
     names, more = _names(options, Evaluation().attacks, threat), _plan_extras(options, threat, str(options.data))
     device = local_device(options.device or "auto")
     where = pick_device(device)
-    images = _images(options, Run(), named=str(options.data))
+    images, sample = _images(options, Run(), named=str(options.data))
     model, notes = build_model(name, images, width=options.width, weights=options.weights, normalize=options.normalize)
     model = model.to(where).eval()
     _check_fit(model, images)
@@ -141,10 +145,11 @@ def _of_weights(options: EvaluateOptions, name: str) -> EvaluationTarget:
     return EvaluationTarget(
         model=model,
         images=images,
+        sample=sample,
         threat=threat,
         attacks=names,
         batch_size=options.batch_size or Evaluation().batch_size,
-        record=_facts(name, images) | {"weights": weights, "normalize": options.normalize},
+        record=_facts(name, images, sample) | {"weights": weights, "normalize": options.normalize},
         folder=options.out,
         transfer=_transfer(options, images, device=device),
         extras=more,
@@ -191,8 +196,8 @@ def _width(word: str) -> int | float:
         ) from None
 
 
-def _facts(model: str, images: ImageSet) -> dict[str, Any]:
-    return {"model": model, "data": images.name, "split": "test"}
+def _facts(model: str, images: ImageSet, sample: Subsample) -> dict[str, Any]:
+    return {"model": model, "data": images.name, "split": "test", "sample": sample.to_json()}
 
 
 def _names(options: EvaluateOptions, default: Sequence[str], threat: Threat) -> tuple[str, ...]:
@@ -220,26 +225,13 @@ def _run_model(folder: Path, which: str, *, own_code: bool, device: str) -> nn.M
     return checkpoint.load(folder, cast(checkpoint.Which, which), own_code=own_code).to(pick_device(device))
 
 
-def _images(options: EvaluateOptions, run: Run, *, named: str) -> ImageSet:
+def _images(options: EvaluateOptions, run: Run, *, named: str) -> tuple[ImageSet, Subsample]:
     other = named != run.data.name
     size = options.image_size if other or options.run is None else run.data.image_size
     data = open_data(named, "test", root=options.root or run.data.root, image_size=size)
     if options.n is not None and options.n > len(data):
         raise UserError(f"--n {options.n} is more than the {len(data)} test images of {named}; leave it out for all")
-    return first_images(data, options.n or run.evaluation.n)
-
-
-def first_images(data: ImageSet | Folder, n: int | None) -> ImageSet:
-    """Return the first n images, decoded; all of them for None, or where there are fewer.
-
-    Example:
-        >>> from uiat.data import load
-        >>> len(first_images(load("digits", "test"), 5))
-        5
-    """
-    if n is not None and n < len(data):
-        data = data.subset(range(n))
-    return data.decode() if isinstance(data, Folder) else data
+    return take_images(data, options.n or run.evaluation.n)
 
 
 def _check_fit(model: nn.Module, images: ImageSet, *, what: str = "the model") -> None:
@@ -260,7 +252,8 @@ def _check_fit(model: nn.Module, images: ImageSet, *, what: str = "the model") -
 
 def _check_scale(model: nn.Module, images: ImageSet) -> None:
     """Refuse a model that classifies most images correctly on another scale, and more than on [0, 1]."""
-    x, y = as_float(images.images[:SCALE_IMAGES]), images.labels[:SCALE_IMAGES]
+    few, _ = take_images(images, SCALE_IMAGES)
+    x, y = as_float(few.images), few.labels
     # What it expects, how the images come to that, what to do; and those images.
     ways = {("pixel values from 0 to 255", "multiplied by 255", "multiply in the model's first layer"): 255 * x}
     if images.name in STATS:
@@ -288,11 +281,11 @@ def _transfer(options: EvaluateOptions, images: ImageSet, *, device: str) -> nn.
 
 
 def evaluated_images(run: Run, *, n: int | None = None, root: str | None = None) -> ImageSet:
-    """Return the first n test images of a run's data set; all of them by default, or where there are fewer.
+    """Return n test images of a run's data set, as `take_images` does; all by default, or where there are fewer.
 
     Example:
         >>> len(evaluated_images(Run(), n=5))
         5
     """
     data = open_data(run.data.name, "test", root=root or run.data.root, image_size=run.data.image_size)
-    return first_images(data, n)
+    return take_images(data, n)[0]

@@ -24,6 +24,7 @@ def aggregate(
     plan: Plan,
     classes: int,
     unable: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
 ) -> EvaluationResult:
     """Reduce the outcomes that each process holds to the result of the evaluation, the same in all processes.
 
@@ -36,6 +37,7 @@ def aggregate(
         plan: the attacks that were run.
         classes: number of classes.
         unable: attacks that could not be run, because the model has no gradient.
+        class_names: names of the classes, to warn of those without an image; by default no warning.
 
     Example:
         >>> import torch
@@ -66,7 +68,7 @@ def aggregate(
         per_class={name: accuracy_by_class(mask, y, classes=classes) for name, mask in correct.items()},
         calibration={"ece": calibration_error(confidence, correct["clean"]), "bins": BINS},
         budgets=budgets(plan),
-        warnings=_warnings(parts, unable) + _warn_of_own_attacks(parts),
+        warnings=_warnings(parts, unable) + _warn_of_own_attacks(parts) + _absent_classes(y, class_names or ()),
         examples=_scatter(examples, parts, n) if examples else None,
     )
 
@@ -141,3 +143,14 @@ def _warnings(parts: Sequence[Outcomes], unable: Sequence[str]) -> list[str]:
         words = "the model has none with respect to its input, so that nothing is claimed of them"
         warnings.append(f"not run: {', '.join(unable)}, which need a gradient; {words}")
     return warnings
+
+
+def _absent_classes(y: Tensor, names: Sequence[str]) -> list[str]:
+    """Warn of classes without an image, of which the accuracies say nothing."""
+    present = set(y.tolist())
+    absent = [name for label, name in enumerate(names) if label not in present]
+    if not absent:
+        return []
+    which = "class" if len(absent) == 1 else "classes"
+    named = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+    return [f"no image of {which} {named}, of {len(names)}: the accuracies say nothing of them"]
