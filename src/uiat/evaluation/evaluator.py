@@ -126,14 +126,19 @@ def evaluate(
         under_attack = _prepare(target, x, y, rank, batch_size=batch_size, seed=seed)
         run = _Evaluation(under_attack, rank, state_file, len(x), listener)
         run.run(plan, resume=resume, keep_examples=keep_examples)
-    known = {"threat": threat, "plan": plan, "unable": unable, "class_names": class_names}
-    result = aggregate(run.outcomes, rank, y, seed=seed, classes=target.classes, **known)  # type: ignore[arg-type]
-    if rank.first and len(result.accuracy) > 2:  # in the words of the reference, as after each stage
-        logger.info("robust accuracy: %.2f%%", 100 * result.accuracy["worst"])
+    known = {"threat": threat, "plan": plan, "unable": unable, "class_names": class_names, "classes": target.classes}
+    result = aggregate(run.outcomes, rank, y, seed=seed, **known)  # type: ignore[arg-type]
     result = replace(result, batch_size=min(rank.gather(under_attack.batch_size.size)), processes=rank.size)
-    if selfchecks and (transfer is not None or any(given != "clean" for given in attacks)):
-        return replace(result, verdict=_selfcheck(target, x, y, threat, result, transfer, rank, listener))
-    return result
+    _log_worst(result, rank)
+    if not selfchecks or (transfer is None and all(given == "clean" for given in attacks)):
+        return result
+    return replace(result, verdict=_selfcheck(target, x, y, threat, result, transfer, rank, listener))
+
+
+def _log_worst(result: EvaluationResult, rank: Rank) -> None:
+    """Log the accuracy in the worst case, in the words of the reference implementation, as after each stage."""
+    if rank.first and len(result.accuracy) > 2:
+        logger.info("robust accuracy: %.2f%%", 100 * result.accuracy["worst"])
 
 
 def _prepare(target: Target, x: Tensor, y: Tensor, rank: Rank, *, batch_size: int, seed: int) -> AttackTarget:

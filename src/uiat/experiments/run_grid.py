@@ -11,6 +11,7 @@ from uiat.errors import UserError
 from uiat.experiments.finish import finish_run
 from uiat.experiments.grid import GridRun, make_grid, make_rows
 from uiat.experiments.sweep_file import SWEEP_FILE, read_record, write_record
+from uiat.training.idle_settings import warned_once
 
 
 @runtime_checkable
@@ -86,11 +87,12 @@ def sweep(
         runs = make_rows(base, rows or {}, seeds, where)
     _make_folder(where)
     watching = _Silent() if listener is None else listener
-    watching.planned(runs)
-    _write(record, base.name, runs)
-    for run in runs:
-        finish_run(run, watching.changed, evaluated=evaluated)
+    with warned_once([run.run for run in runs]):
+        watching.planned(runs)
         _write(record, base.name, runs)
+        for run in runs:
+            finish_run(run, watching.changed, evaluated=evaluated)
+            _write(record, base.name, runs)
     return runs
 
 
