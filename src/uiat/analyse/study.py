@@ -1,6 +1,6 @@
 """Define a study: how it measures, what its numbers say, how they look; and the runs and images it is about."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from uiat.attacks import PGD
 from uiat.config.schema import Run
 from uiat.data import Folder, ImageSet, as_float, open_data, take_images
 from uiat.errors import UserError
+from uiat.experiments.arithmetic import describe_arithmetic, find_mixture
 from uiat.formatting import threat_text
 from uiat.runs import checkpoint
 from uiat.runs.reader import METRICS_FILE, WEIGHTS_FILES, read_history
@@ -212,6 +213,24 @@ class Context:
         if not rows:
             raise UserError(f"{run.folder} has no {METRICS_FILE}: no epoch of it has ended yet")
         return rows
+
+
+def check_same_arithmetic(groups: Iterable[Sequence[StudyRun]]) -> None:
+    """Refuse to average runs that were computed in different arithmetic.
+
+    Args:
+        groups: the runs of each group that is averaged.
+
+    Raises:
+        UserError: names the runs of a group, and the arithmetic of each.
+
+    Example:
+        >>> check_same_arithmetic([[StudyRun("a", Path("a"), Run()), StudyRun("b", Path("b"), Run(seed=1))]])
+    """
+    for group in groups:
+        mixture = find_mixture({run.label: describe_arithmetic(run.config) for run in group})
+        if mixture:
+            raise UserError(f"{join_words([run.label for run in group])} are {mixture}")
 
 
 def kept_weights(run: StudyRun) -> dict[int, list[checkpoint.Which]]:

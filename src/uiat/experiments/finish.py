@@ -11,11 +11,13 @@ from torch import Tensor
 from uiat.config.schema import Run, is_own_code
 from uiat.errors import UserError
 from uiat.experiments import evaluate
+from uiat.experiments.arithmetic import describe_arithmetic
 from uiat.experiments.grid import GridRun, Status, check_same_run
 from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target import load_target
 from uiat.formatting import threat_record
 from uiat.runs.reader import EVALUATION_STATE_FILE, WEIGHTS_FILES, read_evaluation, read_history, training_seconds
+from uiat.runs.settings import read_run
 from uiat.system.atomic_files import PARTIAL
 from uiat.training.api import Trained, resume, train
 from uiat.training.listener import Listener
@@ -76,6 +78,7 @@ def finish_run(run: GridRun, on_change: OnChange, *, evaluated: bool = True) -> 
             _set_status(run, "training", on_change)
             finish_training(run.run, run.folder, listener=_Reporter(run, on_change))
         check_same_run(run.run, run.folder)
+        run.arithmetic = describe_arithmetic(read_run(run.folder))
         run.seconds = training_seconds(read_history(run.folder))
         if evaluated:
             _finish_evaluation(run, on_change)

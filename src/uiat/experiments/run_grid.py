@@ -8,6 +8,7 @@ from uiat import recipes
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
+from uiat.experiments.arithmetic import settle_arithmetic
 from uiat.experiments.finish import finish_run
 from uiat.experiments.grid import GridRun, make_grid, make_rows
 from uiat.experiments.sweep_file import SWEEP_FILE, read_record, write_record
@@ -91,6 +92,7 @@ def sweep(
         watching.planned(runs)
         _write(record, base.name, runs)
         for run in runs:
+            run.run = settle_arithmetic(run, runs)
             finish_run(run, watching.changed, evaluated=evaluated)
             _write(record, base.name, runs)
     return runs

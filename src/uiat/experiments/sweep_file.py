@@ -41,6 +41,8 @@ def _row(run: GridRun) -> dict[str, Any]:
     row["status"] = run.status
     if run.result is not None:
         row |= {name: run.result.get(name) for name in ("data", "threat", "n", "accuracy", "verdict")}
+    if run.arithmetic:
+        row["arithmetic"] = run.arithmetic
     if run.seconds:
         row["training_seconds"] = run.seconds
     return row | ({"reason": run.reason} if run.reason else {})
