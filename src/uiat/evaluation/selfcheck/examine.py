@@ -11,13 +11,13 @@ from uiat import losses
 from uiat.attacks import APGD, PGD, Noise, Search, Square, Transfer, input_gradient
 from uiat.attacks.random_numbers import keys, uniform
 from uiat.checks import check_batch
-from uiat.data import STATS
 from uiat.errors import UserError
 from uiat.evaluation import registry
 from uiat.evaluation.engine.search_runner import search
 from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import attack_checks, model_checks
 from uiat.evaluation.selfcheck.finding import Finding
+from uiat.evaluation.selfcheck.image_scales import list_scales
 from uiat.evaluation.selfcheck.result_checks import from_result, is_averaged, is_scale_free
 from uiat.models.inspect import Target
 from uiat.models.modes import frozen
@@ -25,13 +25,13 @@ from uiat.system.surroundings import neutral_surroundings
 from uiat.threat import Linf, Threat, require
 
 IMAGES = 128  # enough to be sure of 6 points in a hundred, see `finding.wilson_lower`
+OF_A_CLASS = 4  # images, in the mean, to see whether the classes are in another order
 FEWEST = 8  # correctly classified images, below which no attack says anything
 CALLS = 3  # passes of the same images, to see whether they agree
 APART = 4  # images that are passed through the model without the others of their batch
 SHORT_STEP = 1 / 100  # of the radius, for finite differences
 ITERATIONS, FEW, MANY, DRAWS, QUERIES = 20, 10, 100, 10, 100
 WHOLE = 0.999  # the largest Linf radius there is: any image may become nearly any other
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
@@ -162,14 +162,22 @@ def examine_target(
     check_batch(x, y)
     if n < 1 or batch_size < 1:
         raise UserError(f"n and batch_size must be at least 1, but are {n} and {batch_size}")
-    chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n].to(x.device)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     with frozen(target.model):
-        case = Case(target, x[chosen].to(target.device), y[chosen].to(target.device), threat, seed, batch_size)
-        findings = list(_run_checks(case, transfer))
+        wide = order[: max(n, OF_A_CLASS * target.classes)]  # enough to tell the classes apart
+        case = Case(target, x[wide].to(target.device), y[wide].to(target.device), threat, seed, batch_size)
+        findings = list(_run_checks(replace(case, x=case.x[:n], y=case.y[:n]), transfer))
+        findings += _check_class_order(case)
     few = [attack_checks.check_sample_size(len(x))]
     findings += from_result(result) if result is not None else _present(few)
     findings = [_soften(finding, result) for finding in findings]
     return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity == "note")
+
+
+def _check_class_order(case: Case) -> Iterator[Finding]:
+    """Check that the labels number the classes as the model does, by one forward pass of each image."""
+    predicted = case.map_batches(lambda x, _: case.logits(x).argmax(dim=1), case.x)
+    yield from _present([model_checks.check_class_order(predicted, case.y.cpu(), classes=case.target.classes)])
 
 
 def _soften(finding: Finding, result: EvaluationResult | None) -> Finding:
@@ -221,20 +229,17 @@ def _check_outputs(case: Case, logits: Float[Tensor, "n k"]) -> Iterator[Finding
 
 
 def _check_scales(case: Case, correct: Bool[Tensor, "n"]) -> Iterator[Finding | None]:
-    """Check that the model does no better on pixel values or normalised images: the best of these alone counts."""
-    scaled = {"multiplied by 255": 255 * case.x}
-    if case.x.ndim == 4:
-        channels = case.x.transpose(0, 1).flatten(1)
-        usual = {(tuple(channels.mean(1).tolist()), tuple(channels.std(1).tolist())), ((0.5,), (0.5,)), IMAGENET}
-        for mean, std in sorted(usual | set(STATS.values())):
-            if len(mean) in (1, case.x.shape[1]):
-                shift, spread = (torch.tensor(v, device=case.x.device).view(1, -1, 1, 1) for v in (mean, std))
-                how = f"normalised by mean {mean[0]:.2f} and standard deviation {std[0]:.2f}"
-                scaled[how] = (case.x - shift) / spread
-    now = {how: case.map_batches(lambda x, y: case.logits(x).argmax(1) == y, x) for how, x in scaled.items()}
-    best = max(now, key=lambda how: int(now[how].sum()))
+    """Check that the model does no better on pixel values or normalised images: the best of these alone counts.
+
+    The usual normalisation of a data set counts as the best where others are hardly better: it is the likely one.
+    """
+    now = {
+        scale: case.map_batches(lambda x, y: case.logits(x).argmax(1) == y, scale.apply(case.x))
+        for scale in list_scales(case.x)
+    }
+    best = max(now, key=lambda scale: int(now[scale].sum()) + (model_checks.BY_SCALE * len(correct) if scale.of else 0))
     gained, lost = int((now[best] & ~correct).sum()), int((correct & ~now[best]).sum())
-    yield model_checks.check_scale(best, gained, lost, len(correct))
+    yield model_checks.check_scale(best.how, gained, lost, len(correct), remedy=best.remedy)
 
 
 def _gradient(case: Case, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
