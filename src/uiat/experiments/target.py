@@ -1,7 +1,7 @@
 """Load the model and the images of an evaluation: of a run, of a weights file, or of any model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,9 @@ from uiat.formatting import threat_text
 from uiat.models.inspect import classes_of
 from uiat.models.weights_file import load_weights
 from uiat.runs import checkpoint
+from uiat.runs.reader import WEIGHTS_FILES
 from uiat.runs.settings import read_run
+from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import local_device
 from uiat.threat import Threat, parse
 from uiat.training.setup import pick_device
@@ -45,7 +47,7 @@ class EvaluationTarget:
         record: facts for evaluation.json, beside the result.
         folder: folder of the results; None keeps them on the screen.
         transfer: a second model, to make examples on.
-        notes: lines that say how the weights were made to fit.
+        notes: lines that say how the weights, or the labels, were made to fit.
         extras: the extra measurements, from `plan_extras`.
     """
 
@@ -58,7 +60,7 @@ class EvaluationTarget:
     record: dict[str, Any]
     folder: Path | None
     transfer: nn.Module | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: Sequence[str] = ()
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -109,6 +111,7 @@ def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
     model = _run_model(folder, options.which, own_code=options.own_code, device=device)
     images, sample = _images(options, run, named=options.data or run.data.name)
     _check_fit(model, images)
+    images, notes = _match_classes(images, _trained_classes(folder, options.which), folder)
     return EvaluationTarget(
         model=model,
         images=images,
@@ -120,6 +123,7 @@ def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
         folder=options.out or folder,
         transfer=_transfer(options, images, device=device),
         extras=more,
+        notes=notes,
     )
 
 
@@ -248,6 +252,32 @@ def _check_fit(model: nn.Module, images: ImageSet, *, what: str = "the model") -
         raise UserError(
             f"{what} tells {classes} classes apart and {images.name} has {images.num_classes}: its labels do not fit"
         )
+
+
+def _trained_classes(folder: Path, which: str) -> list[str]:
+    """Return the names of the classes that a run was trained on; none where its weights do not say (version 0.1)."""
+    names = read_tensors(folder / WEIGHTS_FILES[which])[1].get("classes")
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _match_classes(images: ImageSet, trained: Sequence[str], folder: Path) -> tuple[ImageSet, list[str]]:
+    """Number the labels as in training, by the names of the classes, and say so where their order is another one.
+
+    Raises:
+        UserError: there are other names; numbers in place of names, as tensors have them, say nothing.
+    """
+    numbers = [str(label) for label in range(images.num_classes)]
+    if list(images.classes) == list(trained) or numbers in (list(images.classes), list(trained)) or not trained:
+        return images, []
+    if sorted(images.classes) != sorted(trained):
+        pairs = [f"{then!r} is {now!r} here" for then, now in zip(trained, images.classes, strict=False) if then != now]
+        raise UserError(
+            f"{folder} was trained on other classes than {images.name} has: {', '.join(pairs[:3])}; name them as in "
+            f"training ({', '.join(trained[:5])}{', ...' if len(trained) > 5 else ''})"
+        )
+    place = torch.tensor([list(trained).index(name) for name in images.classes])
+    mapped = replace(images, labels=place[images.labels], classes=tuple(trained))
+    return mapped, [f"the classes of {images.name} are in another order than in training: labels are matched by name"]
 
 
 def _check_scale(model: nn.Module, images: ImageSet) -> None:

@@ -38,6 +38,7 @@ class RunWriter:
         run: the settings of the run.
         spec: the arguments of `models.build`, for the weights files.
         data: the `fingerprint` of the training set; a checkpoint of another one is refused.
+        class_names: names of the classes, for the weights files.
 
     Example:
         >>> RunWriter(Path("runs/mine"), Run(), {}, {}).last_checkpoint
@@ -48,6 +49,7 @@ class RunWriter:
     run: Run
     spec: Mapping[str, Any]
     data: Mapping[str, Any]
+    class_names: Sequence[str] = ()
 
     @property
     def last_checkpoint(self) -> str:
@@ -60,7 +62,8 @@ class RunWriter:
         if not current_rank().first:
             return
         path = self.folder / WEIGHTS_FILES[which]
-        checkpoint.save_weights(path, model, spec=self.spec, threat=self.run.threat, epoch=epoch)
+        facts = {"epoch": epoch, "classes": list(self.class_names)}
+        checkpoint.save_weights(path, model, spec=self.spec, threat=self.run.threat, **facts)
 
     def read_best_weights(self) -> dict[str, Tensor]:
         """Read the state dict in best.safetensors, once the process that writes it is here too."""

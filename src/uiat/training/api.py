@@ -114,7 +114,7 @@ def start_run(run: Run, *, run_dir: str | Path | None = None, listener: Listener
         training = _make_training(run, model, training_set, held_out, listener=listener)
         folder = new_folder(training.run, run_dir)
         with locked_run(folder):
-            training.store = RunWriter(folder, training.run, spec, fingerprint(training_set))
+            training.store = RunWriter(folder, training.run, spec, fingerprint(training_set), training_set.classes)
             yield training
 
 
@@ -199,7 +199,7 @@ def reopen_run(
         spec = model_spec(run, training_set) if model is None else _own_spec(training_set)
         model = checkpoint.build(spec, own_code=own_code).to(device) if model is None else model
         training = _make_training(run, model, training_set, held_out, listener=listener)
-        training.store = RunWriter(folder, run, spec, fingerprint(training_set))
+        training.store = RunWriter(folder, run, spec, fingerprint(training_set), training_set.classes)
         training.resume()
         yield training
 
@@ -281,7 +281,7 @@ def fit(
         if run_dir is not None:
             folder = new_folder(training.run, run_dir)
             inside.enter_context(locked_run(folder))
-            training.store = RunWriter(folder, training.run, _own_spec(data), fingerprint(data))
+            training.store = RunWriter(folder, training.run, _own_spec(data), fingerprint(data), data.classes)
         training.fit()
     return _make_result(training)
 
