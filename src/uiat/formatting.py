@@ -1,6 +1,8 @@
-"""Text for numbers and threat models: percentages, mean ± standard deviation, radii as n/255, "Linf 8/255"."""
+"""Text for numbers, threat models and small tables: percentages, mean ± deviation, radii as n/255, "Linf 8/255"."""
 
+import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from uiat.errors import UserError
 from uiat.threat import Threat, parse
@@ -171,3 +173,46 @@ def is_doubtful(verdict: str) -> bool:
         (True, False)
     """
     return verdict.startswith(DOUBT)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A result as `print` and notebooks show it: a title, a table, and lines below it.
+
+    Args:
+        title: what it is of, in a line.
+        rows: the heading of the table and its rows, the first cell of each flush left, the others flush right.
+        lines: sentences below the table.
+
+    Example:
+        >>> print(Summary("2 images", [("attack", "accuracy"), ("clean", "50.00 %")], ["verdict: none"]).text)
+        2 images
+        attack  accuracy
+        clean    50.00 %
+        verdict: none
+    """
+
+    title: str
+    rows: Sequence[Sequence[str]] = ()
+    lines: Sequence[str] = ()
+
+    @property
+    def text(self) -> str:
+        """The summary as lines of text."""
+        widths = [max(map(len, column)) for column in zip(*self.rows, strict=True)]
+        left = [row[0].ljust(widths[0]) for row in self.rows]
+        right = [[cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)] for row in self.rows]
+        cells = [(first, *others) for first, others in zip(left, right, strict=True)]
+        return "\n".join([self.title, *("  ".join(row).rstrip() for row in cells), *self.lines])
+
+    @property
+    def html(self) -> str:
+        """The summary as HTML, in which no text is taken for markup."""
+        kinds = ["th", *["td"] * (len(self.rows) - 1)]
+        rows = (
+            "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in row)
+            for kind, row in zip(kinds, self.rows, strict=False)
+        )
+        table = f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>" if self.rows else ""
+        below = "".join(f"<div>{html.escape(line)}</div>" for line in self.lines)
+        return f"<div><b>{html.escape(self.title)}</b>{table}{below}</div>"

@@ -1,5 +1,6 @@
 """What a first-time user meets without a word: which images are taken, what is said, what is printed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,13 @@ import torch
 
 import uiat
 from support.commands import ask, result  # noqa: F401 - a fixture
+from uiat.analyse.result import Result
 from uiat.analyse.study import Context, StudyOptions, StudyRun
 from uiat.config.schema import Data, Run
+from uiat.evaluation.corruptions import corruption_accuracy
 from uiat.evaluation.robustbench import evaluate_zoo
+from uiat.evaluation.unseen import evaluate_unseen
+from uiat.experiments import GridRun
 from uiat.experiments.target import evaluated_images
 
 Image = pytest.importorskip("PIL.Image")
@@ -114,3 +119,78 @@ def test_parts_of_a_folder_to_train_and_validate_on_are_of_all_classes(tmp_path)
     rest, held_out, _ = uiat.data.split_validation(data, size=12)
     assert torch.bincount(held_out.labels).tolist() == [4, 4, 4]
     assert torch.bincount(uiat.data.stratified_subset(rest, 9).labels).tolist() == [3, 3, 3]
+
+
+# What is printed
+
+X, Y = torch.rand(40, 1, 8, 8), torch.arange(40) % 2
+MARKUP = "<script>alert(1)</script>"
+
+
+def linear() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+
+
+def printed() -> dict[str, object]:
+    """Everything that the public functions return, of forty images."""
+    objective = uiat.UIAT(attack=uiat.PGD(threat=uiat.Linf(0.1), step_size=0.1, steps=1))
+    options = {"optimisation": uiat.Optimisation(epochs=1), "batch_size": 16, "progress": False}
+    trained = uiat.fit(linear(), (X, Y), objective=objective, **options)
+    options = {"threat": uiat.Linf(0.1), "attacks": ["fgsm"]}
+    batch = uiat.Batch(X, Y, torch.arange(40))
+    state = objective.init(num_classes=2, image_shape=(1, 8, 8))
+    data = uiat.data.from_tensors(X, Y, name="mine")
+    return {
+        "evaluation": uiat.evaluate(trained.model, X, Y, **options),
+        "radii": uiat.radius_sweep(trained.model, X, Y, threat=uiat.Linf(0.1), epsilons=[0, 0.1], attack="fgsm"),
+        "unseen": evaluate_unseen(trained.model, X, Y, threats=["L2:0.5"], attack="fgsm"),
+        "corruptions": corruption_accuracy(trained.model, X, Y, kinds=["contrast"]),
+        "trained": trained,
+        "inverse": trained.inverse,
+        "batch": batch,
+        "examples": objective.perturb(trained.model, batch, state, epoch=0),
+        "images": data,
+        "subsample": uiat.data.take_images(data, 5)[1],
+        "study": Result("strength", {"curves": [0.5] * 999}, "The curves do not cross."),
+        "run": GridRun({}, Run(), Path("runs/a"), "done", {"accuracy": {"clean": 0.5}, "broken_by": ["x"] * 999}),
+    }
+
+
+def test_no_result_prints_raw_numbers():
+    for name, value in printed().items():
+        text = repr(value)
+        assert len(text) < 900, name
+        assert "tensor(" not in text, name
+        assert str(value) == text, name
+
+
+def test_an_evaluation_prints_a_short_table_and_its_verdict():
+    y = torch.cat([Y[:39], torch.tensor([3])])
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 5))
+    result = uiat.evaluate(model, X, y, threat=uiat.Linf("8/255"), attacks=["fgsm", "pgd-2"])
+    title, heading, *rows = repr(result).splitlines()
+    assert title == "40 images, threat model Linf 8/255, seed 0"
+    assert heading.split() == ["attack", "accuracy", "95", "%", "interval"]
+    assert [row.split()[0] for row in rows[:4]] == ["clean", "fgsm", "pgd-2", "worst"]
+    assert [float(row.split()[1]) for row in rows[:4]] == [round(100 * value, 2) for value in result.accuracy.values()]
+    assert rows[4:] == ["no image of class 2, 4, counted from 0", f"verdict: {result.verdict}"]
+
+
+@pytest.mark.parametrize("name", ["evaluation", "radii", "unseen", "corruptions", "trained", "inverse", "study"])
+def test_notebooks_show_it_as_html(name):
+    shown = printed()[name]._repr_html_()
+    assert shown.startswith("<div>")
+    assert shown.count("<td>") == shown.count("</td>")
+
+
+def test_markup_in_a_result_is_no_markup():
+    result = replace(printed()["evaluation"], verdict=MARKUP, warnings=[MARKUP], accuracy={MARKUP: 0.5})
+    assert "<script>" not in result._repr_html_()
+    assert result._repr_html_().count("&lt;script&gt;") == 3
+    assert "<script>" not in Result(MARKUP, {}, MARKUP, [[MARKUP]])._repr_html_()
+
+
+def test_universal_perturbations_print_one_line(trained_runs):
+    line = repr(uiat.load_inverse(trained_runs / "uiat"))
+    assert line.startswith("universal inverse perturbations of 10 classes, (1, 8, 8) each, within Linf ")
+    assert "\n" not in line

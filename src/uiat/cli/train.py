@@ -11,7 +11,6 @@ from rich.console import Console
 from uiat import recipes
 from uiat.cli.output import command, console, fields, table
 from uiat.cli.settings import list_options, split_words
-from uiat.cli.training_progress import training_progress
 from uiat.config import yaml_io
 from uiat.config.schema import Run, is_own_code
 from uiat.errors import Stopped, UserError
@@ -22,6 +21,7 @@ from uiat.system.distributed import process_group
 from uiat.training.api import reopen_run, start_run
 from uiat.training.listener import Listeners
 from uiat.training.loop import Interrupted, Training
+from uiat.training.progress import training_progress
 from uiat.training.trackers import TRACKERS, make_trackers
 
 Config = Annotated[

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from uiat.data.folder_layout import list_part, open_base
 from uiat.data.image_file import read_image
-from uiat.data.image_set import ImageSet
+from uiat.data.image_set import ImageSet, describe_set
 from uiat.errors import UserError
 
 
@@ -42,6 +42,9 @@ class Folder:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __repr__(self) -> str:
+        return describe_set(self, f"image files, {self.image_shape} once decoded")
 
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "c h w"], int, int]:
         """Return (image, label, position), which the workers of a `StreamingLoader` collect into batches."""

@@ -34,6 +34,9 @@ class Batch:
     y: Int[Tensor, "b"]
     index: Int[Tensor, "b"]
 
+    def __repr__(self) -> str:
+        return f"Batch of {len(self.y)} images {tuple(self.x.shape[1:])}"
+
     def __getitem__(self, rows: slice) -> "Batch":
         """Return some rows of the batch."""
         return Batch(self.x[rows], self.y[rows], self.index[rows])
@@ -68,6 +71,9 @@ class ImageSet:
     def __post_init__(self) -> None:
         check_images(self)
 
+    def __repr__(self) -> str:
+        return describe_set(self, f"images {self.image_shape} of {str(self.images.dtype).removeprefix('torch.')}")
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -90,6 +96,17 @@ class ImageSet:
     def decode(self) -> "ImageSet":
         """Return the set itself; a `Folder` loads its files here, so that both kinds have the method."""
         return self
+
+
+def describe_set(data: Any, images: str) -> str:
+    """Describe a set in a line: its name, its images, its classes.
+
+    Example:
+        >>> ImageSet(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), ("zero", "one"), "example")
+        ImageSet example: 2 images (1, 8, 8) of float32, 2 classes (zero, one)
+    """
+    shown = ", ".join(data.classes[:5]) + (", ..." if len(data.classes) > 5 else "")
+    return f"{type(data).__name__} {data.name}: {len(data):,} {images}, {len(data.classes)} classes ({shown})"
 
 
 def check_images(data: ImageSet) -> None:

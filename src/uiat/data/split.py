@@ -34,6 +34,9 @@ class Subsample:
     of: int
     rule: Literal["all", "first", "stratified"]
 
+    def __repr__(self) -> str:
+        return f"Subsample of {len(self.index)} images" + (f": {self.text}" if self.text else ", all of them")
+
     @property
     def text(self) -> str:
         """The choice in words, to stand behind the number of images; "" for all of them."""

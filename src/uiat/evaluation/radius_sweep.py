@@ -17,6 +17,7 @@ from uiat.errors import UserError
 from uiat.evaluation.engine.stage import correct_under
 from uiat.evaluation.listener import Progress
 from uiat.evaluation.registry import Settings, stages
+from uiat.formatting import Summary, percent, radius_text
 from uiat.models.inspect import Target
 from uiat.system.surroundings import neutral_surroundings
 from uiat.threat import NORMS, Threat, number, require
@@ -49,6 +50,27 @@ class SweepResult:
     n: int
     broken_at: list[float | None]
     seed: int
+
+    def __repr__(self) -> str:
+        return self.summary().text
+
+    def _repr_html_(self) -> str:
+        return self.summary().html
+
+    def summary(self) -> Summary:
+        """Return what `print` shows: the accuracy at each radius.
+
+        Example:
+            >>> print(SweepResult("Linf", "pgd-20", [0.0, 8 / 255], [1.0, 0.5], [0.1, 0.9], 2, [None, 0.1], 0))
+            pgd-20 at each radius, Linf, 2 images, seed 0
+            radius  accuracy
+            0       100.00 %
+            8/255    50.00 %
+        """
+        values = zip(self.epsilons, self.accuracy, strict=True)
+        rows = [(radius_text(self.norm, epsilon), percent(accuracy)) for epsilon, accuracy in values]
+        title = f"{self.attack} at each radius, {self.norm}, {self.n:,} images, seed {self.seed}"
+        return Summary(title, [("radius", "accuracy"), *rows])
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, in the order of the fields."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from uiat.formatting import Summary, percent, threat_text
 from uiat.system.environment import describe_environment
 
 BINS = 15  # of the expected calibration error, as in Guo et al. (2017)
@@ -66,6 +67,32 @@ class EvaluationResult:
     batch_size: int | None = None
     processes: int = 1
     examples: Tensor | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return self.summary().text
+
+    def _repr_html_(self) -> str:
+        return self.summary().html
+
+    def summary(self) -> Summary:
+        """Return what `print` shows: the accuracy under each attack and in the worst case, and the verdict.
+
+        Example:
+            >>> print(EvaluationResult("Linf:0.1", 2, {"clean": 1.0, "worst": 0.5}, {}, ["", "fgsm"], 0))
+            2 images, threat model Linf 0.1, seed 0
+            attack  accuracy  95 % interval
+            clean   100.00 %
+            worst    50.00 %
+        """
+        edges = {name: f"{100 * low:.2f} - {100 * high:.2f}" for name, (low, high) in self.intervals.items()}
+        rows = [(name, percent(accuracy), edges.get(name, "")) for name, accuracy in self.accuracy.items()]
+        absent = [str(label) for label, value in enumerate(self.per_class.get("clean", ())) if value is None]
+        unseen = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+        lines = [f"no image of class {unseen}, counted from 0"] if absent else []
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        lines += [f"verdict: {self.verdict}"] if self.verdict else []
+        title = f"{self.n:,} images, threat model {threat_text(self.threat)}, seed {self.seed}"
+        return Summary(title, [("attack", "accuracy", "95 % interval"), *rows], lines)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, in the order of the fields; the examples are left out."""

@@ -12,7 +12,7 @@ from uiat.errors import UserError, nearest
 from uiat.evaluation.evaluator import evaluate
 from uiat.evaluation.listener import Progress
 from uiat.evaluation.result import EvaluationResult
-from uiat.formatting import threat_record
+from uiat.formatting import Summary, percent, threat_record, threat_text
 from uiat.system.surroundings import neutral_surroundings
 from uiat.threat import Threat, parse, require
 
@@ -59,6 +59,19 @@ class UnseenResult:
         if self.trained is not None and len(self.results) > 1:
             accuracy["unseen"] = sum(not set(names) - {self.trained} for names in broken) / len(broken)
         return accuracy
+
+    def __repr__(self) -> str:
+        return self.summary().text
+
+    def _repr_html_(self) -> str:
+        return self.summary().html
+
+    def summary(self) -> Summary:
+        """Return what `print` shows: the accuracy under each threat model and under their union."""
+        n = next(iter(self.results.values())).n
+        rows = [(threat_text(name), percent(accuracy)) for name, accuracy in self.accuracy.items()]
+        trained = f", trained for {threat_text(self.trained)}" if self.trained is not None else ""
+        return Summary(f"{self.attack} under each threat model, {n:,} images{trained}", [("threat", "accuracy"), *rows])
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values: accuracies, the threat models that break each image, the record of each evaluation."""

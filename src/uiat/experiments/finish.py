@@ -19,8 +19,9 @@ from uiat.formatting import threat_record
 from uiat.runs.reader import EVALUATION_STATE_FILE, WEIGHTS_FILES, read_evaluation, read_history, training_seconds
 from uiat.runs.settings import read_run
 from uiat.system.atomic_files import PARTIAL
-from uiat.training.api import Trained, resume, train
+from uiat.training.api import resume, train
 from uiat.training.listener import Listener
+from uiat.training.result import Trained
 
 SECONDS_BETWEEN_REPORTS = 0.5  # of the step that a run has come to
 OnChange = Callable[[GridRun], None]
@@ -50,9 +51,9 @@ def finish_training(run: Run, folder: Path, *, listener: Listener | None = None)
     """
     _remove_unborn(folder)
     if not folder.exists():
-        return train(run, run_dir=folder, listener=listener)
+        return train(run, run_dir=folder, listener=listener, progress=False)
     check_same_run(run, folder)
-    return resume(folder, listener=listener, own_code=is_own_code(run))
+    return resume(folder, listener=listener, own_code=is_own_code(run), progress=False)
 
 
 def _remove_unborn(folder: Path) -> None:

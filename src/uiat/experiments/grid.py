@@ -11,7 +11,7 @@ from typing import Any, Literal
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
-from uiat.formatting import mean_and_deviation
+from uiat.formatting import mean_and_deviation, percent
 from uiat.runs.reader import CONFIG_FILE, effect_of, leaves
 from uiat.runs.settings import read_run
 
@@ -50,6 +50,11 @@ class GridRun:
     row: str = ""
     arithmetic: str = ""
     note: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        accuracies = ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in self.accuracy.items())
+        ending = self.reason or accuracies
+        return f"{self.folder} ({self.name}): {self.status}{f', {ending}' if ending else ''}"
 
     @property
     def name(self) -> str:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uiat.errors import UserError
-from uiat.formatting import threat_record
+from uiat.formatting import Summary, radius_text, threat_record, threat_text
 from uiat.system.atomic_files import read_tensors, write_tensors
 from uiat.system.distributed import current_rank
 from uiat.threat import Threat, parse, to_range
@@ -45,6 +45,25 @@ class UniversalPerturbation:
         if len(y) and not 0 <= int(y.min()) <= int(y.max()) < len(self.z):
             raise UserError(f"labels must be in 0..{len(self.z) - 1}, one perturbation each")
         return apply_universal(x, y, self.z.to(x))
+
+    def __repr__(self) -> str:
+        return self.summary().text
+
+    def _repr_html_(self) -> str:
+        return self.summary().html
+
+    def summary(self) -> Summary:
+        """Return what `print` shows, a line: the number of perturbations, their shape, ball and largest length.
+
+        Example:
+            >>> from uiat import Linf
+            >>> UniversalPerturbation(torch.full((10, 1, 8, 8), 1 / 255), Linf("4/255"))
+            universal inverse perturbations of 10 classes, (1, 8, 8) each, within Linf 4/255; the largest is 1/255 long
+        """
+        longest = float(self.threat.length(self.z).max()) if len(self.z) else 0.0
+        within = f"within {threat_text(self.threat)}; the largest is {radius_text(self.threat.norm, longest)} long"
+        shape = tuple(self.z.shape[1:])
+        return Summary(f"universal inverse perturbations of {len(self.z)} classes, {shape} each, {within}")
 
     def save(self, path: str | Path) -> None:
         """Write the perturbations to a safetensors file, atomically."""

@@ -37,6 +37,11 @@ class Examples:
     share: Tensor | None = None
     weight: float = 0.0
 
+    def __repr__(self) -> str:
+        parts = {"adversarial": self.x_adv, "inverse": self.x_inv, "target": self.target}
+        there = ", ".join(name for name, value in parts.items() if value is not None)
+        return f"Examples of {len(self.y)} images {tuple(self.x.shape[1:])}, with {there or 'nothing but themselves'}"
+
 
 @runtime_checkable
 class Objective(Protocol):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,17 +11,17 @@ from uiat import models
 from uiat.config.schema import Compute, Data, Guards, Model, Optimisation, Run, Validation
 from uiat.data import Folder, ImageSet, loader_for
 from uiat.errors import UserError
-from uiat.inverse import UniversalPerturbation
 from uiat.objectives import UIAT, AnyObjective, Objective, check_objective
-from uiat.objectives.abilities import universal_of
 from uiat.runs import checkpoint
 from uiat.runs.folder import check_new_folder, locked_run, new_folder
 from uiat.runs.settings import CUSTOM, read_run
 from uiat.runs.writer import RunWriter, fingerprint
 from uiat.system.surroundings import neutral_surroundings
 from uiat.training.autotune import resolve_auto
-from uiat.training.listener import Listener
+from uiat.training.listener import Listener, Listeners
 from uiat.training.loop import Training
+from uiat.training.progress import live_progress
+from uiat.training.result import Trained, make_result
 from uiat.training.setup import (
     can_use_channels_last,
     check_plan,
@@ -37,33 +36,17 @@ from uiat.training.setup import (
 )
 
 
-@dataclass(frozen=True)
-class Trained:
-    """Result of training.
-
-    Args:
-        model: the model with its best weights, in eval mode; `model.threat` is the threat model it was trained for.
-        history: a row of measurements an epoch.
-        best: {"epoch": ..., "value": ...} of the best epoch by the run's metric.
-        inverse: the universal inverse perturbations, if the method has them.
-        folder: the run folder; None if everything was kept in memory.
-    """
-
-    model: nn.Module
-    history: list[dict[str, Any]]
-    best: dict[str, Any] | None
-    inverse: UniversalPerturbation | None
-    folder: Path | None
-
-
 @neutral_surroundings()
-def train(run: Run, *, run_dir: str | Path | None = None, listener: Listener | None = None) -> Trained:
+def train(
+    run: Run, *, run_dir: str | Path | None = None, listener: Listener | None = None, progress: bool = True
+) -> Trained:
     """Train a run in a new folder: config.yaml, environment.json, metrics.jsonl, best, last, inverse and checkpoint.
 
     Args:
         run: every setting, such as `recipes.get("digits-uiat")`.
         run_dir: the folder to make; `runs/NAME`, numbered where that exists, by default.
         listener: receives each step and epoch.
+        progress: show a bar, in a terminal or a notebook.
 
     Raises:
         UserError: the folder exists, or something about the run cannot be what was meant.
@@ -80,8 +63,8 @@ def train(run: Run, *, run_dir: str | Path | None = None, listener: Listener | N
         1
     """
     with start_run(run, run_dir=run_dir, listener=listener) as training:
-        training.fit()
-        return _make_result(training)
+        _fit(training, progress=progress)
+        return make_result(training)
 
 
 @contextmanager
@@ -128,6 +111,7 @@ def resume(
     objective: Objective | None = None,
     listener: Listener | None = None,
     own_code: bool = False,
+    progress: bool = True,
 ) -> Trained:
     """Resume a run that was stopped or killed, to weights bit-identical to those of an uninterrupted run.
 
@@ -139,6 +123,7 @@ def resume(
         objective: for a run of `fit` with an objective of your own: the same.
         listener: receives each step and epoch.
         own_code: allow the folder to name code of yours to build the model with, which runs it.
+        progress: show a bar, in a terminal or a notebook.
 
     Raises:
         UserError: no run in the folder, a damaged one, or one whose settings or data have changed since.
@@ -152,8 +137,8 @@ def resume(
     """
     own = (model, train_data, validation_data, objective)
     with reopen_run(run_dir, own=own, listener=listener, own_code=own_code) as training:
-        training.fit()
-        return _make_result(training)
+        _fit(training, progress=progress)
+        return make_result(training)
 
 
 @contextmanager
@@ -227,6 +212,7 @@ def fit(
     seed: int = 0,
     run_dir: str | Path | None = None,
     listener: Listener | None = None,
+    progress: bool = True,
 ) -> Trained:
     """Train one's own model on one's own data, with the loop that recipes use.
 
@@ -245,6 +231,7 @@ def fit(
         run_dir: a new folder to write weights, perturbations, metrics and checkpoints to; none by default. A run that
             was killed is resumed by `resume(run_dir, model=, train_data=)`.
         listener: receives each step and epoch.
+        progress: show a bar, in a terminal or a notebook.
 
     Raises:
         UserError: data or a model that cannot be what was meant.
@@ -279,11 +266,25 @@ def fit(
         inside.enter_context(seeded(seed, training_device(model)))
         training = _make_training(run, model, data, held_out, listener=listener)
         if run_dir is not None:
-            folder = new_folder(training.run, run_dir)
-            inside.enter_context(locked_run(folder))
-            training.store = RunWriter(folder, training.run, _own_spec(data), fingerprint(data), data.classes)
+            inside.enter_context(_stored(training, run_dir, data))
+        _fit(training, progress=progress)
+    return make_result(training)
+
+
+@contextmanager
+def _stored(training: Training, run_dir: str | Path, data: ImageSet) -> Iterator[None]:
+    """Inside, a run of `fit` is written to a new folder."""
+    folder = new_folder(training.run, run_dir)
+    with locked_run(folder):
+        training.store = RunWriter(folder, training.run, _own_spec(data), fingerprint(data), data.classes)
+        yield
+
+
+def _fit(training: Training, *, progress: bool) -> None:
+    """Train to the end, with a bar where somebody may look at it."""
+    with live_progress(training.run, shown=progress, best=training.best) as bar:
+        training.listener = Listeners(*(each for each in (bar, training.listener) if each is not None))
         training.fit()
-    return _make_result(training)
 
 
 def _own_spec(data: ImageSet | Folder) -> dict[str, Any]:
@@ -311,15 +312,3 @@ def _make_training(
     steps = len(loader) * run.optimisation.epochs
     run = resolve_auto(run, model, image_shape=loader.image_shape, num_classes=loader.num_classes, steps=steps)
     return Training(run, model, loader, held_out, listener=listener)
-
-
-def _make_result(training: Training) -> Trained:
-    """Put the best weights into the model, wherever they were kept."""
-    model, store, run = training.model, training.store, training.run
-    if store is not None and training.best is not None:
-        checkpoint.restore(model, store.read_best_weights(), source=store.folder)
-    elif training.best_weights is not None:
-        model.load_state_dict(training.best_weights)
-    model.threat = run.threat  # type: ignore[assignment]
-    universal = universal_of(run.objective, training.step.state)
-    return Trained(model.eval(), training.history, training.best, universal, None if store is None else store.folder)

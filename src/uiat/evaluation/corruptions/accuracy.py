@@ -15,6 +15,7 @@ from uiat.evaluation.corruptions.kinds import KINDS, SEVERITIES, check_kinds, co
 from uiat.evaluation.engine.plan import check_inputs
 from uiat.evaluation.engine.search_runner import is_misclassified
 from uiat.evaluation.listener import Progress
+from uiat.formatting import Summary, percent
 from uiat.models.inspect import Target
 from uiat.models.modes import frozen
 from uiat.system.environment import describe_environment
@@ -56,6 +57,18 @@ class CorruptionResult:
     def mean(self) -> float:
         """The mean over kinds and severities, one minus which is the mean corruption error, not normalised."""
         return sum(self.by_kind.values()) / len(self.by_kind)
+
+    def __repr__(self) -> str:
+        return self.summary().text
+
+    def _repr_html_(self) -> str:
+        return self.summary().html
+
+    def summary(self) -> Summary:
+        """Return what `print` shows: the accuracy under each kind, the mean over its severities."""
+        rows = [(kind, percent(accuracy)) for kind, accuracy in self.by_kind.items()]
+        rows = [("corruption", "accuracy"), ("none", percent(self.clean)), *rows, ("mean", percent(self.mean))]
+        return Summary(f"common corruptions, strengths of {self.strengths}, {self.n:,} images, seed {self.seed}", rows)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, with the means.

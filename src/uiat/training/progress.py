@@ -16,6 +16,7 @@ from torch import Tensor
 
 from uiat.config.schema import Run
 from uiat.formatting import percent
+from uiat.system.distributed import current_rank
 from uiat.training.listener import Listener
 from uiat.training.validation import selection_metric
 
@@ -180,4 +181,30 @@ def training_progress(run: Run, console: Console, *, best: Mapping[str, Any] | N
     bars = TrainingBars(run, lines)
     # Warnings go above the bars, unless standard error was sent elsewhere.
     with Live(bars, console=console, transient=True, redirect_stderr=sys.stderr.isatty()):
+        yield bars
+
+
+@contextmanager
+def live_progress(run: Run, *, shown: bool, best: Mapping[str, Any] | None = None) -> Iterator[Listener | None]:
+    """Give a listener that draws the bar of `training_progress` on standard error, in a terminal or a notebook.
+
+    Args:
+        run: the run that is trained.
+        shown: False for no bar.
+        best: {"epoch": ..., "value": ...} so far, for a run that is resumed.
+
+    Yields:
+        The listener; None where nothing is drawn, as in a script whose output goes to a file.
+
+    Example:
+        >>> with live_progress(Run(), shown=False) as listener:
+        ...     listener is None
+        True
+    """
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    if not (shown and current_rank().first and (console.is_terminal or console.is_jupyter)):
+        yield None
+        return
+    bars = TrainingBars(run, TrainingLines(run, console, best=None if best is None else best["value"]))
+    with Live(bars, console=console, transient=True):
         yield bars

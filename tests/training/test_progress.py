@@ -2,13 +2,17 @@
 
 import io
 import logging
+import sys
 
 import pytest
 import torch
 from rich.console import Console
 
+import uiat
+from support import tiny
 from uiat import Run
-from uiat.cli.training_progress import TrainingBars, TrainingLines, epoch_line, training_progress
+from uiat.experiments.finish import finish_training
+from uiat.training.progress import TrainingBars, TrainingLines, epoch_line, training_progress
 
 ROW = {
     **{"epoch": 1, "train_adv_ce": 1.25, "train_correct": 0.5, "clean": 0.9, "robust": 0.4},
@@ -118,3 +122,50 @@ def test_a_pipe_gets_a_line_an_epoch_and_nothing_else():
         listener.step(0, 1, 10, {"adv_ce": torch.tensor(1.5)}, 64)
         listener.epoch(ROW)
     assert len(out.file.getvalue().splitlines()) == 1
+
+
+class Screen(io.StringIO):
+    """A terminal, or a file."""
+
+    def __init__(self, *, terminal):
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self):
+        return self.terminal
+
+
+def small_fit(**options):
+    objective, one = uiat.PGDAT(attack=tiny.attack(1)), uiat.Optimisation(epochs=1)
+    return uiat.fit(tiny.linear(), tiny.tensors(), objective=objective, optimisation=one, batch_size=16, **options)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "options", "shown"),
+    [(True, {}, True), (True, {"progress": False}, False), (False, {}, False), (False, {"progress": True}, False)],
+)
+def test_fit_shows_a_bar_in_a_terminal_alone(monkeypatch, terminal, options, shown):
+    screen = Screen(terminal=terminal)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    trained = small_fit(**options)
+    assert ("epoch 1/1: adv_ce" in screen.getvalue()) == shown
+    assert bool(screen.getvalue()) == shown
+    assert len(trained.history) == 1
+
+
+def test_a_listener_hears_of_fit_beside_the_bar(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Screen(terminal=True))
+    killer = tiny.Killer(at=10**9)
+    small_fit(listener=killer)
+    assert killer.steps == 3
+
+
+def test_train_shows_it_too_and_a_sweep_does_not(monkeypatch, tmp_path):
+    screen = Screen(terminal=True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    uiat.train(tiny.run(epochs=1), run_dir=tmp_path / "a")
+    assert "epoch 1/1: adv_ce" in screen.getvalue()
+    screen.truncate(0)
+    finish_training(tiny.run(epochs=1), tmp_path / "b")
+    assert "epoch" not in screen.getvalue()
