@@ -18,6 +18,16 @@ def percent(fraction: float | None, digits: int = 2) -> str:
     return "-" if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
+def batch_accuracy_name(*, attacked: bool) -> str:
+    """Return what the accuracy that training itself measures is called: "correct" of a step, "train_correct" of a row.
+
+    Example:
+        >>> batch_accuracy_name(attacked=True), batch_accuracy_name(attacked=False)
+        ('accuracy on attacked batches', 'accuracy on training batches')
+    """
+    return f"accuracy on {'attacked' if attacked else 'training'} batches"
+
+
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     """Return the mean and the standard deviation of a sample; the deviation of a single value is None.
 

@@ -49,7 +49,7 @@ def drawn(bars):
 
 def test_an_epoch_is_one_line_with_all_that_was_measured():
     assert epoch_line(ROW, epochs=10) == (
-        "epoch  2/10: adv_ce 1.2500, training accuracy 50.00 %; validation clean 90.00 %, robust 40.00 %; "
+        "epoch  2/10: adv_ce 1.2500, accuracy on attacked batches 50.00 %; validation clean 90.00 %, robust 40.00 %; "
         "1,234 images/s, 2.5 s"
     )
 
@@ -91,7 +91,7 @@ def test_bars_show_position_rate_time_left_terms_and_validation():
     assert "step 2/10" in text
     assert "64 images/s" in text
     assert "0:04:58 left" in text  # 298 steps of a second
-    assert "adv_ce 1.5000, training accuracy 25.00 %" in text
+    assert "adv_ce 1.5000, accuracy on attacked batches 25.00 %" in text
     bars.step(0, 10, 10, {"adv_ce": torch.tensor(1.5)}, 64)
     assert "validating" in drawn(bars)
     bars.epoch(ROW)

@@ -14,7 +14,7 @@ from uiat.cli.tables import results_table
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
-from uiat.formatting import percent, threat_text
+from uiat.formatting import batch_accuracy_name, percent, threat_text
 from uiat.runs.reader import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -55,7 +55,7 @@ def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."
     out.print(_settings(settings, read_environment(run), history, best))
     if history:
         out.print("\nepochs")
-        out.print(_epochs(history, best))
+        out.print(_epochs(history, best, attacked=settings.objective.threat is not None))
     for row in history:
         for alarm in row.get("alarms", ()):
             out.print(f"alarm in epoch {row['epoch'] + 1}: {alarm}", soft_wrap=True)
@@ -112,10 +112,11 @@ def _accuracies(row: dict[str, Any]) -> str:
     return ", ".join(parts) or "not validated"
 
 
-def _epochs(history: list[dict[str, Any]], best: dict[str, Any] | None) -> Table:
+def _epochs(history: list[dict[str, Any]], best: dict[str, Any] | None, *, attacked: bool) -> Table:
     terms = list(dict.fromkeys(key for row in history for key in row if key.startswith("train_")))
     terms.sort(key=lambda key: key == "train_correct")
-    headings = ["training accuracy" if key == "train_correct" else key.removeprefix("train_") for key in terms]
+    accuracy = batch_accuracy_name(attacked=attacked)
+    headings = [accuracy if key == "train_correct" else key.removeprefix("train_") for key in terms]
     columns = ["epoch", *headings, "clean", "robust", "learning rate", "seconds", "images/s"]
 
     def cells(row: dict[str, Any]) -> Iterator[str]:

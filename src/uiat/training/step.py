@@ -21,7 +21,7 @@ from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.models.modes import find_frozen_parts, train_mode
 from uiat.objectives import Examples, Objective, total
-from uiat.objectives.abilities import attack_of, is_second_order
+from uiat.objectives.abilities import attack_of, describe_batches, is_second_order
 from uiat.speed.activation_checkpointing import checkpointed_blocks, find_blocks
 from uiat.speed.compile import compile_model
 from uiat.speed.cuda_graphs import GraphedSteps
@@ -37,6 +37,8 @@ from uiat.training.step_options import Precision, StepKeywords, StepOptions
 
 class Step:
     """`step(batch, epoch=)` trains on one batch and returns the means of the loss terms, as tensors on the device.
+
+    `print(step)` says of which weights, images and attack they are.
 
     Made by `make_step`, whose arguments these are.
 
@@ -79,6 +81,10 @@ class Step:
         self._num_classes, self._image_shape, self._checked = num_classes, tuple(image_shape), False
         self._set_aside = find_frozen_parts(model)
 
+    def __repr__(self) -> str:
+        perturbed = ", perturbed by AWP" if self.options.awp else ""
+        return f'step of {self.objective.name}; its terms and "correct": {describe_batches(self.objective)}{perturbed}'
+
     @neutral_surroundings()
     def __call__(self, batch: Batch, *, epoch: int = 0) -> dict[str, Tensor]:
         """Train on one batch; no host synchronisation after the first call, which checks the values.
@@ -88,7 +94,10 @@ class Step:
             epoch: number of the epoch, from 0; decides ramps, one-off epochs and when AWP begins.
 
         Returns:
-            Means over the batch of each loss term, and of "correct": scalars on the device.
+            Means over the batch, as scalars on the device: of each loss term, and "correct", the fraction of the images
+            that the model classifies correctly. Both are of the weights before the update (under AWP of the perturbed
+            ones), in train mode, on the batch's images as the method's attack has changed them: of PGD-AT, the accuracy
+            on attacked batches, and not a clean accuracy; of standard training, on the images as they are.
 
         Raises:
             UserError: images or labels that cannot be what was meant.
