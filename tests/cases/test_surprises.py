@@ -1,5 +1,6 @@
 """What a first-time user meets without a word: which images are taken, what is said, what is printed."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from uiat.evaluation.corruptions import corruption_accuracy
 from uiat.evaluation.robustbench import evaluate_zoo
 from uiat.evaluation.unseen import evaluate_unseen
 from uiat.experiments import GridRun
+from uiat.experiments.predictions import predict
 from uiat.experiments.target import evaluated_images
+from uiat.runs.reader import read_files
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -56,6 +59,8 @@ def user(tmp_path, monkeypatch):
     Path("mine.py").write_text(BRIGHTNESS)
     return ["evaluate", "--model", "mine.py:net", "--data", folder(Path("images")), "--threat", "Linf:1/255"]
 
+
+QUICK = ["optimisation.epochs=1", "objective.attack.steps=1", "validation.steps=1"]
 
 # Some images of a folder
 
@@ -194,3 +199,35 @@ def test_universal_perturbations_print_one_line(trained_runs):
     line = repr(uiat.load_inverse(trained_runs / "uiat"))
     assert line.startswith("universal inverse perturbations of 10 classes, (1, 8, 8) each, within Linf ")
     assert "\n" not in line
+
+
+# What only reads
+
+
+@pytest.mark.parametrize("words", [["report", "run", "--out", "a.html"], ["show", "run"]], ids=["report", "show"])
+def test_a_command_that_reads_makes_no_data_folder_of_a_received_run(ask, tmp_path, monkeypatch, trained_runs, words):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained_runs / "pgd-at", "run")
+    Path("run/evaluation.json").unlink()
+    config = Path("run/config.yaml")
+    run = uiat.load_config(config.read_text())
+    config.write_text(uiat.dump(replace(run, data=replace(run.data, name="mnist", root=str(tmp_path / "theirs")))))
+    code, out, _ = ask(*words)
+    assert code == 0
+    assert not Path("theirs").exists()
+    if words[0] == "report":
+        assert "no pictures of run: mnist is missing or damaged" in out
+        assert "`uiat evaluate` and `uiat train` download it" in out
+
+
+def test_a_report_shows_the_saved_examples_of_the_images_that_were_taken(ask, user):  # noqa: F811
+    few = ["model.name=small-cnn", "model.width=4", "data.name=imagefolder:images", "data.batch_size=8", *QUICK]
+    assert ask("train", "digits-pgd-at", *few, "--run-dir", "run", "data.validation=6")[0] == 0
+    words = ["--attacks", "fgsm", "-n", 12, "--save-examples", "run/made.safetensors"]
+    assert ask("evaluate", "run", *words)[0] == 0
+    for images, expected in ((6, "examples in made.safetensors, Linf:0.2"), (12, "examples in made"), (30, "PGD-20")):
+        found = predict(read_files(Path("run")), images=images, shown=3)
+        assert found.attack.startswith(expected)
+        assert [sum(row) for row in found.confusion] == [images / 3] * 3
+        assert {sample.index // 20 for sample in found.shown} == {0, 1, 2}
+        assert all(sample.index // 20 == sample.label for sample in found.shown)

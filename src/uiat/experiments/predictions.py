@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from uiat.attacks import PGD
 from uiat.config.schema import Run, is_own_code
-from uiat.data import ImageSet, Subsample, as_float, open_data, take_images
+from uiat.data import Folder, ImageSet, Subsample, as_float, open_data, take_images
 from uiat.errors import UserError
 from uiat.evaluation.registry import attack
 from uiat.inverse import load_inverse
@@ -61,9 +61,7 @@ def predict(
     run = read_run(files.folder)
     if is_own_code(run) and not own_code:
         raise UserError(f"its model is code, {run.model.name!r}: allow it with --own-code")
-    # A report reads: it makes no folder that a received run names, and downloads nothing into it.
-    options = {"root": root or run.data.root, "image_size": run.data.image_size}
-    data, sample = take_images(open_data(run.data.name, "test", download=False, **options), images)  # type: ignore[arg-type]
+    data, sample = take_images(_open_test_set(run, root), images)
     where = pick_device(device or run.compute.device)
     model = checkpoint.load(files.folder, own_code=own_code).to(where).eval()
     threat = _read_threat(files, run)
@@ -88,6 +86,16 @@ def predict(
         for i in range(len(chosen))
     ]
     return Samples(data.classes, attacked, helped, cards, confusion.tolist())
+
+
+def _open_test_set(run: Run, root: str | None) -> ImageSet | Folder:
+    """Open the test images of a run; a report reads, so it downloads nothing into a folder that a run names."""
+    data = run.data
+    try:
+        return open_data(data.name, "test", root=root or data.root, download=False, image_size=data.image_size)
+    except UserError as error:
+        told = str(error).replace("or allow the download", "or `uiat evaluate` and `uiat train` download it")
+        raise UserError(told) from None
 
 
 def _read_threat(files: RunFiles, run: Run) -> Threat:
