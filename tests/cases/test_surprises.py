@@ -15,10 +15,12 @@ from uiat.config.schema import Data, Run
 from uiat.evaluation.corruptions import corruption_accuracy
 from uiat.evaluation.robustbench import evaluate_zoo
 from uiat.evaluation.unseen import evaluate_unseen
-from uiat.experiments import GridRun
+from uiat.experiments import GridRun, finish
 from uiat.experiments.predictions import predict
 from uiat.experiments.target import evaluated_images
-from uiat.runs.reader import read_files
+from uiat.report.groups import group_runs
+from uiat.runs.reader import RunFiles, read_files
+from uiat.system.atomic_files import write_json
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -124,6 +126,34 @@ def test_parts_of_a_folder_to_train_and_validate_on_are_of_all_classes(tmp_path)
     rest, held_out, _ = uiat.data.split_validation(data, size=12)
     assert torch.bincount(held_out.labels).tolist() == [4, 4, 4]
     assert torch.bincount(uiat.data.stratified_subset(rest, 9).labels).tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "believed"),
+    [
+        ({}, True),
+        ({"sample": None}, False),  # of version 0.1: of the first class alone
+        ({"sample": None, "data": "digits"}, True),
+        ({"sample": None, "n": 11}, True),  # there are no more
+    ],
+)
+def test_a_sweep_does_not_take_a_result_on_the_first_classes_alone(tmp_path, change, believed):
+    accuracy = {"clean": 0.5, "fgsm": 0.5, "worst": 0.5}
+    record = {"data": "imagefolder:x", "n": 12, "threat": "Linf:0.2", "accuracy": accuracy, "seconds": {}}
+    record |= {"sample": {"rule": "stratified"}} | change
+    write_json(tmp_path / "evaluation.json", {key: value for key, value in record.items() if value is not None})
+    asked = uiat.Evaluation(attacks=("fgsm",), n=12, threat=uiat.Linf(0.2))
+    run = GridRun({}, replace(Run(), evaluation=asked), tmp_path)
+    assert (finish._read_result(run) is not None) == believed
+
+
+def test_a_report_does_not_average_over_other_images():
+    record = {"accuracy": {"clean": 0.5}, "n": 2, "data": "imagefolder:x"}
+    runs = [
+        RunFiles(Path(f"runs/{seed}"), {"name": "a", "seed": seed}, evaluation=record | {"sample": {"index": index}})
+        for seed, index in enumerate(([0, 1], [0, 1], [0, 2]))
+    ]
+    assert [len(group.runs) for group in group_runs(runs)] == [2, 1]
 
 
 # What is printed

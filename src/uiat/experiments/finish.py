@@ -127,7 +127,20 @@ def _read_result(run: GridRun) -> Mapping[str, Any] | None:
     same = threat is not None and result["threat"] == threat_record(threat)
     # With fewer test images than asked for, all of them were evaluated: only a smaller question was another one.
     enough = result["n"] <= settings.n if settings.n is not None else True
-    return result if same and enough and {"clean", *settings.attacks, "worst"} == set(result["accuracy"]) else None
+    return (
+        result
+        if same
+        and enough
+        and not _is_of_first_classes(result, settings.n)
+        and {"clean", *settings.attacks, "worst"} == set(result["accuracy"])
+        else None
+    )
+
+
+def _is_of_first_classes(result: Mapping[str, Any], n: int | None) -> bool:
+    """True for n images of an image folder as version 0.1 took them: those of the first classes alone."""
+    is_folder = str(result.get("data", "")).startswith("imagefolder:")
+    return is_folder and "sample" not in result and result["n"] == n
 
 
 class _Reporter:

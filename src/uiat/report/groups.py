@@ -114,7 +114,9 @@ def _facts(run: RunFiles) -> list[Any]:
     """Return what two results must have in common to be those of one group."""
     if run.evaluation is None:
         return []
-    return [run.evaluation.get(name) for name in ("data", "split", "threat", "n", "which")]
+    sample = run.evaluation.get("sample")
+    index = sample.get("index") if isinstance(sample, Mapping) else None  # None for the first images, and for all
+    return [*(run.evaluation.get(name) for name in ("data", "split", "threat", "n", "which")), index]
 
 
 def run_name(run: RunFiles) -> str:
