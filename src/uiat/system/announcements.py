@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from uiat.system.distributed import current_rank
+
 logger = logging.getLogger("uiat")
 # An attribute of log records that commands show on standard error although they are no warnings.
 ANNOUNCED = "announced"
@@ -12,7 +14,7 @@ ANNOUNCED = "announced"
 
 @contextmanager
 def announced(what: str) -> Iterator[None]:
-    """Log that some work begins, and in the end how long it took; commands show it on standard error.
+    """Log that some work begins, and in the end how long it took, in the first process; commands show it on stderr.
 
     Args:
         what: the work, as a noun with its purpose.
@@ -21,7 +23,9 @@ def announced(what: str) -> Iterator[None]:
         >>> with announced("measuring the machine"):
         ...     pass
     """
-    started = time.perf_counter()
-    logger.info("%s ...", what, extra={ANNOUNCED: True})
+    started, first = time.perf_counter(), current_rank().first
+    if first:
+        logger.info("%s ...", what, extra={ANNOUNCED: True})
     yield
-    logger.info("%s: %.1f s", what, time.perf_counter() - started, extra={ANNOUNCED: True})
+    if first:
+        logger.info("%s: %.1f s", what, time.perf_counter() - started, extra={ANNOUNCED: True})

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from uiat.attacks import PGD
 from uiat.config.schema import Run
 from uiat.objectives.abilities import attack_of, one_off_epoch
+from uiat.system.distributed import current_rank
 
 logger = logging.getLogger("uiat")
 # Sentences that were logged already, inside `warned_once`; None outside of it.
@@ -43,12 +44,14 @@ def find_idle_settings(run: Run) -> list[str]:
 
 
 def warn_of_idle_settings(run: Run) -> None:
-    """Log a warning for each setting of a run that cannot matter.
+    """Log a warning for each setting of a run that cannot matter; of several processes the first one does.
 
     Example:
         >>> warn_of_idle_settings(Run())
     """
     said = _said.get()
+    if not current_rank().first:
+        return
     for sentence in find_idle_settings(run):
         if said is None or sentence not in said:
             logger.warning(sentence)

@@ -164,20 +164,20 @@ def examine_target(
         raise UserError(f"n and batch_size must be at least 1, but are {n} and {batch_size}")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     with frozen(target.model):
-        wide = order[: max(n, OF_A_CLASS * target.classes)]  # enough to tell the classes apart
-        case = Case(target, x[wide].to(target.device), y[wide].to(target.device), threat, seed, batch_size)
-        findings = list(_run_checks(replace(case, x=case.x[:n], y=case.y[:n]), transfer))
-        findings += _check_class_order(case)
+        case = Case(target, x[order[:n]].to(target.device), y[order[:n]].to(target.device), threat, seed, batch_size)
+        findings = list(_run_checks(case, transfer))
+        findings += _check_class_order(case, x, y, order[: max(n, OF_A_CLASS * target.classes)])
     few = [attack_checks.check_sample_size(len(x))]
     findings += from_result(result) if result is not None else _present(few)
     findings = [_soften(finding, result) for finding in findings]
     return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity == "note")
 
 
-def _check_class_order(case: Case) -> Iterator[Finding]:
-    """Check that the labels number the classes as the model does, by one forward pass of each image."""
-    predicted = case.map_batches(lambda x, _: case.logits(x).argmax(dim=1), case.x)
-    yield from _present([model_checks.check_class_order(predicted, case.y.cpu(), classes=case.target.classes)])
+def _check_class_order(case: Case, x: Tensor, y: Tensor, rows: Tensor) -> Iterator[Finding]:
+    """Check that the labels number the classes as the model does, by one forward pass of enough images of each."""
+    parts = rows.split(case.batch_size)  # of many classes, more images than the device may have room for
+    predicted = torch.cat([case.logits(x[part].to(case.target.device)).argmax(dim=1).cpu() for part in parts])
+    yield from _present([model_checks.check_class_order(predicted, y[rows].cpu(), classes=case.target.classes)])
 
 
 def _soften(finding: Finding, result: EvaluationResult | None) -> Finding:
