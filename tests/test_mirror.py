@@ -14,6 +14,7 @@ ELSEWHERE = {
     "experiments/finish.py": "experiments/test_run_grid.py",
     "experiments/options.py": "cli/test_options.py",
     "experiments/predictions.py": "cli/test_report.py",
+    "runs/evaluation_record.py": "runs/test_evaluations.py",
     "speed/cudnn.py": "speed/test_cuda.py",
     "speed/throughput.py": "training/test_autotune.py",
     "training/first_batch.py": "cases/test_surroundings.py",

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from uiat.errors import UserError
 from uiat.threat import Threat, parse
@@ -170,6 +171,30 @@ def threat_record(threat: Threat, *, exact: bool = False) -> str:
     """
     epsilon = float(threat.epsilon)
     return f"{threat.norm}:{epsilon!r}" if exact else f"{threat.norm}:{epsilon:.7g}"
+
+
+def parse_threat_record(text: object, path: Path) -> Threat:
+    """Read the threat model that a file holds, however large the radius that damage has made of it.
+
+    Args:
+        text: what the file holds.
+        path: the file, for the message.
+
+    Raises:
+        UserError: it is no threat model.
+
+    Example:
+        >>> parse_threat_record("Linf:1e999999999", Path("best.safetensors"))
+        Traceback (most recent call last):
+        uiat.errors.UserError: best.safetensors is damaged: 'Linf:1e999999999' is no threat model
+    """
+    norm, _, epsilon = text.partition(":") if isinstance(text, str) else ("", "", "")
+    try:
+        if not 0 < float(epsilon) < float("inf"):
+            raise ValueError
+        return parse(f"{norm}:{float(epsilon)!r}")
+    except ValueError:
+        raise UserError(f"{path} is damaged: {str(text)[:40]!r} is no threat model") from None
 
 
 DOUBT = "do not believe"  # the first words of the verdict of the self-checks where they speak against a number

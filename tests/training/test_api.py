@@ -33,7 +33,7 @@ def fit(model=None, data=None, **settings):
 def test_what_is_in_the_folder(trained):
     names = {file.name for file in trained.folder.iterdir()}
     assert names == {
-        *("config.yaml", "environment.json", "metrics.jsonl", "inverse.safetensors"),
+        *("config.yaml", "environment.json", "metrics.jsonl", "inverse.safetensors", "manifest.json"),
         *("best.safetensors", "last.safetensors", "checkpoint.safetensors"),
     }
     assert json.loads((trained.folder / "environment.json").read_text())["torch"] == torch.__version__

@@ -13,13 +13,15 @@ from uiat.analyse.prose import join_words
 from uiat.attacks import PGD
 from uiat.config.schema import Run
 from uiat.data import Folder, ImageSet, as_float, open_data, take_images
+from uiat.data.notices import warn_once
 from uiat.errors import UserError
 from uiat.experiments.arithmetic import describe_arithmetic, find_mixture
 from uiat.formatting import threat_text
 from uiat.runs import checkpoint
 from uiat.runs.reader import METRICS_FILE, WEIGHTS_FILES, read_history
+from uiat.runs.run_files import find_runs, is_evaluation_alone
 from uiat.runs.settings import read_run
-from uiat.system.atomic_files import read_tensors
+from uiat.system.manifest import check_file
 from uiat.threat import Threat, parse
 from uiat.training.setup import load_datasets, pick_device
 
@@ -242,9 +244,10 @@ def kept_weights(run: StudyRun) -> dict[int, list[checkpoint.Which]]:
     kept: dict[int, list[checkpoint.Which]] = {}
     for name in get_args(checkpoint.Which):
         path = run.folder / WEIGHTS_FILES[name]
+        check_file(path)  # also of one that is not there, and should be
         if path.is_file():
-            meta = read_tensors(path)[1]
-            if meta.get("kind") == checkpoint.WEIGHTS and isinstance(meta.get("epoch"), int):
+            meta = checkpoint.read_weights(path)[1]
+            if isinstance(meta.get("epoch"), int):
                 kept.setdefault(meta["epoch"], []).append(name)
     if not kept:
         raise UserError(f"{run.folder} has no weights that say their epoch ({', '.join(WEIGHTS_FILES.values())})")
@@ -262,7 +265,13 @@ def open_runs(folders: Sequence[str | Path]) -> list[StudyRun]:
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
-    paths = [Path(folder) for folder in folders]
+    found = [path for folder in folders for path in find_runs(Path(folder), alone=len(folders) == 1)]
+    paths = [path for path in found if not is_evaluation_alone(path)]
+    for path in found:
+        if path not in paths:
+            warn_once(f"{path} is passed over: it holds an evaluation alone, and a study needs the run's weights")
+    if folders and not paths:
+        raise UserError(f"none of {', '.join(map(str, folders))} holds a training run")
     resolved = [path.resolve() for path in paths]
     for i, path in enumerate(resolved):
         if path in resolved[:i]:

@@ -154,7 +154,10 @@ def load(text: str, *, source: str = "the configuration") -> Run:
         >>> load("name: mine").name
         'mine'
     """
-    run: Run = build(Run, parse(text, source=source))
+    tree = parse(text, source=source)
+    if isinstance(tree, dict):
+        tree.pop("format", None)  # the config.yaml of a run folder begins with it
+    run: Run = build(Run, tree)
     return run
 
 

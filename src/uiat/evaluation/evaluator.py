@@ -34,6 +34,7 @@ from uiat.formatting import threat_record
 from uiat.models.inspect import Target
 from uiat.speed.fast_copy import fastest_batch, make_fast_copy
 from uiat.system.distributed import Rank, current_rank
+from uiat.system.manifest import sum_of_tensors
 from uiat.system.surroundings import check_ordinary, neutral_surroundings, ordinary, restored_random_state
 from uiat.threat import Threat
 
@@ -116,7 +117,7 @@ def evaluate(
     x, y = ordinary(x), ordinary(y)
     plan, target = make_plan(attacks, threat, transfer), Target(model, x)
     check_inputs(target, x, y, batch_size=batch_size, transfer=transfer)
-    plan, unable = (plan, []) if target.differentiable else drop_gradient_attacks(plan)
+    plan, left = (plan, []) if target.differentiable else drop_gradient_attacks(plan)
     rank = current_rank()
     listener = Callbacks(progress, bound) if rank.first else Silent()
     facts = {"threat": threat_record(threat, exact=True), "attacks": budgets(plan), "order": list(plan), "seed": seed}
@@ -126,8 +127,9 @@ def evaluate(
         under_attack = _prepare(target, x, y, rank, batch_size=batch_size, seed=seed)
         run = _Evaluation(under_attack, rank, state_file, len(x), listener)
         run.run(plan, resume=resume, keep_examples=keep_examples)
-    known = {"threat": threat, "plan": plan, "unable": unable, "class_names": class_names, "classes": target.classes}
+    known = {"threat": threat, "plan": plan, "unable": left, "class_names": class_names, "classes": target.classes}
     result = aggregate(run.outcomes, rank, y, seed=seed, **known)  # type: ignore[arg-type]
+    result = replace(result, sums=_sum_inputs(model, x, y))
     result = replace(result, batch_size=min(rank.gather(under_attack.batch_size.size)), processes=rank.size)
     _log_worst(result, rank)
     if not selfchecks or (transfer is None and all(given == "clean" for given in attacks)):
@@ -139,6 +141,12 @@ def _log_worst(result: EvaluationResult, rank: Rank) -> None:
     """Log the accuracy in the worst case, in the words of the reference implementation, as after each stage."""
     if rank.first and len(result.accuracy) > 2:
         logger.info("robust accuracy: %.2f%%", 100 * result.accuracy["worst"])
+
+
+def _sum_inputs(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
+    """Return the sums of what a result is of, by which it is known to be of something else later."""
+    tensors = {"weights": model.state_dict(), "images": {"": x}, "labels": {"": y}}
+    return {name: sum_of_tensors(each) for name, each in tensors.items()}
 
 
 def _prepare(target: Target, x: Tensor, y: Tensor, rank: Rank, *, batch_size: int, seed: int) -> AttackTarget:

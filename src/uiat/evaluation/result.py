@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from uiat.evaluation.record import EVALUATION_FILE, keep_earlier, which_weights, write_record
 from uiat.formatting import Summary, percent, threat_text
 from uiat.system.environment import describe_environment
 
@@ -39,6 +41,7 @@ class EvaluationResult:
         verdict: the verdict of the self-checks, where they were run.
         batch_size: images that went through the model at once, in the end: at most as many as were asked for.
         processes: number of processes among which the images were divided.
+        sums: sha256 of the "weights", "images" and "labels" that the result is of.
         examples: for each image the adversarial example that broke it, or itself; where they were asked for.
 
     Example:
@@ -66,6 +69,7 @@ class EvaluationResult:
     verdict: str = ""
     batch_size: int | None = None
     processes: int = 1
+    sums: dict[str, str] = field(default_factory=dict)
     examples: Tensor | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -97,6 +101,31 @@ class EvaluationResult:
     def to_json(self) -> dict[str, Any]:
         """Return plain values, in the order of the fields; the examples are left out."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "examples"}
+
+    def save(self, folder: str | Path, *, data: str | None = None) -> Path:
+        """Write the result to evaluation.json of a run folder, such as one of `uiat.fit`; an earlier one is kept.
+
+        Args:
+            folder: a run folder whose best or last weights were evaluated.
+            data: name of the images; by default they count as those of the run.
+
+        Returns:
+            The file.
+
+        Raises:
+            UserError: the folder has other weights, or cannot be written to.
+
+        Example:
+            >>> EvaluationResult("Linf:0.1", 1, {"clean": 1.0}, {}, [""], 0).save("missing-run")
+            Traceback (most recent call last):
+            uiat.errors.UserError: the model that was evaluated has neither the best nor the last weights of missing-run
+        """
+        path = Path(folder) / EVALUATION_FILE
+        facts = {"which": which_weights(path.parent, self.sums.get("weights", "")), "split": "test"}
+        record = facts | ({} if data is None else {"data": data}) | self.to_json()
+        keep_earlier(path)
+        write_record(path, record)
+        return path
 
 
 def wilson(successes: int, n: int, *, confidence: float = 0.95) -> list[float]:

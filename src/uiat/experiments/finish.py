@@ -16,7 +16,8 @@ from uiat.experiments.grid import GridRun, Status, check_same_run
 from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target import load_target
 from uiat.formatting import threat_record
-from uiat.runs.reader import EVALUATION_STATE_FILE, WEIGHTS_FILES, read_evaluation, read_history, training_seconds
+from uiat.runs.evaluations import find_evaluations
+from uiat.runs.reader import EVALUATION_STATE_FILE, WEIGHTS_FILES, read_history, training_seconds
 from uiat.runs.settings import read_run
 from uiat.system.atomic_files import PARTIAL
 from uiat.training.api import resume, train
@@ -115,26 +116,21 @@ def _finish_evaluation(run: GridRun, on_change: OnChange) -> None:
         evaluate.run(options, load_target(options))
         run.result = _read_result(run)
     if run.result is None:
-        raise UserError("its evaluation.json is not of the attacks, images and threat model asked for")
+        raise UserError("none of its evaluations is of the attacks, images and threat model asked for")
 
 
 def _read_result(run: GridRun) -> Mapping[str, Any] | None:
-    """Return the result of a run, or None where there is none of these attacks, images and threat model."""
-    result = read_evaluation(run.folder)
-    if result is None:
-        return None
+    """Return the result of a run's weights, or None where there is none of these attacks, images and threat model."""
     settings, threat = run.run.evaluation, run.run.threat
-    same = threat is not None and result["threat"] == threat_record(threat)
-    # With fewer test images than asked for, all of them were evaluated: only a smaller question was another one.
-    enough = result["n"] <= settings.n if settings.n is not None else True
-    return (
-        result
-        if same
-        and enough
-        and not _is_of_first_classes(result, settings.n)
-        and {"clean", *settings.attacks, "worst"} == set(result["accuracy"])
-        else None
-    )
+    for found in find_evaluations(run.folder):
+        result = found.record
+        same = threat is not None and result["threat"] == threat_record(threat) and not found.stale
+        # With fewer test images than asked for, all of them were evaluated: only a smaller question was another one.
+        enough = result["n"] <= settings.n if settings.n is not None else True
+        whole = enough and not _is_of_first_classes(result, settings.n)
+        if same and whole and {"clean", *settings.attacks, "worst"} == set(result["accuracy"]):
+            return result
+    return None
 
 
 def _is_of_first_classes(result: Mapping[str, Any], n: int | None) -> bool:

@@ -11,6 +11,7 @@ from torch import nn
 from uiat import evaluation, models
 from uiat.config.schema import Evaluation, Run
 from uiat.data import STATS, ImageSet, Subsample, as_float, open_data, take_images
+from uiat.data.catalog import DATA_SETS
 from uiat.errors import UserError, nearest
 from uiat.evaluation.engine.plan import TRANSFER
 from uiat.evaluation.engine.stage import correct_under
@@ -22,8 +23,10 @@ from uiat.formatting import threat_text
 from uiat.models.inspect import classes_of
 from uiat.models.weights_file import load_weights
 from uiat.runs import checkpoint
+from uiat.runs.config_file import CUSTOM
+from uiat.runs.evaluations import sum_of_source
 from uiat.runs.reader import WEIGHTS_FILES
-from uiat.runs.settings import read_run
+from uiat.runs.settings import read_evaluated
 from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import local_device
 from uiat.threat import Threat, parse
@@ -94,13 +97,16 @@ def load_target(options: EvaluateOptions) -> EvaluationTarget:
 
 
 def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
-    for name in ("model", "width", "weights", "image_size"):
+    run, trained_for = read_evaluated(folder)
+    is_fitted = run.model.name == CUSTOM
+    for name in ("weights", "image_size") if is_fitted else ("model", "width", "weights", "image_size"):
         if getattr(options, name) is not None:
             raise UserError(f"both the run {folder} and --{name.replace('_', '-')}: a run has a model of its own")
     if options.normalize:
         raise UserError(f"both the run {folder} and --normalize: the model of a run normalises its images itself")
-    run = read_run(folder)
-    threat = parse(options.threat) if options.threat is not None else run.threat
+    if is_fitted:
+        _require_own(options, run, folder)
+    threat = parse(options.threat) if options.threat is not None else trained_for
     if threat is None:
         raise UserError("the run was trained without a threat model: give one, such as --threat Linf:8/255")
     names, more = (
@@ -108,7 +114,7 @@ def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
         _plan_extras(options, threat, options.data or run.data.name),
     )
     device = local_device(options.device or run.compute.device)
-    model = _run_model(folder, options.which, own_code=options.own_code, device=device)
+    model = _run_model(folder, options, device=device)
     images, sample = _images(options, run, named=options.data or run.data.name)
     _check_fit(model, images)
     images, notes = _match_classes(images, _trained_classes(folder, options.which), folder)
@@ -119,12 +125,23 @@ def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
         threat=threat,
         attacks=names,
         batch_size=options.batch_size or run.evaluation.batch_size,
-        record={"run": run.name, "which": options.which} | _facts(run.model.name, images, sample),
+        record={"run": run.name, "which": options.which} | _facts(options.model or run.model.name, images, sample),
         folder=options.out or folder,
         transfer=_transfer(options, images, device=device),
         extras=more,
         notes=notes,
     )
+
+
+def _require_own(options: EvaluateOptions, run: Run, folder: Path) -> None:
+    """Refuse to evaluate a run of `fit` without its model and test images, which the folder cannot name."""
+    if options.model is None:
+        raise UserError(
+            f"the model of {folder} was passed to fit(): name it too, --model file.py:function, or call "
+            "uiat.evaluate(...).save(folder) in Python"
+        )
+    if options.data is None and run.data.name not in DATA_SETS and not run.data.name.startswith("imagefolder:"):
+        raise UserError(f"the data of {folder} was passed to fit(): name test images, --data NAME")
 
 
 def _of_weights(options: EvaluateOptions, name: str) -> EvaluationTarget:
@@ -153,7 +170,7 @@ def _of_weights(options: EvaluateOptions, name: str) -> EvaluationTarget:
         threat=threat,
         attacks=names,
         batch_size=options.batch_size or Evaluation().batch_size,
-        record=_facts(name, images, sample) | {"weights": weights, "normalize": options.normalize},
+        record=_facts(name, images, sample, weights) | {"weights": weights, "normalize": options.normalize},
         folder=options.out,
         transfer=_transfer(options, images, device=device),
         extras=more,
@@ -200,8 +217,13 @@ def _width(word: str) -> int | float:
         ) from None
 
 
-def _facts(model: str, images: ImageSet, sample: Subsample) -> dict[str, Any]:
-    return {"model": model, "data": images.name, "split": "test", "sample": sample.to_json()}
+def _facts(model: str, images: ImageSet, sample: Subsample, weights: str | None = None) -> dict[str, Any]:
+    """Return what evaluation.json says of the model and the images, with the sums of what lies outside the folder."""
+    code, colon, _ = model.rpartition(":")
+    own = [code] if colon and code.endswith(".py") else []
+    sources = [images.name, *own, *([] if weights is None else [weights])]
+    sums = {name: found for name in sources if (found := sum_of_source(name)) is not None}
+    return {"model": model, "data": images.name, "split": "test", "sample": sample.to_json(), "files": sums}
 
 
 def _names(options: EvaluateOptions, default: Sequence[str], threat: Threat) -> tuple[str, ...]:
@@ -223,10 +245,16 @@ def _plan_extras(options: EvaluateOptions, threat: Threat, data: str) -> dict[st
     return plan_extras(threat=threat, data=data, **{name: getattr(options, name) for name in names})
 
 
-def _run_model(folder: Path, which: str, *, own_code: bool, device: str) -> nn.Module:
-    if which not in ("best", "last"):
-        raise nearest("weights", which, ("best", "last"))
-    return checkpoint.load(folder, cast(checkpoint.Which, which), own_code=own_code).to(pick_device(device))
+def _run_model(folder: Path, options: EvaluateOptions, *, device: str) -> nn.Module:
+    if options.which not in ("best", "last"):
+        raise nearest("weights", options.which, ("best", "last"))
+    which, model = cast(checkpoint.Which, options.which), None
+    if options.model is not None:  # that of a run of `fit`
+        spec = checkpoint.read_weights(folder / WEIGHTS_FILES[which])[1]["model"]
+        width = {} if options.width is None else {"width": _width(options.width)}
+        shape = tuple(spec["image_shape"])
+        model = models.build(options.model, num_classes=spec["num_classes"], image_shape=shape, **width)  # type: ignore[arg-type]
+    return checkpoint.load(folder, which, model=model, own_code=options.own_code).to(pick_device(device))
 
 
 def _images(options: EvaluateOptions, run: Run, *, named: str) -> tuple[ImageSet, Subsample]:

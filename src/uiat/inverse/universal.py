@@ -8,10 +8,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uiat.errors import UserError
-from uiat.formatting import Summary, radius_text, threat_record, threat_text
-from uiat.system.atomic_files import read_tensors, write_tensors
+from uiat.formatting import Summary, parse_threat_record, radius_text, threat_record, threat_text
+from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import current_rank
-from uiat.threat import Threat, parse, to_range
+from uiat.system.manifest import check_file, write_recorded_tensors
+from uiat.threat import Threat, to_range
 
 INVERSE_FILE = "inverse.safetensors"
 
@@ -68,7 +69,7 @@ class UniversalPerturbation:
     def save(self, path: str | Path) -> None:
         """Write the perturbations to a safetensors file, atomically."""
         facts = {"kind": "uiat.inverse", "threat": threat_record(self.threat, exact=True)}
-        write_tensors(Path(path), {"z": self.z}, facts)
+        write_recorded_tensors(Path(path), {"z": self.z}, facts)
 
 
 def load_inverse(run: str | Path) -> UniversalPerturbation:
@@ -84,15 +85,21 @@ def load_inverse(run: str | Path) -> UniversalPerturbation:
     """
     path = Path(run)
     if path.is_dir():
-        if not (path / INVERSE_FILE).exists():
-            raise UserError(
-                f"{path} has no universal perturbations ({INVERSE_FILE}): its method does not use them, or not yet"
-            )
         path = path / INVERSE_FILE
+        if not path.exists():
+            check_file(path)  # one that is lost is not one that never was
+            raise UserError(
+                f"{path.parent} has no universal perturbations ({INVERSE_FILE}): its method does not use them, or not "
+                "yet"
+            )
     tensors, meta = read_tensors(path)
-    if meta.get("kind") != "uiat.inverse" or "z" not in tensors or tensors["z"].ndim != 4:
+    check_file(path)
+    z = tensors.get("z")
+    if meta.get("kind") != "uiat.inverse" or z is None or z.ndim != 4 or not isinstance(meta.get("threat"), str):
         raise UserError(f"{path} is not a file of universal inverse perturbations")
-    return UniversalPerturbation(tensors["z"], parse(str(meta.get("threat"))))
+    if not z.is_floating_point() or not bool(torch.isfinite(z).all()):
+        raise UserError(f"{path} is damaged: it holds perturbations that are not finite")
+    return UniversalPerturbation(z, parse_threat_record(meta["threat"], path))
 
 
 def apply_universal(x: Tensor, y: Tensor, z: Tensor) -> Float[Tensor, "b c h w"]:

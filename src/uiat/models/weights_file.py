@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from uiat.errors import UserError
 from uiat.system.atomic_files import read_tensors
+from uiat.system.manifest import check_file
 
 # Where checkpoints keep the weights, the likeliest first; an entry of another name is found too.
 ENTRIES = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "best", "last")
@@ -66,7 +67,9 @@ def _read(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"no such file: {path}")
     if path.suffix == ".safetensors":
-        return read_tensors(path)[0]
+        tensors = read_tensors(path)[0]
+        check_file(path)  # of a run folder
+        return tensors
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever bytes make of the reader

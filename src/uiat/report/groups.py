@@ -7,7 +7,8 @@ from typing import Any
 
 from uiat.formatting import is_doubtful
 from uiat.report.labels import common_beginning, method_words
-from uiat.runs.reader import RunFiles, effect_of, leaves
+from uiat.runs.reader import effect_of, leaves
+from uiat.runs.run_files import RunFiles
 
 
 @dataclass(frozen=True)

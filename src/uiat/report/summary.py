@@ -140,7 +140,7 @@ def verdicts(groups: Sequence[Group]) -> list[tuple[str, str]]:
 
     Example:
         >>> from pathlib import Path
-        >>> from uiat.runs.reader import RunFiles
+        >>> from uiat.runs.run_files import RunFiles
         >>> run = RunFiles(Path("a"), {}, evaluation={"verdict": "nothing speaks against the number"})
         >>> verdicts([Group((run,), "a"), Group((run,), "b")])
         [('a, b', 'nothing speaks against the number')]
@@ -175,7 +175,7 @@ def find_warnings(groups: Sequence[Group]) -> list[str]:
 
     Example:
         >>> from pathlib import Path
-        >>> from uiat.runs.reader import RunFiles
+        >>> from uiat.runs.run_files import RunFiles
         >>> find_warnings([Group((RunFiles(Path("a"), {}),), "a")])
         ['Not evaluated, and so without accuracy on test images: a.']
     """

@@ -284,12 +284,11 @@ class Training:
         self.store.save(modules=self._modules(), optimizer=self.optimizer, tensors=sums, meta=meta)
 
     def resume(self) -> None:
-        """Restore the state in the folder's checkpoint; without one, the run starts over.
-
-        Raises:
-            UserError: the checkpoint is damaged or belongs to another run.
-        """
+        """Restore the state in the folder's checkpoint; a run that was stopped before its first one starts over."""
         assert self.store is not None
+        if (end := self.store.read_end()) is not None:
+            self._set_end(*end)
+            return
         loaded = self.store.load(modules=self._modules(), optimizer=self.optimizer)
         if loaded is None:
             return
@@ -311,6 +310,13 @@ class Training:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         self.store.write_history(self.history)
+
+    def _set_end(self, history: list[dict[str, Any]], best: int) -> None:
+        """Take over what a run has measured that has ended and lost its checkpoint: nothing is trained or written."""
+        assert self.store is not None
+        self.store.read_inverse(self.step.state)
+        self.history, self.epoch, self.stopped = history, len(history), True
+        self.best = {"epoch": best, "value": selection_metric(history[best], self.run.validation.metric)}
 
     def _set_position(self, meta: Mapping[str, Any]) -> None:
         """Set the position from the JSON values of a checkpoint, each of them checked first."""
