@@ -12,7 +12,7 @@ from uiat.errors import UserError
 from uiat.experiments.target import evaluated_images
 from uiat.formatting import threat_record
 from uiat.runs import checkpoint
-from uiat.runs.reader import RunFiles, read_files
+from uiat.runs.run_files import RunFiles, read_files
 from uiat.runs.settings import read_run
 
 IMAGES = 64  # on which an exported model is held against the run's
