@@ -12,6 +12,7 @@ ELSEWHERE = {
     "data/notices.py": "data/test_image_folder.py",
     "data/standard_files.py": "data/test_catalog.py",
     "experiments/finish.py": "experiments/test_run_grid.py",
+    "experiments/target_checks.py": "experiments/test_target.py",
     "experiments/options.py": "cli/test_options.py",
     "experiments/predictions.py": "cli/test_report.py",
     "runs/evaluation_record.py": "runs/test_evaluations.py",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -127,9 +128,8 @@ def evaluate(
         under_attack = _prepare(target, x, y, rank, batch_size=batch_size, seed=seed)
         run = _Evaluation(under_attack, rank, state_file, len(x), listener)
         run.run(plan, resume=resume, keep_examples=keep_examples)
-    known = {"threat": threat, "plan": plan, "unable": left, "class_names": class_names, "classes": target.classes}
-    result = aggregate(run.outcomes, rank, y, seed=seed, **known)  # type: ignore[arg-type]
-    result = replace(result, sums=_sum_inputs(model, x, y))
+    known: dict[str, Any] = {"threat": threat, "unable": left, "class_names": class_names, "classes": target.classes}
+    result = replace(aggregate(run.outcomes, rank, y, seed=seed, plan=plan, **known), sums=_sum_inputs(model, x, y))
     result = replace(result, batch_size=min(rank.gather(under_attack.batch_size.size)), processes=rank.size)
     _log_worst(result, rank)
     if not selfchecks or (transfer is None and all(given == "clean" for given in attacks)):

@@ -10,17 +10,15 @@ from torch import nn
 
 from uiat import evaluation, models
 from uiat.config.schema import Evaluation, Run
-from uiat.data import STATS, ImageSet, Subsample, as_float, open_data, take_images
+from uiat.data import STATS, ImageSet, Subsample, open_data, take_images
 from uiat.data.catalog import DATA_SETS
 from uiat.errors import UserError, nearest
 from uiat.evaluation.engine.plan import TRANSFER
-from uiat.evaluation.engine.stage import correct_under
 from uiat.evaluation.own_attacks import is_own_name, split_names
-from uiat.evaluation.selfcheck.model_checks import check_scale
 from uiat.experiments.extras import plan_extras
 from uiat.experiments.options import EvaluateOptions
+from uiat.experiments.target_checks import check_fit, check_scale_of
 from uiat.formatting import threat_text
-from uiat.models.inspect import classes_of
 from uiat.models.weights_file import load_weights
 from uiat.runs import checkpoint
 from uiat.runs.config_file import CUSTOM
@@ -31,9 +29,6 @@ from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import local_device
 from uiat.threat import Threat, parse
 from uiat.training.setup import pick_device
-
-SCALE_IMAGES = 500  # on which the scale that a model expects is found out
-SCALE_FITS = 0.5  # accuracy on them above which it is the scale that the model expects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +111,7 @@ def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
     device = local_device(options.device or run.compute.device)
     model = _run_model(folder, options, device=device)
     images, sample = _images(options, run, named=options.data or run.data.name)
-    _check_fit(model, images)
+    check_fit(model, images)
     images, notes = _match_classes(images, _trained_classes(folder, options.which), folder)
     return EvaluationTarget(
         model=model,
@@ -159,9 +154,9 @@ def _of_weights(options: EvaluateOptions, name: str) -> EvaluationTarget:
     images, sample = _images(options, Run(), named=str(options.data))
     model, notes = build_model(name, images, width=options.width, weights=options.weights, normalize=options.normalize)
     model = model.to(where).eval()
-    _check_fit(model, images)
+    check_fit(model, images)
     if not options.normalize:
-        _check_scale(model, images)
+        check_scale_of(model, images)
     weights = None if options.weights is None else str(options.weights)
     return EvaluationTarget(
         model=model,
@@ -266,22 +261,6 @@ def _images(options: EvaluateOptions, run: Run, *, named: str) -> tuple[ImageSet
     return take_images(data, options.n or run.evaluation.n)
 
 
-def _check_fit(model: nn.Module, images: ImageSet, *, what: str = "the model") -> None:
-    """Refuse images that the model cannot take, and labels that are not its classes."""
-    try:
-        classes = classes_of(model, as_float(images.images[:1]), name=what)
-    except UserError as error:  # a layer of the model says so, and does not know which of two models it is in
-        message = str(error)
-        raise UserError(message if what in message else message.replace("the model", what, 1)) from None
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{what} cannot take images of shape {images.image_shape}: {reason}") from None
-    if classes != images.num_classes:
-        raise UserError(
-            f"{what} tells {classes} classes apart and {images.name} has {images.num_classes}: its labels do not fit"
-        )
-
-
 def _trained_classes(folder: Path, which: str) -> list[str]:
     """Return the names of the classes that a run was trained on; none where its weights do not say (version 0.1)."""
     names = read_tensors(folder / WEIGHTS_FILES[which])[1].get("classes")
@@ -308,33 +287,11 @@ def _match_classes(images: ImageSet, trained: Sequence[str], folder: Path) -> tu
     return mapped, [f"the classes of {images.name} are in another order than in training: labels are matched by name"]
 
 
-def _check_scale(model: nn.Module, images: ImageSet) -> None:
-    """Refuse a model that classifies most images correctly on another scale, and more than on [0, 1]."""
-    few, _ = take_images(images, SCALE_IMAGES)
-    x, y = as_float(few.images), few.labels
-    # What it expects, how the images come to that, what to do; and those images.
-    ways = {("pixel values from 0 to 255", "multiplied by 255", "multiply in the model's first layer"): 255 * x}
-    if images.name in STATS:
-        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in STATS[images.name])
-        how, what = f"normalised by mean and deviation of {images.name}", "normalise in the model's first layer"
-        ways["normalised images", how, f"add --normalize, or {what}"] = (x - mean) / std
-    as_is = correct_under(model, x, y, None)
-    correct = {way: correct_under(model, images, y, None) for way, images in ways.items()}
-    best = max(correct, key=lambda way: int(correct[way].sum()))
-    gained, lost, count = ((correct[best] & ~as_is).sum(), (as_is & ~correct[best]).sum(), int(correct[best].sum()))
-    # Where few are correct on any scale, something else is wrong: that is for the self-checks to say, and no refusal.
-    if check_scale(best[1], int(gained), int(lost), len(x)) is not None and count > SCALE_FITS * len(x):
-        raise UserError(
-            f"the model expects {best[0]}: of {len(x)} it has {int(as_is.sum())} right as they are and {count} "
-            f"{best[1]}; {best[2]}"
-        )
-
-
 def _transfer(options: EvaluateOptions, images: ImageSet, *, device: str) -> nn.Module | None:
     if options.transfer is None:
         return None
     other = checkpoint.load(options.transfer, own_code=options.own_code).to(pick_device(device))
-    _check_fit(other, images, what=f"the model of --transfer {options.transfer}")
+    check_fit(other, images, what=f"the model of --transfer {options.transfer}")
     return other
 
 
