@@ -9,6 +9,7 @@ from pathlib import Path
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from uiat.checks import Count, Seed, checked
 from uiat.evaluation.engine.aggregate import aggregate
 from uiat.evaluation.engine.attack_target import AttackTarget, exact_inference
 from uiat.evaluation.engine.outcomes import Outcomes
@@ -41,6 +42,7 @@ logger = logging.getLogger("uiat")
 CHECKS = "self-checks"  # as progress names them
 
 
+@checked
 @neutral_surroundings()
 @restored_random_state()
 def evaluate(
@@ -50,8 +52,8 @@ def evaluate(
     *,
     threat: Threat,
     attacks: Sequence[str | OwnAttack] = ("clean", "pgd-20", "cw-20"),
-    batch_size: int = 500,
-    seed: int = 0,
+    batch_size: Count = 500,
+    seed: Seed = 0,
     progress: Progress | None = None,
     bound: Bound | None = None,
     state: Path | None = None,

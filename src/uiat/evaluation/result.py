@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from uiat.checks import checked_fields
 from uiat.formatting import Summary, percent, threat_text
 from uiat.system.environment import describe_environment
 
 BINS = 15  # of the expected calibration error, as in Guo et al. (2017)
 
 
+@checked_fields
 @dataclass(frozen=True)
 class EvaluationResult:
     """The accuracies of an evaluation, with the threat model, the images, the attacks and the hardware.

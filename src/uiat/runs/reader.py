@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from torch import Tensor
 
+from uiat.config.plain_yaml import parse_plain, read_text
 from uiat.errors import UserError
 from uiat.system.atomic_files import read_tensors
 
@@ -294,8 +294,8 @@ def read_files(folder: Path) -> RunFiles:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        config = parse_plain(read_text(path), source=str(path))
+    except UserError:
         config = None
     if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("data", "model")):
         raise UserError(f"{path} is damaged: it does not hold the settings of a run")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from uiat.config import yaml_io
+from uiat.config.plain_yaml import read_text
 from uiat.config.schema import Run
 from uiat.errors import UserError
 from uiat.objectives import METHOD_NAMES, AnyObjective, Objective
@@ -30,7 +31,7 @@ def read_run(folder: Path, *, objective: Objective | None = None) -> Run:
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
     path = settings_path(folder)
-    tree = yaml_io.parse(_read_text(path), source=str(path))
+    tree = yaml_io.parse(read_text(path), source=str(path))
     if isinstance(tree, dict) and objective is not None:
         tree.pop("objective", None)
     elif (name := _own_objective(tree)) is not None:
@@ -60,16 +61,7 @@ def read_config(path: Path) -> Run:
         Traceback (most recent call last):
         uiat.errors.UserError: cannot read missing.yaml: No such file or directory
     """
-    return yaml_io.load(_read_text(path), source=str(path))
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file") from None
+    return yaml_io.load(read_text(path), source=str(path))
 
 
 def find_differences(run: Run, base: Run) -> str:
