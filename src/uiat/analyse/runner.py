@@ -12,7 +12,7 @@ from typing import Any
 from uiat import evaluation
 from uiat.analyse.result import Result, check_free, write
 from uiat.analyse.study import Context, Data, Study, StudyOptions, open_runs
-from uiat.checks import Seed, checked
+from uiat.checks import checked
 from uiat.errors import UserError, nearest
 from uiat.formatting import threat_option, threat_text
 from uiat.system.environment import describe_environment
@@ -45,7 +45,7 @@ def run(
     *,
     out: str | Path | None = None,
     n: int | None = None,
-    seed: Seed = 0,
+    seed: int = 0,
     on_progress: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Result:

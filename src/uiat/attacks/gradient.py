@@ -128,6 +128,8 @@ def projected_gradient(
         >>> x_adv.tolist()
         [[0.75, 0.75]]
     """
+    if start.shape != x.shape:
+        raise UserError(f"start must have the shape of x, {tuple(x.shape)}, not {tuple(start.shape)}")
     direction = -step_size if descend else step_size
     x_t = start
     best: Tensor | None = None

@@ -222,6 +222,7 @@ def _sequence(item: Kind, *, lazy: bool) -> Kind:
 def _list(item: Kind, as_list: Callable[[Any], Any]) -> Kind:
     """Return the kind of lists whose items are of one kind; `as_list` gives the list, or NO for what is none."""
     words = f"a list of {_PLURALS[item.words]}" if item.words in _PLURALS else f"a list, each item {item.words}"
+    words = "a list" if item is _ANYTHING else words
 
     def take(value: Any) -> Any:
         values = as_list(value)

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uiat.checks import Count, Seed, checked
+from uiat.checks import Count, checked
 from uiat.evaluation.engine.aggregate import aggregate
 from uiat.evaluation.engine.attack_target import AttackTarget, exact_inference
 from uiat.evaluation.engine.outcomes import Outcomes
@@ -51,9 +52,9 @@ def evaluate(
     y: Int[Tensor, "n"],
     *,
     threat: Threat,
-    attacks: Sequence[str | OwnAttack] = ("clean", "pgd-20", "cw-20"),
+    attacks: Sequence[str | OwnAttack | Any] = ("clean", "pgd-20", "cw-20"),
     batch_size: Count = 500,
-    seed: Seed = 0,
+    seed: int = 0,
     progress: Progress | None = None,
     bound: Bound | None = None,
     state: Path | None = None,

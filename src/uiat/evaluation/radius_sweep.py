@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.attacks import PGD
-from uiat.checks import Count, Seed, check_batch, checked, checked_fields, number
+from uiat.checks import Count, check_batch, checked, checked_fields, number
 from uiat.errors import UserError
 from uiat.evaluation.engine.stage import correct_under
 from uiat.evaluation.listener import Progress
@@ -165,7 +165,7 @@ def radius_sweep(
     epsilons: str | Sequence[float | str],
     attack: str = "pgd-20",
     batch_size: Count = 500,
-    seed: Seed = 0,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> SweepResult:
     """Compute the accuracy under one attack at each of several radii.

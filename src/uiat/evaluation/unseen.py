@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uiat.checks import Count, Seed, checked
+from uiat.checks import Count, checked
 from uiat.data.catalog import USUAL_THREATS
 from uiat.errors import UserError, nearest
 from uiat.evaluation.evaluator import evaluate
@@ -114,7 +114,7 @@ def evaluate_unseen(
     threats: Sequence[str] | None = None,
     attack: str = "autoattack-quick",
     batch_size: Count = 500,
-    seed: Seed = 0,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> UnseenResult:
     """Evaluate a model under the threat model of its training and under others, with one attack for all.

@@ -83,6 +83,8 @@ def classes_of(model: nn.Module, x: Float[Tensor, "n ..."], *, name: str = "the 
         >>> classes_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2))
         2
     """
+    if x.is_meta:
+        raise UserError("images on the meta device have no values: load them on a device")
     with torch.no_grad(), frozen(model):
         logits = run_model(model, x[:1].to(device_of(model)), name=name)
     if not isinstance(logits, Tensor):

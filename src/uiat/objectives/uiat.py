@@ -116,6 +116,11 @@ class UIAT:
         if not isinstance(state, InverseState):
             raise UserError(f"state must be what init returns, an InverseState, not a {type(state).__name__}")
         x, y = batch.x, batch.y
+        if state.z is not None and state.z.shape[1:] != x.shape[1:]:
+            made = tuple(state.z.shape[1:])
+            raise UserError(
+                f"the state was made for images of shape {made}, but those of the batch are {tuple(x.shape[1:])}"
+            )
         x_adv = self.attack.perturb(model, x, y)
         if not self.inverse.active(epoch):
             return Examples(x, y, x_adv)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uiat.checks import Count, Seed, checked
+from uiat.checks import Count, checked
 from uiat.errors import UserError
 from uiat.evaluation.corruptions.kinds import KINDS, SEVERITIES, check_kinds, corrupt, strengths
 from uiat.evaluation.engine.plan import check_inputs
@@ -92,7 +92,7 @@ def corruption_accuracy(
     kinds: Sequence[str] = KINDS,
     severities: Sequence[int] = SEVERITIES,
     batch_size: Count = 500,
-    seed: Seed = 0,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> CorruptionResult:
     """Compute the accuracy of a model, in eval mode, under common corruptions, which are made as they are needed.

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from uiat.attacks import PGD, External, Search
-from uiat.checks import Count, Seed, checked
+from uiat.checks import Count, checked
 from uiat.evaluation.engine.attack_target import AttackTarget, exact_inference
 from uiat.evaluation.engine.restarts import Restarts
 from uiat.evaluation.engine.search_runner import AdaptiveBatchSize, Saver, State, search
@@ -135,7 +135,7 @@ def correct_under(
     *,
     mask: Bool[Tensor, "n"] | None = None,
     batch_size: Count = 500,
-    seed: Seed = 0,
+    seed: int = 0,
     index: Int[Tensor, "n"] | None = None,
     classes: int | None = None,
     progress: Callable[[int, int], None] | None = None,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from uiat import losses
 from uiat.attacks import APGD, PGD, Noise, Search, Square, Transfer, input_gradient
 from uiat.attacks.random_numbers import keys, uniform
-from uiat.checks import check_batch, checked
+from uiat.checks import Count, check_batch, checked
 from uiat.errors import UserError
 from uiat.evaluation import registry
 from uiat.evaluation.engine.search_runner import search
@@ -103,7 +103,7 @@ def examine(
     threat: Threat,
     result: EvaluationResult | None = None,
     transfer: nn.Module | None = None,
-    seed: Seed = 0,
+    seed: int = 0,
     n: Count = IMAGES,
     batch_size: Count = IMAGES,
 ) -> list[Finding]:
@@ -147,7 +147,7 @@ def examine_target(
     threat: Threat,
     result: EvaluationResult | None = None,
     transfer: nn.Module | None = None,
-    seed: Seed = 0,
+    seed: int = 0,
     n: Count = IMAGES,
     batch_size: Count = IMAGES,
 ) -> list[Finding]:
