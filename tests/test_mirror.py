@@ -5,6 +5,14 @@ from support.paths import ROOT, SRC
 TESTS = ROOT / "tests"
 # Module -> where it is tested, for those too small for a file of their own.
 ELSEWHERE = {
+    "checks/annotations.py": "cases/test_arguments.py",
+    "checks/arguments.py": "cases/test_arguments.py",
+    "checks/names.py": "config/test_field_names.py",
+    "checks/radii.py": "test_threat.py",
+    "checks/ranges.py": "cases/test_arguments.py",
+    "checks/values.py": "cases/test_arguments.py",
+    "config/plain_yaml.py": "cases/test_arguments.py",
+    "models/misfit.py": "cases/test_arguments.py",
     "modes.py": "models/test_modes.py",
     "data/folder_layout.py": "data/test_image_folder.py",
     "data/image_file.py": "data/test_image_folder.py",

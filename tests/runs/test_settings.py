@@ -14,7 +14,7 @@ from uiat.runs.settings import read_config, read_run
         (b"a: [", "is not valid YAML"),
         (b"- 1\n- 2", "does not hold the settings of a run"),
         (b"seeed: 3", "did you mean 'seed'"),
-        (b"seed: many", "seed should be"),
+        (b"seed: many", "seed must be a whole number"),
         (b"!!python/object/apply:os.system ['true']", "is not valid YAML"),
         (b"objective: {name: uiats}", "did you mean 'uiat'"),
         (b"optimisation: {epochs: 0}", "epochs must be at least 1"),

@@ -12,6 +12,7 @@ from typing import Any
 from uiat import evaluation
 from uiat.analyse.result import Result, check_free, write
 from uiat.analyse.study import Context, Data, Study, StudyOptions, open_runs
+from uiat.checks import checked
 from uiat.errors import UserError, nearest
 from uiat.formatting import threat_option, threat_text
 from uiat.system.environment import describe_environment
@@ -36,6 +37,7 @@ STUDIES: dict[str, Study] = {
 }
 
 
+@checked
 @neutral_surroundings()
 def run(
     study: str,

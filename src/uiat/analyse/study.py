@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from uiat import evaluation
 from uiat.analyse.prose import join_words
 from uiat.attacks import PGD
+from uiat.checks import checked_fields
 from uiat.config.schema import Run
 from uiat.data import Folder, ImageSet, as_float, open_data, take_images
 from uiat.data.notices import warn_once
@@ -30,6 +31,7 @@ Split = Literal["test", "held-out", "train"]
 Data = dict[str, Any]
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """A study. `measure` gives plain data, and the rest reads nothing else, so that a figure can be drawn again.
@@ -53,6 +55,7 @@ class Study:
     needs_pgd: bool = True
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
     """The options of a study.

@@ -1,5 +1,6 @@
 """The command `uiat`: its subcommands, and how mistakes, faults and interruptions end."""
 
+import errno
 import os
 import sys
 import traceback
@@ -110,6 +111,9 @@ def _failed(error: Exception) -> int:
     if isinstance(error, UserError):
         _say(f"error: {error}")
         return FAULT if isinstance(error, NotFinite | Lost) else MISTAKE
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        _say(f"error: {str(error.filename)[:80]!r}... is too long for a path")
+        return MISTAKE
     if hasattr(error, "format_message"):  # typer's own, for unknown options and values out of range
         message = error.format_message().replace("Value error, ", "")
         if message:

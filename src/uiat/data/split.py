@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from uiat.checks import Seed, checked
 from uiat.data.image_folder import Folder
 from uiat.data.image_set import ImageSet
 from uiat.data.sampling import generator
@@ -52,7 +53,8 @@ class Subsample:
         return facts | ({"seed": SAMPLE_SEED, "index": self.index.tolist()} if self.rule == "stratified" else {})
 
 
-def split_validation(data: Data, *, size: int | None = None, seed: int = 0) -> tuple[Data, ImageSet, Int[Tensor, "n"]]:
+@checked
+def split_validation(data: Data, *, size: int | None = None, seed: Seed = 0) -> tuple[Data, ImageSet, Int[Tensor, "n"]]:
     """Hold out a part of the training set for validation and model selection, stratified by class.
 
     Args:
@@ -147,6 +149,7 @@ def stratified_order(labels: Int[Tensor, "n"], *, num_classes: int, seed: int) -
     return by_class[ties[torch.argsort(due[ties], stable=True)]]
 
 
+@checked
 def stratified_subset(data: Data, n: int, *, seed: int = 0) -> Data:
     """Return n examples in which each class keeps its fraction, at least one, in the order of the set.
 
@@ -161,6 +164,7 @@ def stratified_subset(data: Data, n: int, *, seed: int = 0) -> Data:
     return cast(Data, data.subset(stratified_index(data.labels, n, num_classes=data.num_classes, seed=seed, keep=0)))
 
 
+@checked
 def stratified_index(
     labels: Int[Tensor, "n"], size: int, *, num_classes: int, seed: int, keep: int
 ) -> Int[Tensor, "m"]:

@@ -10,6 +10,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from uiat.checks import Count, checked
 from uiat.evaluation.engine.aggregate import aggregate
 from uiat.evaluation.engine.attack_target import AttackTarget, exact_inference
 from uiat.evaluation.engine.outcomes import Outcomes
@@ -43,6 +44,7 @@ logger = logging.getLogger("uiat")
 CHECKS = "self-checks"  # as progress names them
 
 
+@checked
 @neutral_surroundings()
 @restored_random_state()
 def evaluate(
@@ -51,8 +53,8 @@ def evaluate(
     y: Int[Tensor, "n"],
     *,
     threat: Threat,
-    attacks: Sequence[str | OwnAttack] = ("clean", "pgd-20", "cw-20"),
-    batch_size: int = 500,
+    attacks: Sequence[str | OwnAttack | Any] = ("clean", "pgd-20", "cw-20"),
+    batch_size: Count = 500,
     seed: int = 0,
     progress: Progress | None = None,
     bound: Bound | None = None,

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.attacks import PGD
-from uiat.checks import check_batch
+from uiat.checks import Count, check_batch, checked, checked_fields, number
 from uiat.errors import UserError
 from uiat.evaluation.engine.stage import correct_under
 from uiat.evaluation.listener import Progress
@@ -20,9 +20,12 @@ from uiat.evaluation.registry import Settings, stages
 from uiat.formatting import Summary, percent, radius_text
 from uiat.models.inspect import Target
 from uiat.system.surroundings import neutral_surroundings
-from uiat.threat import NORMS, Threat, number, require
+from uiat.threat import NORMS, Threat
+
+MOST_RADII = 1_000
 
 
+@checked_fields
 @dataclass(frozen=True)
 class SweepResult:
     """Accuracy at each radius, ascending; below 0 is that of an inverse attack, which lowers the loss.
@@ -77,6 +80,7 @@ class SweepResult:
         return dict(vars(self))
 
 
+@checked
 def epsilons(values: str | Sequence[float | str]) -> list[float]:
     """Parse radii in ascending order, from numbers or fractions, or from their text; "..." continues in equal steps.
 
@@ -121,6 +125,8 @@ def _between(first: float, second: float, last: float) -> list[float]:
         raise UserError(
             f'"..." after {first:.7g}, {second:.7g} continues in steps of {step:.7g} and does not reach {last:.7g}'
         )
+    if count > MOST_RADII:
+        raise UserError(f'"..." after {first:.7g}, {second:.7g} stands for {count:,} radii: at most {MOST_RADII:,}')
     return [second + i * step for i in range(1, count)]
 
 
@@ -135,7 +141,6 @@ def sweep_plan(epsilons: str | Sequence[float | str], *, attack: str, threat: Th
         >>> [len(stages) for stages in sweep_plan("0,0.1", attack="autoattack-quick", threat=Linf(0.1)).values()]
         [0, 2]
     """
-    require(threat)
     return {e: _plan_radius(attack, threat, e) if e else [] for e in _epsilons(epsilons)}
 
 
@@ -149,6 +154,7 @@ def _plan_radius(attack: str, threat: Threat, epsilon: float) -> list[Settings]:
     return parts
 
 
+@checked
 @neutral_surroundings()
 def radius_sweep(
     model: nn.Module,
@@ -158,7 +164,7 @@ def radius_sweep(
     threat: Threat,
     epsilons: str | Sequence[float | str],
     attack: str = "pgd-20",
-    batch_size: int = 500,
+    batch_size: Count = 500,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> SweepResult:

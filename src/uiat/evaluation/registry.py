@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from uiat.attacks import APGD, FAB, FGSM, FMN, PGD, External, Noise, Search, SparseAPGD, Square, Transfer
+from uiat.checks import checked
 from uiat.errors import UserError, nearest
 from uiat.evaluation.own_attacks import load_attack
 from uiat.threat import Threat
@@ -148,6 +149,7 @@ def find_row(name: str) -> tuple[Attack, tuple[int, ...]] | None:
     return next(((row, numbers) for row, numbers in rows if numbers is not None), None)
 
 
+@checked
 def attack(name: str, *, threat: Threat, source: nn.Module | None = None) -> Settings:
     """Return the settings of the attack that a name stands for; None for "clean".
 
@@ -176,6 +178,7 @@ def attack(name: str, *, threat: Threat, source: nn.Module | None = None) -> Set
     return row.make(threat, source, *numbers)
 
 
+@checked
 def stages(name: str, *, threat: Threat, source: nn.Module | None = None) -> list[tuple[str, Settings]]:
     """Return the attacks that a name runs one after another, each on what is still robust; one, except for ensembles.
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from uiat.checks import checked_fields
 from uiat.evaluation.record import EVALUATION_FILE, keep_earlier, which_weights, write_record
 from uiat.formatting import Summary, percent, threat_text
 from uiat.system.environment import describe_environment
@@ -17,6 +18,7 @@ from uiat.system.environment import describe_environment
 BINS = 15  # of the expected calibration error, as in Guo et al. (2017)
 
 
+@checked_fields
 @dataclass(frozen=True)
 class EvaluationResult:
     """The accuracies of an evaluation, with the threat model, the images, the attacks and the hardware.

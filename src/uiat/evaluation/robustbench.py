@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from uiat.checks import checked
 from uiat.data import ImageSet, as_float, choose_subsample, load
 from uiat.errors import UserError, nearest
 from uiat.evaluation.evaluator import evaluate
@@ -19,6 +20,7 @@ STANDARD = "autoattack"  # the only attack whose accuracy may be called "autoatt
 Data = str | ImageSet | tuple[Tensor, Tensor]
 
 
+@checked
 def entry(
     result: EvaluationResult | Mapping[str, Any],
     *,
@@ -86,6 +88,7 @@ def _radius(threat: Threat) -> str:
     return f"{pixels}/255" if pixels else f"{epsilon:.7g}"
 
 
+@checked
 def zoo_model(
     models: Mapping[str, Mapping[str, Any]],
     name: str,
@@ -142,6 +145,7 @@ def _build(entry: Mapping[str, Any], name: str, *, num_classes: int, image_shape
     return model
 
 
+@checked
 def evaluate_zoo(
     models: Mapping[str, Mapping[str, Any]],
     name: str,

@@ -7,6 +7,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from uiat.checks import Count, checked
 from uiat.data.catalog import USUAL_THREATS
 from uiat.errors import UserError, nearest
 from uiat.evaluation.evaluator import evaluate
@@ -14,7 +15,7 @@ from uiat.evaluation.listener import Progress
 from uiat.evaluation.result import EvaluationResult
 from uiat.formatting import Summary, percent, threat_record, threat_text
 from uiat.system.surroundings import neutral_surroundings
-from uiat.threat import Threat, parse, require
+from uiat.threat import Threat, parse
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class UnseenResult:
         }
 
 
+@checked
 def usual_threats(data: str) -> tuple[str, ...]:
     """Return the threat models that models for a data set are usually evaluated under, one for each norm.
 
@@ -100,6 +102,7 @@ def usual_threats(data: str) -> tuple[str, ...]:
     return USUAL_THREATS[data]
 
 
+@checked
 @neutral_surroundings()
 def evaluate_unseen(
     model: nn.Module,
@@ -110,7 +113,7 @@ def evaluate_unseen(
     data: str | None = None,
     threats: Sequence[str] | None = None,
     attack: str = "autoattack-quick",
-    batch_size: int = 500,
+    batch_size: Count = 500,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> UnseenResult:
@@ -167,8 +170,6 @@ def _choose_threats(trained: Threat | None, data: str | None, threats: Sequence[
         raise UserError("give either the data set's name, for its usual threats, or the threats themselves")
     if isinstance(threats, str):
         raise UserError(f"threats must be a list, such as {threats.split(',')}, not the text {threats!r}")
-    if trained is not None:
-        require(trained)
     given = {text: parse(text) for text in (usual_threats(data) if data is not None else threats or ())}
     by_name: dict[str, Threat] = {}
     if trained is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from uiat.checks import checked
 from uiat.config.schema import Run, is_own_code
 from uiat.errors import UserError
 from uiat.experiments import evaluate
@@ -28,6 +29,7 @@ SECONDS_BETWEEN_REPORTS = 0.5  # of the step that a run has come to
 OnChange = Callable[[GridRun], None]
 
 
+@checked
 def finish_training(run: Run, folder: Path, *, listener: Listener | None = None) -> Trained:
     """Train a run to its last epoch in a folder: from the start, from its last checkpoint, or not at all.
 

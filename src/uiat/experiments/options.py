@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from uiat.checks import checked_fields
 from uiat.data import NAMES
 from uiat.evaluation import registry
 
@@ -31,6 +32,7 @@ def _option(
     return field(default=default, metadata=facts)
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
     """Options of `uiat evaluate`, which `uiat evaluate --help` explains.

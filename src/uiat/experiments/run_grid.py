@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from uiat import recipes
+from uiat.checks import checked
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
@@ -34,6 +35,7 @@ class _Silent:
         """Do nothing."""
 
 
+@checked
 def sweep(
     recipe: str | Run,
     *,

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from uiat.checks import check_labels, checked, checked_fields
 from uiat.errors import UserError
 from uiat.formatting import Summary, parse_threat_record, radius_text, threat_record, threat_text
 from uiat.system.atomic_files import read_tensors
@@ -17,6 +18,7 @@ from uiat.threat import Threat, to_range
 INVERSE_FILE = "inverse.safetensors"
 
 
+@checked_fields
 @dataclass(frozen=True)
 class UniversalPerturbation:
     """Universal inverse perturbations (UIAT), one a class, z in R^(K x C x H x W): `z(x, y)` is clip(x + z_y, 0, 1).
@@ -35,6 +37,7 @@ class UniversalPerturbation:
     z: Float[Tensor, "k c h w"]
     threat: Threat
 
+    @checked
     def __call__(self, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, "b c h w"]:
         """Add to each image the perturbation of its class, and clip it to [0, 1].
 
@@ -43,8 +46,7 @@ class UniversalPerturbation:
         """
         if x.shape[1:] != self.z.shape[1:]:
             raise UserError(f"perturbations of shape {tuple(self.z.shape[1:])} do not fit images {tuple(x.shape[1:])}")
-        if len(y) and not 0 <= int(y.min()) <= int(y.max()) < len(self.z):
-            raise UserError(f"labels must be in 0..{len(self.z) - 1}, one perturbation each")
+        check_labels(y, num_classes=len(self.z))
         return apply_universal(x, y, self.z.to(x))
 
     def __repr__(self) -> str:
@@ -72,6 +74,7 @@ class UniversalPerturbation:
         write_recorded_tensors(Path(path), {"z": self.z}, facts)
 
 
+@checked
 def load_inverse(run: str | Path) -> UniversalPerturbation:
     """Load the universal inverse perturbations of a run folder, or of a file that `UniversalPerturbation.save` wrote.
 

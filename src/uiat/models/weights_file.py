@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from uiat.checks import checked
 from uiat.errors import UserError
 from uiat.system.atomic_files import read_tensors
 from uiat.system.manifest import check_file
@@ -22,6 +23,7 @@ CONSTANTS = ("mean", "std", "mu", "sigma")
 _DEEPEST, _NAMES = 3, 3
 
 
+@checked
 def load_weights(model: nn.Module, path: str | Path) -> list[str]:
     """Load the weights of a file into a model, and return a line for each change that made them fit.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from uiat import models
+from uiat.checks import checked
 from uiat.errors import UserError, nearest
 from uiat.formatting import parse_threat_record, threat_record
 from uiat.runs.config_file import CUSTOM, read_settings, threat_of
@@ -44,6 +45,7 @@ def save_weights(path: Path, model: nn.Module, *, spec: Mapping[str, Any], threa
     write_recorded_tensors(path, model.state_dict(), {"kind": WEIGHTS, "model": dict(spec), "threat": text, **facts})
 
 
+@checked
 def load(
     run: str | Path, which: Which = "best", *, model: nn.Module | None = None, own_code: bool = False
 ) -> nn.Module:

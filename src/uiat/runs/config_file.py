@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from uiat.config import yaml_io
+from uiat.config.plain_yaml import read_text
 from uiat.config.schema import Run
 from uiat.data.notices import warn_once
 from uiat.errors import UserError
@@ -149,22 +150,3 @@ def threat_of(tree: Mapping[str, Any]) -> Threat | None:
     places = (tree.get("evaluation"), objective, attack)
     found = next((p["threat"] for p in places if isinstance(p, dict) and isinstance(p.get("threat"), dict)), None)
     return None if found is None else parse(f"{found.get('norm')}:{found.get('epsilon')}")
-
-
-def read_text(path: Path) -> str:
-    """Read a text file.
-
-    Raises:
-        UserError: it cannot be read, or is no text.
-
-    Example:
-        >>> read_text(Path("missing.yaml"))
-        Traceback (most recent call last):
-        uiat.errors.UserError: cannot read missing.yaml: No such file or directory
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file") from None

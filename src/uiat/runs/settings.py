@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import cast
 
 from uiat.config import yaml_io
+from uiat.config.plain_yaml import read_text
 from uiat.config.schema import Run
 from uiat.errors import UserError
 from uiat.objectives import AnyObjective, Objective
-from uiat.runs.config_file import CUSTOM, build_run, own_objective, read_settings, read_text, threat_of
+from uiat.runs.config_file import CUSTOM, build_run, own_objective, read_settings, threat_of
 from uiat.runs.reader import CONFIG_FILE, effect_of
 from uiat.threat import Threat
 

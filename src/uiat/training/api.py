@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 from torch import Tensor, nn
 
 from uiat import models
+from uiat.checks import Count, Seed, checked
 from uiat.config.schema import Compute, Data, Guards, Model, Optimisation, Run, Validation
 from uiat.data import Folder, ImageSet, loader_for
 from uiat.errors import UserError
@@ -36,6 +37,7 @@ from uiat.training.setup import (
 )
 
 
+@checked
 @neutral_surroundings()
 def train(
     run: Run, *, run_dir: str | Path | None = None, listener: Listener | None = None, progress: bool = True
@@ -101,6 +103,7 @@ def start_run(run: Run, *, run_dir: str | Path | None = None, listener: Listener
             yield training
 
 
+@checked
 @neutral_surroundings()
 def resume(
     run_dir: str | Path,
@@ -196,6 +199,7 @@ def _require_own(folder: Path, *, fitted: bool, given: list[bool]) -> None:
         raise UserError(f"{folder} names its own model and data: leave out model, train_data and the rest")
 
 
+@checked
 @neutral_surroundings()
 def fit(
     model: nn.Module,
@@ -207,9 +211,9 @@ def fit(
     validation: Validation | None = None,
     guards: Guards | None = None,
     compute: Compute | None = None,
-    batch_size: int = 128,
+    batch_size: Count = 128,
     augment: Literal["none", "crop", "crop-flip"] = "none",
-    seed: int = 0,
+    seed: Seed = 0,
     run_dir: str | Path | None = None,
     listener: Listener | None = None,
     progress: bool = True,

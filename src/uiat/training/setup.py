@@ -275,7 +275,7 @@ def try_model(model: nn.Module, held_out: ImageSet, *, num_classes: int, channel
     try:
         models.check_model(model, images, num_classes)
         models.check_training(model, images, num_classes)
-    except RuntimeError as error:
+    except (RuntimeError, UserError) as error:
         if channels_last and ".reshape" in str(error):
             raise UserError(
                 "the model calls .view() on its activations, which channels-last memory does not allow: "

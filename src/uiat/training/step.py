@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import Optimizer
 
-from uiat.checks import check_shapes
+from uiat.checks import Classes, Count, Side, check_shapes, checked
 from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.models.modes import find_frozen_parts, train_mode
@@ -210,14 +210,15 @@ class Step:
         return autocast(self.device, self.options.precision)
 
 
+@checked
 def make_step(
     model: nn.Module,
     objective: Objective,
     optimizer: Optimizer,
     *,
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    num_examples: int | None = None,
+    num_classes: Classes,
+    image_shape: tuple[Side, Side, Side],
+    num_examples: Count | None = None,
     **options: Unpack[StepKeywords],
 ) -> Step:
     """Make the training step of an objective, for one's own loop; recipes and `uiat.fit` run the same.

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from uiat.checks import Count, checked
 from uiat.errors import UserError
 from uiat.evaluation.corruptions.kinds import KINDS, SEVERITIES, check_kinds, corrupt, strengths
 from uiat.evaluation.engine.plan import check_inputs
@@ -81,6 +82,7 @@ class CorruptionResult:
         return vars(self) | {"accuracy": accuracy, "by_kind": self.by_kind, "mean": self.mean}
 
 
+@checked
 @neutral_surroundings()
 def corruption_accuracy(
     model: nn.Module,
@@ -89,7 +91,7 @@ def corruption_accuracy(
     *,
     kinds: Sequence[str] = KINDS,
     severities: Sequence[int] = SEVERITIES,
-    batch_size: int = 500,
+    batch_size: Count = 500,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> CorruptionResult:

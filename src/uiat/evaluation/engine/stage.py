@@ -7,11 +7,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from uiat.attacks import PGD, External, Search
+from uiat.checks import Count, checked
 from uiat.evaluation.engine.attack_target import AttackTarget, exact_inference
 from uiat.evaluation.engine.restarts import Restarts
 from uiat.evaluation.engine.search_runner import AdaptiveBatchSize, Saver, State, search
 from uiat.evaluation.listener import OnProgress, ignore_progress
 from uiat.models.inspect import Target
+from uiat.models.misfit import explained
 from uiat.speed.fast_copy import fastest_batch, make_fast_copy
 
 # Mask of the images that are correct afterwards, and for each that is not any more the example that broke it.
@@ -123,6 +125,8 @@ def _search_images(
     return correct, x_adv
 
 
+@checked
+@explained
 def correct_under(
     model: nn.Module,
     x: Float[Tensor, "n c h w"],
@@ -130,7 +134,7 @@ def correct_under(
     settings: PGD | Search | External | None,
     *,
     mask: Bool[Tensor, "n"] | None = None,
-    batch_size: int = 500,
+    batch_size: Count = 500,
     seed: int = 0,
     index: Int[Tensor, "n"] | None = None,
     classes: int | None = None,

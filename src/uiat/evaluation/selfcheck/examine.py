@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from uiat import losses
 from uiat.attacks import APGD, PGD, Noise, Search, Square, Transfer, input_gradient
 from uiat.attacks.random_numbers import keys, uniform
-from uiat.checks import check_batch
+from uiat.checks import Count, check_batch, checked
 from uiat.errors import UserError
 from uiat.evaluation import registry
 from uiat.evaluation.engine.search_runner import search
@@ -22,7 +22,7 @@ from uiat.evaluation.selfcheck.result_checks import from_result, is_averaged, is
 from uiat.models.inspect import Target
 from uiat.models.modes import frozen
 from uiat.system.surroundings import neutral_surroundings
-from uiat.threat import Linf, Threat, require
+from uiat.threat import Linf, Threat
 
 IMAGES = 128  # enough to be sure of 6 points in a hundred, see `finding.wilson_lower`
 OF_A_CLASS = 4  # images, in the mean, to see whether the classes are in another order
@@ -93,6 +93,7 @@ class Case:
         return logits
 
 
+@checked
 @neutral_surroundings()
 def examine(
     model: nn.Module,
@@ -103,8 +104,8 @@ def examine(
     result: EvaluationResult | None = None,
     transfer: nn.Module | None = None,
     seed: int = 0,
-    n: int = IMAGES,
-    batch_size: int = IMAGES,
+    n: Count = IMAGES,
+    batch_size: Count = IMAGES,
 ) -> list[Finding]:
     """Look for what makes a robust accuracy look higher than it is, on some of the images; gravest findings first.
 
@@ -147,8 +148,8 @@ def examine_target(
     result: EvaluationResult | None = None,
     transfer: nn.Module | None = None,
     seed: int = 0,
-    n: int = IMAGES,
-    batch_size: int = IMAGES,
+    n: Count = IMAGES,
+    batch_size: Count = IMAGES,
 ) -> list[Finding]:
     """Run `examine` on a model that may have been asked already what it is.
 
@@ -158,8 +159,7 @@ def examine_target(
         >>> examine_target(target, x, target.model(x).argmax(1), threat=Linf(0.1))[-1].check
         'images'
     """
-    require(threat)
-    check_batch(x, y)
+    check_batch(x, y, num_classes=target.classes)
     if n < 1 or batch_size < 1:
         raise UserError(f"n and batch_size must be at least 1, but are {n} and {batch_size}")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
