@@ -40,6 +40,7 @@ EXPECTED = "expected.json"
 # Of the moment or of the machine, wherever they stand in a record.
 IGNORED = {"seconds", "validation_seconds", "training_seconds", "stage_seconds", "seconds_an_epoch"}
 IGNORED |= {"images_per_second", "environment"}
+IGNORED |= {"format", "sha256", "sums", "files"}  # which records of version 0.1 lack
 FP32 = "compute.precision=fp32 compute.compile=false compute.device=cpu"
 CIFAR = "cifar10-small-uiat"
 RUNS = {
@@ -200,7 +201,8 @@ def facts_of(run: Path, *, settings: bool = True) -> dict[str, Any]:
         if name != "checkpoint":  # which holds seconds
             found[f"{name}, about"] = {key: json.loads(value) for key, value in about.items()}
     if settings:
-        found["settings"] = [row for row in (run / "config.yaml").read_text().splitlines() if "root:" not in row]
+        rows = (run / "config.yaml").read_text().splitlines()
+        found["settings"] = [row for row in rows if not re.match(r"format:| *root:", row)]
     return found
 
 

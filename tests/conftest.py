@@ -20,7 +20,7 @@ import jaxtyping
 import pytest
 import torch
 
-from support.trained import trained_runs  # noqa: F401 - a fixture of all tests
+from support.trained import evaluated_run, trained_runs  # noqa: F401 - fixtures of all tests
 
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores; threads on top only contend
 hypothesis.settings.register_profile("uiat", deadline=None, max_examples=25, derandomize=True)

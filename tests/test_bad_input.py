@@ -155,14 +155,14 @@ def test_pixels_for_an_epsilon_say_what_was_meant():
     [
         ("optimisation.epoch", "3", "did you mean 'optimisation.epochs'"),
         ("optimiser.epochs", "3", "unknown field"),
-        ("optimisation.epochs", "many", "optimisation.epochs should be"),
+        ("optimisation.epochs", "many", "optimisation.epochs must be a whole number"),
         ("optimisation.epochs", "-1", "at least 1"),
         ("optimisation.schedule", "cosin", "did you mean 'cosine'"),
         ("objective.name", "uait", "did you mean 'uiat'"),
         ("objective.inverse.kind", "univers", "did you mean 'universal'"),
         ("objective.attack.threat.norm", "L3", "unknown"),
         ("data.augment", "flip", "did you mean 'crop-flip'"),
-        ("seed", "1.5", "seed should be"),
+        ("seed", "1.5", "seed must be a whole number"),
     ],
 )
 def test_settings(field, value, message):

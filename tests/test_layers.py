@@ -11,7 +11,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "uiat"
 # From the ground up. A folder counts as one module; every module has to be here.
 ORDER = [
     *("errors", "checks", "system", "threat", "losses", "formatting", "models", "modes", "data"),
-    *("speed", "attacks", "inverse", "evaluation", "objectives", "config", "runs"),
+    *("speed", "attacks", "inverse", "evaluation", "compat", "objectives", "config", "runs"),
     *("report", "recipes", "training", "experiments", "analyse", "cli", "__main__"),
 ]
 
@@ -30,11 +30,12 @@ ONLY = {
     "attacks": GROUND,
     # never objectives: a defence cannot influence its evaluation
     "evaluation": GROUND | {"formatting", "data", "speed", "attacks"},
+    "compat": {"errors", "threat", "attacks", "evaluation"},
     "report": {"errors", "system", "formatting", "runs"},  # reads files only
 }
 
 # Used by single readers or optional: only ever imported inside the function that needs it.
-LATE = {"torchvision", "timm", "tensorboard", "matplotlib"}
+LATE = {"torchvision", "timm", "tensorboard", "matplotlib", "onnxruntime", "onnxscript", "huggingface_hub"}
 
 FILES = sorted(SRC.rglob("*.py"))
 

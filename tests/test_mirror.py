@@ -5,6 +5,14 @@ from support.paths import ROOT, SRC
 TESTS = ROOT / "tests"
 # Module -> where it is tested, for those too small for a file of their own.
 ELSEWHERE = {
+    "checks/annotations.py": "cases/test_arguments.py",
+    "checks/arguments.py": "cases/test_arguments.py",
+    "checks/names.py": "config/test_field_names.py",
+    "checks/radii.py": "test_threat.py",
+    "checks/ranges.py": "cases/test_arguments.py",
+    "checks/values.py": "cases/test_arguments.py",
+    "config/plain_yaml.py": "cases/test_arguments.py",
+    "models/misfit.py": "cases/test_arguments.py",
     "modes.py": "models/test_modes.py",
     "data/folder_layout.py": "data/test_image_folder.py",
     "data/image_file.py": "data/test_image_folder.py",
@@ -12,8 +20,10 @@ ELSEWHERE = {
     "data/notices.py": "data/test_image_folder.py",
     "data/standard_files.py": "data/test_catalog.py",
     "experiments/finish.py": "experiments/test_run_grid.py",
+    "experiments/target_checks.py": "experiments/test_target.py",
     "experiments/options.py": "cli/test_options.py",
     "experiments/predictions.py": "cli/test_report.py",
+    "runs/evaluation_record.py": "runs/test_evaluations.py",
     "speed/cudnn.py": "speed/test_cuda.py",
     "speed/throughput.py": "training/test_autotune.py",
     "training/first_batch.py": "cases/test_surroundings.py",

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.balls import length, slack
+from uiat.checks import number
 from uiat.errors import UserError
-from uiat.threat import L1, L1_FRACTION, L2, NORMS, Linf, number, parse, to_range
+from uiat.threat import L1, L1_FRACTION, L2, NORMS, Linf, parse, to_range
 
 THREATS = [Linf("8/255"), Linf(0.3), L2(0.5), L2(3.0), L1(1.0), L1(5.0)]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]

@@ -54,8 +54,9 @@ from uiat.objectives.iat import IAT
 from uiat.runs.checkpoint import load
 from uiat.system.environment import installed_version
 from uiat.threat import L1, L2, Linf
-from uiat.training.api import Trained, fit, resume, train
+from uiat.training.api import fit, resume, train
 from uiat.training.loop import Interrupted
+from uiat.training.result import Trained
 from uiat.training.step import Step, make_step
 
 # As the papers write them.

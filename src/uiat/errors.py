@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 # Names that a message lists before it only counts.
 MOST_NAMES = 20
+LONGEST_NAME = 80  # characters of a name that does not exist
 
 
 class UserError(ValueError):
@@ -16,6 +17,15 @@ class UserError(ValueError):
         >>> raise UserError("epsilon must be positive")
         Traceback (most recent call last):
         uiat.errors.UserError: epsilon must be positive
+    """
+
+
+class ArgumentError(UserError, TypeError):
+    """An argument that is not taken, is missing, or is of a type that it cannot be: a TypeError too, as Python raises.
+
+    Example:
+        >>> issubclass(ArgumentError, UserError), issubclass(ArgumentError, TypeError)
+        (True, True)
     """
 
 
@@ -44,7 +54,8 @@ def nearest(kind: str, name: str, known: Iterable[str]) -> UserError:
         unknown model 'resnet81'; did you mean 'resnet18'? known: resnet18, small-cnn
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name[:LONGEST_NAME], names, n=3, cutoff=0.5)
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
     hint = f" did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return UserError(f"unknown {kind} {name!r};{hint} known: {', '.join(names[:MOST_NAMES])}{more}")
+    return UserError(f"unknown {kind} {shown!r};{hint} known: {', '.join(names[:MOST_NAMES])}{more}")

@@ -1,6 +1,9 @@
-"""Text for numbers and threat models: percentages, mean ± standard deviation, radii as n/255, "Linf 8/255"."""
+"""Text for numbers, threat models and small tables: percentages, mean ± deviation, radii as n/255, "Linf 8/255"."""
 
+import html
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from uiat.errors import UserError
 from uiat.threat import Threat, parse
@@ -14,6 +17,16 @@ def percent(fraction: float | None, digits: int = 2) -> str:
         ('45.67 %', '45.7 %', '-')
     """
     return "-" if fraction is None else f"{100 * fraction:.{digits}f} %"
+
+
+def batch_accuracy_name(*, attacked: bool) -> str:
+    """Return what the accuracy that training itself measures is called: "correct" of a step, "train_correct" of a row.
+
+    Example:
+        >>> batch_accuracy_name(attacked=True), batch_accuracy_name(attacked=False)
+        ('accuracy on attacked batches', 'accuracy on training batches')
+    """
+    return f"accuracy on {'attacked' if attacked else 'training'} batches"
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
@@ -160,6 +173,30 @@ def threat_record(threat: Threat, *, exact: bool = False) -> str:
     return f"{threat.norm}:{epsilon!r}" if exact else f"{threat.norm}:{epsilon:.7g}"
 
 
+def parse_threat_record(text: object, path: Path) -> Threat:
+    """Read the threat model that a file holds, however large the radius that damage has made of it.
+
+    Args:
+        text: what the file holds.
+        path: the file, for the message.
+
+    Raises:
+        UserError: it is no threat model.
+
+    Example:
+        >>> parse_threat_record("Linf:1e999999999", Path("best.safetensors"))
+        Traceback (most recent call last):
+        uiat.errors.UserError: best.safetensors is damaged: 'Linf:1e999999999' is no threat model
+    """
+    norm, _, epsilon = text.partition(":") if isinstance(text, str) else ("", "", "")
+    try:
+        if not 0 < float(epsilon) < float("inf"):
+            raise ValueError
+        return parse(f"{norm}:{float(epsilon)!r}")
+    except ValueError:
+        raise UserError(f"{path} is damaged: {str(text)[:40]!r} is no threat model") from None
+
+
 DOUBT = "do not believe"  # the first words of the verdict of the self-checks where they speak against a number
 
 
@@ -171,3 +208,46 @@ def is_doubtful(verdict: str) -> bool:
         (True, False)
     """
     return verdict.startswith(DOUBT)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A result as `print` and notebooks show it: a title, a table, and lines below it.
+
+    Args:
+        title: what it is of, in a line.
+        rows: the heading of the table and its rows, the first cell of each flush left, the others flush right.
+        lines: sentences below the table.
+
+    Example:
+        >>> print(Summary("2 images", [("attack", "accuracy"), ("clean", "50.00 %")], ["verdict: none"]).text)
+        2 images
+        attack  accuracy
+        clean    50.00 %
+        verdict: none
+    """
+
+    title: str
+    rows: Sequence[Sequence[str]] = ()
+    lines: Sequence[str] = ()
+
+    @property
+    def text(self) -> str:
+        """The summary as lines of text."""
+        widths = [max(map(len, column)) for column in zip(*self.rows, strict=True)]
+        left = [row[0].ljust(widths[0]) for row in self.rows]
+        right = [[cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)] for row in self.rows]
+        cells = [(first, *others) for first, others in zip(left, right, strict=True)]
+        return "\n".join([self.title, *("  ".join(row).rstrip() for row in cells), *self.lines])
+
+    @property
+    def html(self) -> str:
+        """The summary as HTML, in which no text is taken for markup."""
+        kinds = ["th", *["td"] * (len(self.rows) - 1)]
+        rows = (
+            "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in row)
+            for kind, row in zip(kinds, self.rows, strict=False)
+        )
+        table = f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>" if self.rows else ""
+        below = "".join(f"<div>{html.escape(line)}</div>" for line in self.lines)
+        return f"<div><b>{html.escape(self.title)}</b>{table}{below}</div>"

@@ -3,15 +3,42 @@
 Half-precision logits are raised to float32 first: the sums of exponentials are where bf16 loses most.
 """
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from uiat.checks import AtMostOne, check_labels, checked
 from uiat.errors import UserError
 
 # Equal logits make DLR's denominator zero; the numerator is then zero too, unless the prediction is already wrong.
 _SMALLEST_SPREAD = 1e-12
+_NO_LABEL = torch.iinfo(torch.int64).min  # torch would pass over -100, and call its loss 0
+P = ParamSpec("P")
+
+
+def _labelled(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Say in a sentence why a loss has failed, where labels are out of range or elsewhere; costs nothing where not."""
+
+    @wraps(function)
+    def labelled(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        try:
+            return function(*args, **kwargs)
+        except (RuntimeError, IndexError, NotImplementedError):
+            logits, *labels = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
+            for y in labels:
+                if y.device != logits.device or y.is_meta:
+                    where = f"logits are on {logits.device} and labels on {y.device}"
+                    raise UserError(f"{where}: move one of them to the other") from None
+                if y.dtype == torch.int64:
+                    check_labels(y, num_classes=logits.shape[1])
+            raise
+
+    return labelled
 
 
 def full_precision(logits: Tensor) -> Tensor:
@@ -24,6 +51,8 @@ def full_precision(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
+@checked
+@_labelled
 def log_probabilities(logits: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
     """Compute log softmax of the logits, in full precision.
 
@@ -44,8 +73,10 @@ def log_of(p: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
     return p.clamp_min(torch.finfo(p.dtype).tiny).log()
 
 
+@checked
+@_labelled
 def cross_entropy(
-    logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], *, label_smoothing: float = 0.0
+    logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], *, label_smoothing: AtMostOne = 0.0
 ) -> Float[Tensor, "b"]:
     """Compute -log p_y, or the cross entropy against labels smoothed to (1 - s) one-hot + s / K.
 
@@ -58,9 +89,13 @@ def cross_entropy(
         >>> round(cross_entropy(torch.zeros(1, 4), torch.tensor([2])).item(), 4)  # log 4
         1.3863
     """
-    return F.cross_entropy(full_precision(logits), y, reduction="none", label_smoothing=label_smoothing)
+    return F.cross_entropy(
+        full_precision(logits), y, reduction="none", label_smoothing=label_smoothing, ignore_index=_NO_LABEL
+    )
 
 
+@checked
+@_labelled
 def kl(log_p: Float[Tensor, "b k"], log_q: Float[Tensor, "b k"]) -> Float[Tensor, "b"]:
     """Compute the Kullback-Leibler divergence KL(p || q) = sum_k p_k (log p_k - log q_k) from log-probabilities.
 
@@ -107,6 +142,8 @@ def smooth_labels(y: Int[Tensor, "b"], num_classes: int, *, label_smoothing: flo
     return (1 - label_smoothing) * F.one_hot(y, num_classes).float() + label_smoothing / num_classes
 
 
+@checked
+@_labelled
 def margin(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
     """Compute max_{k != y} logit_k - logit_y (Carlini & Wagner 2017, f_6), positive where the prediction is wrong.
 
@@ -120,6 +157,8 @@ def margin(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, "
     return others.amax(dim=1) - own
 
 
+@checked
+@_labelled
 def boosted_cross_entropy(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
     """Compute -log p_y - log(1 - max_{k != y} p_k) (Wang et al. 2020, MART, eq. 7).
 
@@ -136,6 +175,8 @@ def boosted_cross_entropy(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> 
     return -log_p.gather(1, y[:, None]).squeeze(1) - rest
 
 
+@checked
+@_labelled
 def dlr(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
     """Compute the difference of logits ratio (max_{k != y} z_k - z_y) / (z_(1) - z_(3)) (Croce & Hein 2020, section 4).
 
@@ -159,6 +200,8 @@ def dlr(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, "b"]
     return gap / (top[:, 0] - top[:, 2]).clamp_min(_SMALLEST_SPREAD)
 
 
+@checked
+@_labelled
 def dlr_targeted(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], target: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
     """Compute the ratio towards class t, (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2) (Croce & Hein 2020, section 4).
 

@@ -7,15 +7,16 @@ perturbation. The only clamps of the project are here.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uiat.errors import UserError, nearest
+from uiat.checks import checked_fields, radius
+from uiat.errors import nearest
 
+IN_WORDS = 'a threat model such as Linf("8/255")'  # in messages
 L1_FRACTION = 0.05  # fraction of the pixels that a step under L1 changes
 
 
@@ -28,56 +29,6 @@ class Numbers(Protocol):
 
     def normal(self, shape: Sequence[int]) -> Float[Tensor, "b ..."]:
         """Draw standard normal numbers, (b, *shape)."""
-
-
-def number(value: float | str, *, name: str = "epsilon") -> float:
-    """Return a radius or a step as a float, from a number or a fraction such as "8/255", in units of the range [0, 1].
-
-    Raises:
-        UserError: not a number, not finite, or negative.
-
-    Example:
-        >>> number("8/255") == 8 / 255
-        True
-    """
-    try:
-        result = float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
-    except OverflowError:
-        result = math.inf
-    except (ValueError, ZeroDivisionError, TypeError):
-        raise UserError(f'{name} must be a number or a fraction like "8/255", not {value!r}') from None
-    if not math.isfinite(result):
-        raise UserError(f"{name} must be finite, not {result}")
-    if result < 0:
-        raise UserError(f"{name} must not be negative, but is {result:g}")
-    return result
-
-
-def radius(value: float | str, *, limit: float, norm: str, name: str = "epsilon") -> float:
-    """Return a positive radius below `limit`; a larger one was most likely given in pixel values of 0 to 255.
-
-    Args:
-        value: a number or a fraction such as "8/255".
-        limit: bound that the radius has to be below.
-        norm: name of the norm, for the message.
-        name: name of the field, for the message.
-
-    Raises:
-        UserError: not a positive number below the limit.
-
-    Example:
-        >>> radius("4/255", limit=1.0, norm="Linf") == 4 / 255
-        True
-    """
-    result = number(value, name=name)
-    if result == 0:
-        raise UserError(f"{name} must be positive: a radius of 0 allows no perturbation")
-    if result >= limit:
-        raise UserError(
-            f"{norm} {name} {result:g} is as large as the whole range: images are in [0, 1]; "
-            f'did you mean "{result:g}/255" ({result / 255:.4g})?'
-        )
-    return result
 
 
 def to_range(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -122,6 +73,24 @@ def _soft_threshold(delta: Tensor, room: Tensor, epsilon: float) -> Tensor:
     return (kept * (epsilon / total).clamp_max(1.0) * wide.sign()).to(delta.dtype).view_as(delta)
 
 
+def parse(text: str) -> "Linf | L2 | L1":
+    """Read a threat model that is written as "Linf:8/255", "L2:0.5" or "L1:12".
+
+    Raises:
+        UserError: an unknown norm or a radius that is not one.
+
+    Example:
+        >>> parse("Linf:8/255") == Linf(8 / 255)
+        True
+    """
+    norm, _, epsilon = text.partition(":")
+    known = {name.lower(): kind for name, kind in NORMS.items()}
+    if norm.lower() not in known:
+        raise nearest("norm", norm, NORMS)
+    return known[norm.lower()](epsilon)
+
+
+@checked_fields
 @dataclass(frozen=True)
 class Linf:
     """Linf ball: every pixel value may move by at most epsilon, ||x_adv - x||_inf <= epsilon (Goodfellow et al. 2015).
@@ -139,6 +108,8 @@ class Linf:
 
     epsilon: float | str
     norm: Literal["Linf"] = "Linf"
+    from_text = staticmethod(parse)
+    IN_WORDS: ClassVar[str] = IN_WORDS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epsilon", radius(self.epsilon, limit=1.0, norm="Linf"))
@@ -168,6 +139,7 @@ class Linf:
         return delta.abs().flatten(1).amax(dim=1)
 
 
+@checked_fields
 @dataclass(frozen=True)
 class L2:
     """L2 ball: the perturbation may be at most epsilon long, ||x_adv - x||_2 <= epsilon (Szegedy et al. 2014).
@@ -185,6 +157,8 @@ class L2:
 
     epsilon: float | str
     norm: Literal["L2"] = "L2"
+    from_text = staticmethod(parse)
+    IN_WORDS: ClassVar[str] = IN_WORDS
 
     def __post_init__(self) -> None:
         # Common radii run from 0.25 to 5; a pixel count such as 128 is far above.
@@ -225,6 +199,7 @@ class L2:
         return torch.linalg.vector_norm(delta.flatten(1), dim=1)
 
 
+@checked_fields
 @dataclass(frozen=True)
 class L1:
     """L1 ball: the changes of all pixel values sum to at most epsilon, ||x_adv - x||_1 <= epsilon (EAD, 2018).
@@ -242,6 +217,8 @@ class L1:
 
     epsilon: float | str
     norm: Literal["L1"] = "L1"
+    from_text = staticmethod(parse)
+    IN_WORDS: ClassVar[str] = IN_WORDS
 
     def __post_init__(self) -> None:
         # Common radii run from 5 (small images) and 12 (CIFAR) to 255 (ImageNet); 2000 would be meant as "2000/255".
@@ -296,32 +273,3 @@ class L1:
 
 Threat = Linf | L2 | L1
 NORMS: dict[str, type[Linf] | type[L2] | type[L1]] = {"Linf": Linf, "L2": L2, "L1": L1}
-
-
-def require(threat: object) -> None:
-    """Raise a UserError for a value that is not a threat model, such as the text of one.
-
-    Example:
-        >>> require("Linf:8/255")
-        Traceback (most recent call last):
-        uiat.errors.UserError: threat must be a threat model such as Linf("8/255"), not 'Linf:8/255'
-    """
-    if not isinstance(threat, Threat):
-        raise UserError(f'threat must be a threat model such as Linf("8/255"), not {threat!r}')
-
-
-def parse(text: str) -> Threat:
-    """Read a threat model that is written as "Linf:8/255", "L2:0.5" or "L1:12".
-
-    Raises:
-        UserError: an unknown norm or a radius that is not one.
-
-    Example:
-        >>> parse("Linf:8/255") == Linf(8 / 255)
-        True
-    """
-    norm, _, epsilon = text.partition(":")
-    known = {name.lower(): kind for name, kind in NORMS.items()}
-    if norm.lower() not in known:
-        raise nearest("norm", norm, NORMS)
-    return known[norm.lower()](epsilon)

@@ -11,7 +11,7 @@ import pytest
 import uiat
 from support.paths import SRC
 from uiat import UserError, analyse
-from uiat.runs.reader import read_files
+from uiat.runs.run_files import read_files
 
 PGD_2 = {"n": 10, "attack": "pgd-2"}
 
@@ -89,6 +89,7 @@ def test_nothing_is_written_unless_a_folder_is_named(trained_runs, tmp_path, mon
 def test_a_last_epoch_that_a_kill_has_cut_is_left_out_as_the_report_leaves_it_out(trained_runs, tmp_path):
     run = shutil.copytree(trained_runs / "uiat", tmp_path / "run")
     metrics = (run / "metrics.jsonl").read_text()
+    (run / "manifest.json").unlink()  # as in folders of version 0.1
     (run / "metrics.jsonl").write_text(metrics[:-20])
     data = analyse.run("overfitting", [run], **PGD_2).data
     assert data["runs"]["run"]["epochs"] == [1]
@@ -96,9 +97,10 @@ def test_a_last_epoch_that_a_kill_has_cut_is_left_out_as_the_report_leaves_it_ou
 
 
 def test_other_threat_models_are_compared_only_after_saying_so(trained_runs, tmp_path):
-    weak = shutil.copytree(trained_runs / "pgd-at", tmp_path / "weak")
-    config = uiat.load_config((weak / "config.yaml").read_text())
-    (weak / "config.yaml").write_text(uiat.dump(uiat.override(config, [("objective.attack.threat.epsilon", "0.1")])))
+    run = uiat.load_config((trained_runs / "pgd-at" / "config.yaml").read_text())
+    weak = uiat.train(
+        uiat.override(run, [("objective.attack.threat.epsilon", "0.1")]), run_dir=tmp_path / "weak"
+    ).folder
     both = [trained_runs / "uiat", weak]
     said = analyse.run("strength", both, **PGD_2).paragraph
     assert said.startswith("Careful: the runs were trained for different threat models (Linf 0.2 and Linf 0.1)")

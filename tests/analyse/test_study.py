@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import uiat
+from support.run_folders import as_version_1
 from uiat.analyse.study import Context, StudyOptions, kept_weights, open_runs
 
 
@@ -39,6 +40,7 @@ def test_images_and_models_are_those_of_the_run(trained_runs):
 def test_the_weights_that_were_kept_say_their_epoch(trained_runs, tmp_path):
     (run,) = open_runs([shutil.copytree(trained_runs / "uiat", tmp_path / "run")])
     kept = kept_weights(run)
+    as_version_1(run.folder)  # without a manifest, which would miss the files first
     assert kept[1][-1] == "last"
     assert sorted(name for names in kept.values() for name in names) == ["best", "last"]
     for name in ("best", "last"):

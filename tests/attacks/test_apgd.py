@@ -226,9 +226,9 @@ def test_dlr_attacks_a_model_whose_cross_entropy_has_no_gradient():
     [
         ({"threat": L1(12)}, "none for L1: see SparseAPGD"),
         ({"loss": "dlt"}, "did you mean 'dlr'"),
-        ({"rho": 0.0}, "rho is a share"),
-        ({"rho": 1.5}, "rho is a share"),
-        ({"rho": float("nan")}, "rho is a share"),
+        ({"rho": 0.0}, "rho must be above 0"),
+        ({"rho": 1.5}, "rho must be at most 1"),
+        ({"rho": float("nan")}, "rho must be above 0, but is nan"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(changes, says):

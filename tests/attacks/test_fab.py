@@ -147,8 +147,8 @@ def test_few_classes_and_a_batch_of_one(classes, n):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"alpha_max": -0.1}, "alpha_max is a share"),
-        ({"beta": 1.1}, "beta is a share"),
+        ({"alpha_max": -0.1}, "alpha_max must be at least 0"),
+        ({"beta": 1.1}, "beta must be at most 1"),
         ({"eta": 0.9}, "eta must be at least 1"),
         ({"eta": float("nan")}, "eta must be at least 1"),
     ],

@@ -73,9 +73,9 @@ def test_constant_logits_have_no_boundary(classes):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"step_size": 0.0}, "step_size must be a positive number"),
-        ({"step_size": float("nan")}, "step_size must be a positive number"),
-        ({"gamma": 1.0}, "gamma is a share"),
+        ({"step_size": 0.0}, "step_size must be above 0"),
+        ({"step_size": float("nan")}, "step_size must be above 0"),
+        ({"gamma": 1.0}, "gamma must be below 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, says):

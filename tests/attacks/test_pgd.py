@@ -383,7 +383,7 @@ def test_a_model_that_does_not_return_logits_is_refused(change, says):
         ({"restarts": 0}, "restarts must be at least 1"),
         ({"step_size": -0.1}, "step_size must not be negative"),
         ({"step_size": "two"}, "step_size must be a number"),
-        ({"threat": "Linf:8/255"}, "threat must be a threat model"),
+        ({"threat": "Linf:8/255/2"}, "threat: epsilon must be a number"),
     ],
 )
 def test_settings_out_of_range_are_refused(fields, says):

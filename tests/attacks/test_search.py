@@ -65,7 +65,7 @@ def test_names_and_numbers_of_attempts(attack, name, attempts):
 
 
 REFUSED = [
-    ({"threat": "Linf:8/255"}, "threat must be a threat model"),
+    ({"threat": 8 / 255}, "threat must be a threat model"),
     ({"iterations": 0}, "iterations must be at least 1, but is 0"),
     ({"restarts": 0}, "restarts must be at least 1"),
     ({"targets": 0}, "targets must be at least 1"),

@@ -384,9 +384,9 @@ def other_norm():
         ({"threat": other_norm()}, "versions for Linf, L2 and L1, but none for L7"),
         ({"iterations": 0}, "iterations must be at least 1, but is 0"),
         ({"restarts": -1}, "restarts must be at least 1, but is -1"),
-        ({"p_init": 0.0}, "p_init is a share"),
-        ({"p_init": 1.5}, "p_init is a share"),
-        ({"p_init": float("nan")}, "p_init is a share"),
+        ({"p_init": 0.0}, "p_init must be above 0"),
+        ({"p_init": 1.5}, "p_init must be at most 1"),
+        ({"p_init": float("nan")}, "p_init must be above 0"),
         ({"loss": "margn"}, "margin"),
     ],
 )

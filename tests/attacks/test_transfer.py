@@ -68,9 +68,9 @@ def test_models_of_other_classes_are_refused():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"source": "resnet18"}, "needs a second model, a torch.nn.Module, not str"),
+        ({"source": "resnet18"}, "source must be a torch.nn.Module, not 'resnet18'"),
         ({"loss": "margn"}, "did you mean 'margin'"),
-        ({"momentum": -1.0}, "momentum must be a number of at least 0"),
+        ({"momentum": -1.0}, "momentum must be at least 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, says):

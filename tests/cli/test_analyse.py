@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from support.run_folders import as_version_1
 from support.trained import METHODS
 from uiat import analyse
 
@@ -57,7 +58,7 @@ def test_the_command_prints_what_it_writes(ask, trained_runs, tmp_path):
 
 
 def test_runs_that_lack_what_a_study_needs(ask, trained_runs, tmp_path):
-    run = shutil.copytree(trained_runs / "uiat", tmp_path / "run")
+    run = as_version_1(shutil.copytree(trained_runs / "uiat", tmp_path / "run"))
 
     def says(study):
         code, _, err = ask("analyse", study, run, "--out", tmp_path / "out")

@@ -50,3 +50,18 @@ def test_evaluation_in_a_pipe_has_a_line_a_stage_and_one_a_minute_with_the_time_
     ]
     with evaluation_progress(("clean",), out) as shown:
         assert isinstance(shown, EvaluationLines)
+
+
+def test_self_checks_are_announced_with_their_time():
+    out, clock = console(terminal=False), Clock()
+    shown = EvaluationLines(out, clock=clock)
+    shown.bound("pgd-20", 0.5)
+    shown.progress("self-checks", 0, 1)
+    clock.now = 9.6
+    shown.progress("self-checks", 1, 1)
+    shown.close()
+    assert out.file.getvalue().splitlines() == [
+        "after pgd-20: at most 50.00 % robust",
+        "self-checks of the result ...",
+        "self-checks: 9.6 s",
+    ]

@@ -12,7 +12,7 @@ DAMAGES = {
     "evaluation": ("evaluation.json", '{"accuracy": ', "evaluation.json is damaged: it does not hold a JSON object"),
     "result": ("evaluation.json", '{"accuracy": {"clean": "x"}}', "evaluation.json is damaged: evaluate the run again"),
     "environment": ("environment.json", "[]", "environment.json is damaged"),
-    "config": ("config.yaml", "name: [", "config.yaml is damaged: it does not hold the settings of a run"),
+    "config": ("config.yaml", "- name\n", "config.yaml is damaged: it does not hold the settings of a run"),
     "inverse": ("inverse.safetensors", "junk", "is not a readable safetensors file"),
 }
 
@@ -29,13 +29,14 @@ def test_a_damaged_file_is_one_clear_line(tmp_path, capsys, name, content, says)
 
 
 def test_what_is_no_run_is_refused(tmp_path, capsys):
-    run = write_run(tmp_path / "a")
+    run, empty = write_run(tmp_path / "a"), tmp_path / "empty"
+    empty.mkdir()
     for words, says in [
         (["report"], "name at least one run folder"),
-        (["report", str(tmp_path)], "is not a run folder: it has no config.yaml"),
+        (["report", str(empty)], "is not a run folder: it has no config.yaml"),
         (["report", str(run), f"{run}/../a"], "is named twice"),
         (["report", str(run), "--out", str(tmp_path / "r.pdf")], "should end in .html"),
-        (["report", str(run), "--out", str(tmp_path / "no" / "r.html")], "there is no folder"),
+        (["report", str(run), "--out", str(run / "config.yaml" / "r.html")], "is not a folder"),
     ]:
         assert main(words) == 2
         assert says in capsys.readouterr().err

@@ -25,7 +25,7 @@ def run_sweep(ask, tmp_path):
 def test_lines_tables_and_what_to_do_next(run_sweep, tmp_path):
     words = ["--seeds", "0,1", "objective.weight=1,2", "--set", "objective.gamma=0.5", "--validation.every", "1"]
     code, out, err = run_sweep(*words)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "uiat: warning: objective.gamma has no effect: objective.momentum is none\n")
     lines = out.splitlines()
     assert lines[0].startswith(f"4 runs in {tmp_path / 'sweep'}, all with objective.gamma=0.5 optimisation.epochs=1")
     assert "[1/4] objective.weight=1 seed=0: training" in lines

@@ -43,12 +43,12 @@ def test_a_run_is_evaluated_under_its_objectives_threat_unless_told_otherwise():
         (lambda: Data(augment="flip"), "augment"),
         (lambda: Optimisation(learning_rate=float("inf")), "learning_rate must be finite"),
         (lambda: Optimisation(momentum=float("nan")), "momentum must be at least 0, but is nan"),
-        (lambda: Optimisation(peak_at=1.0), "peak_at must be between 0 and 1, but is 1"),
+        (lambda: Optimisation(peak_at=1.0), "peak_at must be below 1, but is 1"),
         (lambda: Optimisation(epochs=0), "epochs must be at least 1"),
         (lambda: Optimisation(weight_decay=-1.0), "weight_decay"),
         (lambda: Optimisation(average_decay=1.0), "average_decay must be below 1"),
         (lambda: Optimisation(awp=-0.01), "awp must be at least 0"),
-        (lambda: Optimisation(clip_norm=-1.0), "clip_norm must be at least 0"),
+        (lambda: Optimisation(clip_norm=-1.0), "clip_norm must be above 0, but is -1"),
         (lambda: Compute(compile=True, recompute=True), "compile and recompute do not go together"),
     ],
 )
@@ -65,5 +65,5 @@ def test_code_of_ones_own_is_named_with_a_colon_and_not_from_timm():
 
 @pytest.mark.parametrize("value", ["maybe", 3])
 def test_a_wrong_value_of_compile_is_refused_by_name(value):
-    with pytest.raises(UserError, match=r"compute\.compile should be .*auto"):
+    with pytest.raises(UserError, match=r"compute\.compile must be .*auto"):
         yaml_io.build(Run, {"compute": {"compile": value}})

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from uiat import data as uidata
-from uiat.data import ImageSet, from_tensors, split_validation, stratified_subset
+from uiat.data import ImageSet, choose_subsample, from_tensors, split_validation, stratified_subset, take_images
 from uiat.errors import UserError
 
 
@@ -64,3 +64,49 @@ def test_a_split_leaves_the_global_generator_alone():
     split_validation(data)
     uidata.statistics(data)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def by_class(*counts: int) -> torch.Tensor:
+    return torch.cat([torch.full((n,), c) for c, n in enumerate(counts)])
+
+
+@pytest.mark.parametrize("counts", [(20, 20, 20), (100, 7, 3), (1, 50), (5,) * 12])
+def test_a_sample_of_a_set_that_lies_class_by_class_keeps_the_fraction_of_each_class(counts):
+    labels, classes = by_class(*counts), len(counts)
+    whole = choose_subsample(labels, len(labels), num_classes=classes).index
+    assert whole.sort().values.tolist() == list(range(len(labels)))
+    for n in range(1, len(labels)):
+        sample = choose_subsample(labels, n, num_classes=classes)
+        assert sample.rule == "stratified"
+        assert torch.equal(sample.index, whole[:n])  # of a smaller n the first of a larger one
+        taken = torch.bincount(labels[sample.index], minlength=classes)
+        assert int((taken > 0).sum()) == min(n, classes)
+        assert torch.all((taken - torch.tensor(counts) * n / len(labels)).abs() <= classes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "rule"),
+    [
+        (torch.arange(10).repeat(6), "first"),  # mixed, as the test sets of benchmarks
+        (by_class(20, 20, 20), "stratified"),
+        (by_class(20, 20, 20).flip(0), "stratified"),
+        (torch.tensor([2] * 9 + [0] * 8 + [1] * 7), "stratified"),
+        (by_class(20, 20, 20).roll(1), "first"),
+    ],
+)
+def test_the_rule_is_that_of_the_order_of_the_labels(labels, rule):
+    sample = choose_subsample(labels, 6, num_classes=10)
+    assert sample.rule == rule
+    if rule == "first":
+        assert sample.index.tolist() == list(range(6))
+        assert sample.to_json() == {"rule": "first", "of": len(labels)}
+    else:
+        assert torch.bincount(labels[sample.index])[labels.unique()].tolist() == [2, 2, 2]
+        assert sample.to_json()["index"] == sample.index.tolist()
+
+
+def test_all_images_stay_in_their_order():
+    data = ImageSet(torch.rand(6, 1, 8, 8), by_class(3, 3), ("a", "b"), "mine")
+    images, sample = take_images(data, None)
+    assert torch.equal(images.images, data.images)
+    assert (sample.rule, sample.text) == ("all", "")

@@ -89,7 +89,7 @@ MISTAKES = {
     "dots that miss": ("0,2/255,...,7/255", "does not reach"),
     "pixels": ("0,2,4,8", 'Linf epsilon 2 is as large as the whole range.*did you mean "2/255"'),
     "pixels below zero": ("-8,0", 'did you mean "8/255"'),
-    "nan": ([float("nan")], "epsilon must be finite"),
+    "nan": ([float("nan")], "epsilons? must be finite"),
 }
 
 

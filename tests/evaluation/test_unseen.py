@@ -116,7 +116,7 @@ def test_record_and_progress():
         ({"threats": []}, "at least one"),
         ({"threats": ["L7:1"]}, "unknown norm"),
         ({"threats": ["L2:0.1"], "attack": "pdg-3"}, "unknown attack"),
-        ({"threats": ["L2:1"], "trained": "Linf:0.1"}, "threat must be a threat model"),
+        ({"threats": ["L2:1"], "trained": 0.1}, "trained must be a threat model"),
     ],
 )
 def test_what_cannot_be(settings, message):

@@ -121,9 +121,9 @@ def test_width_is_channels_or_a_factor(name):
         (2, "for 2 times the default write 2.0"),
         (0, "width is 0; give a number of channels"),
         (-1.0, "width is -1.0; give"),
-        (float("nan"), "width is nan; give"),
-        (float("inf"), "width is inf; give"),
-        (True, "width is True; give"),
+        (float("nan"), "width must be finite, but is nan"),
+        (float("inf"), "width must be finite, but is inf"),
+        (True, "width must be a whole number or a number, not True"),
         (32.0, "for channels give a whole number, 32"),
         (0.01, "width=0.01 leaves 0 of 32 channels"),
     ],
@@ -151,7 +151,7 @@ def test_names_refused(name, message):
 def test_arguments_refused():
     make = partial(build, "small-cnn")
     assert "num_classes is 1" in refusal(make, num_classes=1, image_shape=(1, 8, 8))
-    assert "num_classes is True" in refusal(make, num_classes=True, image_shape=(1, 8, 8))
+    assert "num_classes must be a whole number, not True" in refusal(make, num_classes=True, image_shape=(1, 8, 8))
     assert "give (channels, height, width)" in refusal(make, num_classes=2, image_shape=(8, 8))
     assert "give (channels, height, width)" in refusal(make, num_classes=2, image_shape=(0, 8, 8))
     assert "is (1, 7, 8); images need at least 8x8 pixels" in refusal(make, num_classes=2, image_shape=(1, 7, 8))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from support.models import digits, refusal
-from uiat.models import build, custom
+from uiat.models import build
 
 OWN = """
 from dataclasses import dataclass
@@ -153,10 +153,3 @@ def test_timm_errors_in_one_sentence(monkeypatch):
 def test_timm_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     assert "pip install 'uiat[timm]'" in refusal(digits, "timm:resnet18")
-
-
-def test_search_path_survives_code_that_rearranges_it(tmp_path):
-    before = list(sys.path)
-    with custom._searched_last(str(tmp_path)):
-        sys.path.remove(str(tmp_path))
-    assert sys.path == before

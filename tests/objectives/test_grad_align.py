@@ -46,7 +46,7 @@ def test_n_fgsm_stays_in_the_range_of_images() -> None:
 def test_a_start_outside_of_a_ball_that_binds_is_refused() -> None:
     with pytest.raises(uiat.UserError, match="outside the ball"):
         uiat.PGD(threat=Linf(0.1), step_size=0.1, start_radius=2.0)
-    with pytest.raises(uiat.UserError, match="start_radius must be positive"):
+    with pytest.raises(uiat.UserError, match="start_radius must be above 0"):
         uiat.PGD(threat=Linf(0.1), step_size=0.1, start_radius=0.0)
 
 

@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.run_folders import ACCURACY, groups_of, pages, write_run
+from support.run_folders import ACCURACY, groups_of, pages, write_run, write_settings
 from uiat import recipes
 from uiat.config.yaml_io import to_dict
 from uiat.report.published import PUBLISHED, compare, is_as_published
-from uiat.runs.reader import RunFiles
+from uiat.runs.run_files import RunFiles
 
 
 def test_a_published_number_stands_beside_each(tmp_path):
     results = [0.509, 0.485, 0.40]
-    made = [write_run(tmp_path / str(a), accuracy=ACCURACY | {"autoattack": a}) for a in results]
+    made = [write_run(tmp_path / str(a), accuracy=ACCURACY | {"autoattack": a, "worst": a}) for a in results]
     alone = [compare(groups_of([run])[0])["autoattack"].assessment for run in made]
     assert alone == ["suspicious: more than published", "agrees", "less than published"]
     html, text = pages(made[:1], tmp_path / "report.html")
@@ -65,8 +65,7 @@ def test_nothing_is_compared_with_what_it_is_not(tmp_path, changed):
     config = {"data": changed.pop("data")} if isinstance(changed.get("data"), dict) else {}
     run = write_run(tmp_path / "a", accuracy=ACCURACY, **changed)
     if config:
-        tree = yaml.safe_load((run / "config.yaml").read_text()) | config
-        (run / "config.yaml").write_text(yaml.safe_dump(tree))
+        write_settings(run, yaml.safe_load((run / "config.yaml").read_text()) | config)
     assert compare(groups_of([run])[0]) == {}
 
 

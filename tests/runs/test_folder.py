@@ -15,7 +15,7 @@ def test_a_folder_holds_the_run(tmp_path):
     run = tiny.run(seed=7)
     folder = make_folder(run, tmp_path / "deep" / "down")
     assert read_run(folder) == run
-    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "environment.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [*("config.yaml", "environment.json", "manifest.json")]
 
 
 def test_a_folder_that_exists_is_refused(tmp_path):

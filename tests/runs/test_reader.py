@@ -10,7 +10,9 @@ from uiat.config.yaml_io import describe_fields
 from uiat.errors import UserError
 from uiat.inverse import universal
 from uiat.runs import reader
-from uiat.runs.reader import EFFECTS, effect_of, read_evaluation, read_files, read_history, read_metrics
+from uiat.runs.evaluations import read_evaluation
+from uiat.runs.reader import EFFECTS, effect_of, read_history, read_metrics
+from uiat.runs.run_files import read_files
 from uiat.runs.settings import find_differences
 
 ROW = '{"epoch": 0, "clean": 0.5, "robust": null, "alarms": ["odd"]}\n'

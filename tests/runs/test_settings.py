@@ -12,16 +12,16 @@ from uiat.runs.settings import read_config, read_run
     [
         (b"\xff\xfe\x00", "not a text file"),
         (b"a: [", "is not valid YAML"),
-        (b"- 1\n- 2\n", "must be a mapping"),
+        (b"- 1\n- 2", "does not hold the settings of a run"),
         (b"seeed: 3", "did you mean 'seed'"),
-        (b"seed: many", "seed should be"),
+        (b"seed: many", "seed must be a whole number"),
         (b"!!python/object/apply:os.system ['true']", "is not valid YAML"),
         (b"objective: {name: uiats}", "did you mean 'uiat'"),
         (b"optimisation: {epochs: 0}", "epochs must be at least 1"),
     ],
 )
 def test_settings_that_cannot_be_read(content, message, tmp_path):
-    (tmp_path / "config.yaml").write_bytes(content)
+    (tmp_path / "config.yaml").write_bytes(content + b"\n")
     for act in (read_run, uiat.resume):
         with pytest.raises(UserError, match=message):
             act(tmp_path)

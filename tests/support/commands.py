@@ -100,11 +100,13 @@ def process(*words, **options):
     )
 
 
-def folder_of_images(path, classes):
-    """An image folder, with one image of each class and split."""
+def folder_of_images(path, classes, *, names=None, each=1):
+    """An image folder, with so many images of each class and split."""
     from PIL import Image
 
     for split in ("train", "test"):
-        for name in range(classes):
-            (path / split / str(name)).mkdir(parents=True)
-            Image.new("L", (8, 8), 20 * name).convert("RGB").save(path / split / str(name) / "a.png")
+        for label, name in enumerate(names or map(str, range(classes))):
+            (path / split / name).mkdir(parents=True)
+            for i in range(each):
+                image = Image.new("L", (8, 8), 20 * label).convert("RGB")
+                image.save(path / split / name / f"{'abcdefgh'[i]}.png")

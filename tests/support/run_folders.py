@@ -8,6 +8,7 @@ import yaml
 from uiat.report import Sample, Samples, read_all, write_report
 from uiat.report.groups import group_runs
 from uiat.system.atomic_files import write_json, write_tensors
+from uiat.system.manifest import start_manifest
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ACCURACY = {"clean": 0.82, "autoattack": 0.485, "worst": 0.485}
@@ -40,7 +41,7 @@ def write_run(
         "optimisation": {"epochs": epochs, "awp": 0.0},
         "evaluation": {"attacks": ["clean", "autoattack"]},
     }
-    (path / "config.yaml").write_text(yaml.safe_dump({**config, **more}))
+    write_settings(path, {**config, **more})
     rows = [
         {
             **{"epoch": e, "learning_rate": 0.1, "train_adv_ce": 2.0 - e / 10, "train_correct": 0.2 + e / 20},
@@ -64,6 +65,23 @@ def write_run(
         record = {"norm": "Linf", "attack": "pgd-20", "epsilons": strengths, "accuracy": [0.9, 0.8, 0.6, 0.4]}
         write_json(path / "evaluation.json", result | ({"sweep": record} if sweep else {}))
     return path
+
+
+def write_settings(path, config):
+    """Write the config.yaml of a run folder, of any settings, and the manifest by which they are known."""
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    start_manifest(path, [], settings=config)
+
+
+def as_version_1(run):
+    """Make of a run folder one as version 0.1 left it: no manifest, no format, no sums in its evaluations."""
+    (run / "manifest.json").unlink()
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.removeprefix("format: 2\n"))
+    for path in run.glob("evaluation*.json"):
+        record = json.loads(path.read_text())
+        write_json(path, {key: record[key] for key in record if key not in ("format", "sha256", "sums", "files")})
+    return run
 
 
 def make_samples(path):

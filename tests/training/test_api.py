@@ -33,7 +33,7 @@ def fit(model=None, data=None, **settings):
 def test_what_is_in_the_folder(trained):
     names = {file.name for file in trained.folder.iterdir()}
     assert names == {
-        *("config.yaml", "environment.json", "metrics.jsonl", "inverse.safetensors"),
+        *("config.yaml", "environment.json", "metrics.jsonl", "inverse.safetensors", "manifest.json"),
         *("best.safetensors", "last.safetensors", "checkpoint.safetensors"),
     }
     assert json.loads((trained.folder / "environment.json").read_text())["torch"] == torch.__version__
@@ -93,7 +93,7 @@ def test_folders_are_numbered(tmp_path, monkeypatch):
         ({"data": {"validation": 5}}, "cannot take 5 of"),
         ({"schedule": "onecycle", "warmup_epochs": 0.5}, "warms up by itself"),
         ({"schedule": "cosine", "warmup_epochs": 9.0}, "at least one step"),
-        ({"seed": -1}, "negative"),
+        ({"seed": -1}, "seed must be at least 0"),
         ({"compute": {"device": "cuda:99"}}, "device 'cuda:99' cannot be used here"),
     ],
 )
@@ -235,7 +235,7 @@ def test_an_objective_that_lacks_something(unchecked):
     class Half:
         name = "half"
 
-    with pytest.raises(UserError, match="no init or perturb or loss or threat"):
+    with pytest.raises(UserError, match="no init or perturb or loss"):
         fit(objective=Half())
 
 

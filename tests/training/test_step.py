@@ -420,3 +420,20 @@ def test_replays_move_towards_a_higher_loss():
 def test_replays_fit_any_method_with_weights_perturbed_and_parts(objective):
     values = stepped(plain_net(), objective, replays=2, awp=0.01, accumulate=2)
     assert all(value.isfinite().all() for value in values.values())
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "words"),
+    [
+        (Standard(), {}, "images of the batch as they are; weights before the update, model in train mode"),
+        (PGDAT(), {}, "images of the batch attacked by 10 steps of PGD (ce) in Linf 8/255; weights before"),
+        (Trades(), {}, "attacked by 10 steps of PGD (kl) in Linf 8/255"),
+        (UIAT(attack=pgd(steps=1)), {}, "attacked by 1 steps of PGD (ce) in Linf 0.1"),
+        (PGDAT(), {"awp": 0.005}, "model in train mode, perturbed by AWP"),
+    ],
+)
+def test_a_step_says_of_which_weights_images_and_attack_its_terms_are(objective, options, words):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step = make_step(model, objective, optimizer, num_classes=10, image_shape=(1, 8, 8), **options)
+    assert words in repr(step)

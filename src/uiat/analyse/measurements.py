@@ -11,9 +11,8 @@ from uiat.attacks.random_numbers import keys
 from uiat.evaluation.engine.stage import correct_under
 from uiat.models.inspect import device_of
 from uiat.models.modes import frozen
-from uiat.runs.checkpoint import Which
+from uiat.runs.checkpoint import Which, read_weights
 from uiat.runs.reader import WEIGHTS_FILES
-from uiat.system.atomic_files import read_tensors
 from uiat.training.pass_count import activation_bytes, step_cost
 
 BATCH = 250  # images at a time
@@ -97,7 +96,7 @@ def correct_by_split(
 def measure_step_cost(context: Context, run: StudyRun) -> Data:
     """Count passes of a step of a run's method, and the bytes it keeps: on noise, so that no data set is needed."""
     model = context.load_model(run)
-    spec = read_tensors(run.folder / WEIGHTS_FILES[context.options.which])[1]["model"]
+    spec = read_weights(run.folder / WEIGHTS_FILES[context.options.which])[1]["model"]
     c, h, w = spec["image_shape"]
     shape, classes = (c, h, w), int(spec["num_classes"])
     cost = step_cost(run.config, model, image_shape=shape, classes=classes)

@@ -10,6 +10,7 @@ from typing import Any
 from uiat.analyse.figures import styled
 from uiat.analyse.study import Data, Study
 from uiat.errors import UserError
+from uiat.formatting import Summary
 from uiat.runs.reader import read_object
 from uiat.system.atomic_files import write_bytes, write_text
 
@@ -37,6 +38,18 @@ class Result:
     paragraph: str
     table: list[list[str]] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return self.summary().text
+
+    def _repr_html_(self) -> str:
+        return self.summary().html
+
+    def summary(self) -> Summary:
+        """Return what `print` shows: the table, and what the numbers say."""
+        return Summary(
+            f"study {self.study}", self.table, [self.paragraph, *(f"written: {path}" for path in self.files)]
+        )
 
 
 def check_free(folder: Path, study: str, inputs: Data) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from uiat import evaluation
 from uiat.analyse.result import Result, check_free, write
 from uiat.analyse.study import Context, Data, Study, StudyOptions, open_runs
+from uiat.checks import checked
 from uiat.errors import UserError, nearest
 from uiat.formatting import threat_option, threat_text
 from uiat.system.environment import describe_environment
@@ -36,6 +37,7 @@ STUDIES: dict[str, Study] = {
 }
 
 
+@checked
 @neutral_surroundings()
 def run(
     study: str,
@@ -53,7 +55,8 @@ def run(
         study: name of the study, a key of `STUDIES`.
         runs: run folders; an ablation that trains its own needs none.
         out: folder for STUDY.json, .svg, .png and .md; by default nothing is written.
-        n: number of images, the first of the test set (of the held-out images, where something is to be chosen).
+        n: number of images, the first of the test set (of the held-out images, where something is to be chosen); a
+            stratified sample of a set that lies class by class, as image folders do.
         seed: seed of random starts and directions.
         on_progress: called with a line of text whenever a part is done.
         options: the other fields of `StudyOptions`: threat, attack, epsilons, which, root, device, own_code, and for
@@ -121,6 +124,7 @@ def _describe(study: Study, context: Context, inputs: Data) -> Data:
         "about": study.about,
         "inputs": inputs,
         "n": dict(context.sizes),
+        "samples": dict(context.samples),
         "seed": context.options.seed,
         "threat": threat_option(context.threat),
         "attack": context.options.attack,
@@ -132,6 +136,7 @@ def _describe(study: Study, context: Context, inputs: Data) -> Data:
 
 def _conditions(data: Data) -> str:
     """Write the small print: data, number of images, attack, threat model and seed."""
-    sizes = ", ".join(f"{count} {split} images" for split, count in data["n"].items())
+    chosen = {split: f" ({text})" for split, text in data["samples"].items()}
+    sizes = ", ".join(f"{count} {split} images{chosen.get(split, '')}" for split, count in data["n"].items())
     where = f"{' and '.join(data['data'])}: {sizes}" if sizes else " and ".join(data["data"])
     return f"({where}; attack {data['attack']} under {threat_text(data['threat'])}; seed {data['seed']}.)"

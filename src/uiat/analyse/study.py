@@ -1,6 +1,6 @@
 """Define a study: how it measures, what its numbers say, how they look; and the runs and images it is about."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +11,18 @@ from torch import Tensor, nn
 from uiat import evaluation
 from uiat.analyse.prose import join_words
 from uiat.attacks import PGD
+from uiat.checks import checked_fields
 from uiat.config.schema import Run
-from uiat.data import Folder, ImageSet, as_float, open_data
+from uiat.data import Folder, ImageSet, as_float, open_data, take_images
+from uiat.data.notices import warn_once
 from uiat.errors import UserError
+from uiat.experiments.arithmetic import describe_arithmetic, find_mixture
 from uiat.formatting import threat_text
 from uiat.runs import checkpoint
 from uiat.runs.reader import METRICS_FILE, WEIGHTS_FILES, read_history
+from uiat.runs.run_files import find_runs, is_evaluation_alone
 from uiat.runs.settings import read_run
-from uiat.system.atomic_files import read_tensors
+from uiat.system.manifest import check_file
 from uiat.threat import Threat, parse
 from uiat.training.setup import load_datasets, pick_device
 
@@ -27,6 +31,7 @@ Split = Literal["test", "held-out", "train"]
 Data = dict[str, Any]
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """A study. `measure` gives plain data, and the rest reads nothing else, so that a figure can be drawn again.
@@ -50,12 +55,14 @@ class Study:
     needs_pgd: bool = True
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
     """The options of a study.
 
     Args:
-        n: number of images, the first of their set; by default 1,000, or all where there are fewer.
+        n: number of images, the first of their set (of an image folder a stratified sample); by default 1,000, or all
+            where there are fewer.
         seed: seed of random starts and directions.
         threat: threat model of the attack, "NORM:RADIUS"; by default that of the first run that has one.
         attack: name of the attack: pgd-K, cw-K or fgsm; for `strength` any that `uiat evaluate` knows.
@@ -110,6 +117,7 @@ class Context:
         on_progress: called with a line of text whenever a part is done.
         out: folder of the results, if there is one.
         sizes: number of images that were used, by split.
+        samples: how they were taken, in words, by split; only where they are a stratified sample.
 
     Example:
         >>> Context([], StudyOptions()).notes
@@ -121,6 +129,7 @@ class Context:
     on_progress: Callable[[str], None] = lambda line: None
     out: Path | None = None
     sizes: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def threat(self) -> Threat:
@@ -174,7 +183,7 @@ class Context:
         return checkpoint.load(run.folder, kind, own_code=self.options.own_code).to(device)
 
     def load_images(self, run: StudyRun, split: Split = "test") -> tuple[Tensor, Tensor]:
-        """Load the first images of a run's split, (n, C, H, W) in [0, 1], and their labels, on the CPU.
+        """Load images of a run's split as `take_images` has it, (n, C, H, W) in [0, 1], and their labels, on the CPU.
 
         Raises:
             UserError: there are fewer images than the options say.
@@ -183,7 +192,9 @@ class Context:
         if n is not None and n > len(whole):
             raise UserError(f"n {n} is more than the {len(whole)} {split} images of {run.label}: leave it out")
         self.sizes[split] = min(n or USUAL_N, len(whole))
-        part = whole.subset(range(self.sizes[split])).decode()
+        part, sample = take_images(whole, self.sizes[split])
+        if sample.rule == "stratified" and sample.text:
+            self.samples[split] = sample.text
         return as_float(part.images), part.labels
 
     def _open_split(self, run: StudyRun, split: Split) -> ImageSet | Folder:
@@ -209,6 +220,24 @@ class Context:
         return rows
 
 
+def check_same_arithmetic(groups: Iterable[Sequence[StudyRun]]) -> None:
+    """Refuse to average runs that were computed in different arithmetic.
+
+    Args:
+        groups: the runs of each group that is averaged.
+
+    Raises:
+        UserError: names the runs of a group, and the arithmetic of each.
+
+    Example:
+        >>> check_same_arithmetic([[StudyRun("a", Path("a"), Run()), StudyRun("b", Path("b"), Run(seed=1))]])
+    """
+    for group in groups:
+        mixture = find_mixture({run.label: describe_arithmetic(run.config) for run in group})
+        if mixture:
+            raise UserError(f"{join_words([run.label for run in group])} are {mixture}")
+
+
 def kept_weights(run: StudyRun) -> dict[int, list[checkpoint.Which]]:
     """Return which weights a run has kept, "best" and "last", by the epoch they are of, counted from 0.
 
@@ -218,9 +247,10 @@ def kept_weights(run: StudyRun) -> dict[int, list[checkpoint.Which]]:
     kept: dict[int, list[checkpoint.Which]] = {}
     for name in get_args(checkpoint.Which):
         path = run.folder / WEIGHTS_FILES[name]
+        check_file(path)  # also of one that is not there, and should be
         if path.is_file():
-            meta = read_tensors(path)[1]
-            if meta.get("kind") == checkpoint.WEIGHTS and isinstance(meta.get("epoch"), int):
+            meta = checkpoint.read_weights(path)[1]
+            if isinstance(meta.get("epoch"), int):
                 kept.setdefault(meta["epoch"], []).append(name)
     if not kept:
         raise UserError(f"{run.folder} has no weights that say their epoch ({', '.join(WEIGHTS_FILES.values())})")
@@ -238,7 +268,13 @@ def open_runs(folders: Sequence[str | Path]) -> list[StudyRun]:
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
-    paths = [Path(folder) for folder in folders]
+    found = [path for folder in folders for path in find_runs(Path(folder), alone=len(folders) == 1)]
+    paths = [path for path in found if not is_evaluation_alone(path)]
+    for path in found:
+        if path not in paths:
+            warn_once(f"{path} is passed over: it holds an evaluation alone, and a study needs the run's weights")
+    if folders and not paths:
+        raise UserError(f"none of {', '.join(map(str, folders))} holds a training run")
     resolved = [path.resolve() for path in paths]
     for i, path in enumerate(resolved):
         if path in resolved[:i]:

@@ -1,7 +1,8 @@
-"""Attacks: first-order ones as settings of one projected-gradient loop, and searches that follow each image."""
+"""Attacks: settings of one projected-gradient loop, searches that follow each image, and callables from outside."""
 
 from uiat.attacks.apgd import APGD
 from uiat.attacks.apgd_l1 import SparseAPGD
+from uiat.attacks.external import External
 from uiat.attacks.fab import FAB
 from uiat.attacks.fmn import FMN, minimum_norm
 from uiat.attacks.gradient import Gradient, InnerLoss, input_gradient, projected_gradient
@@ -19,6 +20,7 @@ __all__ = [
     "NFGSM",
     "FMN",
     "PGD",
+    "External",
     "Gradient",
     "InnerLoss",
     "Noise",

@@ -7,6 +7,7 @@ best iterate and halves its step.
 
 import itertools
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -14,15 +15,16 @@ from torch import Tensor
 from uiat.attacks.apgd_loss import NAMES, LossName, count_attempts, evaluate_loss
 from uiat.attacks.random_numbers import normal, uniform
 from uiat.attacks.search import Classifier, SearchState, per_image, target_class, where_image
-from uiat.checks import check_choices, check_counts
+from uiat.checks import Between, Count, checked_fields
 from uiat.errors import UserError
-from uiat.threat import Threat, require
+from uiat.threat import Threat
 
 # Section 3 of the paper: weight of the new step against the last movement; length of the first step, in epsilon.
 MOMENTUM = 0.75
 FIRST_STEP = 2.0
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class APGD:
     """Auto-PGD (Croce & Hein 2020, algorithm 1), for Linf and L2: PGD without a step size to choose.
@@ -58,22 +60,17 @@ class APGD:
 
     threat: Threat
     loss: LossName = "ce"
-    iterations: int = 100
-    restarts: int = 1
-    targets: int = 9
-    rho: float = 0.75
-    draws: int = 1
+    iterations: Count = 100
+    restarts: Count = 1
+    targets: Count = 9
+    rho: Annotated[float, Between(0, 1, above=True)] = 0.75
+    draws: Count = 1
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        require(self.threat)
         if self.threat.norm not in ("Linf", "L2"):
             raise UserError(
                 f"APGD has a version for Linf and one for L2, but none for {self.threat.norm}: see SparseAPGD"
             )
-        check_counts(self, "iterations", "restarts", "targets", "draws")
-        if not 0 < self.rho <= 1:
-            raise UserError(f"rho is a share of the steps, above 0 and at most 1, but is {self.rho}")
 
     @property
     def name(self) -> str:

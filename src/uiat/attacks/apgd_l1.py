@@ -15,9 +15,9 @@ from torch import Tensor
 from uiat.attacks.apgd_loss import NAMES, LossName, count_attempts, evaluate_loss
 from uiat.attacks.random_numbers import normal
 from uiat.attacks.search import Classifier, SearchState, target_class, where_image
-from uiat.checks import check_choices, check_counts
+from uiat.checks import Count, checked_fields
 from uiat.errors import UserError
-from uiat.threat import Threat, require
+from uiat.threat import Threat
 
 # Section 3 of the paper and the reference implementation of the ensemble.
 FIRST_FRACTION = 0.2  # fraction of the pixels that the first steps from a random start change
@@ -30,6 +30,7 @@ RADII = (3.0, 2.0, 1.0)  # radius of each phase in epsilon, for three, three and
 LARGEST_RADIUS = 999.0  # the largest that a threat model for L1 may have
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class SparseAPGD:
     """l1-APGD (Croce & Hein 2021, algorithm 1), with the larger balls of its section 3.3.
@@ -64,18 +65,15 @@ class SparseAPGD:
 
     threat: Threat
     loss: LossName = "ce"
-    iterations: int = 100
-    restarts: int = 1
-    targets: int = 9
+    iterations: Count = 100
+    restarts: Count = 1
+    targets: Count = 9
     shrinking: bool = True
-    draws: int = 1
+    draws: Count = 1
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        require(self.threat)
         if self.threat.norm != "L1":
             raise UserError(f"SparseAPGD is for L1: for {self.threat.norm} use APGD")
-        check_counts(self, "iterations", "restarts", "targets", "draws")
 
     @property
     def name(self) -> str:

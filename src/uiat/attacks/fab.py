@@ -6,6 +6,7 @@ not raise a loss in a ball: it walks along the boundary towards the image, and r
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool
@@ -16,13 +17,13 @@ from uiat.attacks.boundary import forget_distance, nearest_boundary, record_dist
 from uiat.attacks.gradient import Gradient, InnerLoss, input_gradient
 from uiat.attacks.random_numbers import normal, uniform
 from uiat.attacks.search import Classifier, SearchState, per_image, target_class, where_image
-from uiat.checks import check_counts
-from uiat.errors import UserError
-from uiat.threat import Threat, require, to_range
+from uiat.checks import AtMostOne, Between, Count, checked_fields
+from uiat.threat import Threat, to_range
 
 SHORTEST = 1e-8  # a step of length zero counts as this long where two lengths are compared
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class FAB:
     """FAB-T (Croce & Hein 2020, algorithm 1 and section 3.4): towards one other class at a time; or FAB, towards any.
@@ -67,22 +68,13 @@ class FAB:
     """
 
     threat: Threat
-    iterations: int = 100
-    targets: int = 9
-    restarts: int = 1
-    alpha_max: float = 0.1
-    eta: float = 1.05
-    beta: float = 0.9
+    iterations: Count = 100
+    targets: Count = 9
+    restarts: Count = 1
+    alpha_max: AtMostOne = 0.1
+    eta: Annotated[float, Between(1, 1_000)] = 1.05  # from 1 on a step reaches the boundary
+    beta: AtMostOne = 0.9
     targeted: bool = True
-
-    def __post_init__(self) -> None:
-        require(self.threat)
-        check_counts(self, "iterations", "targets", "restarts")
-        for name in ("alpha_max", "beta"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} is a share, in [0, 1], but is {getattr(self, name)}")
-        if not 1 <= self.eta < float("inf"):
-            raise UserError(f"eta must be at least 1, so that a step reaches the boundary, but is {self.eta}")
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ while it is not. The result is a distance, so that one run gives the accuracy at
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,11 +18,11 @@ from uiat.attacks.fab import FAB
 from uiat.attacks.gradient import input_gradient
 from uiat.attacks.random_numbers import KeyedNumbers, keys
 from uiat.attacks.search import Classifier, Search, SearchState, begin, per_image, where_image
-from uiat.checks import check_batch, check_counts
-from uiat.errors import UserError, nearest
+from uiat.checks import Between, Count, check_batch, checked, checked_fields
+from uiat.models.inspect import classes_of
 from uiat.models.modes import frozen
-from uiat.system.surroundings import neutral_surroundings
-from uiat.threat import NORMS, Threat, require, to_range
+from uiat.system.surroundings import check_ordinary, neutral_surroundings, ordinary
+from uiat.threat import NORMS, Threat, to_range
 
 # Fractions of their first values that the step and the change of the radius fall to, along a cosine.
 LAST_STEP = 0.01
@@ -31,6 +31,7 @@ UNIT_RADIUS = 0.5  # radius of the ball that others are multiples of
 TINY_RADIUS = 1e-9  # a radius within which no image breaks that is not misclassified as it is
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class FMN:
     """FMN (Pintor et al. 2021, algorithm 1) as a search: an image breaks once an adversarial example is within epsilon.
@@ -63,18 +64,10 @@ class FMN:
 
     name: ClassVar[str] = "fmn"
     threat: Threat
-    iterations: int = 100
-    restarts: int = 1
-    step_size: float = 1.0
-    gamma: float = 0.05
-
-    def __post_init__(self) -> None:
-        require(self.threat)
-        check_counts(self, "iterations", "restarts")
-        if not 0 < self.step_size < float("inf"):
-            raise UserError(f"step_size must be a positive number, but is {self.step_size}")
-        if not 0 < self.gamma < 1:
-            raise UserError(f"gamma is a share of the radius, between 0 and 1, but is {self.gamma}")
+    iterations: Count = 100
+    restarts: Count = 1
+    step_size: Annotated[float, Between(0, 1_000, above=True)] = 1.0
+    gamma: Annotated[float, Between(0, 1, above=True, below=True)] = 0.05
 
     def attempts(self, num_classes: int) -> int:
         """Return the number of restarts, 0 if there is only one class to predict."""
@@ -155,6 +148,7 @@ def _gradient_length(gradient: Tensor, order: float) -> Float[Tensor, "b"]:
     return torch.linalg.vector_norm(gradient.flatten(1), ord=order, dim=1).clamp_min(1e-12)
 
 
+@checked
 @neutral_surroundings()
 def minimum_norm(
     model: nn.Module,
@@ -163,7 +157,7 @@ def minimum_norm(
     *,
     norm: Literal["Linf", "L2", "L1"] = "L2",
     method: Literal["fmn", "fab-t"] = "fmn",
-    steps: int = 100,
+    steps: Count = 100,
 ) -> Float[Tensor, "b"]:
     """Find, for each image, the length of the shortest perturbation that has it misclassified.
 
@@ -192,13 +186,10 @@ def minimum_norm(
         >>> round(distance.item(), 2)  # 0.4 / 2^0.5
         0.28
     """
-    if norm not in NORMS:
-        raise nearest("norm", norm, NORMS)
-    methods: dict[str, type[FMN] | type[FAB]] = {"fmn": FMN, "fab-t": FAB}
-    if method not in methods:
-        raise nearest("method", method, methods)
-    check_batch(x, y)
-    attack: Search = methods[method](threat=NORMS[norm](TINY_RADIUS), iterations=steps)
+    check_ordinary(model)
+    x = ordinary(x)
+    check_batch(x, y, num_classes=classes_of(model, x))
+    attack: Search = (FMN if method == "fmn" else FAB)(threat=NORMS[norm](TINY_RADIUS), iterations=steps)
     key = keys(0, torch.arange(len(x), device=x.device))  # the search begins at the images: nothing is drawn
     with frozen(model), torch.no_grad():
         logits = model(x)

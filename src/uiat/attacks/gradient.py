@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from uiat.checks import Whole, checked
 from uiat.errors import UserError
+from uiat.models.misfit import explained
 from uiat.threat import Threat, to_range
 
 # The loss of an inner problem: images (B, ...) -> (loss of each (B,), logits (B, K)).
@@ -26,6 +28,8 @@ class Gradient(NamedTuple):
 Watch = Callable[[Gradient], Tensor]
 
 
+@checked
+@explained
 def input_gradient(loss: InnerLoss, x: Float[Tensor, "b ..."]) -> Gradient:
     """Compute the gradient of sum_i loss_i with respect to the images alone: one forward, one input-only backward.
 
@@ -41,10 +45,26 @@ def input_gradient(loss: InnerLoss, x: Float[Tensor, "b ..."]) -> Gradient:
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
-        values, logits = loss(x)
+        values, logits = take_pair(loss(x))
         require_gradient(values)
         (gradient,) = torch.autograd.grad(values.sum(), x)
     return Gradient(gradient, values.detach(), logits.detach())
+
+
+def take_pair(result: object) -> tuple[Tensor, Tensor]:
+    """Return what an inner loss has returned, (losses, logits).
+
+    Raises:
+        UserError: it is no pair of tensors.
+
+    Example:
+        >>> take_pair(torch.zeros(2))
+        Traceback (most recent call last):
+        uiat.errors.UserError: an inner loss must return a pair of tensors (losses, logits), not a Tensor
+    """
+    if isinstance(result, tuple) and len(result) == 2 and all(isinstance(each, Tensor) for each in result):
+        return result
+    raise UserError(f"an inner loss must return a pair of tensors (losses, logits), not a {type(result).__name__}")
 
 
 def require_gradient(values: Tensor) -> None:
@@ -73,6 +93,7 @@ def expected_gradient(loss: InnerLoss, x: Float[Tensor, "b ..."], *, draws: int)
     return total if draws == 1 else Gradient(*(value / draws for value in total))
 
 
+@checked
 def projected_gradient(
     loss: InnerLoss,
     x: Float[Tensor, "b ..."],
@@ -80,7 +101,7 @@ def projected_gradient(
     *,
     threat: Threat,
     step_size: float,
-    steps: int,
+    steps: Whole,
     descend: bool = False,
     bounded: bool = True,
     keep_best: bool = False,
@@ -113,6 +134,8 @@ def projected_gradient(
         >>> x_adv.tolist()
         [[0.75, 0.75]]
     """
+    if start.shape != x.shape:
+        raise UserError(f"start must have the shape of x, {tuple(x.shape)}, not {tuple(start.shape)}")
     direction = -step_size if descend else step_size
     x_t = start
     best: Tensor | None = None

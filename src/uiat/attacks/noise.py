@@ -7,10 +7,11 @@ import torch
 
 from uiat.attacks.random_numbers import KeyedNumbers, rekey
 from uiat.attacks.search import Classifier, SearchState, where_image
-from uiat.checks import check_counts
-from uiat.threat import Threat, require
+from uiat.checks import Count, checked_fields
+from uiat.threat import Threat
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Noise:
     """Random noise: perturbations drawn uniformly from the ball and clipped to [0, 1], one query each, no gradient.
@@ -39,11 +40,7 @@ class Noise:
 
     name: ClassVar[str] = "noise"
     threat: Threat
-    iterations: int = 100
-
-    def __post_init__(self) -> None:
-        require(self.threat)
-        check_counts(self, "iterations")
+    iterations: Count = 100
 
     def attempts(self, num_classes: int) -> int:
         """Return 1, or 0 if there is only one class to predict."""

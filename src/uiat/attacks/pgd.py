@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -13,17 +13,21 @@ from uiat import losses
 from uiat.attacks.gradient import InnerLoss, Watch, projected_gradient
 from uiat.attacks.random_numbers import KeyedNumbers, rekey
 from uiat.attacks.search import Classifier, where_image
-from uiat.checks import check_choices, check_counts, check_shapes, check_step, check_values
+from uiat.checks import Between, Count, Whole, check_step, check_values, checked, checked_fields, number
 from uiat.errors import UserError
 from uiat.models.inspect import classes_of
+from uiat.models.misfit import explained
 from uiat.models.modes import BatchNormMode, frozen
 from uiat.system.distributed import current_rank
-from uiat.threat import Linf, Threat, number, require, to_range
+from uiat.system.surroundings import check_ordinary, neutral_surroundings, ordinary
+from uiat.threat import Linf, Threat, to_range
 
 # TRADES starts from N(0, 0.001^2) noise: at the natural image itself its KL has no gradient.
 GAUSSIAN_STANDARD_DEVIATION = 0.001
+StartRadius = Annotated[float, Between(0, 1_000, above=True)]
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class PGD:
     """Projected gradient descent (Madry et al. 2018), of which FGSM, CW-PGD and the inverse adversary are settings.
@@ -55,26 +59,19 @@ class PGD:
 
     threat: Threat = Linf("8/255")
     step_size: float | str = "2/255"
-    steps: int = 10
-    restarts: int = 1
+    steps: Whole = 10
+    restarts: Count = 1
     loss: Literal["ce", "margin", "kl", "squared"] = "ce"
     start: Literal["uniform", "gaussian", "none"] = "uniform"
-    start_radius: float = 1.0
+    start_radius: StartRadius = 1.0
     bounded: bool = True
     keep: Literal["last", "best"] = "last"
     descend: bool = False
     batchnorm: BatchNormMode = "eval"
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        require(self.threat)
         object.__setattr__(self, "step_size", number(self.step_size, name="step_size"))
         check_step(float(self.step_size), radius=float(self.threat.epsilon))
-        check_counts(self, "restarts")
-        if self.steps < 0:
-            raise UserError(f"steps must be at least 0, but is {self.steps}")
-        if not 0 < self.start_radius < float("inf"):
-            raise UserError(f"start_radius must be positive, but is {self.start_radius:g}")
         if self.bounded and self.start_radius > 1:
             raise UserError(f"a start of {self.start_radius:g} epsilons lies outside the ball: set bounded to false")
         if self.loss in ("kl", "squared") and self.start == "none":
@@ -82,6 +79,8 @@ class PGD:
                 f'the "{self.loss}" loss has no gradient at x itself: use start="gaussian" or start="uniform"'
             )
 
+    @checked
+    @neutral_surroundings()
     def __call__(
         self,
         model: nn.Module,
@@ -107,15 +106,18 @@ class PGD:
         Raises:
             UserError: images or labels that cannot be what was meant, or a model that does not return logits.
         """
-        check_shapes(x, y)
+        check_ordinary(model)
+        x = ordinary(x)
         check_values(x, y, num_classes=classes_of(model, x))
         return self.perturb(model, x, y, generator=generator, key=key)
 
+    @checked
+    @explained
     def perturb(
         self,
         model: Classifier,
-        x: Tensor,
-        y: Tensor,
+        x: Float[Tensor, "b ..."],
+        y: Int[Tensor, "b"],
         *,
         generator: torch.Generator | None = None,
         key: Tensor | None = None,
@@ -248,6 +250,7 @@ class PGD:
         return inner
 
 
+@checked
 def FGSM(*, threat: Threat, batchnorm: BatchNormMode = "eval") -> PGD:
     """Return the fast gradient sign method (Goodfellow et al. 2015): one step of epsilon from x itself.
 
@@ -258,6 +261,7 @@ def FGSM(*, threat: Threat, batchnorm: BatchNormMode = "eval") -> PGD:
     return PGD(threat=threat, step_size=float(threat.epsilon), steps=1, start="none", batchnorm=batchnorm)
 
 
+@checked
 def FGSMRS(*, threat: Threat, batchnorm: BatchNormMode = "eval") -> PGD:
     """Return FGSM from a random start (Wong et al. 2020, "Fast is better than free"): a projected step of 1.25 epsilon.
 
@@ -268,7 +272,8 @@ def FGSMRS(*, threat: Threat, batchnorm: BatchNormMode = "eval") -> PGD:
     return PGD(threat=threat, step_size=1.25 * float(threat.epsilon), steps=1, batchnorm=batchnorm)
 
 
-def NFGSM(*, threat: Threat, noise: float = 2.0, batchnorm: BatchNormMode = "eval") -> PGD:
+@checked
+def NFGSM(*, threat: Threat, noise: StartRadius = 2.0, batchnorm: BatchNormMode = "eval") -> PGD:
     """Return N-FGSM (de Jorge et al. 2022, algorithm 1): a step of epsilon from a start in `noise` epsilons, unbounded.
 
     Example:

@@ -8,7 +8,7 @@ A model that can compute logits from a changed window alone (`uiat.speed.increme
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,9 +17,9 @@ from torch import Tensor
 from uiat import losses
 from uiat.attacks.random_numbers import rekey, uniform
 from uiat.attacks.search import Classifier, SearchState, where_image
-from uiat.checks import check_choices, check_counts
+from uiat.checks import Between, Count, checked_fields
 from uiat.errors import UserError
-from uiat.threat import Threat, require
+from uiat.threat import Threat
 
 # The windows' area halves after these queries of 10,000 (section 5 of the paper); other budgets in proportion.
 HALVINGS = (10, 50, 200, 500, 1_000, 2_000, 4_000, 6_000, 8_000)
@@ -55,6 +55,7 @@ class IncrementalModel(Protocol):
         """Compute the first `count` maps of images by a whole pass."""
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Square:
     """The Square Attack (Andriushchenko et al. 2020, algorithms 1 to 3), for Linf, L2 and L1; needs no gradient.
@@ -90,20 +91,15 @@ class Square:
 
     name: ClassVar[str] = "square"
     threat: Threat
-    iterations: int = 5_000
-    restarts: int = 1
-    p_init: float = 0.8
+    iterations: Count = 5_000
+    restarts: Count = 1
+    p_init: Annotated[float, Between(0, 1, above=True)] = 0.8
     loss: Literal["margin", "ce"] = "margin"
     stretched: bool = True
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        require(self.threat)
         if self.threat.norm not in ("Linf", "L2", "L1"):
             raise UserError(f"the Square Attack has versions for Linf, L2 and L1, but none for {self.threat.norm}")
-        check_counts(self, "iterations", "restarts")
-        if not 0 < self.p_init <= 1:
-            raise UserError(f"p_init is a share of the pixels, above 0 and at most 1, but is {self.p_init}")
 
     def attempts(self, num_classes: int) -> int:
         """Return the number of restarts, 0 if there is only one class to predict."""

@@ -10,12 +10,13 @@ from uiat import losses
 from uiat.attacks.gradient import input_gradient
 from uiat.attacks.random_numbers import KeyedNumbers
 from uiat.attacks.search import Classifier, SearchState, per_image, where_image
-from uiat.checks import check_choices, check_counts
+from uiat.checks import Amount, Count, checked_fields
 from uiat.errors import UserError
 from uiat.models.modes import frozen
-from uiat.threat import Threat, require
+from uiat.threat import Threat
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
     """Projected gradient steps with momentum (Dong et al. 2018, MI-FGSM) on a second model, each tried on the first.
@@ -49,21 +50,10 @@ class Transfer:
     name: ClassVar[str] = "transfer"
     source: nn.Module
     threat: Threat
-    iterations: int = 20
-    restarts: int = 2
+    iterations: Count = 20
+    restarts: Count = 2
     loss: Literal["margin", "ce"] = "margin"
-    momentum: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        require(self.threat)
-        check_counts(self, "iterations", "restarts")
-        if not isinstance(self.source, nn.Module):
-            raise UserError(
-                f"a transfer attack needs a second model, a torch.nn.Module, not {type(self.source).__name__}"
-            )
-        if not 0 <= self.momentum < float("inf"):
-            raise UserError(f"momentum must be a number of at least 0, but is {self.momentum}")
+    momentum: Amount = 1.0
 
     def attempts(self, num_classes: int) -> int:
         """Return the number of restarts, 0 if there is only one class to predict."""

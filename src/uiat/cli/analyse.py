@@ -32,8 +32,8 @@ Count = Annotated[
         "-n",
         min=1,
         metavar="N",
-        help="Images, the first of the test set; of the held-out images in one-off and ablation. [default: 1000, or "
-        "all]",
+        help="Images, the first of the test set (of an image folder a stratified sample); of the held-out images in "
+        "one-off and ablation. [default: 1000, or all]",
     ),
 ]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of random starts and directions.")]

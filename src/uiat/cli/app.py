@@ -1,5 +1,6 @@
 """The command `uiat`: its subcommands, and how mistakes, faults and interruptions end."""
 
+import errno
 import os
 import sys
 import traceback
@@ -11,6 +12,7 @@ import typer
 from uiat.cli.analyse import analyse
 from uiat.cli.cost import cost
 from uiat.cli.evaluate import evaluate
+from uiat.cli.export import export
 from uiat.cli.output import warnings_shown
 from uiat.cli.paper import paper
 from uiat.cli.recipes import recipes
@@ -25,7 +27,7 @@ OK, FAULT, MISTAKE, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
 # Words that a command reads itself, because they name fields of a run and not options.
 OPEN = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 HELP = {"help_option_names": ["-h", "--help"]}
-COMMANDS = ("train", "evaluate", "sweep", "analyse", "report", "show", "cost", "recipes", "paper")
+COMMANDS = ("train", "evaluate", "sweep", "analyse", "report", "show", "export", "cost", "recipes", "paper")
 
 
 def application() -> typer.Typer:
@@ -45,7 +47,7 @@ def application() -> typer.Typer:
     app.command("train", add_help_option=False, context_settings=OPEN, options_metavar=usage)(train)
     app.command("cost", context_settings=OPEN | HELP, options_metavar="RECIPE [FIELD=VALUE]... [OPTIONS]")(cost)
     app.command("sweep", context_settings=OPEN | HELP, options_metavar="RECIPE [FIELD=VALUES]... [OPTIONS]")(sweep)
-    for function in (evaluate, analyse, report, show, recipes, paper):
+    for function in (evaluate, analyse, report, show, export, recipes, paper):
         app.command()(function)
     return app
 
@@ -109,6 +111,9 @@ def _failed(error: Exception) -> int:
     if isinstance(error, UserError):
         _say(f"error: {error}")
         return FAULT if isinstance(error, NotFinite | Lost) else MISTAKE
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        _say(f"error: {str(error.filename)[:80]!r}... is too long for a path")
+        return MISTAKE
     if hasattr(error, "format_message"):  # typer's own, for unknown options and values out of range
         message = error.format_message().replace("Value error, ", "")
         if message:

@@ -52,7 +52,7 @@ BOUND = "in the worst case so far"
 def _run(options: EvaluateOptions, target: EvaluationTarget, rank: Rank, out: Console) -> None:
     """Measure, print and write down; only the first of several processes prints."""
     for note in target.notes:
-        out.print(f"{options.weights}: {note}", soft_wrap=True)
+        out.print(note if options.weights is None else f"{options.weights}: {note}", soft_wrap=True)
     out.print(target.title, soft_wrap=True)
     names = (*target.attacks, *(["transfer"] if target.transfer is not None else []))
     with evaluation_progress(names, out) as listener:

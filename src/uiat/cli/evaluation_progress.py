@@ -8,6 +8,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from uiat.evaluation.evaluator import CHECKS
 from uiat.formatting import percent
 
 # Where an evaluation goes to a file or a pipe: how often a long stage says where it stands.
@@ -36,7 +37,9 @@ class EvaluationLines:
     def progress(self, name: str, done: int, total: int) -> None:
         """Note how many images or iterations of the named attack are done, of how many."""
         now = self.clock()
-        if name != self.name:
+        if name == CHECKS:
+            self._check(now, ended=done == total)
+        elif name != self.name:
             # What a resumed evaluation finds done says nothing about its pace.
             self.name, self.started, self.said, self.first = name, now, now, done
         elif self.first < done < total and now - self.said >= SECONDS_BETWEEN_LINES:
@@ -44,6 +47,15 @@ class EvaluationLines:
             left = timedelta(seconds=round((now - self.started) / (done - self.first) * (total - done)))
             line = f"{name}: {done:,} of {total:,}, {left} left; at most {percent(self.fraction)} robust"
             self.console.print(line, soft_wrap=True)
+
+    def _check(self, now: float, *, ended: bool) -> None:
+        """Say that the self-checks run, and how long they took."""
+        if ended:
+            self.console.print(f"{CHECKS}: {now - self.started:.1f} s")
+            return
+        self.close()
+        self.name, self.started = CHECKS, now
+        self.console.print(f"{CHECKS} of the result ...")
 
     def bound(self, stage: str, fraction: float) -> None:
         """Note the robust accuracy so far, which the attacks to come can only lower."""
@@ -83,6 +95,8 @@ class EvaluationBars:
             self.bars.start_task(self.tasks[name])
             self.under_way = name
         self.bars.update(self.tasks[name], completed=done, total=total)
+        if name == CHECKS:
+            self.lines.progress(name, done, total)
 
     def bound(self, stage: str, fraction: float) -> None:
         """Show the bound beside the bar, and above the bars when a stage has ended."""

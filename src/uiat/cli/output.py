@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from uiat.config.yaml_io import write_value
+from uiat.system.announcements import ANNOUNCED
 
 # Columns of output that goes to a file or a pipe, where cutting lines to a screen would only lose text.
 PIPE_WIDTH = 240
@@ -89,19 +90,33 @@ class _Stderr:
         sys.stderr.flush()
 
 
+class _Lines(logging.Formatter):
+    """Writes a record as a line that says if it is a warning."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        kind = "warning: " if record.levelno >= logging.WARNING else ""
+        return f"uiat: {kind}{record.getMessage()}"
+
+
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Show what the package logs, as lines on standard error.
+    """Show the warnings that the package logs, and what it announces, as lines on standard error.
 
     Example:
         >>> with warnings_shown():
         ...     logging.getLogger("uiat").debug("not this")
     """
-    logger, handler = logging.getLogger("uiat"), logging.StreamHandler(_Stderr())
-    handler.setFormatter(logging.Formatter("uiat: warning: %(message)s"))
-    handler.setLevel(logging.WARNING)
+    logger, handler, level = (
+        logging.getLogger("uiat"),
+        logging.StreamHandler(_Stderr()),
+        logging.getLogger("uiat").level,
+    )
+    handler.setFormatter(_Lines())
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or hasattr(record, ANNOUNCED))
     logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
+        logger.setLevel(level)
         logger.removeHandler(handler)

@@ -14,7 +14,9 @@ from uiat.cli.tables import results_table
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
-from uiat.formatting import percent, threat_text
+from uiat.experiments.sweep_file import SWEEP_FILE, find_staleness, read_sweep
+from uiat.formatting import batch_accuracy_name, percent, threat_text
+from uiat.runs.evaluations import choose
 from uiat.runs.reader import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -25,14 +27,16 @@ from uiat.runs.reader import (
     METRICS_FILE,
     WEIGHTS_FILES,
     read_environment,
-    read_evaluation,
     read_history,
 )
+from uiat.runs.run_files import find_runs, is_evaluation_alone
 from uiat.runs.settings import read_run
+from uiat.system.manifest import MANIFEST_FILE, find_damage
 from uiat.training.validation import selection_metric
 
 FILES = {
     CONFIG_FILE: "every setting of the run",
+    MANIFEST_FILE: "sha256 of each file, by which damage is seen",
     ENVIRONMENT_FILE: "versions, hardware and commit",
     METRICS_FILE: "a row of measurements an epoch",
     WEIGHTS_FILES["best"]: "weights of the best epoch",
@@ -44,26 +48,57 @@ FILES = {
 }
 
 
-def show(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]) -> None:
+def show(
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A run folder, or one of a sweep or an evaluation.", show_default=False),
+    ],
+) -> None:
     """Show a run: settings, epochs, alarms, evaluation, files.
 
-    Reads files only: a run can be looked at while it trains.
+    Reads files only: a run can be looked at while it trains. Each file is held against the manifest, and one that is
+    damaged is named in the end, with exit code 2.
     """
-    out, settings = console(), read_run(run)
-    history = read_history(run)
+    out = console()
+    if not (run / CONFIG_FILE).is_file() and run not in find_runs(run, alone=True):
+        _sweep(run, out)
+    elif is_evaluation_alone(run):
+        _evaluation(run, out)
+    else:
+        _run(run, out)
+    out.print(f"\nfiles in {run}", soft_wrap=True)
+    out.print(_files(run))
+    if damage := find_damage(run):
+        raise UserError("; ".join(damage))
+
+
+def _run(run: Path, out: Console) -> None:
+    settings, history = read_run(run), read_history(run)
     best = _best(history, settings)
     out.print(_settings(settings, read_environment(run), history, best))
     if history:
         out.print("\nepochs")
-        out.print(_epochs(history, best))
+        out.print(_epochs(history, best, attacked=settings.objective.threat is not None))
     for row in history:
         for alarm in row.get("alarms", ()):
             out.print(f"alarm in epoch {row['epoch'] + 1}: {alarm}", soft_wrap=True)
-    result = read_evaluation(run)
-    if result is not None:
-        _evaluation(result, run, out)
-    out.print(f"\nfiles in {run}", soft_wrap=True)
-    out.print(_files(run))
+    _evaluation(run, out)
+
+
+def _sweep(folder: Path, out: Console) -> None:
+    """Print a table of the runs in sweep.json, and in which of them it is not what is there now."""
+    if not (folder / SWEEP_FILE).is_file():
+        raise UserError(f"{folder} holds {len(find_runs(folder))} runs and no {SWEEP_FILE}: show one of them")
+    record = read_sweep(folder / SWEEP_FILE)
+    rows = []
+    for row in record["runs"]:
+        accuracy = row.get("accuracy") or {}
+        shares = (f"{name} {percent(value)}" for name, value in accuracy.items())
+        rows.append((str(row.get("folder")), str(row.get("status")), ", ".join(shares) or str(row.get("reason") or "")))
+    out.print(table(f"sweep of {record['recipe']}", "status", "accuracy", rows=rows))
+    for row in record["runs"]:
+        if why := find_staleness(folder, row):
+            out.print(f"stale: {SWEEP_FILE} lists {row.get('folder')}, {why}", soft_wrap=True)
 
 
 def _best(history: list[dict[str, Any]], run: Run) -> dict[str, Any] | None:
@@ -112,10 +147,11 @@ def _accuracies(row: dict[str, Any]) -> str:
     return ", ".join(parts) or "not validated"
 
 
-def _epochs(history: list[dict[str, Any]], best: dict[str, Any] | None) -> Table:
+def _epochs(history: list[dict[str, Any]], best: dict[str, Any] | None, *, attacked: bool) -> Table:
     terms = list(dict.fromkeys(key for row in history for key in row if key.startswith("train_")))
     terms.sort(key=lambda key: key == "train_correct")
-    headings = ["training accuracy" if key == "train_correct" else key.removeprefix("train_") for key in terms]
+    accuracy = batch_accuracy_name(attacked=attacked)
+    headings = [accuracy if key == "train_correct" else key.removeprefix("train_") for key in terms]
     columns = ["epoch", *headings, "clean", "robust", "learning rate", "seconds", "images/s"]
 
     def cells(row: dict[str, Any]) -> Iterator[str]:
@@ -132,16 +168,19 @@ def _epochs(history: list[dict[str, Any]], best: dict[str, Any] | None) -> Table
     return table(*columns, "", rows=map(cells, history), numbers=columns)
 
 
-def _evaluation(result: dict[str, Any], run: Path, out: Console) -> None:
-    try:
-        shown = results_table(result)
-        facts = f"{result['which']} weights on {result['data']}, threat model {threat_text(result['threat'])}"
-        facts += f", seed {result['seed']}"
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(f"{run / EVALUATION_FILE} is damaged: evaluate the run again") from None
-    out.print(f"\nevaluation: {facts}", soft_wrap=True)
-    out.print(shown)
-    if result.get("verdict"):
+def _evaluation(run: Path, out: Console) -> None:
+    """Print what counts as the result of a folder, and what stands beside it."""
+    result, notes = choose(run)
+    if result is not None:
+        what = f"{result['which']} weights" if "which" in result else str(result.get("model", "a model"))
+        facts = f"{what} on {result.get('data', 'images')}, threat model {threat_text(result['threat'])}"
+        out.print(f"\nevaluation: {facts}, seed {result.get('seed', 'unknown')}", soft_wrap=True)
+        out.print(results_table(result))
+    elif not notes:
+        notes = [f"not evaluated: there is no {EVALUATION_FILE}"]
+    for note in notes:
+        out.print(f"note: {note}", soft_wrap=True)
+    if result is not None and result.get("verdict"):
         out.print(f"verdict: {result['verdict']}", soft_wrap=True)
 
 

@@ -14,6 +14,7 @@ from uiat.cli.settings import split_recipe
 from uiat.errors import Stopped, UserError
 from uiat.experiments import GridRun
 from uiat.experiments import sweep as run_sweep
+from uiat.experiments.arithmetic import find_mixture
 from uiat.experiments.grid import mean_over_seeds, parse_axis, parse_seeds
 from uiat.experiments.sweep_file import SWEEP_FILE
 from uiat.formatting import percent, plus_minus
@@ -161,6 +162,8 @@ def _show_end(runs: Sequence[GridRun], record: Path, out: Console) -> int:
     if len({run.run.seed for run in runs}) > 1:
         out.print("\nmean and standard deviation over seeds")
         out.print(_make_means(runs))
+        for sentence in _find_mixtures(runs):
+            out.print(sentence, soft_wrap=True)
     failed = [run for run in runs if run.status == "failed"]
     if failed:
         out.print(f"\n{len(failed)} of {len(runs)} runs failed; the same command tries them again")
@@ -182,6 +185,18 @@ def _make_means(runs: Sequence[GridRun]) -> Table:
         for settings, done, values in means
     ]
     return table(*paths, "runs", *attacks, rows=rows, numbers=("runs", *attacks))
+
+
+def _find_mixtures(runs: Sequence[GridRun]) -> list[str]:
+    """Return a sentence for each setting whose runs were computed in different arithmetic."""
+    paths = _varied_fields(runs)
+    by_setting: dict[str, dict[str, str]] = {}
+    for run in runs:
+        if run.accuracy:
+            setting = " ".join(f"{path}={run.settings[path]}" for path in paths)
+            by_setting.setdefault(setting, {})[f"seed={run.run.seed}"] = run.arithmetic
+    found = {setting: find_mixture(names) for setting, names in by_setting.items()}
+    return [f"{setting or 'the runs'}: {sentence}" for setting, sentence in found.items() if sentence]
 
 
 def _spread(value: tuple[float, float | None] | None) -> str:

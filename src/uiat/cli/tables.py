@@ -17,7 +17,7 @@ def results_table(result: Mapping[str, Any]) -> Table:
         >>> results_table({"n": 2, "accuracy": {"clean": 1.0, "worst": 0.5}, "seconds": {"clean": 0.1}}).row_count
         2
     """
-    n, seconds, intervals = result["n"], result["seconds"], result.get("intervals", {})
+    n, seconds, intervals = result["n"], result.get("seconds", {}), result.get("intervals", {})
     times = result.get("stage_seconds", {})
     rows = []
     for name, accuracy in result["accuracy"].items():

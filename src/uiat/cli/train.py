@@ -11,7 +11,6 @@ from rich.console import Console
 from uiat import recipes
 from uiat.cli.output import command, console, fields, table
 from uiat.cli.settings import list_options, split_words
-from uiat.cli.training_progress import training_progress
 from uiat.config import yaml_io
 from uiat.config.schema import Run, is_own_code
 from uiat.errors import Stopped, UserError
@@ -22,6 +21,7 @@ from uiat.system.distributed import process_group
 from uiat.training.listener import Listeners
 from uiat.training.loop import Interrupted, Training
 from uiat.training.open_run import reopen_run, start_run
+from uiat.training.progress import training_progress
 from uiat.training.teacher import teacher_run
 from uiat.training.trackers import TRACKERS, make_trackers
 
@@ -157,13 +157,8 @@ def _fit(training: Training, out: Console, *, trackers: Sequence[str]) -> None:
 
 
 def _prepare_teacher(training: Training, out: Console) -> None:
-    """Train or read the teacher of a run that asks one, with its own progress."""
-    source = training.teacher
-    if source is None or training.epoch >= training.run.optimisation.epochs or training.stopped:
-        return
-    if source.path is not None:
-        training.prepare_teacher()
-        out.print(f"teacher: {source.path}", soft_wrap=True)
+    """Train the teacher of a run that asks one, with its own progress."""
+    if not training.trains_teacher:
         return
     with training_progress(teacher_run(training.run), out, best=None) as listener:
         training.prepare_teacher(listener)

@@ -1,36 +1,12 @@
 """Short and mistyped names of fields, answered with the full ones."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
+from uiat.checks.names import ALIASES
 from uiat.errors import UserError, nearest
 
 MOST_ANSWERS = 3
-# Names that fields have elsewhere, with the name here or its last part.
-ALIASES: Mapping[str, str] = {
-    "lr": "learning_rate",
-    "eps": "epsilon",
-    "alpha": "step_size",
-    "bs": "batch_size",
-    "batch": "batch_size",
-    "wd": "weight_decay",
-    "n_epochs": "epochs",
-    "num_epochs": "epochs",
-    "iterations": "steps",
-    "num_steps": "steps",
-    "lambda": "objective.weight",
-    "beta": "objective.weight",
-    "lr_schedule": "schedule",
-    "scheduler": "schedule",
-    "opt": "optimizer",
-    "arch": "model.name",
-    "architecture": "model.name",
-    "dataset": "data.name",
-    "method": "objective.name",
-    "attacks": "evaluation.attacks",
-    "bf16": "precision",
-    "amp": "precision",
-}
 
 
 def find_fields(name: str, fields: Iterable[str], *, exact: bool = False) -> list[str]:
@@ -50,10 +26,14 @@ def find_fields(name: str, fields: Iterable[str], *, exact: bool = False) -> lis
     """
     known = list(fields)
     group, _, last = name.replace("-", "_").rpartition(".")
-    wanted = f"{group}.{ALIASES.get(last, last)}".removeprefix(".")
-    ending = [path for path in known if f".{path}".endswith(f".{wanted}")]
-    if ending or exact:
-        return ending[:MOST_ANSWERS]
+    for meant in (last, *ALIASES.get(last, ())):
+        wanted = f"{group}.{meant}".removeprefix(".")
+        ending = [path for path in known if f".{path}".endswith(f".{wanted}")]
+        if ending:
+            return ending[:MOST_ANSWERS]
+    if exact:
+        return []
+    wanted = f"{group}.{last}".removeprefix(".")
     # The same number of parts is compared, so that `objective.wieght` finds `objective.weight` and no other weight.
     depth = wanted.count(".") + 1
     ends: dict[str, list[str]] = {}

@@ -5,14 +5,19 @@ for them.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from uiat.checks import check_at_least, check_below
+from uiat.checks import Amount, BelowOne, Between, Count, Or, Seed, Whole, checked_fields
 from uiat.errors import UserError
-from uiat.objectives import UIAT, AnyObjective
+from uiat.objectives import UIAT, AnyObjective, Objective
 from uiat.threat import Threat
 
+FromZero = Annotated[float, Between(0)]
+Positive = Annotated[float, Between(0, above=True)]
+FromTwo = Annotated[int, Between(2)]
 
+
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """The data set, and how batches are drawn from it.
@@ -34,17 +39,15 @@ class Data:
 
     name: str = "digits"
     root: str | None = None
-    validation: int | None = None
-    subset: int | None = None
+    validation: FromTwo | None = None
+    subset: FromTwo | None = None
     augment: Literal["none", "crop", "crop-flip"] = "none"
-    batch_size: int = 128
-    workers: int = 2
-    image_size: int | None = None
-
-    def __post_init__(self) -> None:
-        check_at_least(self, validation=2, subset=2, batch_size=1, workers=0, image_size=8)
+    batch_size: Count = 128
+    workers: Annotated[int, Between(0, 1_000)] = 2
+    image_size: Annotated[int, Between(8, 100_000)] | None = None
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """The architecture.
@@ -61,13 +64,11 @@ class Model:
     """
 
     name: str = "small-cnn"
-    width: int | float | None = None
+    width: Annotated[int | float, Between(0, 100_000)] | None = None  # `models.build` says what is too narrow
     activation: Literal["relu", "silu"] = "relu"
 
-    def __post_init__(self) -> None:
-        check_at_least(self, width=0)  # 0.5 halves the width; `models.build` says what is too narrow
 
-
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
     """The optimiser, its schedule, and the average of the weights.
@@ -100,44 +101,32 @@ class Optimisation:
         0.1
     """
 
-    epochs: int = 30
+    epochs: Count = 30
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.9
+    learning_rate: FromZero = 0.1
+    momentum: BelowOne = 0.9
     nesterov: bool = True
-    weight_decay: float = 5e-4
+    weight_decay: FromZero = 5e-4
     schedule: Literal["constant", "piecewise", "cosine", "onecycle", "cyclic"] = "onecycle"
     milestones: tuple[int, ...] = ()
-    decay: float = 0.1
-    peak_at: float = 0.25
-    warmup_epochs: float = 0.0
-    clip_norm: float | None = None
-    awp: float = 0.0
-    awp_from_epoch: int = 0
+    decay: FromZero = 0.1
+    peak_at: Annotated[float, Between(0, 1, above=True, below=True)] = 0.25
+    warmup_epochs: Amount = 0.0
+    clip_norm: Positive | None = None
+    awp: Amount = 0.0
+    awp_from_epoch: Whole = 0
     average: Literal["none", "ema", "swa"] = "none"
-    average_decay: float = 0.999
-    average_from_epoch: int = 0
-    accumulate: int = 1
-    replays: int = 0
+    average_decay: BelowOne = 0.999
+    average_from_epoch: Whole = 0
+    accumulate: Count = 1
+    replays: Whole = 0
 
     def __post_init__(self) -> None:
-        check_at_least(
-            self, epochs=1, learning_rate=0, momentum=0, weight_decay=0, decay=0, warmup_epochs=0, clip_norm=0
-        )
-        check_at_least(self, awp=0, awp_from_epoch=0, average_decay=0, average_from_epoch=0, accumulate=1, replays=0)
-        endless = float("inf")
-        check_below(
-            self, learning_rate=endless, weight_decay=endless, decay=endless, warmup_epochs=endless, awp=endless
-        )
-        check_below(self, momentum=1, average_decay=1)
-        if self.clip_norm == 0:
-            raise UserError("clip_norm must be above 0: gradients of length 0 change nothing")
         if any(milestone < 1 for milestone in self.milestones):
             raise UserError(f"milestones are epochs, 1 or later, but are {', '.join(map(str, self.milestones))}")
-        if not 0 < self.peak_at < 1:
-            raise UserError(f"peak_at must be between 0 and 1, but is {self.peak_at:g}")
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Validation:
     """The evaluation of a run while it trains, on held-out training images; see `uiat.training.validation`.
@@ -153,15 +142,13 @@ class Validation:
         'robust'
     """
 
-    every: int = 1
-    steps: int = 10
+    every: Count = 1
+    steps: Count = 10
     metric: Literal["robust", "clean", "mean"] = "robust"
-    patience: int | None = None
-
-    def __post_init__(self) -> None:
-        check_at_least(self, every=1, steps=1, patience=1)
+    patience: Count | None = None
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Guards:
     """Checks during training, and what follows from them. A loss that is not finite always stops the run.
@@ -176,13 +163,11 @@ class Guards:
         'warn'
     """
 
-    chance_epochs: int = 5
+    chance_epochs: Count = 5
     overfitting: Literal["warn", "stop", "rollback"] = "warn"
 
-    def __post_init__(self) -> None:
-        check_at_least(self, chance_epochs=1)
 
-
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class ResolvedCompute:
     """Settings of speed with a value in place of each "auto"; see `Compute`.
@@ -200,6 +185,7 @@ class ResolvedCompute:
     cuda_graphs: bool
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Compute:
     """The device and the arithmetic of a run.
@@ -233,11 +219,10 @@ class Compute:
     recompute: bool = False
     sync_batchnorm: bool = False
     plain: bool = False
-    checkpoint_minutes: float = 5.0
-    checkpoint_steps: int | None = None
+    checkpoint_minutes: Amount = 5.0
+    checkpoint_steps: Count | None = None
 
     def __post_init__(self) -> None:
-        check_at_least(self, checkpoint_minutes=0, checkpoint_steps=1)
         if self.compile is True and self.recompute:
             raise UserError("compile and recompute do not go together: set one of them to false")
 
@@ -256,6 +241,7 @@ class Compute:
         return ResolvedCompute(precision=precision, **more)
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The evaluation of the finished model, on the test set.
@@ -263,7 +249,7 @@ class Evaluation:
     Args:
         attacks: names of attacks: clean, fgsm, pgd-K, pgd-K-R (R restarts), cw-K, autoattack, autoattack-quick, ...
         threat: the threat model; the objective's by default.
-        n: number of images, the first of the test set; all by default.
+        n: number of images, the first of the test set, of an image folder a stratified sample; all by default.
         batch_size: number of images at a time.
 
     Example:
@@ -273,13 +259,11 @@ class Evaluation:
 
     attacks: tuple[str, ...] = ("clean", "pgd-20", "cw-20")
     threat: Threat | None = None
-    n: int | None = None
-    batch_size: int = 500
-
-    def __post_init__(self) -> None:
-        check_at_least(self, n=1, batch_size=1)
+    n: Annotated[int, Between(1)] | None = None
+    batch_size: Count = 500
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """Everything that decides what a training run computes.
@@ -302,10 +286,10 @@ class Run:
     """
 
     name: str = "run"
-    seed: int = 0
+    seed: Seed = 0
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
-    objective: AnyObjective = field(default_factory=UIAT)
+    objective: Annotated[AnyObjective, Or(Objective)] = field(default_factory=UIAT)
     optimisation: Optimisation = field(default_factory=Optimisation)
     validation: Validation = field(default_factory=Validation)
     guards: Guards = field(default_factory=Guards)

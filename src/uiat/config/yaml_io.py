@@ -8,7 +8,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from uiat.checks import checked
+from uiat.checks.annotations import kind_of
+from uiat.checks.values import describe
 from uiat.config.field_names import unknown_field
+from uiat.config.plain_yaml import parse_plain, parse_value
 from uiat.config.schema import Model, Run
 from uiat.errors import UserError, nearest
 from uiat.formatting import exact_255ths
@@ -42,7 +46,7 @@ def _choose(classes: list[type], value: dict[str, Any], path: str) -> type:
         return classes[0]
     tag, known = _tag(classes), _tags(classes)
     chosen = value.get(tag)
-    if chosen not in known:
+    if not isinstance(chosen, str) or chosen not in known:
         raise nearest(f"{path}.{tag}", str(chosen), known)
     return known[chosen]
 
@@ -58,13 +62,13 @@ def build(kind: type, value: Any, path: str = "") -> Any:
         3
     """
     if not isinstance(value, dict):
-        raise UserError(f"{path or 'a run'} must be a mapping of fields, not {value!r}")
+        raise UserError(f"{path or 'a run'} must be a mapping of fields, not {describe(value)}")
     hints = get_type_hints(kind)
     known = {f.name for f in dataclasses.fields(kind)}
     arguments = {}
     for name, item in value.items():
         here = f"{path}.{name}" if path else str(name)
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise unknown_field(here, [f"{path}.{k}" for k in known] if path else [*known, *_leaf_names(Run())])
         classes = _members(hints[name])
         if classes and item is not None:
@@ -72,7 +76,7 @@ def build(kind: type, value: Any, path: str = "") -> Any:
         if name not in arguments:
             arguments[name] = _check_leaf(hints[name], item, here)
         elif not isinstance(item, dict):
-            raise UserError(f"{here} must be a mapping of fields, not {item!r}{_hint_tag(classes, here, item)}")
+            raise UserError(f"{here} must be a mapping of fields, not {describe(item)}{_hint_tag(classes, here, item)}")
     fields = dataclasses.fields(kind)
     required = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
     if required - arguments.keys():
@@ -98,16 +102,17 @@ def _check_leaf(hint: Any, value: Any, path: str) -> Any:
         value = [item.strip() for item in value.split(",")]
     elif get_origin(hint) is tuple and type(value) in (int, float):  # one milestone, say
         value = [value]
+    if type(value) is bool and hint is not bool and bool not in get_args(hint):
+        raise UserError(f"{path} must be {kind_of(hint).words}, not {value}")
     if hint in (str, str | None) and type(value) in (int, float):  # YAML reads a name such as 2024 as a number
         value = str(value)
     try:
         return TypeAdapter(hint).validate_python(value)
-    except ValidationError as error:
-        # Of a union, each member has its own.
-        reason = " or ".join(e["msg"].removeprefix("Input should be ") for e in error.errors())
+    except ValidationError:
         if get_origin(hint) is Literal:
             raise nearest(path, str(value), map(str, get_args(hint))) from None
-        raise UserError(f"{path} should be {reason}, not {value!r}") from None
+        words = "a mapping of fields" if _members(hint) else kind_of(hint).words
+        raise UserError(f"{path} must be {words}, not {describe(value)}") from None
 
 
 def to_dict(config: Any) -> Any:
@@ -123,6 +128,7 @@ def to_dict(config: Any) -> Any:
     return list(config) if isinstance(config, tuple) else config
 
 
+@checked
 def dump(run: Run) -> str:
     """Return a run as YAML.
 
@@ -144,6 +150,7 @@ def write_value(value: Any) -> str:
     return text.strip().removesuffix("...").strip()
 
 
+@checked
 def load(text: str, *, source: str = "the configuration") -> Run:
     """Read a run from YAML; fields that are left out have their defaults.
 
@@ -154,7 +161,10 @@ def load(text: str, *, source: str = "the configuration") -> Run:
         >>> load("name: mine").name
         'mine'
     """
-    run: Run = build(Run, parse(text, source=source))
+    tree = parse(text, source=source)
+    if isinstance(tree, dict):
+        tree.pop("format", None)  # the config.yaml of a run folder begins with it
+    run: Run = build(Run, tree)
     return run
 
 
@@ -165,13 +175,11 @@ def parse(text: str, *, source: str) -> Any:
         >>> parse("seed: 3", source="the configuration")
         {'seed': 3}
     """
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+    value = parse_plain(text, source=source)
     return {} if value is None else value
 
 
+@checked
 def override(run: Run, assignments: Iterable[tuple[str, str]]) -> Run:
     """Return a run with fields replaced: ("objective.weight", "2") sets run.objective.weight.
 
@@ -191,11 +199,7 @@ def override(run: Run, assignments: Iterable[tuple[str, str]]) -> Run:
     for path, text in assignments:
         if path.split(".")[0] not in tree:
             raise unknown_field(path, _leaf_names(run), value=text)
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
-        _assign(tree, path.split("."), value, path)
+        _assign(tree, path.split("."), parse_value(text, source=path), path)
     result: Run = build(Run, tree)
     return result
 

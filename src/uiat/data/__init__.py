@@ -9,7 +9,7 @@ from uiat.data.image_set import Batch, ImageSet, as_float, check_images, from_te
 from uiat.data.loader import Loader
 from uiat.data.map_dataset import from_dataset
 from uiat.data.sampling import AUGMENTATIONS
-from uiat.data.split import split_validation, stratified_subset
+from uiat.data.split import Subsample, choose_subsample, split_validation, stratified_subset, take_images
 from uiat.data.streaming import StreamingLoader, loader_for
 
 __all__ = [
@@ -21,8 +21,10 @@ __all__ = [
     "ImageSet",
     "Loader",
     "StreamingLoader",
+    "Subsample",
     "as_float",
     "check_images",
+    "choose_subsample",
     "default_root",
     "from_dataset",
     "from_tensors",
@@ -33,5 +35,6 @@ __all__ = [
     "split_validation",
     "statistics",
     "stratified_subset",
+    "take_images",
     "tensors",
 ]

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from uiat.checks import checked
 from uiat.data.image_file import import_torchvision
 from uiat.data.image_folder import Folder, open_folder
 from uiat.data.image_set import ImageSet, as_float
@@ -163,6 +164,7 @@ STATS: dict[str, tuple[Channels, Channels]] = {name: (row.mean, row.std) for nam
 USUAL_THREATS = {name: row.threats for name, row in DATA_SETS.items() if row.threats}
 
 
+@checked
 def statistics(data: ImageSet | Folder, *, sample: int = 10_000) -> tuple[Channels, Channels]:
     """Compute the mean and standard deviation of each channel of images in [0, 1], over at most `sample` of them.
 
@@ -200,6 +202,7 @@ def default_root() -> Path:
     return Path(os.environ.get("UIAT_DATA") or "~/.cache/uiat/data").expanduser()
 
 
+@checked
 def open_data(
     name: str,
     split: str,
@@ -240,6 +243,7 @@ def open_data(
     return _read_torchvision(name, reader, split, root=folder, download=download)
 
 
+@checked
 def load(
     name: str,
     split: str,
@@ -258,6 +262,7 @@ def load(
     return open_data(name, split, root=root, download=download, image_size=image_size).decode()
 
 
+@checked
 def tensors(
     name: str, split: str, root: str | os.PathLike[str] | None = None
 ) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]:

@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from uiat.checks import checked, checked_fields
 from uiat.data.folder_layout import list_part, open_base
 from uiat.data.image_file import read_image
-from uiat.data.image_set import ImageSet
+from uiat.data.image_set import ImageSet, describe_set
 from uiat.errors import UserError
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Folder:
     """Labelled image files; has what an `ImageSet` has, except that pixels are decoded on demand. See `open_folder`.
@@ -42,6 +44,9 @@ class Folder:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __repr__(self) -> str:
+        return describe_set(self, f"image files, {self.image_shape} once decoded")
 
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "c h w"], int, int]:
         """Return (image, label, position), which the workers of a `StreamingLoader` collect into batches."""
@@ -92,6 +97,7 @@ class Folder:
         return ImageSet(images, self.labels, self.classes, self.name, partial=True)
 
 
+@checked
 def open_folder(path: str | os.PathLike[str], split: str, *, image_size: int | None = None) -> Folder:
     """List a folder of images: PATH/train/CLASS/* and PATH/test/CLASS/* (or PATH/val), or PATH/CLASS/* to train only.
 

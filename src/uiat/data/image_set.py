@@ -9,12 +9,15 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from uiat.checks import Classes, checked, checked_fields
 from uiat.data.notices import warn_once
 from uiat.errors import UserError
 
+MOST_CLASSES = 1_000_000
 TOLERANCE = 1e-6  # how far rounding, as in resizing, may carry a float image out of [0, 1]
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Batch:
     """One batch of a training set: images in [0, 1], labels, and the position of each example in the set.
@@ -22,7 +25,8 @@ class Batch:
     Args:
         x: images in [0, 1], (b, c, h, w).
         y: labels, int64, (b,).
-        index: position of each example in the training set, int64, (b,); state kept per example is addressed by it.
+        index: position of each example in the training set, int64, (b,); state kept per example is addressed by it, and
+            nothing else needs it.
 
     Example:
         >>> batch = Batch(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]), torch.tensor([7, 5]))
@@ -32,13 +36,17 @@ class Batch:
 
     x: Float[Tensor, "b c h w"]
     y: Int[Tensor, "b"]
-    index: Int[Tensor, "b"]
+    index: Int[Tensor, "b"] | None = None
+
+    def __repr__(self) -> str:
+        return f"Batch of {len(self.y)} images {tuple(self.x.shape[1:])}"
 
     def __getitem__(self, rows: slice) -> "Batch":
         """Return some rows of the batch."""
-        return Batch(self.x[rows], self.y[rows], self.index[rows])
+        return Batch(self.x[rows], self.y[rows], None if self.index is None else self.index[rows])
 
 
+@checked_fields
 @dataclass(frozen=True)
 class ImageSet:
     """Labelled images in one tensor, which passed `check_images`.
@@ -68,6 +76,9 @@ class ImageSet:
     def __post_init__(self) -> None:
         check_images(self)
 
+    def __repr__(self) -> str:
+        return describe_set(self, f"images {self.image_shape} of {str(self.images.dtype).removeprefix('torch.')}")
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -92,6 +103,18 @@ class ImageSet:
         return self
 
 
+def describe_set(data: Any, images: str) -> str:
+    """Describe a set in a line: its name, its images, its classes.
+
+    Example:
+        >>> ImageSet(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), ("zero", "one"), "example")
+        ImageSet example: 2 images (1, 8, 8) of float32, 2 classes (zero, one)
+    """
+    shown = ", ".join(data.classes[:5]) + (", ..." if len(data.classes) > 5 else "")
+    return f"{type(data).__name__} {data.name}: {len(data):,} {images}, {len(data.classes)} classes ({shown})"
+
+
+@checked
 def check_images(data: ImageSet) -> None:
     """Refuse a set that would train badly or crash late, saying what is wrong with it and what to do.
 
@@ -171,6 +194,7 @@ def _check_labels(labels: Tensor, images: int, classes: int, name: str) -> None:
         )
 
 
+@checked
 def as_float(images: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return images as float32 in [0, 1]: uint8 is divided by 255 into a new tensor, floats pass through.
 
@@ -181,11 +205,12 @@ def as_float(images: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
+@checked
 def from_tensors(
     x: Tensor | np.ndarray,
     y: Tensor | np.ndarray | Sequence[int],
     *,
-    num_classes: int | None = None,
+    num_classes: Classes | None = None,
     name: str = "tensors",
 ) -> ImageSet:
     """Make a set from images and labels that are already in memory.
@@ -209,8 +234,12 @@ def from_tensors(
         images = images.float()
     if labels.dtype in (torch.int8, torch.int16, torch.int32, torch.uint8):
         labels = labels.long()
-    known = labels.numel() > 0 and not labels.is_floating_point()
+    known = labels.numel() > 0 and labels.dtype == torch.int64
     count = num_classes if num_classes is not None else (int(labels.max()) + 1 if known else 1)
+    if count > MOST_CLASSES:
+        raise UserError(
+            f"{name}: the labels name {count:,} classes, more than {MOST_CLASSES:,}: are they class numbers?"
+        )
     return ImageSet(images, labels, tuple(map(str, range(count))), name)
 
 
@@ -219,7 +248,10 @@ def as_tensor(values: Any, what: str, name: str) -> Tensor:
     try:
         if isinstance(values, np.ndarray):
             values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
-        return torch.as_tensor(values).detach()
+        tensor = torch.as_tensor(values).detach()
     except (TypeError, ValueError, RuntimeError) as fault:
         kind = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
         raise UserError(f"{name}: {what} must be a tensor or an array of numbers, not {kind}") from fault
+    if tensor.is_meta or tensor.layout != torch.strided:
+        raise UserError(f"{name}: {what} must be a plain tensor with values, not {tensor.layout} on {tensor.device}")
+    return tensor

@@ -6,11 +6,13 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from uiat.checks import Count, Seed, checked, checked_fields
 from uiat.data.image_set import Batch, ImageSet, as_float
 from uiat.data.sampling import batch_count, check_divisible, check_sampling, check_start, crop_flip, draw, permutation
 from uiat.system.distributed import Rank, current_rank
 
 
+@checked_fields
 class Loader:
     """Loads batches of an `ImageSet`, which is kept as one tensor on the device.
 
@@ -44,10 +46,10 @@ class Loader:
         self,
         data: ImageSet,
         *,
-        batch_size: int,
+        batch_size: Count,
         augment: str = "none",
         device: str | torch.device = "cpu",
-        seed: int = 0,
+        seed: Seed = 0,
         shuffle: bool = True,
         drop_last: bool = True,
         padding: int = 4,
@@ -68,6 +70,7 @@ class Loader:
         """Return the number of batches in an epoch."""
         return batch_count(self.num_examples, self.batch_size, drop_last=self.drop_last)
 
+    @checked
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from step `start` on; the skipped ones cost nothing."""
         check_start(start, len(self))

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uiat.checks import checked
 from uiat.data.image_file import to_8_bit
 from uiat.data.image_set import ImageSet, as_tensor, from_tensors
 from uiat.errors import UserError
@@ -21,6 +22,7 @@ class _Indexed(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
+@checked
 def from_dataset(dataset: Any, *, name: str = "custom", num_classes: int | None = None) -> ImageSet:
     """Read a whole map-style torch Dataset of (image, label) into memory.
 
@@ -42,7 +44,7 @@ def from_dataset(dataset: Any, *, name: str = "custom", num_classes: int | None 
         >>> len(from_dataset(pairs))
         4
     """
-    if not isinstance(dataset, _Indexed):
+    if not isinstance(dataset, _Indexed) or (isinstance(dataset, Tensor) and dataset.ndim == 0):
         raise UserError(
             f"{name}: the dataset must have a length and be indexable; an iterable dataset cannot be shuffled"
         )

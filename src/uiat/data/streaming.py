@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from uiat.checks import Count, Seed, checked, checked_fields
 from uiat.data.image_folder import Folder
 from uiat.data.image_set import Batch, ImageSet
 from uiat.data.loader import Loader, prepare
@@ -19,6 +20,7 @@ from uiat.system.distributed import Rank, current_rank
 GIBIBYTE = 1 << 30
 
 
+@checked_fields
 class StreamingLoader:
     """Loads the batches that a `Loader` would give of the decoded set; worker processes read the files.
 
@@ -40,11 +42,11 @@ class StreamingLoader:
         self,
         data: Folder,
         *,
-        batch_size: int,
+        batch_size: Count,
         num_workers: int | None = None,
         augment: str = "none",
         device: str | torch.device = "cpu",
-        seed: int = 0,
+        seed: Seed = 0,
         shuffle: bool = True,
         drop_last: bool = True,
         padding: int = 4,
@@ -66,6 +68,7 @@ class StreamingLoader:
         """Return the number of batches in an epoch."""
         return batch_count(self.num_examples, self.batch_size, drop_last=self.drop_last)
 
+    @checked
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from step `start` on; files of the skipped ones are not opened."""
         check_start(start, len(self))
@@ -106,10 +109,11 @@ def _plain_errors(batches: Iterable[Any]) -> Iterator[Any]:
         raise UserError(str(fault).strip().splitlines()[-1].split("UserError: ")[-1]) from fault
 
 
+@checked
 def loader_for(
     data: ImageSet | Folder,
     *,
-    batch_size: int,
+    batch_size: Count,
     memory_limit: int = 4 * GIBIBYTE,
     num_workers: int | None = None,
     **options: Any,

@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uiat.attacks import PGD, Search
+from uiat.checks import Count, checked
 from uiat.evaluation.engine.aggregate import aggregate
+from uiat.evaluation.engine.attack_target import AttackTarget, exact_inference
 from uiat.evaluation.engine.outcomes import Outcomes
 from uiat.evaluation.engine.plan import (
     Plan,
@@ -22,9 +24,11 @@ from uiat.evaluation.engine.plan import (
     make_plan,
 )
 from uiat.evaluation.engine.search_runner import AdaptiveBatchSize, State
-from uiat.evaluation.engine.stage import AttackTarget, attack_images, evaluate_clean, exact_inference
+from uiat.evaluation.engine.stage import attack_images, evaluate_clean
 from uiat.evaluation.engine.state_file import StateFile, fingerprint
 from uiat.evaluation.listener import Bound, Callbacks, EvaluationListener, OnProgress, Progress, Silent
+from uiat.evaluation.own_attacks import OwnAttack
+from uiat.evaluation.registry import Settings
 from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import verdict
 from uiat.evaluation.selfcheck.examine import examine_target
@@ -32,6 +36,7 @@ from uiat.formatting import threat_record
 from uiat.models.inspect import Target
 from uiat.speed.fast_copy import fastest_batch, make_fast_copy
 from uiat.system.distributed import Rank, current_rank
+from uiat.system.manifest import sum_of_tensors
 from uiat.system.surroundings import check_ordinary, neutral_surroundings, ordinary, restored_random_state
 from uiat.threat import Threat
 
@@ -39,6 +44,7 @@ logger = logging.getLogger("uiat")
 CHECKS = "self-checks"  # as progress names them
 
 
+@checked
 @neutral_surroundings()
 @restored_random_state()
 def evaluate(
@@ -47,8 +53,8 @@ def evaluate(
     y: Int[Tensor, "n"],
     *,
     threat: Threat,
-    attacks: Sequence[str] = ("clean", "pgd-20", "cw-20"),
-    batch_size: int = 500,
+    attacks: Sequence[str | OwnAttack | Any] = ("clean", "pgd-20", "cw-20"),
+    batch_size: Count = 500,
     seed: int = 0,
     progress: Progress | None = None,
     bound: Bound | None = None,
@@ -58,6 +64,7 @@ def evaluate(
     keep_examples: bool = False,
     transfer: nn.Module | None = None,
     selfchecks: bool = True,
+    class_names: Sequence[str] | None = None,
 ) -> EvaluationResult:
     """Compute accuracy under each attack by name and in the worst case over them, and check if it is to be believed.
 
@@ -74,7 +81,10 @@ def evaluate(
         x: images, floats in [0, 1], on the model's device or moved there batch by batch.
         y: labels, int64.
         threat: the threat model.
-        attacks: names, see `uiat.evaluation.attack`, such as "autoattack"; "clean" is always measured.
+        attacks: names, see `uiat.evaluation.attack`, such as "autoattack"; "clean" is always measured. Also attacks of
+            one's own: `uiat.PGD(...)` or another search with settings, a function of (model, x, y) that returns images,
+            a pair (name, attack), or a name with code to import: "mine.py:noise", "torchattacks:PGD(steps=20)". What a
+            function returns is projected onto the ball and [0, 1] where it left them, and counted.
         batch_size: images at a time, at most: on a CPU fewer where that is faster, and half as many where memory runs
             out; the result says how many.
         seed: seed of the random numbers; each image has its own, so that neither the batch size, nor the number of
@@ -90,6 +100,7 @@ def evaluate(
         selfchecks: look for what makes a robust accuracy look higher than it is (`uiat.evaluation.examine`) and put the
             verdict into the result; costs less than a thousand forward passes on each of 128 images. Without an attack
             nothing is claimed, and nothing is checked.
+        class_names: names of the classes; with them, one without an image is a warning in the result.
 
     Raises:
         UserError: an unknown attack, images or labels that do not fit, a model that does not return logits, a state
@@ -109,7 +120,7 @@ def evaluate(
     x, y = ordinary(x), ordinary(y)
     plan, target = make_plan(attacks, threat, transfer), Target(model, x)
     check_inputs(target, x, y, batch_size=batch_size, transfer=transfer)
-    plan, unable = (plan, []) if target.differentiable else drop_gradient_attacks(plan)
+    plan, left = (plan, []) if target.differentiable else drop_gradient_attacks(plan)
     rank = current_rank()
     listener = Callbacks(progress, bound) if rank.first else Silent()
     facts = {"threat": threat_record(threat, exact=True), "attacks": budgets(plan), "order": list(plan), "seed": seed}
@@ -119,14 +130,25 @@ def evaluate(
         under_attack = _prepare(target, x, y, rank, batch_size=batch_size, seed=seed)
         run = _Evaluation(under_attack, rank, state_file, len(x), listener)
         run.run(plan, resume=resume, keep_examples=keep_examples)
-    classes = target.classes
-    result = aggregate(run.outcomes, rank, y, threat=threat, seed=seed, plan=plan, classes=classes, unable=unable)
-    if rank.first and len(result.accuracy) > 2:  # in the words of the reference, as after each stage
-        logger.info("robust accuracy: %.2f%%", 100 * result.accuracy["worst"])
+    known: dict[str, Any] = {"threat": threat, "unable": left, "class_names": class_names, "classes": target.classes}
+    result = replace(aggregate(run.outcomes, rank, y, seed=seed, plan=plan, **known), sums=_sum_inputs(model, x, y))
     result = replace(result, batch_size=min(rank.gather(under_attack.batch_size.size)), processes=rank.size)
-    if selfchecks and (transfer is not None or set(attacks) - {"clean"}):
-        return replace(result, verdict=_selfcheck(target, x, y, threat, result, transfer, rank, listener))
-    return result
+    _log_worst(result, rank)
+    if not selfchecks or (transfer is None and all(given == "clean" for given in attacks)):
+        return result
+    return replace(result, verdict=_selfcheck(target, x, y, threat, result, transfer, rank, listener))
+
+
+def _log_worst(result: EvaluationResult, rank: Rank) -> None:
+    """Log the accuracy in the worst case, in the words of the reference implementation, as after each stage."""
+    if rank.first and len(result.accuracy) > 2:
+        logger.info("robust accuracy: %.2f%%", 100 * result.accuracy["worst"])
+
+
+def _sum_inputs(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
+    """Return the sums of what a result is of, by which it is known to be of something else later."""
+    tensors = {"weights": model.state_dict(), "images": {"": x}, "labels": {"": y}}
+    return {name: sum_of_tensors(each) for name, each in tensors.items()}
 
 
 def _prepare(target: Target, x: Tensor, y: Tensor, rank: Rank, *, batch_size: int, seed: int) -> AttackTarget:
@@ -183,7 +205,7 @@ class _Evaluation:
                 self.state_file.save(self.outcomes)
             self._announce(name, stage)
 
-    def _run_stage(self, name: str, stage: str, settings: PGD | Search | None, *, on_progress: OnProgress) -> None:
+    def _run_stage(self, name: str, stage: str, settings: Settings, *, on_progress: OnProgress) -> None:
         target, outcomes = self.target, self.outcomes
         target.pop_costs()
         if settings is None:

@@ -11,17 +11,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from uiat.attacks import PGD, Search
-from uiat.checks import check_batch
+from uiat.attacks import PGD
+from uiat.checks import Count, check_batch, checked, checked_fields, number
 from uiat.errors import UserError
 from uiat.evaluation.engine.stage import correct_under
 from uiat.evaluation.listener import Progress
-from uiat.evaluation.registry import stages
+from uiat.evaluation.registry import Settings, stages
+from uiat.formatting import Summary, percent, radius_text
 from uiat.models.inspect import Target
 from uiat.system.surroundings import neutral_surroundings
-from uiat.threat import NORMS, Threat, number, require
+from uiat.threat import NORMS, Threat
+
+MOST_RADII = 1_000
 
 
+@checked_fields
 @dataclass(frozen=True)
 class SweepResult:
     """Accuracy at each radius, ascending; below 0 is that of an inverse attack, which lowers the loss.
@@ -50,11 +54,33 @@ class SweepResult:
     broken_at: list[float | None]
     seed: int
 
+    def __repr__(self) -> str:
+        return self.summary().text
+
+    def _repr_html_(self) -> str:
+        return self.summary().html
+
+    def summary(self) -> Summary:
+        """Return what `print` shows: the accuracy at each radius.
+
+        Example:
+            >>> print(SweepResult("Linf", "pgd-20", [0.0, 8 / 255], [1.0, 0.5], [0.1, 0.9], 2, [None, 0.1], 0))
+            pgd-20 at each radius, Linf, 2 images, seed 0
+            radius  accuracy
+            0       100.00 %
+            8/255    50.00 %
+        """
+        values = zip(self.epsilons, self.accuracy, strict=True)
+        rows = [(radius_text(self.norm, epsilon), percent(accuracy)) for epsilon, accuracy in values]
+        title = f"{self.attack} at each radius, {self.norm}, {self.n:,} images, seed {self.seed}"
+        return Summary(title, [("radius", "accuracy"), *rows])
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values, in the order of the fields."""
         return dict(vars(self))
 
 
+@checked
 def epsilons(values: str | Sequence[float | str]) -> list[float]:
     """Parse radii in ascending order, from numbers or fractions, or from their text; "..." continues in equal steps.
 
@@ -99,15 +125,15 @@ def _between(first: float, second: float, last: float) -> list[float]:
         raise UserError(
             f'"..." after {first:.7g}, {second:.7g} continues in steps of {step:.7g} and does not reach {last:.7g}'
         )
+    if count > MOST_RADII:
+        raise UserError(f'"..." after {first:.7g}, {second:.7g} stands for {count:,} radii: at most {MOST_RADII:,}')
     return [second + i * step for i in range(1, count)]
 
 
 _epsilons = epsilons  # an argument of what follows has the same name
 
 
-def sweep_plan(
-    epsilons: str | Sequence[float | str], *, attack: str, threat: Threat
-) -> dict[float, list[PGD | Search | None]]:
+def sweep_plan(epsilons: str | Sequence[float | str], *, attack: str, threat: Threat) -> dict[float, list[Settings]]:
     """Plan a sweep: the stages of the attack at each radius, nothing at 0; refuse what `radius_sweep` refuses.
 
     Example:
@@ -115,11 +141,10 @@ def sweep_plan(
         >>> [len(stages) for stages in sweep_plan("0,0.1", attack="autoattack-quick", threat=Linf(0.1)).values()]
         [0, 2]
     """
-    require(threat)
     return {e: _plan_radius(attack, threat, e) if e else [] for e in _epsilons(epsilons)}
 
 
-def _plan_radius(attack: str, threat: Threat, epsilon: float) -> list[PGD | Search | None]:
+def _plan_radius(attack: str, threat: Threat, epsilon: float) -> list[Settings]:
     """Return the stages of the attack at one radius; below 0, refuse what is no inverse attack."""
     parts = [settings for _, settings in stages(attack, threat=NORMS[threat.norm](abs(epsilon)))]
     if parts == [None]:
@@ -129,6 +154,7 @@ def _plan_radius(attack: str, threat: Threat, epsilon: float) -> list[PGD | Sear
     return parts
 
 
+@checked
 @neutral_surroundings()
 def radius_sweep(
     model: nn.Module,
@@ -138,7 +164,7 @@ def radius_sweep(
     threat: Threat,
     epsilons: str | Sequence[float | str],
     attack: str = "pgd-20",
-    batch_size: int = 500,
+    batch_size: Count = 500,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> SweepResult:

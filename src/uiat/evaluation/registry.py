@@ -7,11 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from uiat.attacks import APGD, FAB, FGSM, FMN, PGD, Noise, Search, SparseAPGD, Square, Transfer
+from uiat.attacks import APGD, FAB, FGSM, FMN, PGD, External, Noise, Search, SparseAPGD, Square, Transfer
+from uiat.checks import checked
 from uiat.errors import UserError, nearest
+from uiat.evaluation.own_attacks import load_attack
 from uiat.threat import Threat
 
-Settings = PGD | Search | None  # None: the images as they are
+Settings = PGD | Search | External | None  # None: the images as they are
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ def find_row(name: str) -> tuple[Attack, tuple[int, ...]] | None:
     return next(((row, numbers) for row, numbers in rows if numbers is not None), None)
 
 
-def attack(name: str, *, threat: Threat, source: nn.Module | None = None) -> PGD | Search | None:
+@checked
+def attack(name: str, *, threat: Threat, source: nn.Module | None = None) -> Settings:
     """Return the settings of the attack that a name stands for; None for "clean".
 
     `ATTACKS` lists the names: pgd-K and cw-K (margin loss) take K steps, pgd-K-R has R restarts, noise-R R draws,
@@ -155,6 +158,8 @@ def attack(name: str, *, threat: Threat, source: nn.Module | None = None) -> PGD
 
     PGD starts uniformly in the ball, takes K steps of 2.5 epsilon / K (Madry et al. 2018), which is 2/255 for 10 steps
     at 8/255, and returns the last iterate, as is usual for published figures.
+
+    A name that says where to import an attack from, mine.py:noise or torchattacks:PGD(steps=20), runs that code.
 
     Raises:
         UserError: no such attack, an ensemble, or a transfer without a model to transfer from.
@@ -165,13 +170,16 @@ def attack(name: str, *, threat: Threat, source: nn.Module | None = None) -> PGD
         5
     """
     row, numbers = find_row(name) or (None, ())
+    if row is None and (own := load_attack(name, threat)) is not None:
+        return own
     # Only a plan names stages with their ensemble in brackets; as a name to ask for, that is unknown.
     if row is None or row.make is None or " (" in name:
         raise nearest("attack", name, ATTACKS)
     return row.make(threat, source, *numbers)
 
 
-def stages(name: str, *, threat: Threat, source: nn.Module | None = None) -> list[tuple[str, PGD | Search | None]]:
+@checked
+def stages(name: str, *, threat: Threat, source: nn.Module | None = None) -> list[tuple[str, Settings]]:
     """Return the attacks that a name runs one after another, each on what is still robust; one, except for ensembles.
 
     "autoattack" is the standard ensemble of Croce & Hein (2020), for L1 of Croce & Hein (2021); "autoattack-plus" and
@@ -192,21 +200,28 @@ def stages(name: str, *, threat: Threat, source: nn.Module | None = None) -> lis
     return [(stage, _with_settings(attack(stage, threat=threat), **changes)) for stage, changes in row.stages.items()]
 
 
-def _with_settings(search: PGD | Search | None, **changes: int) -> Search:
+def _with_settings(search: Settings, **changes: int) -> Search:
     """Return the same search with other settings."""
     as_dataclass: Any = search
     changed: Search = replace(as_dataclass, **changes)
     return changed
 
 
-def needs_gradient(name: str) -> bool:
+def needs_gradient(name: str, settings: Settings = None) -> bool:
     """True if an attack, a stage or any stage of an ensemble can do nothing to a model without a gradient.
+
+    Of an attack from outside nobody knows: it is tried.
+
+    Args:
+        name: name of an attack or a stage.
+        settings: its settings, for one that is not in the table.
 
     Example:
         >>> needs_gradient("square"), needs_gradient("noise-20"), needs_gradient("autoattack")
         (False, False, True)
     """
-    return any(row is None or row[0].needs_gradient for row in map(find_row, ENSEMBLES.get(name, (name,))))
+    rows = [find_row(stage) for stage in ENSEMBLES.get(name, (name,))]
+    return any(not isinstance(settings, External) if row is None else row[0].needs_gradient for row in rows)
 
 
 def help_text() -> str:

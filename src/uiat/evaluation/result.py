@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
@@ -9,11 +10,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from uiat.checks import checked_fields
+from uiat.evaluation.record import EVALUATION_FILE, keep_earlier, which_weights, write_record
+from uiat.formatting import Summary, percent, threat_text
 from uiat.system.environment import describe_environment
 
 BINS = 15  # of the expected calibration error, as in Guo et al. (2017)
 
 
+@checked_fields
 @dataclass(frozen=True)
 class EvaluationResult:
     """The accuracies of an evaluation, with the threat model, the images, the attacks and the hardware.
@@ -33,10 +38,12 @@ class EvaluationResult:
         per_class: for each accuracy, that of each class; None for a class of which there is no image.
         calibration: "ece", the expected calibration error on the images as they are, and its "bins".
         budgets: settings of each stage.
+        projected: for each attack from outside, the number of its examples that left the ball or [0, 1].
         warnings: what a reader should know, such as memory that ran out.
         verdict: the verdict of the self-checks, where they were run.
         batch_size: images that went through the model at once, in the end: at most as many as were asked for.
         processes: number of processes among which the images were divided.
+        sums: sha256 of the "weights", "images" and "labels" that the result is of.
         examples: for each image the adversarial example that broke it, or itself; where they were asked for.
 
     Example:
@@ -59,15 +66,68 @@ class EvaluationResult:
     per_class: dict[str, list[float | None]] = field(default_factory=dict)
     calibration: dict[str, float | int] = field(default_factory=dict)
     budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    projected: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     verdict: str = ""
     batch_size: int | None = None
     processes: int = 1
+    sums: dict[str, str] = field(default_factory=dict)
     examples: Tensor | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return self.summary().text
+
+    def _repr_html_(self) -> str:
+        return self.summary().html
+
+    def summary(self) -> Summary:
+        """Return what `print` shows: the accuracy under each attack and in the worst case, and the verdict.
+
+        Example:
+            >>> print(EvaluationResult("Linf:0.1", 2, {"clean": 1.0, "worst": 0.5}, {}, ["", "fgsm"], 0))
+            2 images, threat model Linf 0.1, seed 0
+            attack  accuracy  95 % interval
+            clean   100.00 %
+            worst    50.00 %
+        """
+        edges = {name: f"{100 * low:.2f} - {100 * high:.2f}" for name, (low, high) in self.intervals.items()}
+        rows = [(name, percent(accuracy), edges.get(name, "")) for name, accuracy in self.accuracy.items()]
+        absent = [str(label) for label, value in enumerate(self.per_class.get("clean", ())) if value is None]
+        unseen = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+        lines = [f"no image of class {unseen}, counted from 0"] if absent else []
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        lines += [f"verdict: {self.verdict}"] if self.verdict else []
+        title = f"{self.n:,} images, threat model {threat_text(self.threat)}, seed {self.seed}"
+        return Summary(title, [("attack", "accuracy", "95 % interval"), *rows], lines)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, in the order of the fields; the examples are left out."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "examples"}
+
+    def save(self, folder: str | Path, *, data: str | None = None) -> Path:
+        """Write the result to evaluation.json of a run folder, such as one of `uiat.fit`; an earlier one is kept.
+
+        Args:
+            folder: a run folder whose best or last weights were evaluated.
+            data: name of the images; by default they count as those of the run.
+
+        Returns:
+            The file.
+
+        Raises:
+            UserError: the folder has other weights, or cannot be written to.
+
+        Example:
+            >>> EvaluationResult("Linf:0.1", 1, {"clean": 1.0}, {}, [""], 0).save("missing-run")
+            Traceback (most recent call last):
+            uiat.errors.UserError: the model that was evaluated has neither the best nor the last weights of missing-run
+        """
+        path = Path(folder) / EVALUATION_FILE
+        facts = {"which": which_weights(path.parent, self.sums.get("weights", "")), "split": "test"}
+        record = facts | ({} if data is None else {"data": data}) | self.to_json()
+        keep_earlier(path)
+        write_record(path, record)
+        return path
 
 
 def wilson(successes: int, n: int, *, confidence: float = 0.95) -> list[float]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from uiat.data import ImageSet, as_float, load
+from uiat.checks import checked
+from uiat.data import ImageSet, as_float, choose_subsample, load
 from uiat.errors import UserError, nearest
 from uiat.evaluation.evaluator import evaluate
 from uiat.evaluation.result import EvaluationResult
@@ -19,6 +20,7 @@ STANDARD = "autoattack"  # the only attack whose accuracy may be called "autoatt
 Data = str | ImageSet | tuple[Tensor, Tensor]
 
 
+@checked
 def entry(
     result: EvaluationResult | Mapping[str, Any],
     *,
@@ -86,6 +88,7 @@ def _radius(threat: Threat) -> str:
     return f"{pixels}/255" if pixels else f"{epsilon:.7g}"
 
 
+@checked
 def zoo_model(
     models: Mapping[str, Mapping[str, Any]],
     name: str,
@@ -142,6 +145,7 @@ def _build(entry: Mapping[str, Any], name: str, *, num_classes: int, image_shape
     return model
 
 
+@checked
 def evaluate_zoo(
     models: Mapping[str, Mapping[str, Any]],
     name: str,
@@ -162,7 +166,8 @@ def evaluate_zoo(
         weights: see `zoo_model`.
         data: "cifar10" or the like, an ImageSet, or images and labels; by default the entry's "data".
         threat: the threat model; by default the entry's "threat", such as "Linf:8/255".
-        n: number of images, the first of the test set; by default all.
+        n: number of images, the first of the test set, or a stratified sample where it lies class by class; by
+            default all.
         root: folder of the data sets.
         num_classes: number of classes, for a model by name on images and labels, which do not say; by default the
             entry's "num_classes".
@@ -190,7 +195,10 @@ def evaluate_zoo(
         raise UserError(f'{name}: give a threat model, such as threat=Linf("8/255")')
     if n is not None and n > len(x):
         raise UserError(f"there are {len(x)} images, fewer than the {n} asked for")
-    return evaluate(model, x[:n], y[:n], threat=parse(given) if isinstance(given, str) else given, **options)
+    if n is not None:
+        chosen = choose_subsample(y, n, num_classes=count or int(y.max()) + 1).index
+        x, y = x[chosen.to(x.device)], y[chosen.to(y.device)]
+    return evaluate(model, x, y, threat=parse(given) if isinstance(given, str) else given, **options)
 
 
 def _images(data: Data | None, name: str, *, root: str | None) -> tuple[Tensor, Tensor, int | None]:

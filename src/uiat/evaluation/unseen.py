@@ -7,14 +7,15 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from uiat.checks import Count, checked
 from uiat.data.catalog import USUAL_THREATS
 from uiat.errors import UserError, nearest
 from uiat.evaluation.evaluator import evaluate
 from uiat.evaluation.listener import Progress
 from uiat.evaluation.result import EvaluationResult
-from uiat.formatting import threat_record
+from uiat.formatting import Summary, percent, threat_record, threat_text
 from uiat.system.surroundings import neutral_surroundings
-from uiat.threat import Threat, parse, require
+from uiat.threat import Threat, parse
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,19 @@ class UnseenResult:
             accuracy["unseen"] = sum(not set(names) - {self.trained} for names in broken) / len(broken)
         return accuracy
 
+    def __repr__(self) -> str:
+        return self.summary().text
+
+    def _repr_html_(self) -> str:
+        return self.summary().html
+
+    def summary(self) -> Summary:
+        """Return what `print` shows: the accuracy under each threat model and under their union."""
+        n = next(iter(self.results.values())).n
+        rows = [(threat_text(name), percent(accuracy)) for name, accuracy in self.accuracy.items()]
+        trained = f", trained for {threat_text(self.trained)}" if self.trained is not None else ""
+        return Summary(f"{self.attack} under each threat model, {n:,} images{trained}", [("threat", "accuracy"), *rows])
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values: accuracies, the threat models that break each image, the record of each evaluation."""
         return {
@@ -71,6 +85,7 @@ class UnseenResult:
         }
 
 
+@checked
 def usual_threats(data: str) -> tuple[str, ...]:
     """Return the threat models that models for a data set are usually evaluated under, one for each norm.
 
@@ -87,6 +102,7 @@ def usual_threats(data: str) -> tuple[str, ...]:
     return USUAL_THREATS[data]
 
 
+@checked
 @neutral_surroundings()
 def evaluate_unseen(
     model: nn.Module,
@@ -97,7 +113,7 @@ def evaluate_unseen(
     data: str | None = None,
     threats: Sequence[str] | None = None,
     attack: str = "autoattack-quick",
-    batch_size: int = 500,
+    batch_size: Count = 500,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> UnseenResult:
@@ -154,8 +170,6 @@ def _choose_threats(trained: Threat | None, data: str | None, threats: Sequence[
         raise UserError("give either the data set's name, for its usual threats, or the threats themselves")
     if isinstance(threats, str):
         raise UserError(f"threats must be a list, such as {threats.split(',')}, not the text {threats!r}")
-    if trained is not None:
-        require(trained)
     given = {text: parse(text) for text in (usual_threats(data) if data is not None else threats or ())}
     by_name: dict[str, Threat] = {}
     if trained is not None:

@@ -1,6 +1,5 @@
 """Run an evaluation and write evaluation.json."""
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,12 +13,14 @@ from uiat.data import as_float
 from uiat.errors import Stopped, UserError
 from uiat.evaluation import EvaluationResult, evaluator
 from uiat.evaluation.listener import EvaluationListener, Silent
+from uiat.evaluation.record import keep_earlier, write_record
 from uiat.evaluation.robustbench import entry
 from uiat.experiments import extras
 from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target import EvaluationTarget
+from uiat.runs.evaluations import choose
 from uiat.runs.reader import EVALUATION_FILE, EVALUATION_STATE_FILE
-from uiat.system.atomic_files import write_bytes, write_json, write_tensors
+from uiat.system.atomic_files import write_json, write_tensors
 from uiat.system.distributed import Rank
 
 
@@ -90,6 +91,7 @@ def _attack(
             resume=options.resume,
             keep_examples=options.save_examples is not None,
             transfer=target.transfer,
+            class_names=target.images.classes,
         )
     except KeyboardInterrupt:
         if state is None or not Rank.paths(state):
@@ -106,7 +108,7 @@ def write(options: EvaluateOptions, target: EvaluationTarget, measured: Measured
     result, files = measured.result, list[tuple[Path, Any]]()
     record = target.record | result.to_json() | dict(measured.extras)
     if target.folder is not None:
-        if (earlier := _keep(target.folder / EVALUATION_FILE)) is not None:
+        if (earlier := keep_earlier(target.folder / EVALUATION_FILE)) is not None:
             yield f"kept: {earlier}, the result that was there"
         files.append((target.folder / EVALUATION_FILE, record))
     if options.json is not None:
@@ -120,14 +122,24 @@ def write(options: EvaluateOptions, target: EvaluationTarget, measured: Measured
         try:
             if isinstance(content, EvaluationResult):
                 _write_examples(path, target, content)
+            elif content is record:
+                write_record(path, content)
             else:
                 write_json(path, content)
         except UserError as error:
             failures.append(error)
         else:
             yield f"written: {path}"
+    if target.folder is not None:
+        yield from _say_result(target.folder)
     if failures:
         raise failures[0]
+
+
+def _say_result(folder: Path) -> Iterator[str]:
+    """Say which evaluation counts as the result of a folder that holds several."""
+    with suppress(UserError):  # an earlier one may be damaged; this one is written
+        yield from (note for note in choose(folder)[1] if note.startswith("the result"))
 
 
 def remove_state(folder: Path | None, rank: Rank) -> None:
@@ -138,19 +150,10 @@ def remove_state(folder: Path | None, rank: Rank) -> None:
             mine.unlink(missing_ok=True)
 
 
-def _keep(path: Path) -> Path | None:
-    """Give a result that is in the way of a new one the next free number, as evaluation-1.json."""
-    if not path.is_file():
-        return None
-    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
-    kept = next(other for other in numbered if not other.exists())
-    write_bytes(kept, path.read_bytes())  # and not renamed: a kill leaves a result under the usual name, too
-    return kept
-
-
 def _entry(target: EvaluationTarget, result: EvaluationResult) -> dict[str, Any]:
     facts = target.record
-    footnote = f"On the first {result.n:,} test images."
+    chosen = f" ({target.sample.text})" if target.sample.text else ""
+    footnote = f"On {result.n:,} test images{chosen}."
     return entry(
         result, dataset=facts["data"], name=facts.get("run", ""), architecture=facts["model"], footnote=footnote
     )
@@ -160,7 +163,7 @@ def _write_examples(path: Path, target: EvaluationTarget, result: EvaluationResu
     """Write the adversarial example that broke each image, or the image itself, with labels and attacks."""
     assert result.examples is not None  # `keep_examples` asks for them
     broken = torch.tensor([bool(stage) for stage in result.broken_by])
-    tensors = {"x_adv": result.examples, "y": target.images.labels, "broken": broken}
+    tensors = {"x_adv": result.examples, "y": target.images.labels, "broken": broken, "index": target.sample.index}
     facts = {"kind": "uiat.examples", "threat": result.threat, "seed": result.seed, "broken_by": result.broken_by}
     write_tensors(path, tensors, {**facts, "data": target.record["data"]})
 

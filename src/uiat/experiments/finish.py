@@ -7,22 +7,28 @@ from typing import Any
 
 from torch import Tensor
 
+from uiat.checks import checked
 from uiat.config.schema import Run, is_own_code
 from uiat.errors import UserError
 from uiat.experiments import evaluate
+from uiat.experiments.arithmetic import describe_arithmetic
 from uiat.experiments.grid import GridRun, Status, check_same_run
 from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target import load_target
 from uiat.formatting import threat_record
+from uiat.runs.evaluations import find_evaluations
 from uiat.runs.folder import remove_unborn
-from uiat.runs.reader import EVALUATION_STATE_FILE, WEIGHTS_FILES, read_evaluation, read_history, training_seconds
-from uiat.training.api import Trained, resume, train
+from uiat.runs.reader import EVALUATION_STATE_FILE, WEIGHTS_FILES, read_history, training_seconds
+from uiat.runs.settings import read_run
+from uiat.training.api import resume, train
 from uiat.training.listener import Listener
+from uiat.training.result import Trained
 
 SECONDS_BETWEEN_REPORTS = 0.5  # of the step that a run has come to
 OnChange = Callable[[GridRun], None]
 
 
+@checked
 def finish_training(run: Run, folder: Path, *, listener: Listener | None = None) -> Trained:
     """Train a run to its last epoch in a folder: from the start, from its last checkpoint, or not at all.
 
@@ -47,9 +53,9 @@ def finish_training(run: Run, folder: Path, *, listener: Listener | None = None)
     """
     remove_unborn(folder)
     if not folder.exists():
-        return train(run, run_dir=folder, listener=listener)
+        return train(run, run_dir=folder, listener=listener, progress=False)
     check_same_run(run, folder)
-    return resume(folder, listener=listener, own_code=is_own_code(run))
+    return resume(folder, listener=listener, own_code=is_own_code(run), progress=False)
 
 
 def finish_run(run: GridRun, on_change: OnChange, *, evaluated: bool = True) -> None:
@@ -66,6 +72,7 @@ def finish_run(run: GridRun, on_change: OnChange, *, evaluated: bool = True) -> 
             _set_status(run, "training", on_change)
             finish_training(run.run, run.folder, listener=_Reporter(run, on_change))
         check_same_run(run.run, run.folder)
+        run.arithmetic = describe_arithmetic(read_run(run.folder))
         run.seconds = training_seconds(read_history(run.folder))
         if evaluated:
             _finish_evaluation(run, on_change)
@@ -101,19 +108,27 @@ def _finish_evaluation(run: GridRun, on_change: OnChange) -> None:
         evaluate.run(options, load_target(options))
         run.result = _read_result(run)
     if run.result is None:
-        raise UserError("its evaluation.json is not of the attacks, images and threat model asked for")
+        raise UserError("none of its evaluations is of the attacks, images and threat model asked for")
 
 
 def _read_result(run: GridRun) -> Mapping[str, Any] | None:
-    """Return the result of a run, or None where there is none of these attacks, images and threat model."""
-    result = read_evaluation(run.folder)
-    if result is None:
-        return None
+    """Return the result of a run's weights, or None where there is none of these attacks, images and threat model."""
     settings, threat = run.run.evaluation, run.run.threat
-    same = threat is not None and result["threat"] == threat_record(threat)
-    # With fewer test images than asked for, all of them were evaluated: only a smaller question was another one.
-    enough = result["n"] <= settings.n if settings.n is not None else True
-    return result if same and enough and {"clean", *settings.attacks, "worst"} == set(result["accuracy"]) else None
+    for found in find_evaluations(run.folder):
+        result = found.record
+        same = threat is not None and result["threat"] == threat_record(threat) and not found.stale
+        # With fewer test images than asked for, all of them were evaluated: only a smaller question was another one.
+        enough = result["n"] <= settings.n if settings.n is not None else True
+        whole = enough and not _is_of_first_classes(result, settings.n)
+        if same and whole and {"clean", *settings.attacks, "worst"} == set(result["accuracy"]):
+            return result
+    return None
+
+
+def _is_of_first_classes(result: Mapping[str, Any], n: int | None) -> bool:
+    """True for n images of an image folder as version 0.1 took them: those of the first classes alone."""
+    is_folder = str(result.get("data", "")).startswith("imagefolder:")
+    return is_folder and "sample" not in result and result["n"] == n
 
 
 class _Reporter:

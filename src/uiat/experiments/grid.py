@@ -11,7 +11,7 @@ from typing import Any, Literal
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
-from uiat.formatting import mean_and_deviation
+from uiat.formatting import mean_and_deviation, percent
 from uiat.runs.reader import CONFIG_FILE, effect_of, leaves
 from uiat.runs.settings import read_run
 
@@ -32,6 +32,7 @@ class GridRun:
         seconds: seconds that training took, validation included.
         reason: why the run failed, in a line.
         row: name of the row, in a grid whose rows have names.
+        arithmetic: the arithmetic that the run was computed in, in words, once it has begun.
         note: epoch and step of a run that is being trained.
 
     Example:
@@ -47,7 +48,13 @@ class GridRun:
     seconds: float = 0.0
     reason: str = ""
     row: str = ""
+    arithmetic: str = ""
     note: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        accuracies = ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in self.accuracy.items())
+        ending = self.reason or accuracies
+        return f"{self.folder} ({self.name}): {self.status}{f', {ending}' if ending else ''}"
 
     @property
     def name(self) -> str:
@@ -208,6 +215,8 @@ def mean_over_seeds(
 ) -> list[tuple[Mapping[str, str], int, dict[str, tuple[float, float | None]]]]:
     """Return, for each combination of settings, the number of runs done, and mean and deviation of each accuracy.
 
+    Runs of one setting that were computed in different arithmetic are not averaged: they have no means.
+
     Example:
         >>> runs = [
         ...     GridRun({}, Run(seed=s), Path(str(s)), "done", {"accuracy": {"clean": c}})
@@ -222,6 +231,9 @@ def mean_over_seeds(
     rows: list[tuple[Mapping[str, str], int, dict[str, tuple[float, float | None]]]] = []
     for settings, members in groups.items():
         done = [run.accuracy for run in members if run.accuracy]
+        if len({run.arithmetic for run in members if run.accuracy}) > 1:
+            rows.append((dict(settings), len(done), {}))
+            continue
         names = list(dict.fromkeys(name for accuracy in done for name in accuracy))
         values = {name: [accuracy[name] for accuracy in done if name in accuracy] for name in names}
         rows.append((dict(settings), len(done), {name: mean_and_deviation(v) for name, v in values.items()}))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from uiat.checks import checked_fields
 from uiat.data import NAMES
 from uiat.evaluation import registry
 
@@ -31,6 +32,7 @@ def _option(
     return field(default=default, metadata=facts)
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
     """Options of `uiat evaluate`, which `uiat evaluate --help` explains.
@@ -66,7 +68,7 @@ class EvaluateOptions:
     image_size: int | None = _option("Side that images of imagefolder:PATH are cut to.", metavar="PIXELS")
     # Also -n and --log-file: torchrun takes --n and --log for the beginnings of options of its own.
     n: int | None = _option(
-        "Number of images, the first of the test set.",
+        "Number of images, the first of the test set; of an image folder a stratified sample.",
         metavar="N",
         flags=("--n", "-n"),
         by_default="as the run says, or all",
@@ -79,7 +81,9 @@ class EvaluateOptions:
         by_default="that of the run",
     )
     attacks: str | None = _option(
-        f"Separated by commas: {registry.help_text()}.",
+        f"Separated by commas: {registry.help_text()}; your own, as file.py:NAME or package.module:NAME, a "
+        "function of (model, x, y) that returns images; another library's, as torchattacks:NAME, foolbox:NAME, "
+        "art:NAME or advlib:NAME, also with arguments: torchattacks:PGD(steps=20).",
         metavar="NAMES",
         by_default="those of the run; clean,pgd-20,cw-20",
     )

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from uiat.attacks import PGD
 from uiat.config.schema import Run, is_own_code
-from uiat.data import ImageSet, as_float, open_data
+from uiat.data import Folder, ImageSet, Subsample, as_float, open_data, take_images
 from uiat.errors import UserError
 from uiat.evaluation.registry import attack
-from uiat.experiments.target import first_images
 from uiat.inverse import load_inverse
 from uiat.models.modes import frozen
 from uiat.report import RunFiles, Sample, Samples
@@ -38,7 +37,7 @@ def predict(
     device: str | None = None,
     own_code: bool = False,
 ) -> Samples:
-    """Return the predictions of the best weights of a run on the first test images.
+    """Return the predictions of the best weights of a run on some test images, those that an evaluation takes.
 
     Adversarial images are those that `uiat evaluate --save-examples` left in the run folder, or of PGD-20. Inverse ones
     are made with the run's universal perturbations, or else by PGD that lowers the loss, in half the radius.
@@ -62,13 +61,11 @@ def predict(
     run = read_run(files.folder)
     if is_own_code(run) and not own_code:
         raise UserError(f"its model is code, {run.model.name!r}: allow it with --own-code")
-    data = first_images(
-        open_data(run.data.name, "test", root=root or run.data.root, image_size=run.data.image_size), images
-    )
+    data, sample = take_images(_open_test_set(run, root), images)
     where = pick_device(device or run.compute.device)
     model = checkpoint.load(files.folder, own_code=own_code).to(where).eval()
     threat = _read_threat(files, run)
-    x_adv, attacked = _adversarial(files.folder, model, data, threat, where, run.evaluation.batch_size)
+    x_adv, attacked = _adversarial(files.folder, model, (data, sample), threat, where, run.evaluation.batch_size)
     answers = _answers(model, x_adv.to(where), run.evaluation.batch_size)
     confusion = torch.zeros(data.num_classes, data.num_classes, dtype=torch.int64)
     confusion.index_put_(
@@ -81,7 +78,7 @@ def predict(
     said = {kind: _answers(model, z.to(where), len(z) or 1).max(dim=1) for kind, z in pictures.items()}
     cards = [
         Sample(
-            index=int(chosen[i]),
+            index=int(sample.index[chosen[i]]),
             label=int(y[i]),
             images={kind: z[i] for kind, z in pictures.items()},
             predicted={kind: (int(best.indices[i]), float(best.values[i])) for kind, best in said.items()},
@@ -89,6 +86,16 @@ def predict(
         for i in range(len(chosen))
     ]
     return Samples(data.classes, attacked, helped, cards, confusion.tolist())
+
+
+def _open_test_set(run: Run, root: str | None) -> ImageSet | Folder:
+    """Open the test images of a run; a report reads, so it downloads nothing into a folder that a run names."""
+    data = run.data
+    try:
+        return open_data(data.name, "test", root=root or data.root, download=False, image_size=data.image_size)
+    except UserError as error:
+        told = str(error).replace("or allow the download", "or `uiat evaluate` and `uiat train` download it")
+        raise UserError(told) from None
 
 
 def _read_threat(files: RunFiles, run: Run) -> Threat:
@@ -101,9 +108,10 @@ def _read_threat(files: RunFiles, run: Run) -> Threat:
 
 
 def _adversarial(
-    folder: Path, model: nn.Module, data: ImageSet, threat: Threat, where: torch.device, size: int
+    folder: Path, model: nn.Module, taken: tuple[ImageSet, Subsample], threat: Threat, where: torch.device, size: int
 ) -> tuple[Tensor, str]:
-    saved = _saved(folder, data, threat)
+    data, sample = taken
+    saved = _saved(folder, data, sample, threat)
     if saved is not None:
         return saved
     settings = attack(ATTACK, threat=threat)
@@ -113,7 +121,7 @@ def _adversarial(
     return _batched(lambda a, b: settings(model, a, b, generator=source), x, data.labels, where, size), ATTACK.upper()
 
 
-def _saved(folder: Path, data: ImageSet, threat: Threat) -> tuple[Tensor, str] | None:
+def _saved(folder: Path, data: ImageSet, sample: Subsample, threat: Threat) -> tuple[Tensor, str] | None:
     for path in sorted(folder.glob("*.safetensors")):
         if path.name in OTHERS:
             continue
@@ -122,11 +130,21 @@ def _saved(folder: Path, data: ImageSet, threat: Threat) -> tuple[Tensor, str] |
         if not same or parse(str(meta.get("threat"))).norm != threat.norm:
             continue
         x_adv, y = tensors.get("x_adv"), tensors.get("y")
-        if x_adv is None or y is None or len(y) < len(data) or x_adv.shape[1:] != data.images.shape[1:]:
+        if x_adv is None or y is None or x_adv.shape[1:] != data.images.shape[1:]:
             continue
-        if torch.equal(y[: len(data)], data.labels):
-            return x_adv[: len(data)].float(), f"examples in {path.name}, {meta.get('threat')}"
+        # Files of version 0.1 do not say which images they hold: the first.
+        rows = _find_rows(tensors.get("index", torch.arange(len(y))), sample.index)
+        if rows is not None and torch.equal(y[rows], data.labels):
+            return x_adv[rows].float(), f"examples in {path.name}, {meta.get('threat')}"
     return None
+
+
+def _find_rows(there: Tensor, wanted: Tensor) -> Tensor | None:
+    """Return the place of each wanted position among those that are there; None where one is missing."""
+    place = {position: row for row, position in enumerate(there.tolist())}
+    if not all(position in place for position in wanted.tolist()):
+        return None
+    return torch.tensor([place[position] for position in wanted.tolist()], dtype=torch.int64)
 
 
 def _inverse(folder: Path, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> tuple[Tensor, str]:

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from uiat import recipes
+from uiat.checks import checked
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
+from uiat.experiments.arithmetic import settle_arithmetic
 from uiat.experiments.finish import finish_run
 from uiat.experiments.grid import GridRun, make_grid, make_rows
 from uiat.experiments.sweep_file import SWEEP_FILE, read_record, write_record
+from uiat.training.idle_settings import warned_once
 
 
 @runtime_checkable
@@ -32,6 +35,7 @@ class _Silent:
         """Do nothing."""
 
 
+@checked
 def sweep(
     recipe: str | Run,
     *,
@@ -86,11 +90,13 @@ def sweep(
         runs = make_rows(base, rows or {}, seeds, where)
     _make_folder(where)
     watching = _Silent() if listener is None else listener
-    watching.planned(runs)
-    _write(record, base.name, runs)
-    for run in runs:
-        finish_run(run, watching.changed, evaluated=evaluated)
+    with warned_once([run.run for run in runs]):
+        watching.planned(runs)
         _write(record, base.name, runs)
+        for run in runs:
+            run.run = settle_arithmetic(run, runs)
+            finish_run(run, watching.changed, evaluated=evaluated)
+            _write(record, base.name, runs)
     return runs
 
 

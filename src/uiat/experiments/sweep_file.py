@@ -7,9 +7,12 @@ from typing import Any
 
 from uiat.errors import UserError
 from uiat.experiments.grid import GridRun
+from uiat.runs.evaluations import find_evaluations
+from uiat.runs.reader import EVALUATION_FILE, is_number
 from uiat.system.atomic_files import write_json
+from uiat.system.manifest import SEAL, is_sealed, seal
 
-SWEEP_FILE = "sweep.json"
+SWEEP_FILE, KIND = "sweep.json", "uiat.sweep"
 
 
 def write_record(path: Path, recipe: str, runs: Sequence[GridRun]) -> None:
@@ -33,7 +36,7 @@ def write_record(path: Path, recipe: str, runs: Sequence[GridRun]) -> None:
     """
     ours = {run.folder.name for run in runs}
     others = [row for row in read_record(path, recipe) if row.get("folder") not in ours]
-    write_json(path, {"kind": "uiat.sweep", "recipe": recipe, "runs": [*others, *map(_row, runs)]})
+    write_json(path, seal({"kind": KIND, "recipe": recipe, "runs": [*others, *map(_row, runs)]}))
 
 
 def _row(run: GridRun) -> dict[str, Any]:
@@ -41,6 +44,8 @@ def _row(run: GridRun) -> dict[str, Any]:
     row["status"] = run.status
     if run.result is not None:
         row |= {name: run.result.get(name) for name in ("data", "threat", "n", "accuracy", "verdict")}
+    if run.arithmetic:
+        row["arithmetic"] = run.arithmetic
     if run.seconds:
         row["training_seconds"] = run.seconds
     return row | ({"reason": run.reason} if run.reason else {})
@@ -58,13 +63,64 @@ def read_record(path: Path, recipe: str) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
+    record = read_sweep(path)
+    if record["recipe"] != recipe:
+        raise UserError(f"{path} is a sweep of {record['recipe']}, not of {recipe}: choose another folder")
+    rows: list[dict[str, Any]] = record["runs"]
+    return rows
+
+
+def read_sweep(path: Path) -> dict[str, Any]:
+    """Read a sweep.json: its recipe and its runs.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+
+    Example:
+        >>> read_sweep(Path("missing/sweep.json"))
+        Traceback (most recent call last):
+        uiat.errors.UserError: missing/sweep.json is damaged, or no record of a sweep: move it away, or ...
+    """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        kind, name, rows = record["kind"], record["recipe"], record["runs"]
-    except (OSError, ValueError, KeyError, TypeError):
-        kind, name, rows = None, None, None
-    if kind != "uiat.sweep" or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    except (OSError, ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict) or not _is_sweep(record):
         raise UserError(f"{path} is damaged, or no record of a sweep: move it away, or choose another folder")
-    if name != recipe:
-        raise UserError(f"{path} is a sweep of {name}, not of {recipe}: choose another folder")
-    return rows
+    return record
+
+
+def find_staleness(folder: Path, row: dict[str, Any]) -> str:
+    """Say why a row of sweep.json is not what its run folder holds now; "" where it is.
+
+    Args:
+        folder: the folder of the sweep.
+        row: the row.
+
+    Raises:
+        UserError: an evaluation of the run is damaged.
+
+    Example:
+        >>> find_staleness(Path("missing"), {"folder": "seed=0", "status": "done"})
+        'which is not there'
+    """
+    run = folder / Path(str(row.get("folder"))).name
+    if row.get("status") == "done" and not run.is_dir():
+        return "which is not there"
+    accuracy = row.get("accuracy")
+    if accuracy is None:
+        return ""
+    now = [found for found in find_evaluations(run) if not found.stale and found.record["accuracy"] == accuracy]
+    return "" if now else f"of which no {EVALUATION_FILE} says so now"
+
+
+def _is_sweep(record: dict[str, Any]) -> bool:
+    """True for a record of a sweep; that of version 0.1 has no sum of its own contents."""
+    rows, sealed = record.get("runs"), SEAL not in record or is_sealed(record)
+    if record.get("kind") != KIND or not isinstance(record.get("recipe"), str) or not isinstance(rows, list):
+        return False
+    return sealed and all(isinstance(row, dict) and _is_table(row.get("accuracy")) for row in rows)
+
+
+def _is_table(accuracy: Any) -> bool:
+    return accuracy is None or (isinstance(accuracy, dict) and all(map(is_number, accuracy.values())))

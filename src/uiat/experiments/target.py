@@ -1,7 +1,7 @@
 """Load the model and the images of an evaluation: of a run, of a weights file, or of any model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,24 +10,25 @@ from torch import nn
 
 from uiat import evaluation, models
 from uiat.config.schema import Evaluation, Run
-from uiat.data import STATS, Folder, ImageSet, as_float, open_data
+from uiat.data import STATS, ImageSet, Subsample, open_data, take_images
+from uiat.data.catalog import DATA_SETS
 from uiat.errors import UserError, nearest
 from uiat.evaluation.engine.plan import TRANSFER
-from uiat.evaluation.engine.stage import correct_under
-from uiat.evaluation.selfcheck.model_checks import check_scale
+from uiat.evaluation.own_attacks import is_own_name, split_names
 from uiat.experiments.extras import plan_extras
 from uiat.experiments.options import EvaluateOptions
+from uiat.experiments.target_checks import check_fit, check_scale_of
 from uiat.formatting import threat_text
-from uiat.models.inspect import classes_of
 from uiat.models.weights_file import load_weights
 from uiat.runs import checkpoint
-from uiat.runs.settings import read_run
+from uiat.runs.config_file import CUSTOM
+from uiat.runs.evaluations import sum_of_source
+from uiat.runs.reader import WEIGHTS_FILES
+from uiat.runs.settings import read_evaluated
+from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import local_device
 from uiat.threat import Threat, parse
 from uiat.training.setup import pick_device
-
-SCALE_IMAGES = 500  # on which the scale that a model expects is found out
-SCALE_FITS = 0.5  # accuracy on them above which it is the scale that the model expects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,25 +38,27 @@ class EvaluationTarget:
     Args:
         model: on its device, in eval mode.
         images: the test images.
+        sample: which images of the test set they are.
         threat: the threat model.
         attacks: names of the attacks.
         batch_size: images at a time.
         record: facts for evaluation.json, beside the result.
         folder: folder of the results; None keeps them on the screen.
         transfer: a second model, to make examples on.
-        notes: lines that say how the weights were made to fit.
+        notes: lines that say how the weights, or the labels, were made to fit.
         extras: the extra measurements, from `plan_extras`.
     """
 
     model: nn.Module
     images: ImageSet
+    sample: Subsample
     threat: Threat
     attacks: tuple[str, ...]
     batch_size: int
     record: dict[str, Any]
     folder: Path | None
     transfer: nn.Module | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: Sequence[str] = ()
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -64,7 +67,8 @@ class EvaluationTarget:
         facts = self.record
         what = f"{facts['run']}, {facts['which']} weights" if "run" in facts else f"{facts['model']}"
         images = f"{len(self.images):,} test images of {self.images.name}"
-        return f"{what}, on {images}; threat model {threat_text(self.threat)}"
+        taken = f"; the images are {self.sample.text}" if self.sample.text else ""
+        return f"{what}, on {images}; threat model {threat_text(self.threat)}{taken}"
 
 
 def load_target(options: EvaluateOptions) -> EvaluationTarget:
@@ -88,13 +92,16 @@ def load_target(options: EvaluateOptions) -> EvaluationTarget:
 
 
 def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
-    for name in ("model", "width", "weights", "image_size"):
+    run, trained_for = read_evaluated(folder)
+    is_fitted = run.model.name == CUSTOM
+    for name in ("weights", "image_size") if is_fitted else ("model", "width", "weights", "image_size"):
         if getattr(options, name) is not None:
             raise UserError(f"both the run {folder} and --{name.replace('_', '-')}: a run has a model of its own")
     if options.normalize:
         raise UserError(f"both the run {folder} and --normalize: the model of a run normalises its images itself")
-    run = read_run(folder)
-    threat = parse(options.threat) if options.threat is not None else run.threat
+    if is_fitted:
+        _require_own(options, run, folder)
+    threat = parse(options.threat) if options.threat is not None else trained_for
     if threat is None:
         raise UserError("the run was trained without a threat model: give one, such as --threat Linf:8/255")
     names, more = (
@@ -102,20 +109,34 @@ def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
         _plan_extras(options, threat, options.data or run.data.name),
     )
     device = local_device(options.device or run.compute.device)
-    model = _run_model(folder, options.which, own_code=options.own_code, device=device)
-    images = _images(options, run, named=options.data or run.data.name)
-    _check_fit(model, images)
+    model = _run_model(folder, options, device=device)
+    images, sample = _images(options, run, named=options.data or run.data.name)
+    check_fit(model, images)
+    images, notes = _match_classes(images, _trained_classes(folder, options.which), folder)
     return EvaluationTarget(
         model=model,
         images=images,
+        sample=sample,
         threat=threat,
         attacks=names,
         batch_size=options.batch_size or run.evaluation.batch_size,
-        record={"run": run.name, "which": options.which} | _facts(run.model.name, images),
+        record={"run": run.name, "which": options.which} | _facts(options.model or run.model.name, images, sample),
         folder=options.out or folder,
         transfer=_transfer(options, images, device=device),
         extras=more,
+        notes=notes,
     )
+
+
+def _require_own(options: EvaluateOptions, run: Run, folder: Path) -> None:
+    """Refuse to evaluate a run of `fit` without its model and test images, which the folder cannot name."""
+    if options.model is None:
+        raise UserError(
+            f"the model of {folder} was passed to fit(): name it too, --model file.py:function, or call "
+            "uiat.evaluate(...).save(folder) in Python"
+        )
+    if options.data is None and run.data.name not in DATA_SETS and not run.data.name.startswith("imagefolder:"):
+        raise UserError(f"the data of {folder} was passed to fit(): name test images, --data NAME")
 
 
 def _of_weights(options: EvaluateOptions, name: str) -> EvaluationTarget:
@@ -130,20 +151,21 @@ def _of_weights(options: EvaluateOptions, name: str) -> EvaluationTarget:
     names, more = _names(options, Evaluation().attacks, threat), _plan_extras(options, threat, str(options.data))
     device = local_device(options.device or "auto")
     where = pick_device(device)
-    images = _images(options, Run(), named=str(options.data))
+    images, sample = _images(options, Run(), named=str(options.data))
     model, notes = build_model(name, images, width=options.width, weights=options.weights, normalize=options.normalize)
     model = model.to(where).eval()
-    _check_fit(model, images)
+    check_fit(model, images)
     if not options.normalize:
-        _check_scale(model, images)
+        check_scale_of(model, images)
     weights = None if options.weights is None else str(options.weights)
     return EvaluationTarget(
         model=model,
         images=images,
+        sample=sample,
         threat=threat,
         attacks=names,
         batch_size=options.batch_size or Evaluation().batch_size,
-        record=_facts(name, images) | {"weights": weights, "normalize": options.normalize},
+        record=_facts(name, images, sample, weights) | {"weights": weights, "normalize": options.normalize},
         folder=options.out,
         transfer=_transfer(options, images, device=device),
         extras=more,
@@ -190,15 +212,22 @@ def _width(word: str) -> int | float:
         ) from None
 
 
-def _facts(model: str, images: ImageSet) -> dict[str, Any]:
-    return {"model": model, "data": images.name, "split": "test"}
+def _facts(model: str, images: ImageSet, sample: Subsample, weights: str | None = None) -> dict[str, Any]:
+    """Return what evaluation.json says of the model and the images, with the sums of what lies outside the folder."""
+    code, colon, _ = model.rpartition(":")
+    own = [code] if colon and code.endswith(".py") else []
+    sources = [images.name, *own, *([] if weights is None else [weights])]
+    sums = {name: found for name in sources if (found := sum_of_source(name)) is not None}
+    return {"model": model, "data": images.name, "split": "test", "sample": sample.to_json(), "files": sums}
 
 
 def _names(options: EvaluateOptions, default: Sequence[str], threat: Threat) -> tuple[str, ...]:
     """Return the names of the attacks; a mistyped one is refused before anything is loaded."""
-    words = default if options.attacks is None else [word.strip() for word in options.attacks.split(",")]
-    names = tuple(dict.fromkeys(["clean", *(word for word in words if word)]))
+    words = default if options.attacks is None else split_names(options.attacks)
+    names = tuple(dict.fromkeys(["clean", *words]))
     for name in names:
+        if options.attacks is None and is_own_name(name) and not options.own_code:
+            raise UserError(f"the run's attack {name} is code: allow it with --own-code, or give --attacks")
         if name != TRANSFER:
             evaluation.stages(name, threat=threat)
         elif options.transfer is None:
@@ -211,85 +240,67 @@ def _plan_extras(options: EvaluateOptions, threat: Threat, data: str) -> dict[st
     return plan_extras(threat=threat, data=data, **{name: getattr(options, name) for name in names})
 
 
-def _run_model(folder: Path, which: str, *, own_code: bool, device: str) -> nn.Module:
-    if which not in ("best", "last"):
-        raise nearest("weights", which, ("best", "last"))
-    return checkpoint.load(folder, cast(checkpoint.Which, which), own_code=own_code).to(pick_device(device))
+def _run_model(folder: Path, options: EvaluateOptions, *, device: str) -> nn.Module:
+    if options.which not in ("best", "last"):
+        raise nearest("weights", options.which, ("best", "last"))
+    which, model = cast(checkpoint.Which, options.which), None
+    if options.model is not None:  # that of a run of `fit`
+        spec = checkpoint.read_weights(folder / WEIGHTS_FILES[which])[1]["model"]
+        width = {} if options.width is None else {"width": _width(options.width)}
+        shape = tuple(spec["image_shape"])
+        model = models.build(options.model, num_classes=spec["num_classes"], image_shape=shape, **width)  # type: ignore[arg-type]
+    return checkpoint.load(folder, which, model=model, own_code=options.own_code).to(pick_device(device))
 
 
-def _images(options: EvaluateOptions, run: Run, *, named: str) -> ImageSet:
+def _images(options: EvaluateOptions, run: Run, *, named: str) -> tuple[ImageSet, Subsample]:
     other = named != run.data.name
     size = options.image_size if other or options.run is None else run.data.image_size
     data = open_data(named, "test", root=options.root or run.data.root, image_size=size)
     if options.n is not None and options.n > len(data):
         raise UserError(f"--n {options.n} is more than the {len(data)} test images of {named}; leave it out for all")
-    return first_images(data, options.n or run.evaluation.n)
+    return take_images(data, options.n or run.evaluation.n)
 
 
-def first_images(data: ImageSet | Folder, n: int | None) -> ImageSet:
-    """Return the first n images, decoded; all of them for None, or where there are fewer.
+def _trained_classes(folder: Path, which: str) -> list[str]:
+    """Return the names of the classes that a run was trained on; none where its weights do not say (version 0.1)."""
+    names = read_tensors(folder / WEIGHTS_FILES[which])[1].get("classes")
+    return [str(name) for name in names] if isinstance(names, list) else []
 
-    Example:
-        >>> from uiat.data import load
-        >>> len(first_images(load("digits", "test"), 5))
-        5
+
+def _match_classes(images: ImageSet, trained: Sequence[str], folder: Path) -> tuple[ImageSet, list[str]]:
+    """Number the labels as in training, by the names of the classes, and say so where their order is another one.
+
+    Raises:
+        UserError: there are other names; numbers in place of names, as tensors have them, say nothing.
     """
-    if n is not None and n < len(data):
-        data = data.subset(range(n))
-    return data.decode() if isinstance(data, Folder) else data
-
-
-def _check_fit(model: nn.Module, images: ImageSet, *, what: str = "the model") -> None:
-    """Refuse images that the model cannot take, and labels that are not its classes."""
-    try:
-        classes = classes_of(model, as_float(images.images[:1]), name=what)
-    except UserError as error:  # a layer of the model says so, and does not know which of two models it is in
-        message = str(error)
-        raise UserError(message if what in message else message.replace("the model", what, 1)) from None
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{what} cannot take images of shape {images.image_shape}: {reason}") from None
-    if classes != images.num_classes:
+    numbers = [str(label) for label in range(images.num_classes)]
+    if list(images.classes) == list(trained) or numbers in (list(images.classes), list(trained)) or not trained:
+        return images, []
+    if sorted(images.classes) != sorted(trained):
+        pairs = [f"{then!r} is {now!r} here" for then, now in zip(trained, images.classes, strict=False) if then != now]
         raise UserError(
-            f"{what} tells {classes} classes apart and {images.name} has {images.num_classes}: its labels do not fit"
+            f"{folder} was trained on other classes than {images.name} has: {', '.join(pairs[:3])}; name them as in "
+            f"training ({', '.join(trained[:5])}{', ...' if len(trained) > 5 else ''})"
         )
-
-
-def _check_scale(model: nn.Module, images: ImageSet) -> None:
-    """Refuse a model that classifies most images correctly on another scale, and more than on [0, 1]."""
-    x, y = as_float(images.images[:SCALE_IMAGES]), images.labels[:SCALE_IMAGES]
-    # What it expects, how the images come to that, what to do; and those images.
-    ways = {("pixel values from 0 to 255", "multiplied by 255", "multiply in the model's first layer"): 255 * x}
-    if images.name in STATS:
-        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in STATS[images.name])
-        how, what = f"normalised by mean and deviation of {images.name}", "normalise in the model's first layer"
-        ways["normalised images", how, f"add --normalize, or {what}"] = (x - mean) / std
-    as_is = correct_under(model, x, y, None)
-    correct = {way: correct_under(model, images, y, None) for way, images in ways.items()}
-    best = max(correct, key=lambda way: int(correct[way].sum()))
-    gained, lost, count = ((correct[best] & ~as_is).sum(), (as_is & ~correct[best]).sum(), int(correct[best].sum()))
-    # Where few are correct on any scale, something else is wrong: that is for the self-checks to say, and no refusal.
-    if check_scale(best[1], int(gained), int(lost), len(x)) is not None and count > SCALE_FITS * len(x):
-        raise UserError(
-            f"the model expects {best[0]}: of {len(x)} it has {int(as_is.sum())} right as they are and {count} "
-            f"{best[1]}; {best[2]}"
-        )
+    place = torch.tensor([list(trained).index(name) for name in images.classes])
+    mapped = replace(images, labels=place[images.labels], classes=tuple(trained))
+    return mapped, [f"the classes of {images.name} are in another order than in training: labels are matched by name"]
 
 
 def _transfer(options: EvaluateOptions, images: ImageSet, *, device: str) -> nn.Module | None:
     if options.transfer is None:
         return None
     other = checkpoint.load(options.transfer, own_code=options.own_code).to(pick_device(device))
-    _check_fit(other, images, what=f"the model of --transfer {options.transfer}")
+    check_fit(other, images, what=f"the model of --transfer {options.transfer}")
     return other
 
 
 def evaluated_images(run: Run, *, n: int | None = None, root: str | None = None) -> ImageSet:
-    """Return the first n test images of a run's data set; all of them by default, or where there are fewer.
+    """Return n test images of a run's data set, as `take_images` does; all by default, or where there are fewer.
 
     Example:
         >>> len(evaluated_images(Run(), n=5))
         5
     """
     data = open_data(run.data.name, "test", root=root or run.data.root, image_size=run.data.image_size)
-    return first_images(data, n)
+    return take_images(data, n)[0]

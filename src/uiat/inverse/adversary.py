@@ -4,21 +4,20 @@ Source: Dong et al., "The Enemy of My Enemy is My Friend", CVPR 2023 (UIAT). PAP
 paper's own and which are inferred.
 """
 
-import math
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from uiat.attacks import input_gradient, projected_gradient
-from uiat.checks import check_choices, check_step
+from uiat.checks import Amount, Between, Count, Whole, check_step, checked_fields, number
 from uiat.errors import UserError
 from uiat.inverse.loss import Regulariser, inverse_loss
 from uiat.inverse.state import InverseState
 from uiat.inverse.universal import apply_universal, class_means, load_inverse
-from uiat.threat import Threat, number
+from uiat.threat import Threat
 
 
 class Inverse(NamedTuple):
@@ -28,23 +27,15 @@ class Inverse(NamedTuple):
     logits: Tensor | None  # (B, K), detached
 
 
-def _require(value: float, name: str, low: float, high: float = float("inf")) -> None:
-    if not (low <= value <= high and math.isfinite(value)):
-        bounds = f"at least {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
-        raise UserError(f"{name} must be {bounds}, but is {value:g}")
-
-
 def _set_numbers(adversary: "InverseAdversary") -> None:
-    check_choices(adversary)
     for name in ("radius", "step_size"):
         object.__setattr__(adversary, name, number(getattr(adversary, name), name=f"inverse.{name}"))
         if getattr(adversary, name) == 0:
             raise UserError(f"inverse.{name} must be positive")
     check_step(float(adversary.step_size), radius=float(adversary.radius), name="inverse.step_size")
-    _require(adversary.steps, "inverse.steps", 1)
-    _require(adversary.regulariser_weight, "inverse.regulariser_weight", 0)
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class InstanceInverse:
     """An inverse adversary for each image (IAT, UIAT CVPR 2023): x_inv = argmin over the ball of L_inv.
@@ -67,9 +58,9 @@ class InstanceInverse:
     kind: Literal["instance"] = "instance"
     radius: float | str = "4/255"
     step_size: float | str = "2/255"
-    steps: int = 10
+    steps: Count = 10
     regulariser: Regulariser = "none"
-    regulariser_weight: float = 1.0
+    regulariser_weight: Amount = 1.0
 
     def __post_init__(self) -> None:
         _set_numbers(self)
@@ -102,6 +93,7 @@ class InstanceInverse:
         return Inverse(x_inv, None)
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class UniversalInverse:
     """One universal inverse perturbation a class (UIAT), refined by one gradient a step, in every epoch or in one.
@@ -132,19 +124,16 @@ class UniversalInverse:
     kind: Literal["universal"] = "universal"
     radius: float | str = "4/255"
     step_size: float | str = "1/255"
-    steps: int = 1
-    epoch: int | None = None
+    steps: Count = 1
+    epoch: Whole | None = None
     start: Literal["zeros", "uniform", "sign"] = "zeros"
-    gradient_momentum: float = 0.0
+    gradient_momentum: Annotated[float, Between(0, 0.9999)] = 0.0
     regulariser: Regulariser = "none"
-    regulariser_weight: float = 1.0
+    regulariser_weight: Amount = 1.0
     warm_start: str | None = None
 
     def __post_init__(self) -> None:
         _set_numbers(self)
-        _require(self.gradient_momentum, "inverse.gradient_momentum", 0, 0.9999)
-        if self.epoch is not None:
-            _require(self.epoch, "inverse.epoch", 0)
 
     def refines(self, epoch: int) -> bool:
         """True if z is updated in this epoch."""

@@ -7,15 +7,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from uiat.checks import check_labels, checked, checked_fields
 from uiat.errors import UserError
-from uiat.formatting import threat_record
-from uiat.system.atomic_files import read_tensors, write_tensors
+from uiat.formatting import Summary, parse_threat_record, radius_text, threat_record, threat_text
+from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import current_rank
-from uiat.threat import Threat, parse, to_range
+from uiat.system.manifest import check_file, write_recorded_tensors
+from uiat.threat import Threat, to_range
 
 INVERSE_FILE = "inverse.safetensors"
 
 
+@checked_fields
 @dataclass(frozen=True)
 class UniversalPerturbation:
     """Universal inverse perturbations (UIAT), one a class, z in R^(K x C x H x W): `z(x, y)` is clip(x + z_y, 0, 1).
@@ -34,6 +37,7 @@ class UniversalPerturbation:
     z: Float[Tensor, "k c h w"]
     threat: Threat
 
+    @checked
     def __call__(self, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, "b c h w"]:
         """Add to each image the perturbation of its class, and clip it to [0, 1].
 
@@ -42,16 +46,35 @@ class UniversalPerturbation:
         """
         if x.shape[1:] != self.z.shape[1:]:
             raise UserError(f"perturbations of shape {tuple(self.z.shape[1:])} do not fit images {tuple(x.shape[1:])}")
-        if len(y) and not 0 <= int(y.min()) <= int(y.max()) < len(self.z):
-            raise UserError(f"labels must be in 0..{len(self.z) - 1}, one perturbation each")
+        check_labels(y, num_classes=len(self.z))
         return apply_universal(x, y, self.z.to(x))
+
+    def __repr__(self) -> str:
+        return self.summary().text
+
+    def _repr_html_(self) -> str:
+        return self.summary().html
+
+    def summary(self) -> Summary:
+        """Return what `print` shows, a line: the number of perturbations, their shape, ball and largest length.
+
+        Example:
+            >>> from uiat import Linf
+            >>> UniversalPerturbation(torch.full((10, 1, 8, 8), 1 / 255), Linf("4/255"))
+            universal inverse perturbations of 10 classes, (1, 8, 8) each, within Linf 4/255; the largest is 1/255 long
+        """
+        longest = float(self.threat.length(self.z).max()) if len(self.z) else 0.0
+        within = f"within {threat_text(self.threat)}; the largest is {radius_text(self.threat.norm, longest)} long"
+        shape = tuple(self.z.shape[1:])
+        return Summary(f"universal inverse perturbations of {len(self.z)} classes, {shape} each, {within}")
 
     def save(self, path: str | Path) -> None:
         """Write the perturbations to a safetensors file, atomically."""
         facts = {"kind": "uiat.inverse", "threat": threat_record(self.threat, exact=True)}
-        write_tensors(Path(path), {"z": self.z}, facts)
+        write_recorded_tensors(Path(path), {"z": self.z}, facts)
 
 
+@checked
 def load_inverse(run: str | Path) -> UniversalPerturbation:
     """Load the universal inverse perturbations of a run folder, or of a file that `UniversalPerturbation.save` wrote.
 
@@ -65,15 +88,21 @@ def load_inverse(run: str | Path) -> UniversalPerturbation:
     """
     path = Path(run)
     if path.is_dir():
-        if not (path / INVERSE_FILE).exists():
-            raise UserError(
-                f"{path} has no universal perturbations ({INVERSE_FILE}): its method does not use them, or not yet"
-            )
         path = path / INVERSE_FILE
+        if not path.exists():
+            check_file(path)  # one that is lost is not one that never was
+            raise UserError(
+                f"{path.parent} has no universal perturbations ({INVERSE_FILE}): its method does not use them, or not "
+                "yet"
+            )
     tensors, meta = read_tensors(path)
-    if meta.get("kind") != "uiat.inverse" or "z" not in tensors or tensors["z"].ndim != 4:
+    check_file(path)
+    z = tensors.get("z")
+    if meta.get("kind") != "uiat.inverse" or z is None or z.ndim != 4 or not isinstance(meta.get("threat"), str):
         raise UserError(f"{path} is not a file of universal inverse perturbations")
-    return UniversalPerturbation(tensors["z"], parse(str(meta.get("threat"))))
+    if not z.is_floating_point() or not bool(torch.isfinite(z).all()):
+        raise UserError(f"{path} is damaged: it holds perturbations that are not finite")
+    return UniversalPerturbation(z, parse_threat_record(meta["threat"], path))
 
 
 def apply_universal(x: Tensor, y: Tensor, z: Tensor) -> Float[Tensor, "b c h w"]:

@@ -1,12 +1,12 @@
 """Build a model by its name."""
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor, nn
 
+from uiat.checks import checked
 from uiat.errors import UserError, nearest
 from uiat.models import architectures, custom
 from uiat.models.classifier import Classifier, Normalize
@@ -34,6 +34,7 @@ def names() -> tuple[str, ...]:
     return (*_BODIES, "wrn-28-10", "wrn-34-10")
 
 
+@checked
 def build(
     name: str,
     *,
@@ -68,7 +69,7 @@ def build(
         (torch.Size([2, 10]), torch.Size([2, 32]))
     """
     shape = _check_image_shape(image_shape)
-    if isinstance(num_classes, bool) or num_classes < 2:
+    if num_classes < 2:
         raise UserError(f"num_classes is {num_classes}; a classifier needs at least 2")
     if activation not in _ACTIVATIONS:
         raise nearest("activation", activation, _ACTIVATIONS)
@@ -112,7 +113,7 @@ def _channels(width: int | float | None, *, base: int) -> int:
     """Return the channels of the first stage: an int is taken as it is, a float is a factor on the default."""
     if width is None:
         return base
-    if isinstance(width, bool) or not math.isfinite(width) or width <= 0:
+    if width <= 0:
         raise UserError(f"width is {width}; give a number of channels such as {base}, or a factor such as 0.5")
     if isinstance(width, int):
         if width < _FEWEST_CHANNELS:

@@ -7,9 +7,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from uiat.checks import checked_fields
 from uiat.errors import UserError
 
 
+def _as_list(values: Sequence[float | int] | Tensor) -> list[float]:
+    """Return the values of a channel each, from a list or a tensor of them."""
+    if isinstance(values, Tensor):
+        return [float(value) for value in values.flatten().tolist()]
+    return [*values]
+
+
+@checked_fields
 class Normalize(nn.Module):
     """The first layer of a model, `(x - mean) / std` per channel, for images in [0, 1].
 
@@ -35,7 +44,7 @@ class Normalize(nn.Module):
     def __init__(self, mean: Sequence[float | int] | Tensor, std: Sequence[float | int] | Tensor) -> None:
         super().__init__()
         # Checked as Python numbers, so that a model can also be laid out on the meta device.
-        means, stds = [float(m) for m in mean], [float(s) for s in std]
+        means, stds = (_as_list(values) for values in (mean, std))
         if not means or len(means) != len(stds):
             raise UserError(f"mean has {len(means)} values and std {len(stds)}; give one of each for every channel")
         if not all(0 <= m <= 1 for m in means):
@@ -59,6 +68,7 @@ class Normalize(nn.Module):
         return f"channels={self.mean.numel()}"
 
 
+@checked_fields
 class Classifier(nn.Module):
     """A classifier `head(features(x))` with `features(x) = body(normalize(x))`.
 

@@ -1,21 +1,15 @@
 """Models from timm or from the user's own code."""
 
-import contextlib
 import difflib
-import hashlib
-import importlib.util
 import inspect
-import os
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from uiat.errors import UserError, nearest
+from uiat.errors import UserError
+from uiat.system.own_code import own_code
 
 
 class TimmClassifier(nn.Module):
@@ -107,13 +101,8 @@ def own_model(name: str, *, num_classes: int, image_shape: tuple[int, int, int])
         >>> own_model("torch.nn:Identity", num_classes=2, image_shape=(3, 32, 32))
         Identity()
     """
-    source, _, function_name = name.rpartition(":")
-    if not source or not function_name:
-        raise UserError(f"{name!r} is not a model; write path/to/file.py:FUNCTION or package.module:FUNCTION")
-    is_file = source.endswith(".py")
-    with _searched_last(str(Path(source).resolve().parent) if is_file else os.getcwd()):
-        module = _from_file(source) if is_file else _from_package(source)
-        function = _function(module, function_name, source=source)
+    with own_code(name, what="model") as function:
+        _check_signature(name, function)
         model = function(num_classes=num_classes, image_shape=image_shape)
     if not isinstance(model, nn.Module):
         raise UserError(f"{name!r} returned {_describe(model)}; it must return a torch.nn.Module")
@@ -124,66 +113,12 @@ def _describe(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else f"an object of type {type(value).__name__}"
 
 
-@contextlib.contextmanager
-def _searched_last(folder: str) -> Iterator[None]:
-    """Inside, imports fall back on `folder`: it is searched last, so that it cannot hide an installed package."""
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        # The last entry equal to it is ours, unless the user's code rearranged the list.
-        for i in reversed(range(len(sys.path))):
-            if sys.path[i] == folder:
-                del sys.path[i]
-                break
-
-
-def _from_file(source: str) -> ModuleType:
-    path = Path(source).expanduser().resolve()
-    if not path.is_file():
-        raise UserError(f"there is no file {source!r} to read the model from; the folder searched is {path.parent}")
-    # The module is registered, because dataclasses and pickling look it up; under a name that no other file has.
-    name = f"uiat_model_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{source!r} cannot be read as Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise UserError(f"{source!r} could not be imported: {type(error).__name__}: {error}") from error
-    return module
-
-
-def _from_package(source: str) -> ModuleType:
-    try:
-        return importlib.import_module(source)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (source == error.name or source.startswith(f"{error.name}.")):
-            raise UserError(
-                f"there is no module {error.name!r} to import the model from; for a file write path/to/file.py:FUNCTION"
-            ) from error
-        raise UserError(f"{source!r} could not be imported: {error}") from error
-    except Exception as error:
-        raise UserError(f"{source!r} could not be imported: {type(error).__name__}: {error}") from error
-
-
-def _function(module: ModuleType, name: str, *, source: str) -> Callable[..., Any]:
-    function = getattr(module, name, None)
-    if not callable(function):
-        known = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-        raise nearest(f"function in {source}", name, known)
+def _check_signature(name: str, function: Callable[..., Any]) -> None:
     try:
         signature = inspect.signature(function)
-    except ValueError:  # a function written in C may not say what it takes
-        signature = inspect.Signature([inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)])
-    try:
         signature.bind(num_classes=2, image_shape=(3, 32, 32))
+    except ValueError:  # a function written in C may not say what it takes
+        return
     except TypeError as error:
-        raise UserError(
-            f"{source}:{name} takes {signature}; it is called as {name}(num_classes=, image_shape=) and must take both"
-        ) from error
-    checked: Callable[..., Any] = function
-    return checked
+        called = f"{name.rpartition(':')[2]}(num_classes=, image_shape=)"
+        raise UserError(f"{name} takes {signature}; it is called as {called} and must take both") from error

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from uiat.checks import checked
 from uiat.errors import UserError
+from uiat.models.misfit import hint_at, run_model
 from uiat.models.modes import find_frozen_parts, frozen, train_mode
 
 
@@ -52,12 +54,18 @@ class Target:
 def device_of(model: nn.Module) -> torch.device:
     """Return the device that a model is on; the CPU, for one without parameters.
 
+    Raises:
+        UserError: it is on the meta device, without weights.
+
     Example:
         >>> device_of(nn.Flatten())
         device(type='cpu')
     """
     tensors: Iterator[Tensor] = itertools.chain(model.parameters(), model.buffers())
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    if device.type == "meta":
+        raise UserError("the model is on the meta device: it has no weights; build it on a device")
+    return device
 
 
 def classes_of(model: nn.Module, x: Float[Tensor, "n ..."], *, name: str = "the model") -> int:
@@ -75,8 +83,10 @@ def classes_of(model: nn.Module, x: Float[Tensor, "n ..."], *, name: str = "the 
         >>> classes_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2))
         2
     """
+    if x.is_meta:
+        raise UserError("images on the meta device have no values: load them on a device")
     with torch.no_grad(), frozen(model):
-        logits = model(x[:1].to(device_of(model)))
+        logits = run_model(model, x[:1].to(device_of(model)), name=name)
     if not isinstance(logits, Tensor):
         raise UserError(f"{name} must return a tensor of logits, not {type(logits).__name__}")
     if logits.ndim != 2:
@@ -104,11 +114,12 @@ def is_differentiable(model: nn.Module, x: Float[Tensor, "n ..."]) -> bool:
 _IMAGES = 8
 
 
-def check_model(model: nn.Module, x: Float[Tensor, "b c h w"], num_classes: int) -> None:
+@checked
+def check_model(model: nn.Module, x: Float[Tensor, "b ..."], num_classes: int) -> None:
     """Run the model once on up to eight images and refuse it if what it returns are not finite logits of these classes.
 
     The forward pass is in evaluation mode and without gradients, so BatchNorm statistics stay as they are; every
-    module's mode is put back afterwards, also after an exception. An error inside the model is passed on as it is.
+    module's mode is put back afterwards, also after an exception. What its own code raises is passed on as it is.
 
     Args:
         model: any module from images to logits.
@@ -128,7 +139,7 @@ def check_model(model: nn.Module, x: Float[Tensor, "b c h w"], num_classes: int)
     x = x[:_IMAGES]
     given = x.clone()  # a model that works in place must not change the caller's images
     with frozen(model), torch.no_grad():
-        logits = model(given)
+        logits = run_model(model, given)
     if not torch.equal(given, x):
         raise UserError(
             "the model changes the images that it is given: let it work on a copy, x = x - 0.5 for x -= 0.5"
@@ -136,7 +147,8 @@ def check_model(model: nn.Module, x: Float[Tensor, "b c h w"], num_classes: int)
     _check_logits(logits, x, num_classes)
 
 
-def check_training(model: nn.Module, x: Float[Tensor, "b c h w"], num_classes: int) -> None:
+@checked
+def check_training(model: nn.Module, x: Float[Tensor, "b ..."], num_classes: int) -> None:
     """Run the model once in train mode, with a backward pass, and refuse it if it cannot be trained like this.
 
     Buffers, gradients, modes and torch's random state are put back afterwards.
@@ -160,7 +172,7 @@ def check_training(model: nn.Module, x: Float[Tensor, "b c h w"], num_classes: i
     try:
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             train_mode(model, set_aside)
-            logits = model(x)
+            logits = run_model(model, x, when=" in train mode")
             _check_logits(logits, x, num_classes, when=" in train mode")
             trainable = [p for p in model.parameters() if p.requires_grad]
             if trainable and not logits.requires_grad:
@@ -181,23 +193,17 @@ def check_training(model: nn.Module, x: Float[Tensor, "b c h w"], num_classes: i
 
 def _check_logits(logits: object, x: Tensor, num_classes: int, *, when: str = "") -> None:
     if not isinstance(logits, Tensor):
-        raise UserError(f"the model returns a {type(logits).__name__}{when}, not a tensor of logits{_hint(logits)}")
+        raise UserError(f"the model returns a {type(logits).__name__}{when}, not a tensor of logits{hint_at(logits)}")
     if not logits.is_floating_point():
         raise UserError(f"the model returns {logits.dtype}; it must return logits, which are floating-point numbers")
     if logits.shape != (len(x), num_classes):
         raise UserError(_wrong_shape(tuple(logits.shape), (len(x), num_classes)))
     if not logits.isfinite().all():
+        if not x.isfinite().all():
+            raise UserError("the images hold values that are not finite (NaN or infinity)")
         raise UserError("the model returns NaN or infinite logits; look at its weights and its normalisation")
     if _are_probabilities(logits):
         raise UserError("the model returns probabilities; return logits (leave out the softmax at its end)")
-
-
-def _hint(output: object) -> str:
-    if isinstance(output, dict) or hasattr(output, "logits"):
-        return "; wrap the model so that its forward returns output.logits"
-    if isinstance(output, tuple | list):
-        return "; wrap the model so that its forward returns the one element that holds the logits"
-    return "; its forward must return a tensor of shape (batch, classes)"
 
 
 def _wrong_shape(shape: tuple[int, ...], expected: tuple[int, int]) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from uiat.checks import checked
 from uiat.errors import UserError
 from uiat.system.atomic_files import read_tensors
+from uiat.system.manifest import check_file
 
 # Where checkpoints keep the weights, the likeliest first; an entry of another name is found too.
 ENTRIES = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "best", "last")
@@ -21,6 +23,7 @@ CONSTANTS = ("mean", "std", "mu", "sigma")
 _DEEPEST, _NAMES = 3, 3
 
 
+@checked
 def load_weights(model: nn.Module, path: str | Path) -> list[str]:
     """Load the weights of a file into a model, and return a line for each change that made them fit.
 
@@ -66,7 +69,9 @@ def _read(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"no such file: {path}")
     if path.suffix == ".safetensors":
-        return read_tensors(path)[0]
+        tensors = read_tensors(path)[0]
+        check_file(path)  # of a run folder
+        return tensors
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever bytes make of the reader

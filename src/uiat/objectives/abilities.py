@@ -11,6 +11,7 @@ from typing import TypeVar
 from torch import nn
 
 from uiat.attacks import PGD
+from uiat.formatting import threat_text
 from uiat.inverse import UniversalInverse, UniversalPerturbation
 from uiat.objectives.base import Objective
 
@@ -27,6 +28,24 @@ def attack_of(objective: Objective) -> PGD | None:
     """
     attack = getattr(objective, "attack", None)
     return attack if isinstance(attack, PGD) else None
+
+
+def describe_batches(objective: Objective) -> str:
+    """Say of which weights, which images and which attack a step's terms and its "correct" are.
+
+    Example:
+        >>> from uiat import PGDAT, Standard
+        >>> describe_batches(Standard())
+        'images of the batch as they are; weights before the update, model in train mode'
+        >>> describe_batches(PGDAT())
+        'images of the batch attacked by 10 steps of PGD (ce) in Linf 8/255; weights before the update, model in ...'
+    """
+    attack = attack_of(objective)
+    if attack is not None:
+        how = f"attacked by {attack.steps} steps of PGD ({attack.loss}) in {threat_text(attack.threat)}"
+    else:
+        how = "as they are" if getattr(objective, "threat", None) is None else f"as {objective.name} attacks them"
+    return f"images of the batch {how}; weights before the update, model in train mode"
 
 
 def is_single_step(objective: Objective) -> bool:

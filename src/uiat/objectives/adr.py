@@ -9,17 +9,19 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks import PGD
-from uiat.checks import check_at_least, check_below
+from uiat.checks import AtMostOne, BelowOne, Count, Positive, checked, checked_fields
 from uiat.data import Batch
 from uiat.errors import UserError
-from uiat.objectives.base import Examples, attack_threat, check_fields, correct, stateless
-from uiat.objectives.networks import AverageNetwork
+from uiat.models.misfit import explained
+from uiat.objectives.base import Examples, adversarial_of, attack_threat, correct, part_of, stateless
+from uiat.objectives.networks import AverageNetwork, network_in
 
 
 def _soft_attack() -> PGD:
     return PGD(loss="kl")
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class ADR:
     """CE(t, f(x_adv)) with rectified labels t, in the attack too (Wu et al. 2024, ADR, algorithm 1).
@@ -47,21 +49,14 @@ class ADR:
 
     name: Literal["adr"] = "adr"
     attack: PGD = field(default_factory=_soft_attack)
-    decay: float = 0.995
-    temperatures: tuple[float, float] = (2.0, 1.0)
-    interpolations: tuple[float, float] = (0.7, 0.95)
-    epochs: int = 200
+    decay: BelowOne = 0.995
+    temperatures: tuple[Positive, Positive] = (2.0, 1.0)
+    interpolations: tuple[AtMostOne, AtMostOne] = (0.7, 0.95)
+    epochs: Count = 200
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        check_at_least(self, decay=0, epochs=1)
-        check_below(self, decay=1)
         if self.attack.loss != "kl":
             raise UserError('the labels of ADR are probabilities, in its attack too: give it the loss "kl"')
-        if not all(0 < value < math.inf for value in self.temperatures):
-            raise UserError("temperatures must be positive and finite")
-        if not all(0 <= value <= 1 for value in self.interpolations):
-            raise UserError("interpolations must be in [0, 1]")
 
     threat = property(attack_threat)
     init = stateless
@@ -76,9 +71,11 @@ class ADR:
         (tau, last_tau), (mix, last_mix) = self.temperatures, self.interpolations
         return last_tau + left * (tau - last_tau), last_mix + left * (mix - last_mix)
 
+    @checked
+    @explained
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Update the average to the model's present weights; return the batch with x_adv and its rectified labels."""
-        average = state.get_submodule("average")
+        average = network_in(state, "average")
         assert isinstance(average, AverageNetwork)
         average.update(model, decay=self.decay)
         target = self.rectify(average(batch.x), batch.y, epoch=epoch)
@@ -93,11 +90,12 @@ class ADR:
         fraction = (mix - behind).clamp(0, 1)
         return fraction * q + (1 - fraction) * losses.smooth_labels(y, q.shape[1], label_smoothing=0.0)
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"adv_ce": (B,)}, against the rectified labels."""
-        assert examples.target is not None
-        logits = model(examples.x_adv)
+        logits = model(adversarial_of(examples))
         return {
-            "adv_ce": losses.soft_cross_entropy(logits, examples.target),
+            "adv_ce": losses.soft_cross_entropy(logits, part_of(examples, "target")),
             "correct": correct(logits, examples.y),
         }

@@ -4,16 +4,19 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.attacks import PGD
-from uiat.checks import check_choices
+from uiat.checks import Classes, Count, Side, checked, checked_fields
 from uiat.data import Batch
 from uiat.errors import UserError
+from uiat.models.misfit import explained
 from uiat.system.distributed import current_rank
 from uiat.threat import Linf, Threat
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Examples:
     """A batch after the inner problems, from `perturb` to `loss`.
@@ -36,16 +39,21 @@ class Examples:
         True
     """
 
-    x: Tensor
-    y: Tensor
-    x_adv: Tensor | None = None
-    x_inv: Tensor | None = None
-    target: Tensor | None = None
-    share: Tensor | None = None
+    x: Float[Tensor, "b ..."]
+    y: Int[Tensor, "b"]
+    x_adv: Float[Tensor, "b ..."] | None = None
+    x_inv: Float[Tensor, "b ..."] | None = None
+    target: Float[Tensor, "b k"] | None = None
+    share: Float[Tensor, "b 1"] | None = None
     weight: float = 0.0
-    importance: Tensor | None = None
-    x_background: Tensor | None = None
+    importance: Float[Tensor, "b"] | None = None
+    x_background: Float[Tensor, "b ..."] | None = None
     network: nn.Module | None = None
+
+    def __repr__(self) -> str:
+        parts = {"adversarial": self.x_adv, "inverse": self.x_inv, "target": self.target}
+        there = ", ".join(name for name, value in parts.items() if value is not None)
+        return f"Examples of {len(self.y)} images {tuple(self.x.shape[1:])}, with {there or 'nothing but themselves'}"
 
 
 @runtime_checkable
@@ -93,8 +101,9 @@ class HasAttack(Protocol):
         """The inner maximisation."""
 
 
+@checked
 def stateless(
-    self: object, *, num_classes: int, image_shape: tuple[int, int, int], num_examples: int | None = None
+    self: object, *, num_classes: Classes, image_shape: tuple[Side, Side, Side], num_examples: Count | None = None
 ) -> nn.Module:
     """Return an empty state: the `init` of methods that remember nothing.
 
@@ -105,6 +114,8 @@ def stateless(
     return Stateless()
 
 
+@checked
+@explained
 def attack_batch(self: HasAttack, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
     """Return the batch with its adversarial examples: the `perturb` of methods that need nothing else.
 
@@ -155,24 +166,53 @@ def check_objective(objective: object) -> None:
         raise UserError(f"the objective has no {' or '.join(missing)}: see uiat.Objective (threat may be None)")
 
 
-def check_fields(objective: object) -> None:
-    """Refuse choices that do not exist, and numbers out of range, in the fields that methods share.
+def part_of(examples: Examples, name: str) -> Tensor:
+    """Return a tensor of the examples that a loss is about.
+
+    Raises:
+        UserError: there is none; `perturb` makes it.
 
     Example:
-        >>> from uiat import Trades
-        >>> Trades(weight=-1.0)
+        >>> part_of(Examples(torch.zeros(1, 1, 2, 2), torch.tensor([0])), "target")
         Traceback (most recent call last):
-        uiat.errors.UserError: weight must be at least 0 and finite, but is -1
+        uiat.errors.UserError: the examples have no target: perturb makes them
     """
-    check_choices(objective)
-    smoothing, weight = getattr(objective, "label_smoothing", 0.0), getattr(objective, "weight", 0.0)
-    if not 0 <= smoothing < 1:
-        raise UserError(f"label_smoothing must be in [0, 1), but is {smoothing:g}")
-    for name, number in (("weight", weight), ("alignment", getattr(objective, "alignment", 0.0))):
-        if not 0 <= number < float("inf"):
-            raise UserError(f"{name} must be at least 0 and finite, but is {number:g}")
+    value = getattr(examples, name)
+    if not isinstance(value, Tensor):
+        raise UserError(f"the examples have no {name}: perturb makes them")
+    return value
 
 
+def adversarial_of(examples: Examples) -> Tensor:
+    """Return the adversarial examples that a loss is about.
+
+    Raises:
+        UserError: there are none; `perturb` makes them.
+
+    Example:
+        >>> adversarial_of(Examples(torch.zeros(1, 1, 2, 2), torch.tensor([0])))
+        Traceback (most recent call last):
+        uiat.errors.UserError: the examples have no x_adv: perturb makes them
+    """
+    return part_of(examples, "x_adv")
+
+
+def positions_of(batch: Batch) -> Tensor:
+    """Return the position of each example in the training set, which state kept per example is addressed by.
+
+    Raises:
+        UserError: the batch has none.
+
+    Example:
+        >>> positions_of(Batch(torch.zeros(1, 1, 2, 2), torch.tensor([0]), torch.tensor([7]))).tolist()
+        [7]
+    """
+    if batch.index is None:
+        raise UserError("a row is kept for each training image: give uiat.Batch(x, y, index)")
+    return batch.index
+
+
+@checked
 def total(terms: dict[str, Tensor]) -> Tensor:
     """Return the sum of the loss terms of each example, (B,). Measurements (bool) are left out.
 
@@ -181,6 +221,8 @@ def total(terms: dict[str, Tensor]) -> Tensor:
         [1.5]
     """
     summands = [v for v in terms.values() if v.is_floating_point()]
+    if not summands:
+        raise UserError("the terms hold no loss: each is a measurement, or there is none")
     return torch.stack(summands).sum(dim=0)
 
 

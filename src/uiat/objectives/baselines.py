@@ -7,12 +7,14 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks import PGD
+from uiat.checks import Amount, BelowOne, checked, checked_fields
 from uiat.data import Batch
+from uiat.models.misfit import explained
 from uiat.objectives.base import (
     Examples,
+    adversarial_of,
     attack_batch,
     attack_threat,
-    check_fields,
     correct,
     kl_attack,
     stateless,
@@ -21,6 +23,7 @@ from uiat.objectives.grad_align import misalignment
 from uiat.threat import Threat
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Standard:
     """Ordinary training on natural images: CE(f(x), y).
@@ -34,10 +37,7 @@ class Standard:
     """
 
     name: Literal["standard"] = "standard"
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    label_smoothing: BelowOne = 0.0
 
     @property
     def threat(self) -> Threat | None:
@@ -46,10 +46,13 @@ class Standard:
 
     init = stateless
 
+    @checked
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the images as they are."""
         return Examples(batch.x, batch.y)
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"ce": (B,)}."""
         logits = model(examples.x)
@@ -57,6 +60,7 @@ class Standard:
         return {"ce": ce, "correct": correct(logits, examples.y)}
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class PGDAT:
     """Adversarial training (Madry et al. 2018, eq. 2.1): CE(f(x_adv), y), with x_adv from `attack`.
@@ -73,19 +77,18 @@ class PGDAT:
 
     name: Literal["pgd-at"] = "pgd-at"
     attack: PGD = field(default_factory=PGD)
-    label_smoothing: float = 0.0
-    alignment: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    label_smoothing: BelowOne = 0.0
+    alignment: Amount = 0.0
 
     threat = property(attack_threat)
     init = stateless
     perturb = attack_batch
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"adv_ce": (B,)}, and {"alignment": (B,)} where it has a weight."""
-        logits = model(examples.x_adv)
+        logits = model(adversarial_of(examples))
         ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
         terms = {"adv_ce": ce, "correct": correct(logits, examples.y)}
         if self.alignment:
@@ -93,6 +96,7 @@ class PGDAT:
         return terms
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Trades:
     """TRADES (Zhang et al. 2019, eq. 5): CE(f(x), y) + beta KL(p(x) || p(x_adv)), x_adv maximising the KL.
@@ -111,24 +115,24 @@ class Trades:
 
     name: Literal["trades"] = "trades"
     attack: PGD = field(default_factory=kl_attack)
-    weight: float = 6.0
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    weight: Amount = 6.0
+    label_smoothing: BelowOne = 0.0
 
     threat = property(attack_threat)
     init = stateless
     perturb = attack_batch
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"ce": (B,), "kl": (B,)}; "kl" is weighted."""
-        logits, adv_logits = model(examples.x), model(examples.x_adv)
+        logits, adv_logits = model(examples.x), model(adversarial_of(examples))
         ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
         kl = losses.kl(losses.log_probabilities(logits), losses.log_probabilities(adv_logits))
         return {"ce": ce, "kl": self.weight * kl, "correct": correct(adv_logits, examples.y)}
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Mart:
     """MART (Wang et al. 2020, eq. 11): BCE(f(x_adv), y) + lambda KL(p(x) || p(x_adv)) (1 - p_y(x)).
@@ -144,18 +148,17 @@ class Mart:
 
     name: Literal["mart"] = "mart"
     attack: PGD = field(default_factory=PGD)
-    weight: float = 5.0
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    weight: Amount = 5.0
 
     threat = property(attack_threat)
     init = stateless
     perturb = attack_batch
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"adv_bce": (B,), "weighted_kl": (B,)}."""
-        adv_logits = model(examples.x_adv)
+        adv_logits = model(adversarial_of(examples))
         log_p = losses.log_probabilities(model(examples.x))
         p_wrong = 1 - log_p.gather(1, examples.y[:, None]).squeeze(1).exp()
         kl = losses.kl(log_p, losses.log_probabilities(adv_logits))

@@ -8,16 +8,18 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks import PGD
-from uiat.checks import check_at_least, check_below
+from uiat.checks import Amount, BelowOne, Classes, Count, Side, checked, checked_fields
 from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.inverse import InstanceInverse, InverseState
 from uiat.models.grad_cam import grad_cam
+from uiat.models.misfit import explained
 from uiat.models.modes import frozen
-from uiat.objectives.base import Examples, attack_threat, check_fields, correct
-from uiat.objectives.networks import FrozenNetwork, TeacherMethod
+from uiat.objectives.base import Examples, attack_threat, correct, part_of
+from uiat.objectives.networks import TeacherMethod, teacher_in
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class DHAT:
     """CE(f(x_adv), y) + l1 KL(p(x_adv) || softmax(z_inv - z_bg)) + l2 ||Z_inv - P Z_bg||_F / B (DHAT, ICCV 2025).
@@ -54,16 +56,13 @@ class DHAT:
     name: Literal["dhat"] = "dhat"
     attack: PGD = field(default_factory=PGD)
     inverse: InstanceInverse = field(default_factory=lambda: InstanceInverse(regulariser="logit"))
-    weight: float = 1.0
-    orthogonal_weight: float = 1.0
-    threshold: float = 0.1
-    label_smoothing: float = 0.0
+    weight: Amount = 1.0
+    orthogonal_weight: Amount = 1.0
+    threshold: BelowOne = 0.1
+    label_smoothing: BelowOne = 0.0
     teacher: str | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        check_at_least(self, orthogonal_weight=0, threshold=0)
-        check_below(self, orthogonal_weight=float("inf"), threshold=1)
         try:
             replace(self.attack.threat, epsilon=self.inverse.radius)
         except UserError as error:  # a radius in pixels, say
@@ -71,27 +70,31 @@ class DHAT:
 
     threat = property(attack_threat)
 
+    @checked
     def init(
-        self, *, num_classes: int, image_shape: tuple[int, int, int], num_examples: int | None = None
+        self, *, num_classes: Classes, image_shape: tuple[Side, Side, Side], num_examples: Count | None = None
     ) -> InverseState:
         """Return an empty state: an instance-wise inverse adversary remembers nothing."""
         return InverseState(None, gradient_momentum=False, rows=0, num_classes=num_classes)
 
+    @checked
+    @explained
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with x_adv, x_inv and the background of x_inv."""
-        assert isinstance(state, InverseState)
+        if not isinstance(state, InverseState):
+            raise UserError(f"state must be what init returns, an InverseState, not a {type(state).__name__}")
         x, y, threat = batch.x, batch.y, self.attack.threat
         x_adv = self.attack.perturb(model, x, y)
         with frozen(model, batchnorm=self.attack.batchnorm):
             x_inv, _ = self.inverse.find(model, x, x_adv, y, state=state, threat=threat, epoch=epoch)
-        teacher = state.teacher
-        assert isinstance(teacher, FrozenNetwork)
-        background = (grad_cam(teacher.network, x, y) <= self.threshold).to(x.dtype)
+        background = (grad_cam(teacher_in(state).network, x, y) <= self.threshold).to(x.dtype)
         return Examples(x, y, x_adv, x_inv, x_background=x_inv * background)
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"adv_ce": (B,), "debiased_kl": (B,), "orthogonal": (B,)}, each weighted."""
-        images = (examples.x_adv, examples.x_inv, examples.x_background)
+        images = [part_of(examples, name) for name in ("x_adv", "x_inv", "x_background")]
         adv_logits, z_inv, z_bg = (losses.full_precision(model(x)) for x in images)
         kl = losses.kl(losses.log_probabilities(adv_logits), losses.log_probabilities(z_inv - z_bg))
         return {

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks import PGD
-from uiat.checks import check_at_least, check_below
+from uiat.checks import AtMostOne, Positive, checked, checked_fields
 from uiat.data import Batch
-from uiat.errors import UserError
-from uiat.objectives.base import Examples, attack_threat, check_fields, correct, kl_attack, stateless
+from uiat.models.misfit import explained
+from uiat.objectives.base import Examples, adversarial_of, attack_threat, correct, kl_attack, part_of, stateless
 from uiat.objectives.networks import TeacherMethod, ask_teacher
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class ARD:
     """alpha t^2 KL(p_T(x; t) || p(x_adv; t)) + (1 - alpha) CE(f(x), y) (Goldblum et al. 2020, ARD, its objective).
@@ -39,30 +40,28 @@ class ARD:
     teacher_method: ClassVar[TeacherMethod] = "pgd-at"
     name: Literal["ard"] = "ard"
     attack: PGD = field(default_factory=PGD)
-    alpha: float = 1.0
-    temperature: float = 30.0
+    alpha: AtMostOne = 1.0
+    temperature: Positive = 30.0
     teacher: str | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_at_least(self, alpha=0)
-        check_below(self, temperature=float("inf"))
-        if not (self.alpha <= 1 and self.temperature > 0):
-            raise UserError(f"alpha must be in [0, 1] and temperature positive: {self.alpha:g}, {self.temperature:g}")
 
     threat = property(attack_threat)
     init = stateless
 
+    @checked
+    @explained
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with x_adv and the teacher's prediction on x, at the temperature, as the target."""
         target = torch.softmax(losses.full_precision(ask_teacher(state, batch.x)) / self.temperature, dim=1)
         return Examples(batch.x, batch.y, self.attack.perturb(model, batch.x, batch.y), target=target)
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"teacher_kl": (B,)} and, with alpha below 1, {"ce": (B,)}, each weighted."""
-        assert examples.target is not None
-        adv_logits = losses.full_precision(model(examples.x_adv))
-        kl = losses.kl(losses.log_of(examples.target), losses.log_probabilities(adv_logits / self.temperature))
+        adv_logits = losses.full_precision(model(adversarial_of(examples)))
+        kl = losses.kl(
+            losses.log_of(part_of(examples, "target")), losses.log_probabilities(adv_logits / self.temperature)
+        )
         terms = {
             "teacher_kl": self.alpha * self.temperature**2 * kl,
             "correct": correct(adv_logits, examples.y),
@@ -72,6 +71,7 @@ class ARD:
         return terms
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class RSLAD:
     """5/6 KL(p_T(x) || p(x_adv)) + 1/6 KL(p_T(x) || p(x)) (Zi et al. 2021, RSLAD, its objective).
@@ -96,28 +96,25 @@ class RSLAD:
     teacher_method: ClassVar[TeacherMethod] = "pgd-at"
     name: Literal["rslad"] = "rslad"
     attack: PGD = field(default_factory=kl_attack)
-    adversarial: float = 5 / 6
+    adversarial: AtMostOne = 5 / 6
     teacher: str | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_at_least(self, adversarial=0)
-        if not self.adversarial <= 1:
-            raise UserError(f"adversarial must be in [0, 1], but is {self.adversarial:g}")
 
     threat = property(attack_threat)
     init = stateless
 
+    @checked
+    @explained
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with x_adv and the teacher's prediction on x as the target."""
         log_p = losses.log_probabilities(ask_teacher(state, batch.x))
         x_adv = self.attack.perturb(model, batch.x, batch.y, reference=log_p)
         return Examples(batch.x, batch.y, x_adv, target=log_p.exp())
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"adv_teacher_kl": (B,), "teacher_kl": (B,)}, each weighted."""
-        assert examples.target is not None
-        log_target, adv_logits = losses.log_of(examples.target), model(examples.x_adv)
+        log_target, adv_logits = losses.log_of(part_of(examples, "target")), model(adversarial_of(examples))
         natural = losses.kl(log_target, losses.log_probabilities(model(examples.x)))
         return {
             "adv_teacher_kl": self.adversarial * losses.kl(log_target, losses.log_probabilities(adv_logits)),

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks import PGD
-from uiat.checks import check_at_least, check_below
+from uiat.checks import Amount, BelowOne, Classes, Count, Positive, Side, checked, checked_fields
 from uiat.data import Batch
 from uiat.errors import UserError
+from uiat.models.misfit import explained
 from uiat.models.modes import frozen
-from uiat.objectives.base import Examples, attack_threat, check_fields, correct, kl_attack
+from uiat.objectives.base import Examples, attack_threat, correct, kl_attack, part_of
 from uiat.system.distributed import current_rank
 
 
@@ -53,6 +54,7 @@ class ClassPredictions(nn.Module):
         self.epoch.fill_(epoch)
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class DKL:
     """CE(f(x), y) + beta / 4 sum_jk w_jk (d_jk(x) - d_jk(x_adv))^2 - alpha sum_k p_k(x) log p_k(x_adv), p(x) detached.
@@ -82,47 +84,45 @@ class DKL:
 
     name: Literal["dkl"] = "dkl"
     attack: PGD = field(default_factory=kl_attack)
-    squared_weight: float = 20.0
-    weight: float = 4.0
+    squared_weight: Amount = 20.0
+    weight: Amount = 4.0
     weights: Literal["class", "example"] = "class"
     both_gradients: bool = True
-    temperature: float = 4.0
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_at_least(self, squared_weight=0)
-        check_below(self, squared_weight=float("inf"), temperature=float("inf"))
-        if not self.temperature > 0:
-            raise UserError(f"temperature must be positive, but is {self.temperature:g}")
+    temperature: Positive = 4.0
+    label_smoothing: BelowOne = 0.0
 
     threat = property(attack_threat)
 
+    @checked
     def init(
-        self, *, num_classes: int, image_shape: tuple[int, int, int], num_examples: int | None = None
+        self, *, num_classes: Classes, image_shape: tuple[Side, Side, Side], num_examples: Count | None = None
     ) -> ClassPredictions:
         """Return the state: the mean prediction of each class."""
         return ClassPredictions(num_classes)
 
+    @checked
+    @explained
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with x_adv and the rows s of its class weights; adds its predictions to the means.
 
         The predictions on x are those that the attack measures from, so that the means cost no pass.
         """
-        assert isinstance(state, ClassPredictions)
+        if not isinstance(state, ClassPredictions):
+            raise UserError(f"state must be what init returns, not a {type(state).__name__}")
         with torch.no_grad(), frozen(model, batchnorm=self.attack.batchnorm):
             log_p = losses.log_probabilities(model(batch.x))
         x_adv = self.attack.perturb(model, batch.x, batch.y, reference=log_p)
         state.update(torch.softmax(log_p / self.temperature, dim=1), batch.y, epoch=epoch)
         return Examples(batch.x, batch.y, x_adv, target=state.means[batch.y])
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"ce": (B,), "squared": (B,), "adv_ce": (B,)}, each weighted."""
-        assert examples.target is not None
         logits, adv_logits = (losses.full_precision(model(x)) for x in (examples.x, examples.x_adv))
         p = losses.log_probabilities(logits.detach()).exp()
         compared = adv_logits if self.both_gradients else adv_logits.detach()
-        squared = _weighted_square(logits - compared, examples.target if self.weights == "class" else p)
+        squared = _weighted_square(logits - compared, part_of(examples, "target") if self.weights == "class" else p)
         return {
             "ce": losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing),
             "squared": self.squared_weight * squared,

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from uiat import losses
 from uiat.attacks import PGD
 from uiat.attacks.gradient import Gradient, Watch
+from uiat.checks import Amount, BelowOne, Whole, checked, checked_fields
 from uiat.data import Batch
 from uiat.errors import UserError
-from uiat.objectives.base import Examples, attack_threat, check_fields, correct, stateless
+from uiat.models.misfit import explained
+from uiat.objectives.base import Examples, adversarial_of, attack_threat, correct, stateless
 
 
 def stop_early(y: Tensor, *, tau: int) -> Watch:
@@ -41,6 +43,7 @@ def stop_early(y: Tensor, *, tau: int) -> Watch:
     return watch
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class FAT:
     """CE(f(x_adv), y), or TRADES' loss, on friendly x_adv: PGD-K-tau, stopped early (Zhang et al. 2020, FAT).
@@ -70,15 +73,12 @@ class FAT:
     name: Literal["fat"] = "fat"
     attack: PGD = field(default_factory=PGD)
     form: Literal["at", "trades"] = "at"
-    weight: float = 6.0
-    tau: int = 0
-    tau_epochs: tuple[int, ...] = (50, 90)
-    label_smoothing: float = 0.0
+    weight: Amount = 6.0
+    tau: Whole = 0
+    tau_epochs: tuple[Whole, ...] = (50, 90)
+    label_smoothing: BelowOne = 0.0
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        if self.tau < 0 or any(epoch < 0 for epoch in self.tau_epochs):
-            raise UserError("tau and tau_epochs must not be negative")
         if (self.attack.loss == "kl") != (self.form == "trades"):
             raise UserError('the form "trades" needs an attack of loss "kl", and the form "at" one of another loss')
 
@@ -89,14 +89,18 @@ class FAT:
         """Return tau in an epoch counted from 0."""
         return self.tau + sum(epoch >= first for first in self.tau_epochs)
 
+    @checked
+    @explained
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with its friendly adversarial examples."""
         watch = stop_early(batch.y, tau=self.tau_at(epoch))
         return Examples(batch.x, batch.y, self.attack.perturb(model, batch.x, batch.y, watch=watch))
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"adv_ce": (B,)}, or {"ce": (B,), "kl": (B,)} of the form "trades"."""
-        adv_logits = model(examples.x_adv)
+        adv_logits = model(adversarial_of(examples))
         measured = {"correct": correct(adv_logits, examples.y)}
         if self.form == "at":
             ce = losses.cross_entropy(adv_logits, examples.y, label_smoothing=self.label_smoothing)

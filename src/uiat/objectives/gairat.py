@@ -1,7 +1,7 @@
 """GAIRAT: PGD-AT in which images near the decision boundary count for more."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from uiat import losses
 from uiat.attacks import PGD
 from uiat.attacks.gradient import Gradient
-from uiat.checks import check_at_least, check_below
+from uiat.checks import BelowOne, Between, Whole, checked, checked_fields
 from uiat.data import Batch
 from uiat.errors import UserError
-from uiat.objectives.base import Examples, attack_threat, check_fields, correct, importance, stateless
+from uiat.models.misfit import explained
+from uiat.objectives.base import Examples, adversarial_of, attack_threat, correct, importance, stateless
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class GAIRAT:
     """w CE(f(x_adv), y), w ~ (1 + tanh(lambda + 5 (1 - 2 kappa / K))) / 2 (Zhang et al. 2021, GAIRAT).
@@ -42,14 +44,11 @@ class GAIRAT:
 
     name: Literal["gairat"] = "gairat"
     attack: PGD = field(default_factory=PGD)
-    shift: float = -1.0
-    from_epoch: int = 60
-    label_smoothing: float = 0.0
+    shift: Annotated[float, Between(-100, 100)] = -1.0
+    from_epoch: Whole = 60
+    label_smoothing: BelowOne = 0.0
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        check_at_least(self, from_epoch=0, shift=-float("inf"))
-        check_below(self, shift=float("inf"))
         if self.attack.steps < 1 or self.attack.restarts > 1:
             raise UserError("GAIRAT counts the steps of one run of its attack: set steps to at least 1, restarts to 1")
 
@@ -60,6 +59,8 @@ class GAIRAT:
         """Return the weights before they are scaled, for the numbers of steps that images withstood."""
         return (1 + torch.tanh(self.shift + 5 * (1 - 2 * kappa / self.attack.steps))) / 2
 
+    @checked
+    @explained
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with x_adv and, from `from_epoch` on, its weights."""
         kappa = torch.zeros(len(batch.y), device=batch.x.device)
@@ -73,9 +74,11 @@ class GAIRAT:
         weights = importance(self.weigh(kappa)) if epoch >= self.from_epoch else None
         return Examples(batch.x, batch.y, x_adv, importance=weights)
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"adv_ce": (B,)}, weighted."""
-        logits = model(examples.x_adv)
+        logits = model(adversarial_of(examples))
         ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
         weighted = ce if examples.importance is None else examples.importance * ce
         return {"adv_ce": weighted, "correct": correct(logits, examples.y)}

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks import PGD
-from uiat.checks import check_at_least, check_below
+from uiat.checks import Amount, BelowOne, checked, checked_fields
 from uiat.data import Batch
-from uiat.objectives.base import Examples, attack_threat, check_fields, correct, kl_attack, stateless
+from uiat.models.misfit import explained
+from uiat.objectives.base import Examples, adversarial_of, attack_threat, correct, kl_attack, part_of, stateless
 from uiat.objectives.networks import TeacherMethod, ask_teacher
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class HAT:
     """CE(f(x), y) + beta KL(p(x) || p(x_adv)) + gamma CE(f(x_help), y_help) (Rade & Moosavi-Dezfooli 2022, HAT).
@@ -38,20 +40,17 @@ class HAT:
     teacher_method: ClassVar[TeacherMethod] = "standard"
     name: Literal["hat"] = "hat"
     attack: PGD = field(default_factory=kl_attack)
-    weight: float = 2.5
-    helper_weight: float = 0.5
-    reach: float = 2.0
-    label_smoothing: float = 0.0
+    weight: Amount = 2.5
+    helper_weight: Amount = 0.5
+    reach: Amount = 2.0
+    label_smoothing: BelowOne = 0.0
     teacher: str | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_at_least(self, helper_weight=0, reach=0)
-        check_below(self, helper_weight=float("inf"), reach=float("inf"))
 
     threat = property(attack_threat)
     init = stateless
 
+    @checked
+    @explained
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with x_adv, and the teacher's label of x_adv as the target (one-hot)."""
         x_adv = self.attack.perturb(model, batch.x, batch.y)
@@ -59,15 +58,16 @@ class HAT:
         target = torch.nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).float()
         return Examples(batch.x, batch.y, x_adv, target=target)
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"ce": (B,), "kl": (B,), "helper_ce": (B,)}, each weighted."""
-        assert examples.x_adv is not None
-        assert examples.target is not None
-        logits, adv_logits = model(examples.x), model(examples.x_adv)
-        help_logits = model(examples.x + self.reach * (examples.x_adv - examples.x))
+        x_adv = adversarial_of(examples)
+        logits, adv_logits = model(examples.x), model(x_adv)
+        help_logits = model(examples.x + self.reach * (x_adv - examples.x))
         return {
             "ce": losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing),
             "kl": self.weight * losses.kl(losses.log_probabilities(logits), losses.log_probabilities(adv_logits)),
-            "helper_ce": self.helper_weight * losses.soft_cross_entropy(help_logits, examples.target),
+            "helper_ce": self.helper_weight * losses.soft_cross_entropy(help_logits, part_of(examples, "target")),
             "correct": correct(adv_logits, examples.y),
         }

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from uiat.checks import checked
 from uiat.inverse import InstanceInverse
 from uiat.objectives.uiat import UIAT
 
 
+@checked
 def IAT(*, inverse: InstanceInverse | None = None, **fields: Any) -> UIAT:
     """Return the objective IAT (UIAT, CVPR 2023): `UIAT` whose inverse adversary is computed anew for each image.
 

@@ -7,11 +7,15 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks import PGD
+from uiat.checks import Amount, BelowOne, checked, checked_fields
 from uiat.data import Batch
-from uiat.objectives.base import Examples, attack_threat, check_fields, correct, kl_attack, stateless
-from uiat.objectives.networks import copy_for_training
+from uiat.errors import UserError
+from uiat.models.misfit import explained
+from uiat.objectives.base import Examples, adversarial_of, attack_threat, correct, kl_attack, stateless
+from uiat.objectives.networks import copy_for_training, network_in
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class LBGAT:
     """CE(g(x), y) + mean_k (f_k(x_adv) - g_k(x))^2 + beta KL(p(x) || p(x_adv)) (Cui et al. 2021, LBGAT).
@@ -33,11 +37,8 @@ class LBGAT:
 
     name: Literal["lbgat"] = "lbgat"
     attack: PGD = field(default_factory=kl_attack)
-    weight: float = 0.0
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    weight: Amount = 0.0
+    label_smoothing: BelowOne = 0.0
 
     threat = property(attack_threat)
     init = stateless
@@ -46,15 +47,21 @@ class LBGAT:
         """Return the natural network, to be kept in the state."""
         return {"natural": copy_for_training(model)}
 
+    @checked
+    @explained
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with x_adv and the natural network."""
         x_adv = self.attack.perturb(model, batch.x, batch.y)
-        return Examples(batch.x, batch.y, x_adv, network=state.get_submodule("natural"))
+        return Examples(batch.x, batch.y, x_adv, network=network_in(state, "natural"))
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"natural_ce": (B,), "squared": (B,)}, and {"kl": (B,)}, weighted, where it has a weight."""
-        assert examples.network is not None
-        adv_logits, natural = (losses.full_precision(z) for z in (model(examples.x_adv), examples.network(examples.x)))
+        if examples.network is None:
+            raise UserError("the examples have no network: perturb gives them the natural one")
+        adv_logits = losses.full_precision(model(adversarial_of(examples)))
+        natural = losses.full_precision(examples.network(examples.x))
         terms = {
             "natural_ce": losses.cross_entropy(natural, examples.y, label_smoothing=self.label_smoothing),
             "squared": (adv_logits - natural).square().mean(dim=1),

@@ -7,10 +7,12 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks import PGD
-from uiat.checks import check_at_least, check_below
-from uiat.objectives.base import Examples, attack_batch, attack_threat, check_fields, correct, stateless
+from uiat.checks import Amount, BelowOne, checked, checked_fields
+from uiat.models.misfit import explained
+from uiat.objectives.base import Examples, adversarial_of, attack_batch, attack_threat, correct, stateless
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class MLCAT:
     """max(CE(f(x_adv), y), l_min), by loss scaling (Yu et al. 2022, minimum loss constrained adversarial training).
@@ -33,20 +35,17 @@ class MLCAT:
 
     name: Literal["mlcat"] = "mlcat"
     attack: PGD = field(default_factory=PGD)
-    least_loss: float = 1.5
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_at_least(self, least_loss=0)
-        check_below(self, least_loss=float("inf"))
+    least_loss: Amount = 1.5
+    label_smoothing: BelowOne = 0.0
 
     threat = property(attack_threat)
     init = stateless
     perturb = attack_batch
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"adv_ce": (B,)}, not below `least_loss`."""
-        logits = model(examples.x_adv)
+        logits = model(adversarial_of(examples))
         ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
         return {"adv_ce": ce.clamp_min(self.least_loss), "correct": correct(logits, examples.y)}

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from uiat.errors import UserError
 from uiat.models.modes import find_frozen_parts, train_mode
 from uiat.objectives.base import Objective
 
@@ -135,8 +136,41 @@ def ask_teacher(state: nn.Module, x: Tensor) -> Tensor:
         >>> ask_teacher(state, torch.rand(3, 4)).shape
         torch.Size([3, 2])
     """
-    logits: Tensor = state.teacher(x)  # type: ignore[operator]
-    return logits
+    return teacher_in(state)(x)
+
+
+def teacher_in(state: nn.Module) -> FrozenNetwork:
+    """Return the teacher in an objective's state.
+
+    Raises:
+        UserError: it has none yet.
+
+    Example:
+        >>> teacher_in(nn.Module())
+        Traceback (most recent call last):
+        uiat.errors.UserError: the state has no teacher: uiat.objectives.networks.add_teacher gives it one
+    """
+    teacher = getattr(state, "teacher", None)
+    if not isinstance(teacher, FrozenNetwork):
+        raise UserError("the state has no teacher: uiat.objectives.networks.add_teacher gives it one")
+    return teacher
+
+
+def network_in(state: nn.Module, name: str) -> nn.Module:
+    """Return a network in an objective's state by its name.
+
+    Raises:
+        UserError: it has none of this name.
+
+    Example:
+        >>> network_in(nn.Module(), "average")
+        Traceback (most recent call last):
+        uiat.errors.UserError: the state has no network 'average': uiat.objectives.networks.add_networks adds it
+    """
+    network = dict(state.named_children()).get(name)
+    if network is None:
+        raise UserError(f"the state has no network {name!r}: uiat.objectives.networks.add_networks adds it")
+    return network
 
 
 def networks_in(state: nn.Module) -> list[nn.Module]:

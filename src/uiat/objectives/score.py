@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks import PGD
-from uiat.checks import check_at_least, check_below
-from uiat.objectives.base import Examples, attack_batch, attack_threat, check_fields, correct, stateless
+from uiat.checks import Amount, BelowOne, checked, checked_fields
+from uiat.models.misfit import explained
+from uiat.objectives.base import Examples, adversarial_of, attack_batch, attack_threat, correct, stateless
 from uiat.threat import Linf
 
 
@@ -16,6 +17,7 @@ def _squared_attack() -> PGD:
     return PGD(threat=Linf("8/255"), step_size="2/255", steps=10, loss="squared", start="gaussian")
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """||p(x) - e_y||^2 + beta ||p(x_adv) - p(x)||^2 (Pang et al. 2022, SCORE, with the squared error as the metric).
@@ -38,22 +40,19 @@ class Score:
 
     name: Literal["score"] = "score"
     attack: PGD = field(default_factory=_squared_attack)
-    weight: float = 6.0
-    clip: float = 0.3
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_at_least(self, clip=0)
-        check_below(self, clip=1)
+    weight: Amount = 6.0
+    clip: BelowOne = 0.3
+    label_smoothing: BelowOne = 0.0
 
     threat = property(attack_threat)
     init = stateless
     perturb = attack_batch
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"squared": (B,), "squared_distance": (B,), "clipped": (B,)}: what clipping adds is a term too."""
-        logits, adv_logits = model(examples.x), model(examples.x_adv)
+        logits, adv_logits = model(examples.x), model(adversarial_of(examples))
         log_p, log_p_adv = losses.log_probabilities(logits), losses.log_probabilities(adv_logits)
         labels = losses.smooth_labels(examples.y, logits.shape[1], label_smoothing=self.label_smoothing)
         squared = (log_p.exp() - labels).square().sum(dim=1)

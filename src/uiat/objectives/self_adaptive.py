@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks import PGD
-from uiat.checks import check_at_least, check_below
+from uiat.checks import Amount, BelowOne, Classes, Count, Side, Whole, checked, checked_fields
 from uiat.data import Batch
 from uiat.errors import UserError
+from uiat.models.misfit import explained
 from uiat.models.modes import frozen
-from uiat.objectives.base import Examples, attack_threat, check_fields, correct, importance, kl_attack
+from uiat.objectives.base import Examples, adversarial_of, attack_threat, correct, importance, kl_attack, positions_of
 from uiat.system.distributed import current_rank
 
 
@@ -53,6 +54,7 @@ class SoftLabels(nn.Module):
         return self.table[own]
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class SelfAdaptive:
     """w CE(t, f(x)) + beta KL(p(x) || p(x_adv)), w ~ max_k t_k (Huang et al. 2020, self-adaptive training).
@@ -78,19 +80,15 @@ class SelfAdaptive:
 
     name: Literal["sat"] = "sat"
     attack: PGD = field(default_factory=kl_attack)
-    weight: float = 6.0
-    momentum: float = 0.9
-    from_epoch: int = 70
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_at_least(self, momentum=0, from_epoch=0)
-        check_below(self, momentum=1)
+    weight: Amount = 6.0
+    momentum: BelowOne = 0.9
+    from_epoch: Whole = 70
 
     threat = property(attack_threat)
 
+    @checked
     def init(
-        self, *, num_classes: int, image_shape: tuple[int, int, int], num_examples: int | None = None
+        self, *, num_classes: Classes, image_shape: tuple[Side, Side, Side], num_examples: Count | None = None
     ) -> SoftLabels:
         """Return the state: a soft label for each training image.
 
@@ -101,20 +99,25 @@ class SelfAdaptive:
             raise UserError("self-adaptive training keeps a label for each training image: give num_examples")
         return SoftLabels(num_examples, num_classes)
 
+    @checked
+    @explained
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with x_adv and, from `from_epoch` on, its soft labels and their weights."""
-        assert isinstance(state, SoftLabels)
+        if not isinstance(state, SoftLabels):
+            raise UserError(f"state must be what init returns, not a {type(state).__name__}")
         with torch.no_grad(), frozen(model, batchnorm=self.attack.batchnorm):
             log_p = losses.log_probabilities(model(batch.x))
         x_adv = self.attack.perturb(model, batch.x, batch.y, reference=log_p)
         if epoch < self.from_epoch:
             return Examples(batch.x, batch.y, x_adv)
-        target = state.update(batch.index, batch.y, log_p.exp(), momentum=self.momentum)
+        target = state.update(positions_of(batch), batch.y, log_p.exp(), momentum=self.momentum)
         return Examples(batch.x, batch.y, x_adv, target=target, importance=importance(target.amax(dim=1)))
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"ce": (B,), "kl": (B,)}, each weighted."""
-        logits, adv_logits = model(examples.x), model(examples.x_adv)
+        logits, adv_logits = model(examples.x), model(adversarial_of(examples))
         if examples.target is None or examples.importance is None:
             ce = losses.cross_entropy(logits, examples.y)
         else:

@@ -11,10 +11,12 @@ from uiat import losses
 from uiat.attacks import PGD
 from uiat.attacks.gradient import require_gradient
 from uiat.attacks.search import where_image
+from uiat.checks import Amount, BelowOne, checked, checked_fields
 from uiat.data import Batch
 from uiat.errors import UserError
+from uiat.models.misfit import explained
 from uiat.models.modes import frozen
-from uiat.objectives.base import Examples, attack_threat, check_fields, correct, kl_attack, stateless
+from uiat.objectives.base import Examples, adversarial_of, attack_threat, correct, kl_attack, part_of, stateless
 
 Discrepancy = Literal["symmetric-kl", "squared", "js"]
 
@@ -64,6 +66,7 @@ def order_by_loss(candidates: list[Tensor], logits: list[Tensor], y: Tensor) -> 
     return Pair(high, low)
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Squeeze:
     """CE(f(x), y) + beta D(f(x_high), f(x_low)) (Li et al. 2023, squeeze training).
@@ -89,18 +92,19 @@ class Squeeze:
 
     name: Literal["squeeze"] = "squeeze"
     attack: PGD = field(default_factory=kl_attack)
-    weight: float = 6.0
+    weight: Amount = 6.0
     discrepancy: Discrepancy = "symmetric-kl"
-    label_smoothing: float = 0.0
+    label_smoothing: BelowOne = 0.0
 
     def __post_init__(self) -> None:
-        check_fields(self)
         if self.attack.restarts > 1 or self.attack.keep == "best" or self.attack.start == "none":
             raise UserError('squeeze training searches once, from a random start: set restarts=1, keep="last", a start')
 
     threat = property(attack_threat)
     init = stateless
 
+    @checked
+    @explained
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with x_adv and, as x_inv, its collaborative examples."""
         x, y, attack = batch.x.detach(), batch.y, self.attack
@@ -124,9 +128,11 @@ class Squeeze:
             gradients = torch.autograd.grad(values.sum(), points)
         return Pair(*(attack.single_step(p.detach(), g, x) for p, g in zip(points, gradients, strict=True)))
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"ce": (B,), "discrepancy": (B,)}; the second is weighted."""
-        logits = [model(x) for x in (examples.x, examples.x_adv, examples.x_inv)]
+        logits = [model(x) for x in (examples.x, adversarial_of(examples), part_of(examples, "x_inv"))]
         pair = order_by_loss(logits, logits, examples.y)
         return {
             "ce": losses.cross_entropy(logits[0], examples.y, label_smoothing=self.label_smoothing),

@@ -9,15 +9,18 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks import PGD
+from uiat.checks import Amount, BelowOne, Classes, Count, Side, Whole, checked, checked_fields
 from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.inverse import InverseAdversary, InverseState, Momentum, MomentumStart, UniversalInverse
+from uiat.models.misfit import explained
 from uiat.models.modes import frozen, frozen_statistics
-from uiat.objectives.base import Examples, check_fields, correct
+from uiat.objectives.base import Examples, adversarial_of, correct, positions_of
 from uiat.objectives.grad_align import misalignment
 from uiat.threat import Threat
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class UIAT:
     """CE(f(x_adv), y) + lambda KL(p(x_inv) || p(x_adv)) (UIAT, CVPR 2023).
@@ -56,23 +59,18 @@ class UIAT:
     name: Literal["uiat"] = "uiat"
     attack: PGD = field(default_factory=PGD)
     inverse: InverseAdversary = field(default_factory=UniversalInverse)
-    weight: float = 3.5
-    ramp_epochs: int = 0
+    weight: Amount = 3.5
+    ramp_epochs: Whole = 0
     kl: Literal["inverse-adversarial", "adversarial-inverse"] = "inverse-adversarial"
     inverse_gradient: bool = True
     momentum: Momentum = "none"
     momentum_start: MomentumStart = "first-visit"
-    gamma: float = 0.9
+    gamma: BelowOne = 0.9
     batchnorm: Literal["both", "adversarial"] = "both"
-    label_smoothing: float = 0.0
-    alignment: float = 0.0
+    label_smoothing: BelowOne = 0.0
+    alignment: Amount = 0.0
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        if not 0 <= self.gamma < 1:
-            raise UserError(f"gamma must be in [0, 1), but is {self.gamma:g}")
-        if self.ramp_epochs < 0:
-            raise UserError(f"ramp_epochs must not be negative, but is {self.ramp_epochs}")
         try:
             replace(self.attack.threat, epsilon=self.inverse.radius)
         except UserError as error:  # a radius in pixels, say
@@ -83,8 +81,9 @@ class UIAT:
         """The attack's threat model."""
         return self.attack.threat
 
+    @checked
     def init(
-        self, *, num_classes: int, image_shape: tuple[int, int, int], num_examples: int | None = None
+        self, *, num_classes: Classes, image_shape: tuple[Side, Side, Side], num_examples: Count | None = None
     ) -> InverseState:
         """Return the state: z (K, C, H, W) and, with momentum, p_bar (N, K) or (K, K).
 
@@ -102,20 +101,29 @@ class UIAT:
             start=self.momentum_start,
         )
 
+    @checked
     def lambda_at(self, epoch: int) -> float:
         """Return lambda in an epoch counted from 0: ramped, and zero before a one-off's epoch."""
         if not self.inverse.active(epoch):
             return 0.0
         return self.weight * (min(1.0, epoch / self.ramp_epochs) if self.ramp_epochs else 1.0)
 
+    @checked
+    @explained
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Find x_adv and x_inv, and update z and p_bar.
 
         Returns:
             The batch with x_adv, x_inv, and the part of the target that no gradient flows through.
         """
-        assert isinstance(state, InverseState)
+        if not isinstance(state, InverseState):
+            raise UserError(f"state must be what init returns, an InverseState, not a {type(state).__name__}")
         x, y = batch.x, batch.y
+        if state.z is not None and state.z.shape[1:] != x.shape[1:]:
+            made = tuple(state.z.shape[1:])
+            raise UserError(
+                f"the state was made for images of shape {made}, but those of the batch are {tuple(x.shape[1:])}"
+            )
         x_adv = self.attack.perturb(model, x, y)
         if not self.inverse.active(epoch):
             return Examples(x, y, x_adv)
@@ -140,19 +148,21 @@ class UIAT:
         if self.momentum == "none":
             return p_inv, None
         by_class = self.momentum == "class"
-        rows = batch.y if by_class else batch.index
+        rows = batch.y if by_class else positions_of(batch)
         before, share = state.recall(rows, self.gamma)
         state.remember(rows, p_inv, self.gamma, by_class=by_class)
         if self.inverse_gradient:
             return before, share
         return state.p_bar[rows], None
 
+    @checked
+    @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"adv_ce": (B,), "inverse_kl": (B,)}; "inverse_kl" is weighted, and left out before a one-off's epoch.
 
         With a weight `alignment`, also {"alignment": (B,)}.
         """
-        logits = model(examples.x_adv)
+        logits = model(adversarial_of(examples))
         ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
         terms = {"adv_ce": ce, "correct": correct(logits, examples.y)}
         if examples.x_inv is not None or examples.target is not None:

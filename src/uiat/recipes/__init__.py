@@ -9,6 +9,7 @@ of a recipe can be overridden; `uiat recipes NAME` lists them.
 from dataclasses import replace
 
 from uiat.attacks import PGD
+from uiat.checks import checked
 from uiat.config.schema import Compute, Data, Evaluation, Model, Optimisation, Run, Validation
 from uiat.errors import nearest
 from uiat.inverse import UniversalInverse
@@ -23,6 +24,7 @@ SPEEDRUN = "cifar10-speedrun"  # the one recipe that is no setting times a metho
 SPEEDRUN_ABOUT = "single-step UIAT against a clock: 15 epochs, under 2 min on an H200"
 
 
+@checked
 def make_run(setting: Setting, method: Method, *, schedule: str = "") -> Run:
     """Return the run of a method in a setting, named after both.
 
@@ -104,6 +106,7 @@ def names() -> list[str]:
     return [*made, SPEEDRUN]
 
 
+@checked
 def get(name: str) -> Run:
     """Return a recipe by name.
 
@@ -123,6 +126,7 @@ def get(name: str) -> Run:
     return make_run(setting, method, schedule=schedule)
 
 
+@checked
 def describe(name: str) -> str:
     """Return what a recipe is, in a sentence.
 

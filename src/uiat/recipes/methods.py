@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from uiat.attacks import FGSM, FGSMRS, NFGSM, PGD
+from uiat.checks import checked_fields
 from uiat.inverse import InstanceInverse, UniversalInverse
 from uiat.objectives import (
     ADR,
@@ -35,6 +36,7 @@ GRAD_ALIGN = 0.2  # the authors' weight at 8/255
 REPLAYS = 4  # of a batch in "free": as many updates as cost what PGD-3 does
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """How weights are trained, in any setting.

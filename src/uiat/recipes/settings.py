@@ -6,12 +6,14 @@ from types import MappingProxyType
 from typing import Literal
 
 from uiat.attacks import PGD
+from uiat.checks import checked_fields
 from uiat.config.schema import Compute, Data, Model, Optimisation
 from uiat.threat import Linf
 
 AUTO = Compute(precision="auto", compile="auto")  # for runs of minutes: what the machine is fastest with
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """Everything about a run but the method: images, model, attack and schedule.

@@ -2,6 +2,6 @@
 
 from uiat.report.inputs import Sample, Samples
 from uiat.report.page import check_out, read_all, runs_with_images, write_report
-from uiat.runs.reader import RunFiles, read_files
+from uiat.runs.run_files import RunFiles, read_files
 
 __all__ = ["RunFiles", "Sample", "Samples", "check_out", "runs_with_images", "read_all", "read_files", "write_report"]

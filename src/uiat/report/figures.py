@@ -10,7 +10,7 @@ from uiat.report.groups import Group
 from uiat.report.inputs import Inputs
 from uiat.report.section import Figure, Legend, Section, Values
 from uiat.report.svg import charts
-from uiat.runs.reader import RunFiles
+from uiat.runs.run_files import RunFiles
 
 
 def describe_ends(series: Sequence[charts.Series]) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 from uiat.formatting import is_doubtful
 from uiat.report.labels import common_beginning, method_words
-from uiat.runs.reader import RunFiles, effect_of, leaves
+from uiat.runs.reader import effect_of, leaves
+from uiat.runs.run_files import RunFiles
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ def _facts(run: RunFiles) -> list[Any]:
     """Return what two results must have in common to be those of one group."""
     if run.evaluation is None:
         return []
-    return [run.evaluation.get(name) for name in ("data", "split", "threat", "n", "which")]
+    sample = run.evaluation.get("sample")
+    index = sample.get("index") if isinstance(sample, Mapping) else None  # None for the first images, and for all
+    return [*(run.evaluation.get(name) for name in ("data", "split", "threat", "n", "which")), index]
 
 
 def run_name(run: RunFiles) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from uiat.report.groups import Group, group_runs
-from uiat.runs.reader import RunFiles
+from uiat.runs.run_files import RunFiles
 
 
 @dataclass(frozen=True)

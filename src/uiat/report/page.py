@@ -14,7 +14,7 @@ from uiat.report.labels import dotted
 from uiat.report.section import Section
 from uiat.report.summary import summary
 from uiat.report.training_curves import training
-from uiat.runs.reader import RunFiles, read_files
+from uiat.runs.run_files import RunFiles, find_runs, read_files
 from uiat.system.atomic_files import write_text
 
 # The panels, in their order on the page. A new one is a function from the inputs to a section, and a line here.
@@ -53,16 +53,16 @@ def check_out(out: Path) -> None:
     """Refuse, before any work, to take the place of a file that no report wrote: it lacks the mark at its beginning.
 
     Raises:
-        UserError: there is such a file, or no folder to write to.
+        UserError: there is such a file, or a file where a folder is needed. A folder that is missing is made later.
 
     Example:
-        >>> check_out(Path("missing/report.html"))
+        >>> check_out(Path("missing/report.txt"))
         Traceback (most recent call last):
-        uiat.errors.UserError: cannot write missing/report.html: there is no folder missing
+        uiat.errors.UserError: missing/report.txt should end in .html: the Markdown twin goes beside it with .md
     """
+    if (fault := next((p for p in out.absolute().parents if p.exists() and not p.is_dir()), None)) is not None:
+        raise UserError(f"cannot write {out}: {fault} is not a folder")
     for path in (out, markdown_path(out)):
-        if not path.absolute().parent.is_dir():
-            raise UserError(f"cannot write {path}: there is no folder {path.parent}")
         if not path.exists():
             continue
         try:
@@ -101,25 +101,30 @@ def write_report(
     runs = read_all(folders)
     page = describe(Inputs(runs, samples or {})) | {"twin": markdown_path(out).name, "page": out.name}
     texts = {path: render(name, page) for path, name in ((out, "report.html.j2"), (markdown_path(out), "report.md.j2"))}
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {out.parent}: {error.strerror}") from None
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)
 
 
 def read_all(folders: Sequence[str | Path]) -> list[RunFiles]:
-    """Read the files of each run folder.
+    """Read the files of each run folder, and of each run of a sweep; what is neither is passed over with a warning.
 
     Raises:
-        UserError: no folder, one of them twice, a folder that is no run, or a damaged file.
+        UserError: no run, one of them twice, or a damaged file.
 
     Example:
         >>> read_all([])
         Traceback (most recent call last):
         uiat.errors.UserError: name at least one run folder to report on
     """
-    paths = [Path(folder) for folder in folders]
+    paths = [path for folder in folders for path in find_runs(Path(folder), alone=len(folders) == 1)]
     if not paths:
-        raise UserError("name at least one run folder to report on")
+        named = f": {', '.join(map(str, folders))} holds none" if folders else ""
+        raise UserError(f"name at least one run folder to report on{named}")
     seen: set[Path] = set()
     for path in paths:
         if path.resolve() in seen:

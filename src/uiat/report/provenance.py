@@ -6,7 +6,8 @@ from uiat.report.groups import Group, find_differences
 from uiat.report.inputs import Inputs
 from uiat.report.labels import plain
 from uiat.report.section import Cell, Column, Listing, Section, Table
-from uiat.runs.reader import RunFiles, leaves
+from uiat.runs.reader import leaves
+from uiat.runs.run_files import RunFiles
 from uiat.system.environment import installed_version
 
 

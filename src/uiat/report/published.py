@@ -6,7 +6,7 @@ from typing import Any
 
 from uiat.report.groups import Group
 from uiat.report.labels import method_name
-from uiat.runs.reader import RunFiles
+from uiat.runs.run_files import RunFiles
 
 # Independent re-runs of one method agree to about a point, in percent (PGD-AT on ResNet-18: 48.3 to 48.7 under the
 # standard ensemble, 52.6 to 53.6 under PGD-10).

@@ -140,7 +140,7 @@ def verdicts(groups: Sequence[Group]) -> list[tuple[str, str]]:
 
     Example:
         >>> from pathlib import Path
-        >>> from uiat.runs.reader import RunFiles
+        >>> from uiat.runs.run_files import RunFiles
         >>> run = RunFiles(Path("a"), {}, evaluation={"verdict": "nothing speaks against the number"})
         >>> verdicts([Group((run,), "a"), Group((run,), "b")])
         [('a, b', 'nothing speaks against the number')]
@@ -175,7 +175,7 @@ def find_warnings(groups: Sequence[Group]) -> list[str]:
 
     Example:
         >>> from pathlib import Path
-        >>> from uiat.runs.reader import RunFiles
+        >>> from uiat.runs.run_files import RunFiles
         >>> find_warnings([Group((RunFiles(Path("a"), {}),), "a")])
         ['Not evaluated, and so without accuracy on test images: a.']
     """
@@ -188,10 +188,20 @@ def find_warnings(groups: Sequence[Group]) -> list[str]:
     trained = _list_by_value(groups, [str(group.first.setting("data.name")) for group in groups])
     if trained and not any("data sets" in text for text in warnings):
         warnings.append(f"The runs were trained on different data sets: {trained}.")
+    computed = _list_by_value(groups, [_arithmetic(group) for group in groups])
+    if computed:
+        warnings.append(f"The runs were computed in different arithmetic, and are not averaged over it: {computed}.")
     without = [group.label for group in groups if group.evaluation is None]
     if without:
         warnings.append(f"Not evaluated, and so without accuracy on test images: {', '.join(without)}.")
     return warnings + _missing_attacks(evaluated)
+
+
+def _arithmetic(group: Group) -> str:
+    compute = group.first.setting("compute", {})
+    plain, compiled = compute.get("plain") is True, compute.get("compile") is True
+    precision = "fp32" if plain else str(compute.get("precision", "fp32"))
+    return precision + (", compiled" if compiled and not plain else "")
 
 
 def _list_by_value(groups: Sequence[Group], values: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from uiat.report.svg import charts, panels
 MEASURED = (
     ("robust", "Robust accuracy, held-out images", True),
     ("clean", "Clean accuracy, held-out images", True),
-    ("train_correct", "Accuracy on the training batches", True),
+    ("train_correct", "Accuracy on training batches, as the method attacked them", True),
     ("loss", "Training loss, all terms", False),
 )
 # Charts of a run among many: accuracies together, as their distance tells of overfitting; and the loss, which methods
@@ -40,8 +40,23 @@ def training(inputs: Inputs) -> Section:
         figures.append(Figure(title, Markup() if many else svg, values, excerpt))
     if many:
         parts = [*_charts_by_run(groups), Section("", figures=figures, layout="listed")]
-        return Section("Training", anchor="training", parts=parts)
-    return Section("Training", anchor="training", legend=group_legend(groups, lambda run: run.history), figures=figures)
+        return Section("Training", anchor="training", intro=_describe_measures(groups), parts=parts)
+    legend = group_legend(groups, lambda run: run.history)
+    return Section("Training", anchor="training", intro=_describe_measures(groups), legend=legend, figures=figures)
+
+
+def _describe_measures(groups: Sequence[Group]) -> str:
+    """Say of which weights, which images and which attack the accuracies by epoch are."""
+    steps = sorted({int(group.first.setting("validation.steps", 10)) for group in groups})
+    averaged = any(group.first.setting("optimisation.average", "none") != "none" for group in groups)
+    pgd = " or ".join(f"PGD-{count}" for count in steps)
+    weights = "weights at the end of the epoch" + (" (averaged, where the run averages)" if averaged else "")
+    return (
+        f"Held-out images are training images that are not trained on, judged with the {weights}; their robust "
+        f"accuracy is that under {pgd} of the run's threat model. Training batches are judged in the step that trains "
+        "on them, with the weights before its update and in train mode, on the examples of the method's own attack, or "
+        "on the images as they are where it has none."
+    )
 
 
 def by_epoch(groups: Sequence[Group], name: str) -> list[charts.Series]:

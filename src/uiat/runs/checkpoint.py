@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from uiat import models
+from uiat.checks import checked
 from uiat.errors import UserError, nearest
-from uiat.formatting import threat_record
-from uiat.runs.reader import WEIGHTS_FILES
-from uiat.system.atomic_files import read_tensors, write_tensors
-from uiat.threat import Threat, parse
+from uiat.formatting import parse_threat_record, threat_record
+from uiat.runs.config_file import CUSTOM, read_settings, threat_of
+from uiat.runs.reader import CONFIG_FILE, WEIGHTS_FILES
+from uiat.system.atomic_files import read_tensors
+from uiat.system.manifest import check_file, write_recorded_tensors
+from uiat.threat import Threat
 
 WEIGHTS, STATE = "uiat.weights", "uiat.state"
 Which = Literal["best", "last"]
@@ -39,9 +42,10 @@ def save_weights(path: Path, model: nn.Module, *, spec: Mapping[str, Any], threa
         False
     """
     text = None if threat is None else threat_record(threat, exact=True)
-    write_tensors(path, model.state_dict(), {"kind": WEIGHTS, "model": dict(spec), "threat": text, **facts})
+    write_recorded_tensors(path, model.state_dict(), {"kind": WEIGHTS, "model": dict(spec), "threat": text, **facts})
 
 
+@checked
 def load(
     run: str | Path, which: Which = "best", *, model: nn.Module | None = None, own_code: bool = False
 ) -> nn.Module:
@@ -69,20 +73,58 @@ def load(
         raise UserError(f"no run folder {path}")
     if path.is_dir():
         path = path / WEIGHTS_FILES[which]
-        if not path.exists():
-            raise UserError(
-                f"{path.parent} has no {path.name}: no epoch of it has ended yet, or it is not a run folder"
-            )
-    tensors, meta = read_tensors(path)
-    if meta.get("kind") != WEIGHTS:
-        raise UserError(f"{path} does not hold the weights of a uiat run")
-    threat = None if meta.get("threat") is None else parse(str(meta["threat"]))
+    tensors, meta = read_weights(path)
+    threat = None if meta.get("threat") is None else parse_threat_record(meta["threat"], path)
     if model is None:
         with _refuse_damage(path):
             model = build(dict(meta["model"]), own_code=own_code)
     restore(model, tensors, source=path)
     model.threat = threat  # type: ignore[assignment]
     return model.eval()
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a weights file and what it says of its model, held against the manifest and the settings beside it.
+
+    Raises:
+        UserError: no such file, a damaged or foreign one, weights that are not finite, or of another model or threat
+            model than config.yaml beside it names.
+
+    Example:
+        >>> read_weights(Path("missing-run/best.safetensors"))
+        Traceback (most recent call last):
+        uiat.errors.UserError: missing-run has no best.safetensors: no epoch of it has ended yet, or it is not a run ...
+    """
+    if not path.exists():
+        check_file(path)
+        raise UserError(f"{path.parent} has no {path.name}: no epoch of it has ended yet, or it is not a run folder")
+    tensors, meta = read_tensors(path)
+    check_file(path)
+    if meta.get("kind") != WEIGHTS or not isinstance(meta.get("model"), dict):
+        raise UserError(f"{path} does not hold the weights of a uiat run")
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise UserError(f"{path} is damaged: {name} holds values that are not finite (NaN or infinity)")
+    if (path.parent / CONFIG_FILE).is_file():
+        _check_settings(path, meta, read_settings(path.parent))
+    return tensors, meta
+
+
+def _check_settings(path: Path, meta: Mapping[str, Any], tree: Mapping[str, Any]) -> None:
+    """Refuse weights of another model or threat model than the settings beside them name."""
+    spec, model, trained = meta["model"], tree["model"], threat_of(tree)
+    threat = None if meta.get("threat") is None else parse_threat_record(meta["threat"], path)
+    usual = {"width": None, "activation": "relu"}
+    names = ("name",) if spec.get("name") == CUSTOM else ("name", "width", "activation")
+    pairs = [(name, spec.get(name, usual.get(name)), model.get(name, usual.get(name))) for name in names]
+    there, here = ("none" if each is None else threat_record(each, exact=True) for each in (threat, trained))
+    pairs.append(("threat model", there, here))
+    for name, there, here in pairs:
+        if there != here:
+            raise UserError(
+                f"{path} and {path.parent / CONFIG_FILE} are of different runs: {name} is {there!r} in the weights and "
+                f"{here!r} in the settings"
+            )
 
 
 def build(spec: Mapping[str, Any], *, own_code: bool = False) -> nn.Module:
@@ -98,7 +140,7 @@ def build(spec: Mapping[str, Any], *, own_code: bool = False) -> nn.Module:
     if ":" in name.removeprefix("timm:") and not own_code:
         raise UserError(f"the run's model is code, {name!r}: allow it with own_code=True (--own-code) or pass model=")
     if name == "custom":
-        raise UserError("the run's model was passed to fit() and cannot be built by name: pass model=")
+        raise UserError("the run's model was passed to fit() and cannot be built by name: pass model= (--model NAME)")
     return models.build(**{**spec, "image_shape": tuple(spec["image_shape"])})
 
 
@@ -118,6 +160,21 @@ def restore(module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path) -
         raise UserError(f"the weights in {source} do not fit the model: {shown}") from None
 
 
+def restore_buffer(module: nn.Module, name: str, value: Tensor, *, source: Path) -> None:
+    """Put a tensor from a file into a buffer of a module; its shape must fit.
+
+    Example:
+        >>> restore_buffer(nn.BatchNorm1d(2), "running_mean", torch.zeros(3), source=Path("a.safetensors"))
+        Traceback (most recent call last):
+        uiat.errors.UserError: a.safetensors does not fit the run: it has shape (3,) and not (2,)
+    """
+    buffer = module.get_buffer(name)
+    if value.shape != buffer.shape:
+        shapes = f"it has shape {tuple(value.shape)} and not {tuple(buffer.shape)}"
+        raise UserError(f"{source} does not fit the run: {shapes}")
+    buffer.copy_(value)
+
+
 def save_state(
     path: Path,
     *,
@@ -125,6 +182,7 @@ def save_state(
     optimizer: Optimizer,
     tensors: Mapping[str, Tensor],
     meta: Mapping[str, Any],
+    ended: bool = False,
 ) -> None:
     """Write all that training needs to resume bit for bit: modules, optimiser, random states, position.
 
@@ -134,6 +192,7 @@ def save_state(
         optimizer: the optimiser whose state and parameter groups are written.
         tensors: further tensors, such as running sums.
         meta: further JSON values, such as epoch, step and history.
+        ended: True if nothing is left to train; the manifest says so too.
 
     Example:
         >>> import tempfile
@@ -157,7 +216,7 @@ def save_state(
             else:
                 scalars.setdefault(str(index), {})[key] = value
     facts = {"kind": STATE, "meta": dict(meta), "groups": saved["param_groups"], "scalars": scalars}
-    write_tensors(path, flat, facts)
+    write_recorded_tensors(path, flat, facts, ended=ended)
 
 
 def load_state(
@@ -174,6 +233,7 @@ def load_state(
         uiat.errors.UserError: no such file: missing.safetensors
     """
     flat, facts = read_tensors(path)
+    check_file(path)
     if facts.get("kind") != STATE:
         raise UserError(f"{path} is not a training checkpoint")
     groups: dict[str, dict[str, Tensor]] = {}

@@ -11,14 +11,16 @@ import yaml
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
+from uiat.runs.config_file import FORMAT, dump_settings
 from uiat.runs.reader import CONFIG_FILE, ENVIRONMENT_FILE
 from uiat.system.atomic_files import PARTIAL, locked_folder, write_json, write_text
 from uiat.system.distributed import current_rank
 from uiat.system.environment import describe_environment
+from uiat.system.manifest import start_manifest
 
 
 def make_folder(run: Run, run_dir: str | Path | None) -> Path:
-    """Make the run's folder, never one that exists, and write config.yaml and environment.json.
+    """Make the run's folder, never one that exists, and write config.yaml, environment.json and manifest.json.
 
     Raises:
         UserError: the folder exists or cannot be made, or the run's name is no name for a folder.
@@ -30,7 +32,7 @@ def make_folder(run: Run, run_dir: str | Path | None) -> Path:
         'mine'
     """
     try:
-        config = yaml_io.dump(run)
+        config = dump_settings(run)
     except yaml.YAMLError:
         raise UserError("the objective must be a frozen dataclass of plain values to be kept in a run folder") from None
     if run_dir is None and (run.name in ("", ".", "..") or set(run.name) & set("/\\\0")):
@@ -49,8 +51,9 @@ def make_folder(run: Run, run_dir: str | Path | None) -> Path:
     try:
         write_text(folder / CONFIG_FILE, config)
         write_json(folder / ENVIRONMENT_FILE, describe_environment())
+        start_manifest(folder, [ENVIRONMENT_FILE], format=FORMAT, settings=yaml_io.to_dict(run))
     except UserError:
-        shutil.rmtree(folder, ignore_errors=True)  # made just now, so nothing but these two can be in it
+        shutil.rmtree(folder, ignore_errors=True)  # made just now, so nothing but these can be in it
         raise
     return folder
 

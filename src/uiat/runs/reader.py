@@ -7,27 +7,46 @@ metrics.jsonl that a kill has cut off is left out, with a warning.
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-from torch import Tensor
-
 from uiat.errors import UserError
-from uiat.system.atomic_files import read_tensors
+from uiat.evaluation.record import EVALUATION_FILE, WEIGHTS_FILES
+from uiat.system.manifest import check_file
+
+__all__ = [
+    "CHECKPOINT_FILE",
+    "CONFIG_FILE",
+    "EFFECTS",
+    "ENVIRONMENT_FILE",
+    "EVALUATION_FILE",
+    "EVALUATION_STATE_FILE",
+    "INVERSE_FILE",
+    "METRICS_FILE",
+    "WEIGHTS_FILES",
+    "Effect",
+    "effect_of",
+    "is_number",
+    "is_row",
+    "leaves",
+    "read_environment",
+    "read_history",
+    "read_metrics",
+    "read_object",
+    "settings_path",
+    "training_seconds",
+]
 
 logger = logging.getLogger("uiat")
 
 CONFIG_FILE = "config.yaml"
 ENVIRONMENT_FILE = "environment.json"
 METRICS_FILE = "metrics.jsonl"
-WEIGHTS_FILES = {"best": "best.safetensors", "last": "last.safetensors"}
 CHECKPOINT_FILE = "checkpoint.safetensors"
 INVERSE_FILE = "inverse.safetensors"  # as `uiat.inverse.universal` names it, which knows nothing of runs
 TEACHER_FOLDER = "teacher"  # the run that trained it, or the weights that were given
-EVALUATION_FILE = "evaluation.json"
 EVALUATION_STATE_FILE = "evaluation-state.safetensors"
+_LARGEST = 1e300  # of the numbers in a record
 
 
 class Effect(NamedTuple):
@@ -129,29 +148,16 @@ def read_environment(folder: Path) -> dict[str, Any]:
         >>> read_environment(Path("missing-run"))
         {}
     """
-    return read_object(folder / ENVIRONMENT_FILE) or {}
-
-
-def read_evaluation(folder: Path) -> dict[str, Any] | None:
-    """Read the result in evaluation.json; None if the run was not evaluated.
-
-    Raises:
-        UserError: the file is damaged, or lacks what every table needs.
-
-    Example:
-        >>> read_evaluation(Path("missing-run"))
-    """
-    path = folder / EVALUATION_FILE
-    result = read_object(path)
-    if result is None:
-        return None
-    accuracy, seconds = result.get("accuracy"), result.get("seconds", {})
-    whole = isinstance(accuracy, dict) and isinstance(seconds, dict) and "clean" in accuracy
-    values = [*(accuracy or {}).values(), *seconds.values()] if whole else []
-    facts = isinstance(result.get("threat"), str) and isinstance(result.get("n"), int)
-    if not (values and all(map(_is_number, values)) and facts and isinstance(result.get("data", ""), str)):
-        raise UserError(f"{path} is damaged: evaluate the run again")
-    return result
+    path = folder / ENVIRONMENT_FILE
+    found = read_object(path) or {}
+    check_file(path)
+    for name, value in found.items():
+        values = value if isinstance(value, list) else [value]
+        if not all(item is None or isinstance(item, str | int | float) for item in values):
+            raise UserError(f"{path} is damaged: what it says of {name!r} cannot be")
+        if isinstance(value, list) is not (name == "device_names"):
+            raise UserError(f"{path} is damaged: what it says of {name!r} cannot be")
+    return found
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
@@ -166,9 +172,11 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
         >>> read_history(Path("missing-run"))
         []
     """
-    rows, cut = read_metrics(folder / METRICS_FILE)
+    path = folder / METRICS_FILE
+    rows, cut = read_metrics(path)
+    check_file(path)
     if cut is not None:
-        logger.warning("the last line of %s is cut off and was left out (line %d)", folder / METRICS_FILE, cut)
+        logger.warning("the last line of %s is cut off and was left out (line %d)", path, cut)
     return rows
 
 
@@ -210,14 +218,34 @@ def _measurements(line: str) -> dict[str, Any] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
-        return None
+    return row if is_row(row) else None
+
+
+def is_row(row: Any) -> bool:
+    """True if a value can be the measurements of an epoch.
+
+    Example:
+        >>> is_row({"epoch": 0, "clean": 0.5, "alarms": []}), is_row({"epoch": 0, "alarms": 3})
+        (True, False)
+    """
+    if not isinstance(row, dict) or not isinstance(row.get("epoch"), int) or isinstance(row["epoch"], bool):
+        return False
+    alarms = row.get("alarms", [])
     values = (value for name, value in row.items() if name != "alarms")
-    return row if all(value is None or _is_number(value) for value in values) else None
+    texts = isinstance(alarms, list) and all(isinstance(alarm, str) for alarm in alarms)
+    return texts and all(value is None or is_number(value) for value in values)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_number(value: Any) -> bool:
+    """True for a finite number; JSON as Python reads it has NaN, infinity and integers of any size.
+
+    Example:
+        >>> is_number(0.5), is_number(True), is_number(float("nan")), is_number(10**400)
+        (True, False, False, False)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -_LARGEST < value < _LARGEST
 
 
 def training_seconds(history: Sequence[Mapping[str, Any]]) -> float:
@@ -228,96 +256,3 @@ def training_seconds(history: Sequence[Mapping[str, Any]]) -> float:
         4.5
     """
     return sum((row.get("seconds") or 0.0) + (row.get("validation_seconds") or 0.0) for row in history)
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """The contents of one run folder.
-
-    Args:
-        folder: the run folder.
-        config: config.yaml, nested.
-        environment: environment.json; empty if there is none.
-        history: the rows of metrics.jsonl, one an epoch.
-        evaluation: evaluation.json; None if the run was not evaluated.
-        inverse: universal inverse perturbations (K, C, H, W) in units of [0, 1]; None if the method has none.
-        inverse_threat: the ball they lie in, such as "Linf:0.1".
-        notes: what a reader should know about these files.
-
-    Example:
-        >>> RunFiles(Path("runs/a"), {"seed": 3, "data": {"name": "digits"}}).setting("data.name")
-        'digits'
-    """
-
-    folder: Path
-    config: Mapping[str, Any]
-    environment: Mapping[str, Any] = field(default_factory=dict)
-    history: tuple[Mapping[str, Any], ...] = ()
-    evaluation: Mapping[str, Any] | None = None
-    inverse: Tensor | None = None
-    inverse_threat: str = ""
-    notes: tuple[str, ...] = ()
-
-    def setting(self, path: str, default: Any = None) -> Any:
-        """Return a field of the settings by its dotted path."""
-        value: Any = self.config
-        for key in path.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return default if value is None else value
-
-    @property
-    def seconds(self) -> float:
-        """The seconds that training took, validation included."""
-        return training_seconds(self.history)
-
-
-def read_files(folder: Path) -> RunFiles:
-    """Read the files of a run folder.
-
-    Raises:
-        UserError: no run folder, or a damaged file.
-
-    Example:
-        >>> read_files(Path("missing-run"))
-        Traceback (most recent call last):
-        uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
-    """
-    config, environment = _read_config(settings_path(folder)), read_environment(folder)
-    history, notes = _read_history_with_notes(folder)
-    evaluation = read_evaluation(folder)
-    if evaluation is None:
-        notes.append(f"not evaluated: there is no {EVALUATION_FILE}; `uiat evaluate` writes it")
-    else:
-        notes += [str(warning) for warning in evaluation.get("warnings") or ()]
-    inverse, threat = _read_inverse(folder / INVERSE_FILE)
-    return RunFiles(folder, config, environment, tuple(history), evaluation, inverse, threat, tuple(notes))
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        config = None
-    if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("data", "model")):
-        raise UserError(f"{path} is damaged: it does not hold the settings of a run")
-    return config
-
-
-def _read_history_with_notes(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    if not (folder / METRICS_FILE).is_file():
-        return [], [f"no epoch was finished: there is no {METRICS_FILE}"]
-    rows, cut = read_metrics(folder / METRICS_FILE)
-    notes = [] if cut is None else [f"the last line of {METRICS_FILE} is cut off and was left out (line {cut})"]
-    for row in rows:
-        notes += [f"alarm in epoch {row['epoch'] + 1}: {alarm}" for alarm in row.get("alarms") or ()]
-    return rows, notes
-
-
-def _read_inverse(path: Path) -> tuple[Tensor | None, str]:
-    if not path.is_file():
-        return None, ""
-    tensors, meta = read_tensors(path)
-    z = tensors.get("z")
-    if z is None or z.ndim != 4:
-        raise UserError(f"{path} is not a file of universal inverse perturbations")
-    return z.float(), str(meta.get("threat", ""))

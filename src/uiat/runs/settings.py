@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from uiat.config import yaml_io
+from uiat.config.plain_yaml import read_text
 from uiat.config.schema import Run
 from uiat.errors import UserError
-from uiat.objectives import METHOD_NAMES, AnyObjective, Objective
-from uiat.runs.reader import effect_of, settings_path
+from uiat.objectives import AnyObjective, Objective
+from uiat.runs.config_file import CUSTOM, build_run, own_objective, read_settings, threat_of
+from uiat.runs.reader import CONFIG_FILE, effect_of
+from uiat.threat import Threat
 
-# The model name of a run whose model was passed to `fit`.
-CUSTOM = "custom"
+__all__ = ["CUSTOM", "find_differences", "read_config", "read_evaluated", "read_run"]
 
 
 def read_run(folder: Path, *, objective: Objective | None = None) -> Run:
@@ -29,24 +31,34 @@ def read_run(folder: Path, *, objective: Objective | None = None) -> Run:
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
-    path = settings_path(folder)
-    tree = yaml_io.parse(_read_text(path), source=str(path))
-    if isinstance(tree, dict) and objective is not None:
+    tree = read_settings(folder)
+    if objective is not None:
         tree.pop("objective", None)
-    elif (name := _own_objective(tree)) is not None:
+    elif (name := own_objective(tree)) is not None:
         raise UserError(
-            f"{folder} was trained by fit() with an objective of one's own, {name!r}, which {path.name} cannot build: "
-            "resume it with uiat.resume(folder, model=..., train_data=..., objective=...)"
+            f"{folder} was trained by fit() with an objective of one's own, {name!r}, which {CONFIG_FILE} cannot "
+            "build: resume it with uiat.resume(folder, model=..., train_data=..., objective=...)"
         )
-    run: Run = yaml_io.build(Run, tree)
+    run = build_run(tree, folder / CONFIG_FILE)
     return run if objective is None else replace(run, objective=cast(AnyObjective, objective))
 
 
-def _own_objective(tree: Any) -> str | None:
-    """Return the name of an objective that is none of this package's, in the settings of a run of `fit`."""
-    sections = [tree.get(key) if isinstance(tree, dict) else None for key in ("model", "objective")]
-    model, objective = (section.get("name") if isinstance(section, dict) else None for section in sections)
-    return str(objective) if model == CUSTOM and objective is not None and objective not in METHOD_NAMES else None
+def read_evaluated(folder: Path) -> tuple[Run, Threat | None]:
+    """Read what an evaluation needs of a run's settings: all but an objective of one's own, and the threat model.
+
+    Raises:
+        UserError: as for `read_run`.
+
+    Example:
+        >>> read_evaluated(Path("missing-run"))
+        Traceback (most recent call last):
+        uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
+    """
+    tree = read_settings(folder)
+    threat = threat_of(tree)
+    if own_objective(tree) is not None:
+        tree.pop("objective")
+    return build_run(tree, folder / CONFIG_FILE), threat
 
 
 def read_config(path: Path) -> Run:
@@ -60,16 +72,7 @@ def read_config(path: Path) -> Run:
         Traceback (most recent call last):
         uiat.errors.UserError: cannot read missing.yaml: No such file or directory
     """
-    return yaml_io.load(_read_text(path), source=str(path))
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file") from None
+    return yaml_io.load(read_text(path), source=str(path))
 
 
 def find_differences(run: Run, base: Run) -> str:

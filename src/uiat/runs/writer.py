@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.data import Folder, ImageSet
 from uiat.errors import UserError
+from uiat.inverse import load_inverse
 from uiat.objectives.abilities import universal_of
 from uiat.runs import checkpoint
 from uiat.runs.reader import (
@@ -23,10 +24,14 @@ from uiat.runs.reader import (
     METRICS_FILE,
     WEIGHTS_FILES,
     effect_of,
+    is_number,
+    is_row,
     leaves,
+    read_history,
 )
-from uiat.system.atomic_files import clear_partial, read_tensors, write_text
+from uiat.system.atomic_files import clear_partial, read_tensors
 from uiat.system.distributed import current_rank
+from uiat.system.manifest import check_file, read_manifest, write_recorded
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class RunWriter:
         run: the settings of the run.
         spec: the arguments of `models.build`, for the weights files.
         data: the `fingerprint` of the training set; a checkpoint of another one is refused.
+        class_names: names of the classes, for the weights files.
 
     Example:
         >>> RunWriter(Path("runs/mine"), Run(), {}, {}).last_checkpoint
@@ -48,6 +54,7 @@ class RunWriter:
     run: Run
     spec: Mapping[str, Any]
     data: Mapping[str, Any]
+    class_names: Sequence[str] = ()
 
     @property
     def last_checkpoint(self) -> str:
@@ -60,12 +67,13 @@ class RunWriter:
         if not current_rank().first:
             return
         path = self.folder / WEIGHTS_FILES[which]
-        checkpoint.save_weights(path, model, spec=self.spec, threat=self.run.threat, epoch=epoch)
+        facts = {"epoch": epoch, "classes": list(self.class_names)}
+        checkpoint.save_weights(path, model, spec=self.spec, threat=self.run.threat, **facts)
 
     def read_best_weights(self) -> dict[str, Tensor]:
         """Read the state dict in best.safetensors, once the process that writes it is here too."""
         current_rank().gather(None)  # waits for it
-        return read_tensors(self.folder / WEIGHTS_FILES["best"])[0]
+        return checkpoint.read_weights(self.folder / WEIGHTS_FILES["best"])[0]
 
     def write_inverse(self, state: nn.Module) -> None:
         """Write inverse.safetensors, if the method has universal inverse perturbations."""
@@ -74,11 +82,16 @@ class RunWriter:
         if (universal := universal_of(self.run.objective, state)) is not None:
             universal.save(self.folder / INVERSE_FILE)
 
+    def read_inverse(self, state: nn.Module) -> None:
+        """Put the perturbations in inverse.safetensors into the objective's state, if the method has some."""
+        if universal_of(self.run.objective, state) is not None:
+            checkpoint.restore_buffer(state, "z", load_inverse(self.folder).z, source=self.folder / INVERSE_FILE)
+
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl, one line an epoch."""
         if not current_rank().first:
             return
-        write_text(self.folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in history))
+        write_recorded(self.folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in history).encode())
 
     def save(
         self,
@@ -92,8 +105,8 @@ class RunWriter:
         if not current_rank().first:
             return
         facts = {**meta, "run": yaml_io.to_dict(self.run), "data": dict(self.data)}
-        path = self.folder / CHECKPOINT_FILE
-        checkpoint.save_state(path, modules=modules, optimizer=optimizer, tensors=tensors, meta=facts)
+        path, ended = self.folder / CHECKPOINT_FILE, meta["epoch"] >= self.run.optimisation.epochs or meta["stopped"]
+        checkpoint.save_state(path, modules=modules, optimizer=optimizer, tensors=tensors, meta=facts, ended=ended)
 
     def load(
         self, *, modules: Mapping[str, nn.Module], optimizer: Optimizer
@@ -101,15 +114,70 @@ class RunWriter:
         """Restore what `save` wrote; None if the run was stopped before its first checkpoint.
 
         Raises:
-            UserError: the checkpoint is damaged, or config.yaml or the data are not those it was written with.
+            UserError: the checkpoint is lost or damaged, or config.yaml, the data or another file of the folder are not
+                those it was written with.
         """
         if current_rank().first:
             clear_partial(self.folder)
         path = self.folder / CHECKPOINT_FILE
         if not path.exists():
+            self._refuse_lost(path)
             return None
         self._require_same(path)
-        return checkpoint.load_state(path, modules=modules, optimizer=optimizer)
+        tensors, meta = checkpoint.load_state(path, modules=modules, optimizer=optimizer)
+        if fault := next((name for name, fits in _position_faults(meta) if not fits), None):
+            raise UserError(f"{path} is damaged: its {fault} cannot be that of a run")
+        self._check_others(path, meta)
+        return tensors, meta
+
+    def read_end(self) -> tuple[list[dict[str, Any]], int] | None:
+        """Return the history and the best epoch of a run that has ended and has no checkpoint any more.
+
+        Returns:
+            None for any other run.
+
+        Raises:
+            UserError: the run has ended, and a file of it is lost or damaged.
+        """
+        if (self.folder / CHECKPOINT_FILE).exists():
+            return None
+        manifest, history = read_manifest(self.folder), read_history(self.folder)
+        if not (manifest["ended"] if manifest and "ended" in manifest else self._has_last_epoch(history)):
+            return None
+        epoch = checkpoint.read_weights(self.folder / WEIGHTS_FILES["best"])[1].get("epoch")
+        if not isinstance(epoch, int) or not 0 <= epoch < len(history):
+            raise UserError(f"{self.folder / METRICS_FILE} has no row of the best epoch: put the whole file back")
+        return history, epoch
+
+    def _has_last_epoch(self, history: Sequence[Mapping[str, Any]]) -> bool:
+        """True if metrics.jsonl and last.safetensors agree that every epoch was done."""
+        epochs, path = self.run.optimisation.epochs, self.folder / WEIGHTS_FILES["last"]
+        return len(history) >= epochs and path.is_file() and checkpoint.read_weights(path)[1].get("epoch") == epochs - 1
+
+    def _refuse_lost(self, path: Path) -> None:
+        """Refuse a run whose checkpoint is not there although it had one: it is never begun anew over what it has."""
+        check_file(path)
+        if read_manifest(self.folder) is None:
+            names = [name for name in (METRICS_FILE, *WEIGHTS_FILES.values()) if (self.folder / name).is_file()]
+            if names:
+                raise UserError(
+                    f"{path} is missing, and {names[0]} says that epochs were done: put it back, or start a new run"
+                )
+
+    def _check_others(self, path: Path, meta: Mapping[str, Any]) -> None:
+        """Refuse to go on beside files that are not those of this run."""
+        for name in (METRICS_FILE, INVERSE_FILE, WEIGHTS_FILES["last"]):
+            if (self.folder / name).exists():
+                check_file(self.folder / name)
+        best = self.folder / WEIGHTS_FILES["best"]
+        if meta["best"] is not None or best.exists():
+            epoch = checkpoint.read_weights(best)[1].get("epoch")
+            # A kill after best.safetensors and before the checkpoint leaves those of the epoch that is repeated.
+            if meta["best"] is not None and epoch not in (meta["best"]["epoch"], meta["epoch"]):
+                raise UserError(
+                    f"{best} and {path} are of different runs: the weights are of epoch {epoch}, and the checkpoint "
+                    f"says that {meta['best']['epoch']} was the best"
+                )
 
     def _require_same(self, path: Path) -> None:
         """Refuse a checkpoint of other settings or other data, naming the setting.
@@ -124,7 +192,8 @@ class RunWriter:
         for key in sorted(then.keys() & now.keys()):
             if then[key] != now[key] and effect_of(key).weights:
                 raise UserError(
-                    f"{self.folder / CONFIG_FILE} was edited: {key} was {then[key]!r} and is {now[key]!r}; "
+                    f"{self.folder / CONFIG_FILE} was edited, or {path.name} is of another run: {key} was "
+                    f"{then[key]!r} and is {now[key]!r}; "
                     "a run is resumed as it began, so put it back or start a new run"
                 )
         if meta.get("data") != dict(self.data):
@@ -132,6 +201,26 @@ class RunWriter:
                 f"the training set is not the one that {path} was trained on ({meta.get('data')} then, "
                 f"{dict(self.data)} now): give the same data or start a new run"
             )
+
+
+def _position_faults(meta: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Yield, by name, whether a value of a checkpoint can be that of a run."""
+    for name in ("epoch", "position", "stale", "rollbacks"):
+        value = meta.get(name)
+        yield name, isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    yield "seconds", is_number(meta.get("seconds"))
+    history, best = meta.get("history"), meta.get("best")
+    yield "history", isinstance(history, list) and all(is_row(row) for row in history)
+    yield (
+        "best",
+        best is None
+        or (
+            isinstance(best, dict)
+            and isinstance(best.get("epoch"), int)
+            and (best.get("value") is None or is_number(best["value"]))
+        ),
+    )
+    yield "stopped", isinstance(meta.get("stopped"), bool)
 
 
 def fingerprint(data: ImageSet | Folder) -> dict[str, Any]:

@@ -125,10 +125,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, 
         ...     read_tensors(Path(folder) / "a.safetensors")
         ({'w': tensor([1., 1.])}, {'epoch': 3})
     """
+    write_bytes(path, encode_tensors(tensors, meta))
+
+
+def encode_tensors(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
+    """Return named tensors and JSON metadata as the contents of a safetensors file.
+
+    Example:
+        >>> len(encode_tensors({}, {"epoch": 3})) > 8
+        True
+    """
     # clone: safetensors refuses tensors that share memory, and contiguous() alone would keep sharing.
     plain = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
     text = {name: json.dumps(value) for name, value in meta.items()}
-    write_bytes(path, safetensors.torch.save(plain, metadata=text))
+    return bytes(safetensors.torch.save(plain, metadata=text))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

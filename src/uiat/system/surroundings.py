@@ -1,8 +1,10 @@
 """What the caller has set in torch, kept out of a computation and put back after it."""
 
+import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -83,6 +85,31 @@ def restored_random_state() -> Iterator[None]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         yield
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, the random numbers of torch, numpy and Python begin at a seed; afterwards they go on as before.
+
+    For code that is not this package's, which may draw from any of them.
+
+    Example:
+        >>> def draw():
+        ...     with seeded(3):
+        ...         return torch.rand(1).item(), np.random.rand(), random.random()
+        >>> draw() == draw()
+        True
+    """
+    others = np.random.get_state(), random.getstate()
+    try:
+        with restored_random_state():
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+    finally:
+        np.random.set_state(others[0])
+        random.setstate(others[1])
 
 
 def ordinary(x: Tensor) -> Tensor:

@@ -1,54 +1,38 @@
 """Train a recipe (`train`), resume a run from its folder (`resume`), train one's own model and data (`fit`)."""
 
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
+from uiat.checks import Count, Seed, checked
 from uiat.config.schema import Compute, Data, Guards, Model, Optimisation, Run, Validation
 from uiat.data import ImageSet
-from uiat.inverse import UniversalPerturbation
 from uiat.objectives import UIAT, AnyObjective, Objective, check_objective
-from uiat.objectives.abilities import universal_of
 from uiat.runs.folder import check_new_folder, locked_run, new_folder
 from uiat.runs.settings import CUSTOM
 from uiat.runs.writer import RunWriter, fingerprint
 from uiat.system.surroundings import neutral_surroundings
-from uiat.training.listener import Listener
+from uiat.training.listener import Listener, Listeners
 from uiat.training.loop import Training
-from uiat.training.open_run import find_teacher, load_best, make_training, own_spec, reopen_run, start_run
-from uiat.training.setup import (
-    check_plan,
-    seeded,
-    split_own_data,
-    training_device,
-)
+from uiat.training.open_run import find_teacher, make_training, own_spec, reopen_run, start_run
+from uiat.training.progress import live_progress
+from uiat.training.result import Trained, make_result
+from uiat.training.setup import check_plan, seeded, split_own_data, training_device
+from uiat.training.teacher import teacher_run
 
 
-@dataclass(frozen=True)
-class Trained:
-    """Result of training.
-
-    Args:
-        model: the model with its best weights, in eval mode; `model.threat` is the threat model it was trained for.
-        history: a row of measurements an epoch.
-        best: {"epoch": ..., "value": ...} of the best epoch by the run's metric.
-        inverse: the universal inverse perturbations, if the method has them.
-        folder: the run folder; None if everything was kept in memory.
-    """
-
-    model: nn.Module
-    history: list[dict[str, Any]]
-    best: dict[str, Any] | None
-    inverse: UniversalPerturbation | None
-    folder: Path | None
-
-
+@checked
 @neutral_surroundings()
 def train(
-    run: Run, *, run_dir: str | Path | None = None, listener: Listener | None = None, own_code: bool = False
+    run: Run,
+    *,
+    run_dir: str | Path | None = None,
+    listener: Listener | None = None,
+    own_code: bool = False,
+    progress: bool = True,
 ) -> Trained:
     """Train a run in a new folder: config.yaml, environment.json, metrics.jsonl, best, last, inverse and checkpoint.
 
@@ -60,6 +44,7 @@ def train(
         run_dir: the folder to make; `runs/NAME`, numbered where that exists, by default.
         listener: receives each step and epoch.
         own_code: allow the run of a teacher to name code of yours to build it with, which runs it.
+        progress: show a bar, in a terminal or a notebook.
 
     Raises:
         UserError: the folder exists, or something about the run cannot be what was meant.
@@ -76,10 +61,11 @@ def train(
         1
     """
     with start_run(run, run_dir=run_dir, listener=listener, own_code=own_code) as training:
-        training.fit()
-        return _make_result(training)
+        _fit(training, progress=progress)
+        return make_result(training)
 
 
+@checked
 @neutral_surroundings()
 def resume(
     run_dir: str | Path,
@@ -90,6 +76,7 @@ def resume(
     objective: Objective | None = None,
     listener: Listener | None = None,
     own_code: bool = False,
+    progress: bool = True,
 ) -> Trained:
     """Resume a run that was stopped or killed, to weights bit-identical to those of an uninterrupted run.
 
@@ -101,6 +88,7 @@ def resume(
         objective: for a run of `fit` with an objective of your own: the same.
         listener: receives each step and epoch.
         own_code: allow the folder to name code of yours to build the model with, which runs it.
+        progress: show a bar, in a terminal or a notebook.
 
     Raises:
         UserError: no run in the folder, a damaged one, or one whose settings or data have changed since.
@@ -114,10 +102,11 @@ def resume(
     """
     own = (model, train_data, validation_data, objective)
     with reopen_run(run_dir, own=own, listener=listener, own_code=own_code) as training:
-        training.fit()
-        return _make_result(training)
+        _fit(training, progress=progress)
+        return make_result(training)
 
 
+@checked
 @neutral_surroundings()
 def fit(
     model: nn.Module,
@@ -129,11 +118,12 @@ def fit(
     validation: Validation | None = None,
     guards: Guards | None = None,
     compute: Compute | None = None,
-    batch_size: int = 128,
+    batch_size: Count = 128,
     augment: Literal["none", "crop", "crop-flip"] = "none",
-    seed: int = 0,
+    seed: Seed = 0,
     run_dir: str | Path | None = None,
     listener: Listener | None = None,
+    progress: bool = True,
 ) -> Trained:
     """Train one's own model on one's own data, with the loop that recipes use.
 
@@ -152,6 +142,7 @@ def fit(
         run_dir: a new folder to write weights, perturbations, metrics and checkpoints to; none by default. A run that
             was killed is resumed by `resume(run_dir, model=, train_data=)`.
         listener: receives each step and epoch.
+        progress: show a bar, in a terminal or a notebook.
 
     Raises:
         UserError: data or a model that cannot be what was meant.
@@ -160,7 +151,7 @@ def fit(
 
     Example:
         >>> import torch
-        >>> from uiat import PGDAT
+        >>> from uiat import PGDAT, models
         >>> model = models.build("small-cnn", num_classes=2, image_shape=(1, 8, 8), width=4)
         >>> x, y = torch.rand(64, 1, 8, 8), torch.arange(64) % 2
         >>> trained = fit(model, (x, y), objective=PGDAT(), optimisation=Optimisation(epochs=1), batch_size=16)
@@ -184,16 +175,27 @@ def fit(
     with ExitStack() as inside:
         inside.enter_context(seeded(seed, training_device(model)))
         training = make_training(run, model, data, held_out, listener=listener)
-        training.teacher = find_teacher(training, spec := own_spec(data), data)
+        training.teacher = find_teacher(training, own_spec(data), data)
         if run_dir is not None:
-            folder = new_folder(training.run, run_dir)
-            inside.enter_context(locked_run(folder))
-            training.store = RunWriter(folder, training.run, spec, fingerprint(data))
+            inside.enter_context(_stored(training, run_dir, data))
+        _fit(training, progress=progress)
+    return make_result(training)
+
+
+@contextmanager
+def _stored(training: Training, run_dir: str | Path, data: ImageSet) -> Iterator[None]:
+    """Inside, a run of `fit` is written to a new folder."""
+    folder = new_folder(training.run, run_dir)
+    with locked_run(folder):
+        training.store = RunWriter(folder, training.run, own_spec(data), fingerprint(data), data.classes)
+        yield
+
+
+def _fit(training: Training, *, progress: bool) -> None:
+    """Train to the end, with a bar where somebody may look at it; first the teacher, if there is one to train."""
+    if training.trains_teacher:
+        with live_progress(teacher_run(training.run), shown=progress) as bar:
+            training.prepare_teacher(bar)
+    with live_progress(training.run, shown=progress, best=training.best) as bar:
+        training.listener = Listeners(*(each for each in (bar, training.listener) if each is not None))
         training.fit()
-    return _make_result(training)
-
-
-def _make_result(training: Training) -> Trained:
-    model, store = load_best(training), training.store
-    universal = universal_of(training.run.objective, training.step.state)
-    return Trained(model, training.history, training.best, universal, None if store is None else store.folder)

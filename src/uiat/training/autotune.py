@@ -14,6 +14,7 @@ from uiat.data import Batch
 from uiat.models.modes import frozen
 from uiat.speed.compile import can_compile, compile_model
 from uiat.speed.throughput import convolution_rate, median_seconds
+from uiat.system.announcements import announced
 from uiat.system.distributed import current_rank
 from uiat.training.pass_count import step_passes
 from uiat.training.setup import seeded
@@ -49,7 +50,8 @@ def resolve_auto(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int
     compute, device = run.compute, next(model.parameters()).device
     if "auto" not in (compute.precision, compute.compile):
         return run
-    with seeded(run.seed, device):
+    auto = " and ".join(f"compute.{name}" for name in ("precision", "compile") if getattr(compute, name) == "auto")
+    with seeded(run.seed, device), announced(f"measuring what is faster on this machine, for {auto}=auto"):
         if compute.precision == "auto":
             bf16 = not compute.plain and is_bf16_faster(device)
             compute = replace(compute, precision=current_rank().gather("bf16" if bf16 else "fp32")[0])

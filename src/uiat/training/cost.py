@@ -15,6 +15,7 @@ from uiat.data.catalog import DATA_SETS
 from uiat.models.modes import frozen
 from uiat.speed.throughput import convolution_rate, matrix_rate, median_seconds
 from uiat.training.autotune import resolve_auto
+from uiat.training.idle_settings import warn_of_idle_settings
 from uiat.training.pass_count import PassCount, step_for, step_passes
 from uiat.training.setup import can_use_channels_last, load_datasets, model_spec, pick_device, seeded
 from uiat.training.step_options import PRECISIONS
@@ -92,6 +93,7 @@ def estimate_cost(run: Run, *, steps: int = 3) -> CostReport:
         >>> report.costs[0].passes.units, report.steps
         (23.0, 17)
     """
+    warn_of_idle_settings(run)
     device = pick_device(run.compute.device)
     data, images = _make_noise(run)
     with seeded(run.seed, device):

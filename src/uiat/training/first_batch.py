@@ -35,7 +35,7 @@ def check_first_batch(
         >>> check_first_batch(batch, model, optimizer, num_classes=2, image_shape=(1, 2, 2))
     """
     if not isinstance(batch, Batch):
-        raise UserError(f"a step takes a uiat.Batch(x, y, index), not a {type(batch).__name__}")
+        raise UserError(f"a step takes a uiat.Batch(x, y), not a {type(batch).__name__}")
     check_shapes(batch.x, batch.y)
     check_values(batch.x, batch.y, num_classes=num_classes)
     if tuple(batch.x.shape[1:]) != tuple(image_shape):

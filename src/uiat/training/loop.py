@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from uiat.config.schema import Run
 from uiat.data import Batch, ImageSet, Loader, StreamingLoader
-from uiat.errors import NotFinite, UserError
+from uiat.errors import NotFinite
 from uiat.runs.checkpoint import restore
-from uiat.runs.reader import CHECKPOINT_FILE, WEIGHTS_FILES
+from uiat.runs.reader import WEIGHTS_FILES
 from uiat.runs.writer import RunWriter
 from uiat.system.distributed import current_rank
 from uiat.system.signals import Stop, stop_on_signal
@@ -22,6 +22,7 @@ from uiat.training.averaging import make_average, refresh_statistics, update_ave
 from uiat.training.guards import Alarm, find_alarms, require_finite, require_finite_weights
 from uiat.training.listener import Listener
 from uiat.training.optimizer import make_optimizer, make_scheduler
+from uiat.training.position import POSITION, read_position
 from uiat.training.step import Step
 from uiat.training.step_options import StepOptions
 from uiat.training.teacher import TeacherSource
@@ -33,11 +34,6 @@ CHECK_EVERY = 50
 # Batches on which the BatchNorm statistics of averaged weights are measured anew.
 REFRESH_BATCHES = 50
 MAX_ROLLBACKS = 3
-# Attributes of `Training` that a checkpoint holds as JSON, under these names.
-_POSITION: dict[str, Any] = {
-    **{"epoch": int, "position": int, "seconds": float, "history": list, "best": dict | None},
-    **{"stale": int, "rollbacks": int, "stopped": bool},
-}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -92,6 +88,12 @@ class Training:
         self.stale, self.rollbacks, self.stopped = 0, 0, False
         self._stop, self._stopping = Stop(), False
         self._measured: tuple[tuple[int, int], dict[str, float]] | None = None  # (epoch, position), means there
+
+    @property
+    def trains_teacher(self) -> bool:
+        """True if a teacher is to be trained before the next step."""
+        left = self.epoch < self.run.optimisation.epochs and not self.stopped
+        return left and self.teacher is not None and self.teacher.path is None
 
     def prepare_teacher(self, listener: Listener | None = None) -> None:
         """Train, resume or read the teacher, if the method asks one; `fit` does so first where nobody has."""
@@ -286,24 +288,25 @@ class Training:
         if self.position:
             self._epoch_means()
         require_finite_weights(self.model, epoch=self.epoch, step=self.position, kept=self._kept)
-        meta = {name: getattr(self, name) for name in _POSITION}
+        meta = {name: getattr(self, name) for name in POSITION}
         meta |= {"steps_per_epoch": len(self.loader), "processes": current_rank().size}
         # The mean over the processes of their sums, from which all of them resume.
         sums = {name: current_rank().mean(self.sums[name].clone()) for name in sorted(self.sums)}
         self.store.save(modules=self._modules(), optimizer=self.optimizer, tensors=sums, meta=meta)
 
     def resume(self) -> None:
-        """Restore the state in the folder's checkpoint; without one, the run starts over.
-
-        Raises:
-            UserError: the checkpoint is damaged or belongs to another run.
-        """
+        """Restore the state in the folder's checkpoint; a run that was stopped before its first one starts over."""
         assert self.store is not None
+        if (end := self.store.read_end()) is not None:
+            self._set_end(*end)
+            return
         loaded = self.store.load(modules=self._modules(), optimizer=self.optimizer)
         if loaded is None:
             return
         sums, meta = loaded
-        self._set_position(meta)
+        epochs, steps = self.run.optimisation.epochs, len(self.loader)
+        for name, value in read_position(meta, epochs=epochs, steps_per_epoch=steps).items():
+            setattr(self, name, value)
         if (then := meta.get("processes", 1)) != current_rank().size:
             logger.warning(
                 "this run began in %s processes and resumes in %d: BatchNorm sees other parts of a batch, and sums "
@@ -320,11 +323,9 @@ class Training:
             group["lr"] = rate
         self.store.write_history(self.history)
 
-    def _set_position(self, meta: Mapping[str, Any]) -> None:
-        """Set the position from the JSON values of a checkpoint, each of them checked first."""
-        fits = all(isinstance(meta.get(name), kind) for name, kind in _POSITION.items())
-        fits = fits and 0 <= meta["epoch"] <= self.run.optimisation.epochs and 0 <= meta["position"] <= len(self.loader)
-        if not fits or meta.get("steps_per_epoch") != len(self.loader):
-            raise UserError(f"the position in {CHECKPOINT_FILE} is not one of this run: the file is damaged or foreign")
-        for name in _POSITION:
-            setattr(self, name, meta[name])
+    def _set_end(self, history: list[dict[str, Any]], best: int) -> None:
+        """Take over what a run has measured that has ended and lost its checkpoint: nothing is trained or written."""
+        assert self.store is not None
+        self.store.read_inverse(self.step.state)
+        self.history, self.epoch, self.stopped = history, len(history), True
+        self.best = {"epoch": best, "value": selection_metric(history[best], self.run.validation.metric)}

@@ -71,7 +71,7 @@ def start_run(
         training.teacher = find_teacher(training, spec, training_set, own_code=own_code)
         folder = new_folder(training.run, run_dir)
         with locked_run(folder):
-            training.store = RunWriter(folder, training.run, spec, fingerprint(training_set))
+            training.store = RunWriter(folder, training.run, spec, fingerprint(training_set), training_set.classes)
             yield training
 
 
@@ -118,7 +118,7 @@ def reopen_run(
         spec = model_spec(run, training_set) if model is None else own_spec(training_set)
         model = checkpoint.build(spec, own_code=own_code).to(device) if model is None else model
         training = make_training(run, model, training_set, held_out, listener=listener)
-        training.store = RunWriter(folder, run, spec, fingerprint(training_set))
+        training.store = RunWriter(folder, run, spec, fingerprint(training_set), training_set.classes)
         training.teacher = find_teacher(training, spec, training_set, own_code=own_code, resumed=True)
         training.resume()
         yield training
@@ -251,7 +251,7 @@ def _train_teacher(
         if folder is not None:
             if not resumed:
                 inside.enter_context(locked_run(new_folder(teacher.run, folder)))
-            teacher.store = RunWriter(folder, teacher.run, spec, fingerprint(training_set))
+            teacher.store = RunWriter(folder, teacher.run, spec, fingerprint(training_set), training_set.classes)
         if resumed:
             teacher.resume()
         teacher.fit()

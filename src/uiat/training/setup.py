@@ -27,12 +27,13 @@ from uiat.evaluation import stages
 from uiat.objectives.abilities import one_off_epoch
 from uiat.system.distributed import current_rank, local_device
 from uiat.threat import Linf
+from uiat.training.idle_settings import warn_of_idle_settings
 
 logger = logging.getLogger("uiat")
 
 
 def check_plan(run: Run) -> None:
-    """Refuse, before hours of training, a run whose mistake would only show after them.
+    """Refuse, before hours of training, a run whose mistake would only show after them; warn of what cannot matter.
 
     Raises:
         UserError: an attack of the evaluation that does not exist, or a one-off epoch that never comes.
@@ -54,6 +55,7 @@ def check_plan(run: Run) -> None:
             f"objective.inverse.epoch is {epoch}, counted from 0, but optimisation.epochs is {epochs}: "
             "the one-off perturbations would never be made"
         )
+    warn_of_idle_settings(run)
 
 
 def as_image_set(data: ImageSet | tuple[Tensor, Tensor] | Any) -> ImageSet:
@@ -273,7 +275,7 @@ def try_model(model: nn.Module, held_out: ImageSet, *, num_classes: int, channel
     try:
         models.check_model(model, images, num_classes)
         models.check_training(model, images, num_classes)
-    except RuntimeError as error:
+    except (RuntimeError, UserError) as error:
         if channels_last and ".reshape" in str(error):
             raise UserError(
                 "the model calls .view() on its activations, which channels-last memory does not allow: "

@@ -4,8 +4,6 @@
 to one's own loop, and recipes and `uiat.fit` train with the same one.
 """
 
-import itertools
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -13,15 +11,14 @@ from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import Optimizer
 
-from uiat.checks import check_shapes
+from uiat.checks import Classes, Count, Side, check_shapes, checked
 from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.models.modes import find_frozen_parts, frozen_statistics, train_mode
 from uiat.objectives import Examples, Objective, total
-from uiat.objectives.abilities import attack_of, is_second_order
+from uiat.objectives.abilities import attack_of, describe_batches, is_second_order
 from uiat.objectives.networks import add_networks, add_teacher, networks_in, teacher_method
 from uiat.speed.activation_checkpointing import checkpointed_blocks, find_blocks
 from uiat.speed.compile import compile_model
@@ -33,12 +30,15 @@ from uiat.system.surroundings import neutral_surroundings
 from uiat.training.averaging import average_statistics
 from uiat.training.awp import adversarial_weights
 from uiat.training.first_batch import check_first_batch
+from uiat.training.parallel import average_gradients, data_parallel, split_rows
 from uiat.training.step_options import Precision, StepKeywords, StepOptions
 from uiat.training.teacher import check_teacher
 
 
 class Step:
     """`step(batch, epoch=)` trains on one batch and returns the means of the loss terms, as tensors on the device.
+
+    `print(step)` says of which weights, images and attack they are.
 
     Made by `make_step`, whose arguments these are.
 
@@ -75,7 +75,7 @@ class Step:
         self.training_model = (
             compile_model(model)
             if options.compile and _can_compile_training(model, objective)
-            else _data_parallel(model)
+            else data_parallel(model)
         )
         self.checkpointing = partial(checkpointed_blocks, find_blocks(model)) if options.recompute else nullcontext
         self.graphed = (
@@ -88,6 +88,10 @@ class Step:
         self._num_classes, self._image_shape, self._checked = num_classes, tuple(image_shape), False
         self._set_aside = find_frozen_parts(model)
 
+    def __repr__(self) -> str:
+        perturbed = ", perturbed by AWP" if self.options.awp else ""
+        return f'step of {self.objective.name}; its terms and "correct": {describe_batches(self.objective)}{perturbed}'
+
     @neutral_surroundings()
     def __call__(self, batch: Batch, *, epoch: int = 0) -> dict[str, Tensor]:
         """Train on one batch; no host synchronisation after the first call, which checks the values.
@@ -97,7 +101,10 @@ class Step:
             epoch: number of the epoch, from 0; decides ramps, one-off epochs and when AWP begins.
 
         Returns:
-            Means over the batch of each loss term, and of "correct": scalars on the device.
+            Means over the batch, as scalars on the device: of each loss term, and "correct", the fraction of the images
+            that the model classifies correctly. Both are of the weights before the update (under AWP of the perturbed
+            ones), in train mode, on the batch's images as the method's attack has changed them: of PGD-AT, the accuracy
+            on attacked batches, and not a clean accuracy; of standard training, on the images as they are.
 
         Raises:
             UserError: images or labels that cannot be what was meant.
@@ -171,7 +178,7 @@ class Step:
         """
         self.optimizer.zero_grad(set_to_none=True)
         means, moved = dict[str, Tensor](), list[Tensor]()
-        for rows in _split_rows(len(batch.y), self.options.accumulate):
+        for rows in split_rows(len(batch.y), self.options.accumulate):
             # Inner problems, on frozen weights: x_adv by the attack, then x_inv by the inverse adversary. The universal
             # perturbations z and the remembered predictions p_bar change here and nowhere else.
             with self.autocast(), self.checkpointing():
@@ -191,9 +198,7 @@ class Step:
                 means[name] = means[name] + mean if name in means else mean
             if self.options.replays:
                 moved.append(self._move_examples(examples))
-        for p in self._trained:  # of the model itself, DistributedDataParallel averages them
-            if p.grad is not None:
-                current_rank().mean(p.grad)
+        average_gradients(self._trained)  # of the model itself, `data_parallel` averages them
         return means, torch.cat(moved) if moved else None
 
     def _perturbed_weights(self, examples: Examples, epoch: int) -> AbstractContextManager[None]:
@@ -235,14 +240,15 @@ class Step:
         return autocast(self.device, self.options.precision)
 
 
+@checked
 def make_step(
     model: nn.Module,
     objective: Objective,
     optimizer: Optimizer,
     *,
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    num_examples: int | None = None,
+    num_classes: Classes,
+    image_shape: tuple[Side, Side, Side],
+    num_examples: Count | None = None,
     teacher: nn.Module | None = None,
     **options: Unpack[StepKeywords],
 ) -> Step:
@@ -303,24 +309,3 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 def _can_compile_training(model: nn.Module, objective: Objective) -> bool:
     """True on one GPU, if the loss has no second derivative (GradAlign has one)."""
     return next(model.parameters()).is_cuda and current_rank().size == 1 and not is_second_order(objective)
-
-
-def _data_parallel(model: nn.Module) -> nn.Module:
-    """Return the model or, of several processes, a form of it whose gradients are the means over all of them.
-
-    BatchNorm layers see this process's images; their statistics are averaged after each step, so that all processes
-    hold one model.
-    """
-    if current_rank().size == 1:
-        return model
-    with warnings.catch_warnings():
-        # torch 2.14 has another name for this setting, which 2.9 does not know.
-        warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
-        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
-
-
-def _split_rows(count: int, parts: int) -> list[slice]:
-    """Split `count` rows into so many parts of nearly one size, none of them empty."""
-    parts = min(parts, count)
-    edges = [round(count * i / parts) for i in range(parts + 1)]
-    return [slice(first, last) for first, last in itertools.pairwise(edges)]

@@ -5,8 +5,9 @@ from typing import Literal, TypedDict
 
 import torch
 
-from uiat.config.schema import Run
-from uiat.errors import UserError, nearest
+from uiat.checks import Amount, Count, Whole, checked_fields
+from uiat.config.schema import Positive, Run
+from uiat.errors import UserError
 from uiat.objectives import Objective
 from uiat.objectives.abilities import attack_of, reads_adversarial_examples
 from uiat.system.distributed import current_rank
@@ -15,6 +16,7 @@ Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True)
 class StepOptions:
     """How a training step is computed, and what is added to it; `uiat.make_step` takes each as a keyword argument.
@@ -42,19 +44,15 @@ class StepOptions:
     """
 
     precision: Precision = "fp32"
-    clip_norm: float | None = None
-    awp: float = 0.0
-    awp_from_epoch: int = 0
+    clip_norm: Positive | None = None
+    awp: Amount = 0.0
+    awp_from_epoch: Whole = 0
     compile: bool = False
-    accumulate: int = 1
-    replays: int = 0
+    accumulate: Count = 1
+    replays: Whole = 0
     recompute: bool = False
     cuda_graphs: bool = False
     try_kernels: bool = False
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise nearest("precision", self.precision, PRECISIONS)
 
     @classmethod
     def from_run(cls, run: Run) -> "StepOptions":
@@ -98,12 +96,12 @@ class StepKeywords(TypedDict, total=False):
     """The fields of `StepOptions` for type checkers, as keyword arguments; a test holds that the two agree."""
 
     precision: Precision
-    clip_norm: float | None
-    awp: float
-    awp_from_epoch: int
+    clip_norm: Positive | None
+    awp: Amount
+    awp_from_epoch: Whole
     compile: bool
-    accumulate: int
-    replays: int
+    accumulate: Count
+    replays: Whole
     recompute: bool
     cuda_graphs: bool
     try_kernels: bool

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from uiat.attacks.random_numbers import keys
 from uiat.config.schema import Run
-from uiat.data import ImageSet, as_float
+from uiat.data import ImageSet, as_float, choose_subsample
 from uiat.evaluation import attack, correct_under
-from uiat.evaluation.engine.stage import exact_inference
+from uiat.evaluation.engine.attack_target import exact_inference
 from uiat.objectives.abilities import is_single_step
 from uiat.objectives.grad_align import alignment
 from uiat.system.distributed import current_rank
@@ -25,7 +25,7 @@ ALIGNED = 200
 def validate(model: nn.Module, held_out: ImageSet, *, run: Run) -> dict[str, float]:
     """Measure accuracy on held-out images: "clean", "robust" under PGD if the run has a threat model, and the seconds.
 
-    For single-step runs also "alignment", the mean cosine of `uiat.objectives.grad_align` on the first 200 of them: it
+    For single-step runs also "alignment", the mean cosine of `uiat.objectives.grad_align` on 200 of them: it
     falls when such a run overfits catastrophically, which weights of two epochs do not show. It takes about a tenth of
     the seconds.
 
@@ -60,7 +60,8 @@ def validate(model: nn.Module, held_out: ImageSet, *, run: Run) -> dict[str, flo
             correct_under(model, x, y, pgd, mask=clean, seed=run.seed, index=index, classes=classes)
         )
         if is_single_step(run.objective):
-            few = index < ALIGNED
+            chosen = choose_subsample(held_out.labels, ALIGNED, num_classes=held_out.num_classes).index
+            few = torch.isin(index, chosen)
             cosines = _sum_alignment(model, x[few], y[few], threat, seed=run.seed, index=index[few])
             row["alignment"] = current_rank().total(cosines).item() / min(ALIGNED, len(held_out))
     return row | {"validation_seconds": time.perf_counter() - start}

@@ -174,7 +174,7 @@ def test_two_classes_and_few_images():
 def test_bad_input_is_refused(digits, unchecked):
     x, y = digits
     with pytest.raises(UserError, match="must be a threat model"):
-        examine(helpers.mlp(classes=10), x, y, threat="Linf:8/255")
+        examine(helpers.mlp(classes=10), x, y, threat=8 / 255)
     with pytest.raises(UserError, match="divide by 255"):
         examine(helpers.mlp(classes=10), 255 * x, y, threat=Linf(0.1))
     with pytest.raises(UserError, match="at least 1"):

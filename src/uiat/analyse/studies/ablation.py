@@ -10,7 +10,7 @@ from uiat.analyse.figures import format_percent, label_rows, make_panels
 from uiat.analyse.measurements import held_out_accuracy
 from uiat.analyse.prose import percent, points
 from uiat.analyse.studies.ablation_rows import BASE, changes
-from uiat.analyse.study import Context, Data, Study, StudyRun, open_runs
+from uiat.analyse.study import Context, Data, Study, StudyRun, check_same_arithmetic, open_runs
 from uiat.config import yaml_io
 from uiat.errors import UserError
 from uiat.experiments import GridRun, sweep
@@ -25,6 +25,7 @@ def measure(context: Context) -> Data:
     On images that training held out: rows are there to be chosen from, and test images must not choose.
     """
     rows, failed = _train_rows(context) if context.options.recipe is not None else (_sort_runs(context), {})
+    check_same_arithmetic(rows.values())
     results: Data = {}
     for name, members in rows.items():
         measured = [held_out_accuracy(context, run) for run in members]

@@ -1,5 +1,6 @@
 """List the rows of the ablation: UIAT with one thing changed at a time."""
 
+from uiat.checks import checked
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
@@ -11,6 +12,7 @@ BASE = "uiat"
 STEPS = {"a quarter of": 0.25, "half": 0.5, "all of": 1.0}
 
 
+@checked
 def changes(run: Run) -> dict[str, Settings]:
     """Return the names of the rows, with the fields that each replaces; the run itself is the first.
 

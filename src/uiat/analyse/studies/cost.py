@@ -8,7 +8,8 @@ from uiat.analyse.prose import join_words, percent, points
 from uiat.analyse.study import Context, Data, Study, StudyRun
 from uiat.errors import UserError
 from uiat.formatting import threat_option
-from uiat.runs.reader import EVALUATION_FILE, read_environment, read_evaluation
+from uiat.runs.evaluations import choose
+from uiat.runs.reader import EVALUATION_FILE, read_environment
 from uiat.threat import parse
 
 
@@ -44,9 +45,10 @@ def _read_accuracy(run: StudyRun) -> Data:
     Raises:
         UserError: it was not evaluated, or the file is damaged.
     """
-    result = read_evaluation(run.folder)
+    result, notes = choose(run.folder)
     if result is None:
-        raise UserError(f"{run.folder} has no {EVALUATION_FILE}: run `uiat evaluate {run.folder}` first")
+        stale = f" ({'; '.join(notes)})" if notes else ""
+        raise UserError(f"{run.folder} has no {EVALUATION_FILE}: run `uiat evaluate {run.folder}` first{stale}")
     try:
         accuracy = result["accuracy"]
         return {

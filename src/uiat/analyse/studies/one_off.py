@@ -6,7 +6,7 @@ from typing import Any
 from uiat.analyse.figures import format_percent, line_style, make_panels, tick_whole_numbers
 from uiat.analyse.measurements import held_out_accuracy, measure_step_cost
 from uiat.analyse.prose import percent, points, standard_error
-from uiat.analyse.study import Context, Data, Study, StudyRun
+from uiat.analyse.study import Context, Data, Study, StudyRun, check_same_arithmetic
 from uiat.errors import UserError
 from uiat.formatting import mean_and_deviation, spread
 from uiat.inverse import UniversalInverse
@@ -24,6 +24,7 @@ def measure(context: Context) -> Data:
     epochs = {run.label: _refined_in(run) for run in context.runs}
     if not any(isinstance(epoch, int) for epoch in epochs.values()):
         raise UserError("one-off needs a run with objective.inverse.epoch set, such as one of digits-uiat-one-off")
+    check_same_arithmetic([run for run in context.runs if epochs[run.label] == epoch] for epoch in set(epochs.values()))
     rows: list[Data] = []
     for run in context.runs:
         row: Data = {"run": run.label, "epoch": epochs[run.label], "epochs": run.config.optimisation.epochs}

@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from uiat.checks import Count, checked
 from uiat.errors import UserError
 from uiat.evaluation.corruptions.kinds import KINDS, SEVERITIES, check_kinds, corrupt, strengths
 from uiat.evaluation.engine.plan import check_inputs
 from uiat.evaluation.engine.search_runner import is_misclassified
 from uiat.evaluation.listener import Progress
+from uiat.formatting import Summary, percent
 from uiat.models.inspect import Target
 from uiat.models.modes import frozen
 from uiat.system.environment import describe_environment
@@ -57,6 +59,18 @@ class CorruptionResult:
         """The mean over kinds and severities, one minus which is the mean corruption error, not normalised."""
         return sum(self.by_kind.values()) / len(self.by_kind)
 
+    def __repr__(self) -> str:
+        return self.summary().text
+
+    def _repr_html_(self) -> str:
+        return self.summary().html
+
+    def summary(self) -> Summary:
+        """Return what `print` shows: the accuracy under each kind, the mean over its severities."""
+        rows = [(kind, percent(accuracy)) for kind, accuracy in self.by_kind.items()]
+        rows = [("corruption", "accuracy"), ("none", percent(self.clean)), *rows, ("mean", percent(self.mean))]
+        return Summary(f"common corruptions, strengths of {self.strengths}, {self.n:,} images, seed {self.seed}", rows)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values, with the means.
 
@@ -68,6 +82,7 @@ class CorruptionResult:
         return vars(self) | {"accuracy": accuracy, "by_kind": self.by_kind, "mean": self.mean}
 
 
+@checked
 @neutral_surroundings()
 def corruption_accuracy(
     model: nn.Module,
@@ -76,7 +91,7 @@ def corruption_accuracy(
     *,
     kinds: Sequence[str] = KINDS,
     severities: Sequence[int] = SEVERITIES,
-    batch_size: int = 500,
+    batch_size: Count = 500,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> CorruptionResult:

@@ -24,6 +24,7 @@ def aggregate(
     plan: Plan,
     classes: int,
     unable: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
 ) -> EvaluationResult:
     """Reduce the outcomes that each process holds to the result of the evaluation, the same in all processes.
 
@@ -36,6 +37,7 @@ def aggregate(
         plan: the attacks that were run.
         classes: number of classes.
         unable: attacks that could not be run, because the model has no gradient.
+        class_names: names of the classes, to warn of those without an image; by default no warning.
 
     Example:
         >>> import torch
@@ -66,7 +68,7 @@ def aggregate(
         per_class={name: accuracy_by_class(mask, y, classes=classes) for name, mask in correct.items()},
         calibration={"ece": calibration_error(confidence, correct["clean"]), "bins": BINS},
         budgets=budgets(plan),
-        warnings=_warnings(parts, unable),
+        warnings=_warnings(parts, unable) + _warn_of_own_attacks(parts) + _absent_classes(y, class_names or ()),
         examples=_scatter(examples, parts, n) if examples else None,
     )
 
@@ -95,20 +97,42 @@ def _broken_by(parts: Sequence[Outcomes], n: int) -> list[str]:
     return names
 
 
+def _costs_by_stage(part: Outcomes) -> dict[str, dict[str, float]]:
+    """Sum the costs of each stage over the attacks that it was run for."""
+    stages: dict[str, list[Mapping[str, float]]] = {}
+    for costs in part.costs.values():
+        for stage, cost in costs.items():
+            stages.setdefault(stage, []).append(cost)
+    return {stage: add_by_name(costs) for stage, costs in stages.items()}
+
+
+def _total_costs(by_part: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    return {stage: add_by_name([costs[stage] for costs in by_part]) for stage in by_part[0]}
+
+
 def _costs(parts: Sequence[Outcomes]) -> dict[str, Any]:
     """Sum the passes of all processes and take the seconds of the slowest; a stage of two attacks has both costs."""
-    by_part: list[dict[str, Mapping[str, float]]] = []
-    for part in parts:
-        stages: dict[str, list[Mapping[str, float]]] = {}
-        for costs in part.costs.values():
-            for stage, cost in costs.items():
-                stages.setdefault(stage, []).append(cost)
-        by_part.append({stage: add_by_name(costs) for stage, costs in stages.items()})
-    total = {stage: add_by_name([costs[stage] for costs in by_part]) for stage in by_part[0]}
+    by_part = [_costs_by_stage(part) for part in parts]
+    total = _total_costs(by_part)
     return {
+        "projected": {stage: int(cost["projected"]) for stage, cost in total.items() if "projected" in cost},
         "passes": {stage: {kind: int(cost[kind]) for kind in ("forward", "backward")} for stage, cost in total.items()},
         "stage_seconds": {stage: max(costs[stage]["seconds"] for costs in by_part) for stage in total},
     }
+
+
+def _warn_of_own_attacks(parts: Sequence[Outcomes]) -> list[str]:
+    """Say of attacks from outside how many of their examples were no examples."""
+    warnings = []
+    for stage, cost in _total_costs([_costs_by_stage(part) for part in parts]).items():
+        if cost.get("projected", 0):
+            warnings.append(
+                f"{stage}: {int(cost['projected'])} of its examples lay outside the ball or [0, 1] and were projected"
+            )
+        # Many attacks give an image back that they cannot break; one that changes none has done nothing.
+        if 0 < cost.get("attacked", 0) == cost["unchanged"]:
+            warnings.append(f"{stage}: it has changed none of the {int(cost['attacked'])} images that it was given")
+    return warnings
 
 
 def _warnings(parts: Sequence[Outcomes], unable: Sequence[str]) -> list[str]:
@@ -119,3 +143,14 @@ def _warnings(parts: Sequence[Outcomes], unable: Sequence[str]) -> list[str]:
         words = "the model has none with respect to its input, so that nothing is claimed of them"
         warnings.append(f"not run: {', '.join(unable)}, which need a gradient; {words}")
     return warnings
+
+
+def _absent_classes(y: Tensor, names: Sequence[str]) -> list[str]:
+    """Warn of classes without an image, of which the accuracies say nothing."""
+    present = set(y.tolist())
+    absent = [name for label, name in enumerate(names) if label not in present]
+    if not absent:
+        return []
+    which = "class" if len(absent) == 1 else "classes"
+    named = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+    return [f"no image of {which} {named}, of {len(names)}: the accuracies say nothing of them"]

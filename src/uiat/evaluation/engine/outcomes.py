@@ -25,7 +25,8 @@ class Outcomes:
         confidence: probability of the predicted class, of the images as they are.
         counts_after: by attack and stage: the numbers of images correct under the attack, and under everything, when
             the stage had ended.
-        costs: by attack and stage: seconds, and images forward and backward.
+        costs: by attack and stage: seconds, images forward and backward; of an attack from outside also those
+            "attacked", "projected" and left "unchanged".
         memory_limit: images that fit into memory at once, where it ran out.
         verdict_by_stage: for each stage: 1 for an image that is robust to it, 0 for one that it breaks, -1 for one not
             attacked with it.
@@ -189,8 +190,8 @@ def _merge_costs(parts: Sequence[Outcomes], *, is_first: bool) -> dict[str, dict
     for part in parts:
         for name, stages in part.costs.items():
             for stage, cost in stages.items():
-                total = merged.setdefault(name, {}).setdefault(stage, dict.fromkeys(cost, 0))
+                total = merged.setdefault(name, {}).setdefault(stage, {})
                 for kind, value in cost.items():
-                    both = (total[kind], value)
+                    both = (total.get(kind, 0), value)
                     total[kind] = int(is_first) * (max(both) if kind == "seconds" else sum(both))
     return merged

@@ -1,37 +1,48 @@
 """The plan of an evaluation: its attacks as stages with their settings; refuse what cannot be before any work."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from uiat.attacks import PGD, Search
+from uiat.attacks import PGD, External
 from uiat.checks import check_batch
 from uiat.errors import UserError
-from uiat.evaluation.registry import attack, needs_gradient, stages
+from uiat.evaluation.own_attacks import OwnAttack, make_attack, name_attack
+from uiat.evaluation.registry import Settings, attack, find_row, needs_gradient, stages
 from uiat.formatting import threat_record
 from uiat.models import check_model
 from uiat.models.inspect import Target
+from uiat.system.own_code import describe_code
 from uiat.threat import Threat
 
 # Name of an attack, and its settings; None for the images as they are.
-Stage = tuple[str, PGD | Search | None]
+Stage = tuple[str, Settings]
 Plan = Mapping[str, Sequence[Stage]]
 TRANSFER = "transfer"
+RESERVED = {"clean", "worst", ""}  # of the results
 
 
-def make_plan(attacks: Sequence[str], threat: Threat, transfer: nn.Module | None = None) -> Plan:
+def make_plan(attacks: Sequence[str | OwnAttack], threat: Threat, transfer: nn.Module | None = None) -> Plan:
     """Split each attack into its stages, "clean" first; with a second model, "transfer" is one of the attacks.
 
     Stages of one name are one and the same in all attacks, and are run once: where a stage of an ensemble has other
     settings than the stage of that name elsewhere, it is named after the ensemble as well.
+
+    Args:
+        attacks: names; settings of an attack; functions of (model, x, y) that return images; (name, any of these).
+        threat: the threat model.
+        transfer: a second model, to make examples on.
 
     Raises:
         UserError: an unknown attack, a text instead of a list, or "transfer" without a second model.
 
     Example:
         >>> from uiat import Linf
+        >>> list(make_plan(["fgsm", PGD(threat=Linf(0.1)), ("mine", lambda model, x, y: x)], Linf(0.1)))
+        ['clean', 'fgsm', 'PGD', 'mine']
         >>> [stage for stage, _ in make_plan(["autoattack-quick"], Linf(0.1))["autoattack-quick"]]
         ['apgd-ce', 'apgd-t']
         >>> [stage for stage, _ in make_plan(["apgd-ce", "autoattack-rand"], Linf(0.1))["autoattack-rand"]]
@@ -39,20 +50,46 @@ def make_plan(attacks: Sequence[str], threat: Threat, transfer: nn.Module | None
     """
     if isinstance(attacks, str):
         raise UserError(f"attacks must be a list of names, such as {attacks.split(',')}, not the text {attacks!r}")
-    names = dict.fromkeys(["clean", *attacks, *([] if transfer is None else [TRANSFER])])
-    plan = {name: stages(name, threat=threat, source=transfer) for name in names}
-    first: dict[str, PGD | Search | None] = {}
+    plan: dict[str, list[Stage]] = {}
+    for given in ["clean", *attacks, *([] if transfer is None else [TRANSFER])]:
+        if isinstance(given, str):
+            if given not in plan:
+                plan[given] = stages(given, threat=threat, source=transfer)
+        else:
+            name = _name_own(given, plan)
+            plan[name] = [(name, make_attack(_value(given), name=name, threat=threat))]
+    first: dict[str, Settings] = {}
     ambiguous = {
         stage for parts in plan.values() for stage, settings in parts if first.setdefault(stage, settings) != settings
     }
     usual = {stage: attack(stage, threat=threat) for stage in ambiguous}
 
-    def label(name: str, stage: str, settings: PGD | Search | None) -> str:
+    def label(name: str, stage: str, settings: Settings) -> str:
         return f"{stage} ({name})" if stage in ambiguous and settings != usual[stage] else stage
 
     return {
         name: [(label(name, stage, settings), settings) for stage, settings in parts] for name, parts in plan.items()
     }
+
+
+def _value(given: OwnAttack) -> Any:
+    return given[1] if isinstance(given, tuple) and len(given) == 2 else given
+
+
+def _name_own(given: OwnAttack, taken: Mapping[str, object]) -> str:
+    """Return the name of an attack that was given as an object: its own, with a number where another has that."""
+    if isinstance(given, tuple):
+        if len(given) != 2 or not isinstance(given[0], str):
+            raise UserError(f"an attack with a name of its own is written (name, attack), not {given!r}")
+        name = given[0]
+        if name in taken or name in RESERVED or find_row(name) is not None:
+            raise UserError(f"the name {name!r} is that of another attack: choose another for yours")
+        return name
+    name = name_attack(given)
+    if name in RESERVED or find_row(name) is not None:
+        name = type(given).__name__
+    numbered = (name if number == 1 else f"{name} {number}" for number in itertools.count(1))
+    return next(name for name in numbered if name not in taken)
 
 
 def drop_gradient_attacks(plan: Plan) -> tuple[Plan, list[str]]:
@@ -68,7 +105,7 @@ def drop_gradient_attacks(plan: Plan) -> tuple[Plan, list[str]]:
     """
     able: dict[str, Sequence[Stage]] = {}
     for parts in plan.values():
-        able |= {stage: [(stage, settings)] for stage, settings in parts if not needs_gradient(stage)}
+        able |= {stage: [(stage, settings)] for stage, settings in parts if not needs_gradient(stage, settings)}
     whole = {name for name, parts in plan.items() if all(stage in able for stage, _ in parts)}
     return able, [name for name in plan if name not in whole]
 
@@ -84,7 +121,7 @@ def budgets(plan: Plan) -> dict[str, dict[str, Any]]:
     return {stage: _to_plain(settings) for parts in plan.values() for stage, settings in parts}
 
 
-def _to_plain(settings: PGD | Search | None) -> dict[str, Any]:
+def _to_plain(settings: Settings) -> dict[str, Any]:
     if settings is None:
         return {}
     values = {"attack": type(settings).__name__}
@@ -97,17 +134,20 @@ def _to_plain(settings: PGD | Search | None) -> dict[str, Any]:
 def _to_text(value: object) -> str:
     if isinstance(value, nn.Module):
         return type(value).__name__
-    return threat_record(value) if isinstance(value, Threat) else repr(value)
+    if isinstance(value, Threat):
+        return threat_record(value)
+    # A plain object's text has its address in memory: another one each time.
+    return describe_code(value) if callable(value) or " at 0x" in repr(value) else repr(value)
 
 
-def count_steps(settings: PGD | Search | None, classes: int) -> int:
+def count_steps(settings: Settings, classes: int) -> int:
     """Count the steps of an attack over all its attempts: how long it takes, compared with another.
 
     Example:
         >>> count_steps(PGD(steps=10, restarts=2), 10)
         20
     """
-    if settings is None:
+    if settings is None or isinstance(settings, External):
         return 1
     if isinstance(settings, PGD):
         return settings.steps * settings.restarts

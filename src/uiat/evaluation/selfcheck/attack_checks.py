@@ -59,6 +59,26 @@ def check_saturation(
     return None
 
 
+def check_own_attack_wins(by: str, count: int, n: int) -> Finding | None:
+    """Check for points that an attack of the user's own breaks, and Auto-PGD before it did not.
+
+    Args:
+        by: name of the attack.
+        count: number of points that it alone breaks.
+        n: number of points attacked.
+
+    Example:
+        >>> check_own_attack_wins("mine", 1, 100) is None, check_own_attack_wins("mine", 10, 100).severity
+        (True, 'note')
+    """
+    if wilson_lower(count, n) <= BY_SEARCH:
+        return None
+    points = f"{count} of {n} points ({whole_percent(count, n)})"
+    return Finding(
+        "own attack", f"{by} breaks {points} that Auto-PGD did not: without it the number would be too high", "note"
+    )
+
+
 def check_gradient_free_wins(by: str, count: int, n: int) -> Finding | None:
     """Check for points that noise, a random search or another model's examples break, and gradient attacks did not.
 

@@ -10,28 +10,28 @@ from torch import Tensor, nn
 from uiat import losses
 from uiat.attacks import APGD, PGD, Noise, Search, Square, Transfer, input_gradient
 from uiat.attacks.random_numbers import keys, uniform
-from uiat.checks import check_batch
-from uiat.data import STATS
+from uiat.checks import Count, check_batch, checked
 from uiat.errors import UserError
 from uiat.evaluation import registry
 from uiat.evaluation.engine.search_runner import search
 from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import attack_checks, model_checks
 from uiat.evaluation.selfcheck.finding import Finding
+from uiat.evaluation.selfcheck.image_scales import list_scales
 from uiat.evaluation.selfcheck.result_checks import from_result, is_averaged, is_scale_free
 from uiat.models.inspect import Target
 from uiat.models.modes import frozen
 from uiat.system.surroundings import neutral_surroundings
-from uiat.threat import Linf, Threat, require
+from uiat.threat import Linf, Threat
 
 IMAGES = 128  # enough to be sure of 6 points in a hundred, see `finding.wilson_lower`
+OF_A_CLASS = 4  # images, in the mean, to see whether the classes are in another order
 FEWEST = 8  # correctly classified images, below which no attack says anything
 CALLS = 3  # passes of the same images, to see whether they agree
 APART = 4  # images that are passed through the model without the others of their batch
 SHORT_STEP = 1 / 100  # of the radius, for finite differences
 ITERATIONS, FEW, MANY, DRAWS, QUERIES = 20, 10, 100, 10, 100
 WHOLE = 0.999  # the largest Linf radius there is: any image may become nearly any other
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class Case:
         return logits
 
 
+@checked
 @neutral_surroundings()
 def examine(
     model: nn.Module,
@@ -103,8 +104,8 @@ def examine(
     result: EvaluationResult | None = None,
     transfer: nn.Module | None = None,
     seed: int = 0,
-    n: int = IMAGES,
-    batch_size: int = IMAGES,
+    n: Count = IMAGES,
+    batch_size: Count = IMAGES,
 ) -> list[Finding]:
     """Look for what makes a robust accuracy look higher than it is, on some of the images; gravest findings first.
 
@@ -147,8 +148,8 @@ def examine_target(
     result: EvaluationResult | None = None,
     transfer: nn.Module | None = None,
     seed: int = 0,
-    n: int = IMAGES,
-    batch_size: int = IMAGES,
+    n: Count = IMAGES,
+    batch_size: Count = IMAGES,
 ) -> list[Finding]:
     """Run `examine` on a model that may have been asked already what it is.
 
@@ -158,18 +159,25 @@ def examine_target(
         >>> examine_target(target, x, target.model(x).argmax(1), threat=Linf(0.1))[-1].check
         'images'
     """
-    require(threat)
-    check_batch(x, y)
+    check_batch(x, y, num_classes=target.classes)
     if n < 1 or batch_size < 1:
         raise UserError(f"n and batch_size must be at least 1, but are {n} and {batch_size}")
-    chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n].to(x.device)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     with frozen(target.model):
-        case = Case(target, x[chosen].to(target.device), y[chosen].to(target.device), threat, seed, batch_size)
+        case = Case(target, x[order[:n]].to(target.device), y[order[:n]].to(target.device), threat, seed, batch_size)
         findings = list(_run_checks(case, transfer))
+        findings += _check_class_order(case, x, y, order[: max(n, OF_A_CLASS * target.classes)])
     few = [attack_checks.check_sample_size(len(x))]
     findings += from_result(result) if result is not None else _present(few)
     findings = [_soften(finding, result) for finding in findings]
     return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity == "note")
+
+
+def _check_class_order(case: Case, x: Tensor, y: Tensor, rows: Tensor) -> Iterator[Finding]:
+    """Check that the labels number the classes as the model does, by one forward pass of enough images of each."""
+    parts = rows.split(case.batch_size)  # of many classes, more images than the device may have room for
+    predicted = torch.cat([case.logits(x[part].to(case.target.device)).argmax(dim=1).cpu() for part in parts])
+    yield from _present([model_checks.check_class_order(predicted, y[rows].cpu(), classes=case.target.classes)])
 
 
 def _soften(finding: Finding, result: EvaluationResult | None) -> Finding:
@@ -221,20 +229,17 @@ def _check_outputs(case: Case, logits: Float[Tensor, "n k"]) -> Iterator[Finding
 
 
 def _check_scales(case: Case, correct: Bool[Tensor, "n"]) -> Iterator[Finding | None]:
-    """Check that the model does no better on pixel values or normalised images: the best of these alone counts."""
-    scaled = {"multiplied by 255": 255 * case.x}
-    if case.x.ndim == 4:
-        channels = case.x.transpose(0, 1).flatten(1)
-        usual = {(tuple(channels.mean(1).tolist()), tuple(channels.std(1).tolist())), ((0.5,), (0.5,)), IMAGENET}
-        for mean, std in sorted(usual | set(STATS.values())):
-            if len(mean) in (1, case.x.shape[1]):
-                shift, spread = (torch.tensor(v, device=case.x.device).view(1, -1, 1, 1) for v in (mean, std))
-                how = f"normalised by mean {mean[0]:.2f} and standard deviation {std[0]:.2f}"
-                scaled[how] = (case.x - shift) / spread
-    now = {how: case.map_batches(lambda x, y: case.logits(x).argmax(1) == y, x) for how, x in scaled.items()}
-    best = max(now, key=lambda how: int(now[how].sum()))
+    """Check that the model does no better on pixel values or normalised images: the best of these alone counts.
+
+    The usual normalisation of a data set counts as the best where others are hardly better: it is the likely one.
+    """
+    now = {
+        scale: case.map_batches(lambda x, y: case.logits(x).argmax(1) == y, scale.apply(case.x))
+        for scale in list_scales(case.x)
+    }
+    best = max(now, key=lambda scale: int(now[scale].sum()) + (model_checks.BY_SCALE * len(correct) if scale.of else 0))
     gained, lost = int((now[best] & ~correct).sum()), int((correct & ~now[best]).sum())
-    yield model_checks.check_scale(best, gained, lost, len(correct))
+    yield model_checks.check_scale(best.how, gained, lost, len(correct), remedy=best.remedy)
 
 
 def _gradient(case: Case, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from uiat.checks import checked, checked_fields
 from uiat.evaluation.result import wilson
 from uiat.formatting import DOUBT, percent
 
@@ -17,6 +18,7 @@ Severity = Literal["do not believe", "note"]
 CHANCE = 0.01  # level of a sign test
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Finding:
     """A reason not to believe a number, or a note beside it.
@@ -67,6 +69,7 @@ def whole_percent(count: int, n: int) -> str:
     return percent(count / max(n, 1), digits=0)
 
 
+@checked
 def verdict(findings: Sequence[Finding]) -> str:
     """Sum findings up in one sentence.
 

@@ -1,7 +1,7 @@
 """Check outputs, gradients and image scale of a model. Pure functions that return None where all is well."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from uiat.evaluation.selfcheck.finding import CHANCE, Finding, Severity, sign_test, whole_percent, wilson_lower
@@ -19,6 +19,9 @@ DEAD = 0.05
 TWICE, DISAGREEING = 2.0, 0.10
 # Another scale of the images must not help. Double normalisation costs accuracy, or a point in 100 either way.
 BY_SCALE = 0.05
+# Another order of the classes must not help either. It is chosen on one half of the images and tried on the other, and
+# a model that mistakes some classes for others gains next to nothing by it.
+BY_ORDER = 0.10
 
 
 def check_probabilities(logits: Float[Tensor, "n k"]) -> Finding | None:
@@ -153,7 +156,7 @@ def check_chance(correct: int, n: int, classes: int) -> Finding | None:
     return Finding("clean accuracy", f"{reason}: look at the labels and at the scale the model expects of its images")
 
 
-def check_scale(how: str, gained: int, lost: int, n: int) -> Finding | None:
+def check_scale(how: str, gained: int, lost: int, n: int, *, remedy: str = "") -> Finding | None:
     """Check for a model that does better on images of another scale than [0, 1], which it seems to expect.
 
     Args:
@@ -161,6 +164,7 @@ def check_scale(how: str, gained: int, lost: int, n: int) -> Finding | None:
         gained: number of images that are correct only after that.
         lost: number of images that are correct only before that.
         n: number of images.
+        remedy: how that is put into the model.
 
     Example:
         >>> check_scale("normalised", 40, 2, 100).check, check_scale("normalised", 2, 1, 100) is None
@@ -169,4 +173,75 @@ def check_scale(how: str, gained: int, lost: int, n: int) -> Finding | None:
     if sign_test(gained, lost) >= CHANCE or gained - lost <= BY_SCALE * n:
         return None
     reason = f"the model gets {gained - lost} of {n} images more right when they are {how}"
-    return Finding("normalisation", f"{reason}: normalise in its first layer, so that it takes images in [0, 1]")
+    advice = "normalise in its first layer, so that it takes images in [0, 1]"
+    return Finding("normalisation", f"{reason}: {advice}{f' ({remedy})' if remedy else ''}")
+
+
+def check_class_order(predicted: Int[Tensor, "n"], y: Int[Tensor, "n"], *, classes: int) -> Finding | None:
+    """Check for labels that number the classes in another order than the model does, as by their accuracy they may.
+
+    Args:
+        predicted: predicted classes of images in random order.
+        y: their labels.
+        classes: number of classes.
+
+    Example:
+        >>> y = torch.randperm(120) % 12
+        >>> check_class_order(y, y, classes=12) is None
+        True
+        >>> words = torch.tensor(sorted(range(12), key=str))  # 0, 1, 10, 11, 2, ...
+        >>> check_class_order(y, words[y], classes=12).check
+        'class order'
+    """
+    half = torch.arange(len(y)) % 2 == 0
+    mapped = torch.empty_like(predicted)
+    for tried in (half, ~half):  # on the half that the order was not chosen on
+        mapped[tried] = match_classes(predicted[~tried], y[~tried], classes=classes)[predicted[tried]]
+    now, then = mapped == y, predicted == y
+    gained, lost, n = int((now & ~then).sum()), int((then & ~now).sum()), len(y)
+    most = int(torch.bincount(y, minlength=classes).max()) / max(n, 1)  # what naming one class alone would get
+    sure = sign_test(gained, lost) < CHANCE and gained - lost > BY_ORDER * n
+    if not sure or wilson_lower(int(now.sum()), n) <= most:
+        return None
+    order = match_classes(predicted, y, classes=classes)
+    moved = [f"{p} for {order[p]}" for p in range(classes) if order[p] != p and bool((predicted == p).any())]
+    shown = ", ".join(moved[:4]) + (", ..." if len(moved) > 4 else "")
+    return Finding(
+        "class order",
+        f"{int(then.sum())} of {n} images are classified correctly, and {int(now.sum())} were the classes in another "
+        f"order (it predicts {shown}): {_name_cause(order, predicted)}",
+    )
+
+
+def match_classes(predicted: Int[Tensor, "n"], y: Int[Tensor, "n"], *, classes: int) -> Int[Tensor, "k"]:
+    """Return the label that goes with each predicted class, no label twice: the most frequent pairs first.
+
+    Example:
+        >>> match_classes(torch.tensor([0, 0, 1, 2]), torch.tensor([1, 1, 0, 2]), classes=3)
+        tensor([1, 0, 2])
+    """
+    counts = torch.bincount(predicted * classes + y, minlength=classes * classes).view(classes, classes)
+    pairs = [(-int(counts[p, c]), p != c, p, c) for p, c in counts.nonzero().tolist()]
+    order, free = [-1] * classes, set(range(classes))
+    for _, _, p, c in sorted(pairs):
+        if order[p] < 0 and c in free:
+            order[p] = c
+            free.remove(c)
+    for p in range(classes):  # classes that are never predicted, and those whose labels are all taken
+        if order[p] < 0:
+            order[p] = p if p in free else min(free)
+            free.remove(order[p])
+    return torch.tensor(order)
+
+
+def _name_cause(order: Tensor, predicted: Tensor) -> str:
+    """Say what has most likely put the classes into another order."""
+    words = torch.tensor(sorted(range(len(order)), key=str))
+    seen = predicted.unique()
+    if any(bool((order[seen] == known[seen]).double().mean() > 0.8) for known in (words, words.argsort())):
+        first = ", ".join(map(str, words[:4].tolist()))
+        return (
+            f"that of the numbers 0 to {len(order) - 1} sorted as words ({first}, ...), as some readers sort class "
+            "folders; number the labels as in training"
+        )
+    return "the labels seem to be numbered otherwise than in training; compare the names of the classes and their order"

@@ -5,7 +5,12 @@ from collections.abc import Iterator
 
 from uiat.evaluation.registry import ENSEMBLES, Attack, find_row
 from uiat.evaluation.result import EvaluationResult
-from uiat.evaluation.selfcheck.attack_checks import check_gradient_free_wins, check_more_steps, check_sample_size
+from uiat.evaluation.selfcheck.attack_checks import (
+    check_gradient_free_wins,
+    check_more_steps,
+    check_own_attack_wins,
+    check_sample_size,
+)
 from uiat.evaluation.selfcheck.finding import Finding
 
 
@@ -74,15 +79,22 @@ def _row(name: str) -> Attack | None:
 
 
 def _check_gradient_free(result: EvaluationResult) -> Iterator[Finding | None]:
-    """Check attacks without gradients that ran after Auto-PGD; plain PGD is no measure for one of 5,000 queries."""
+    """Check attacks without gradients, and the user's own, that ran after Auto-PGD.
+
+    Plain PGD is no measure for an attack of 5,000 queries.
+    """
     # What has been broken is not attacked again: the first time that a stage ran counts.
     stages = list(dict.fromkeys(stage_order(result)))
     attacked = result.n - result.broken_by.count("clean")
     auto_pgd = [place for place, stage in enumerate(stages) if stage.startswith("apgd")]
     for place, stage in enumerate(stages):
-        row = _row(stage)
-        if row is not None and not row.needs_gradient and auto_pgd and max(auto_pgd) < place:
-            yield check_gradient_free_wins(row.stem, result.broken_by.count(stage), attacked)
+        row, count = _row(stage), result.broken_by.count(stage)
+        if not auto_pgd or place < max(auto_pgd):
+            continue
+        if row is None:
+            yield check_own_attack_wins(stage, count, attacked)
+        elif not row.needs_gradient:
+            yield check_gradient_free_wins(row.stem, count, attacked)
 
 
 def _check_convergence(result: EvaluationResult) -> Finding | None:

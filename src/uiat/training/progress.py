@@ -15,7 +15,8 @@ from rich.text import Text
 from torch import Tensor
 
 from uiat.config.schema import Run
-from uiat.formatting import percent
+from uiat.formatting import batch_accuracy_name, percent
+from uiat.system.distributed import current_rank
 from uiat.training.listener import Listener
 from uiat.training.validation import selection_metric
 
@@ -23,16 +24,20 @@ from uiat.training.validation import selection_metric
 SECONDS_BETWEEN_LOOKS = 0.25
 
 
-def terms_line(terms: Mapping[str, float]) -> str:
+def terms_line(terms: Mapping[str, float], *, attacked: bool = True) -> str:
     """Return the loss terms, and the accuracy on the batches that were trained on, in a line.
+
+    Args:
+        terms: means by name.
+        attacked: False for a method that trains on images as they are.
 
     Example:
         >>> terms_line({"adv_ce": 1.25, "correct": 0.5})
-        'adv_ce 1.2500, training accuracy 50.00 %'
+        'adv_ce 1.2500, accuracy on attacked batches 50.00 %'
     """
     parts = [f"{name} {value:.4f}" for name, value in terms.items() if name != "correct"]
     if "correct" in terms:
-        parts.append(f"training accuracy {percent(terms['correct'])}")
+        parts.append(f"{batch_accuracy_name(attacked=attacked)} {percent(terms['correct'])}")
     return ", ".join(parts)
 
 
@@ -47,7 +52,7 @@ def validation_line(row: Mapping[str, Any]) -> str:
     return f"validation {', '.join(parts)}" if parts else ""
 
 
-def epoch_line(row: Mapping[str, Any], *, epochs: int, best: bool = False) -> str:
+def epoch_line(row: Mapping[str, Any], *, epochs: int, best: bool = False, attacked: bool = True) -> str:
     """Return an epoch in a line, counted from 1; its seconds include validation.
 
     Example:
@@ -57,7 +62,11 @@ def epoch_line(row: Mapping[str, Any], *, epochs: int, best: bool = False) -> st
     """
     terms = {name.removeprefix("train_"): value for name, value in row.items() if name.startswith("train_")}
     seconds = row["seconds"] + row.get("validation_seconds", 0.0)
-    parts = [terms_line(terms), validation_line(row), f"{row['images_per_second']:,.0f} images/s, {seconds:.1f} s"]
+    parts = [
+        terms_line(terms, attacked=attacked),
+        validation_line(row),
+        f"{row['images_per_second']:,.0f} images/s, {seconds:.1f} s",
+    ]
     line = f"epoch {row['epoch'] + 1:{len(str(epochs))}}/{epochs}: " + "; ".join(part for part in parts if part)
     return f"{line}; best so far" if best else line
 
@@ -87,7 +96,8 @@ class TrainingLines:
         value = selection_metric(row, self.run.validation.metric)
         better = value is not None and (self.best is None or value > self.best)
         self.best = value if better else self.best
-        line = epoch_line(row, epochs=self.run.optimisation.epochs, best=better)
+        attacked = self.run.objective.threat is not None
+        line = epoch_line(row, epochs=self.run.optimisation.epochs, best=better, attacked=attacked)
         self.console.print(line, soft_wrap=True)
 
 
@@ -109,6 +119,7 @@ class TrainingBars:
 
     def __init__(self, run: Run, lines: TrainingLines, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self.epochs, self.lines, self.clock = run.optimisation.epochs, lines, clock
+        self.attacked = run.objective.threat is not None
         self.started, self.looked = clock(), float("-inf")
         self.at, self.steps, self.position, self.done, self.images = 0, 0, 0, 0, 0
         self.terms: dict[str, float] = {}
@@ -155,7 +166,10 @@ class TrainingBars:
             "validating" if self.validating else f"{self.rate:,.0f} images/s",
             f"{self.left()} left",
         )
-        lines = (Text(line, no_wrap=True, overflow="ellipsis") for line in (terms_line(self.terms), self.validated))
+        lines = (
+            Text(line, no_wrap=True, overflow="ellipsis")
+            for line in (terms_line(self.terms, attacked=self.attacked), self.validated)
+        )
         return Group(grid, *(line for line in lines if line))
 
 
@@ -180,4 +194,30 @@ def training_progress(run: Run, console: Console, *, best: Mapping[str, Any] | N
     bars = TrainingBars(run, lines)
     # Warnings go above the bars, unless standard error was sent elsewhere.
     with Live(bars, console=console, transient=True, redirect_stderr=sys.stderr.isatty()):
+        yield bars
+
+
+@contextmanager
+def live_progress(run: Run, *, shown: bool, best: Mapping[str, Any] | None = None) -> Iterator[Listener | None]:
+    """Give a listener that draws the bar of `training_progress` on standard error, in a terminal or a notebook.
+
+    Args:
+        run: the run that is trained.
+        shown: False for no bar.
+        best: {"epoch": ..., "value": ...} so far, for a run that is resumed.
+
+    Yields:
+        The listener; None where nothing is drawn, as in a script whose output goes to a file.
+
+    Example:
+        >>> with live_progress(Run(), shown=False) as listener:
+        ...     listener is None
+        True
+    """
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    if not (shown and current_rank().first and (console.is_terminal or console.is_jupyter)):
+        yield None
+        return
+    bars = TrainingBars(run, TrainingLines(run, console, best=None if best is None else best["value"]))
+    with Live(bars, console=console, transient=True):
         yield bars

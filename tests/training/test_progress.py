@@ -2,13 +2,17 @@
 
 import io
 import logging
+import sys
 
 import pytest
 import torch
 from rich.console import Console
 
+import uiat
+from support import tiny
 from uiat import Run
-from uiat.cli.training_progress import TrainingBars, TrainingLines, epoch_line, training_progress
+from uiat.experiments.finish import finish_training
+from uiat.training.progress import TrainingBars, TrainingLines, epoch_line, training_progress
 
 ROW = {
     **{"epoch": 1, "train_adv_ce": 1.25, "train_correct": 0.5, "clean": 0.9, "robust": 0.4},
@@ -45,7 +49,7 @@ def drawn(bars):
 
 def test_an_epoch_is_one_line_with_all_that_was_measured():
     assert epoch_line(ROW, epochs=10) == (
-        "epoch  2/10: adv_ce 1.2500, training accuracy 50.00 %; validation clean 90.00 %, robust 40.00 %; "
+        "epoch  2/10: adv_ce 1.2500, accuracy on attacked batches 50.00 %; validation clean 90.00 %, robust 40.00 %; "
         "1,234 images/s, 2.5 s"
     )
 
@@ -87,7 +91,7 @@ def test_bars_show_position_rate_time_left_terms_and_validation():
     assert "step 2/10" in text
     assert "64 images/s" in text
     assert "0:04:58 left" in text  # 298 steps of a second
-    assert "adv_ce 1.5000, training accuracy 25.00 %" in text
+    assert "adv_ce 1.5000, accuracy on attacked batches 25.00 %" in text
     bars.step(0, 10, 10, {"adv_ce": torch.tensor(1.5)}, 64)
     assert "validating" in drawn(bars)
     bars.epoch(ROW)
@@ -118,3 +122,50 @@ def test_a_pipe_gets_a_line_an_epoch_and_nothing_else():
         listener.step(0, 1, 10, {"adv_ce": torch.tensor(1.5)}, 64)
         listener.epoch(ROW)
     assert len(out.file.getvalue().splitlines()) == 1
+
+
+class Screen(io.StringIO):
+    """A terminal, or a file."""
+
+    def __init__(self, *, terminal):
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self):
+        return self.terminal
+
+
+def small_fit(**options):
+    objective, one = uiat.PGDAT(attack=tiny.attack(1)), uiat.Optimisation(epochs=1)
+    return uiat.fit(tiny.linear(), tiny.tensors(), objective=objective, optimisation=one, batch_size=16, **options)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "options", "shown"),
+    [(True, {}, True), (True, {"progress": False}, False), (False, {}, False), (False, {"progress": True}, False)],
+)
+def test_fit_shows_a_bar_in_a_terminal_alone(monkeypatch, terminal, options, shown):
+    screen = Screen(terminal=terminal)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    trained = small_fit(**options)
+    assert ("epoch 1/1: adv_ce" in screen.getvalue()) == shown
+    assert bool(screen.getvalue()) == shown
+    assert len(trained.history) == 1
+
+
+def test_a_listener_hears_of_fit_beside_the_bar(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Screen(terminal=True))
+    killer = tiny.Killer(at=10**9)
+    small_fit(listener=killer)
+    assert killer.steps == 3
+
+
+def test_train_shows_it_too_and_a_sweep_does_not(monkeypatch, tmp_path):
+    screen = Screen(terminal=True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    uiat.train(tiny.run(epochs=1), run_dir=tmp_path / "a")
+    assert "epoch 1/1: adv_ce" in screen.getvalue()
+    screen.truncate(0)
+    finish_training(tiny.run(epochs=1), tmp_path / "b")
+    assert "epoch" not in screen.getvalue()

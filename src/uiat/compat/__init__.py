@@ -1,0 +1,1 @@
+"""Other libraries' call shapes for this package's attacks."""

@@ -1,0 +1,63 @@
+"""Write evaluation.json: sealed by its own sum, never over an earlier one."""
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from uiat.errors import UserError
+from uiat.system.atomic_files import read_tensors, write_bytes, write_json
+from uiat.system.manifest import check_file, seal, sum_of_tensors
+
+EVALUATION_FILE = "evaluation.json"
+FORMAT = 2  # of records; those of version 0.1 have neither a format nor a sum
+# As `uiat.runs.reader` names them, which this package does not know.
+WEIGHTS_FILES = {"best": "best.safetensors", "last": "last.safetensors"}
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record of an evaluation.
+
+    Example:
+        >>> import json, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_record(Path(folder) / "evaluation.json", {"n": 2})
+        ...     sorted(json.loads((Path(folder) / "evaluation.json").read_text()))
+        ['format', 'n', 'sha256']
+    """
+    write_json(path, seal({"format": FORMAT, **record}))
+
+
+def keep_earlier(path: Path) -> Path | None:
+    """Give a result that is in the way of a new one the next free number, as evaluation-1.json; None if none is.
+
+    Example:
+        >>> keep_earlier(Path("missing/evaluation.json"))
+    """
+    if not path.is_file():
+        return None
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
+    kept = next(other for other in numbered if not other.exists())
+    write_bytes(kept, path.read_bytes())  # and not renamed: a kill leaves a result under the usual name, too
+    return kept
+
+
+def which_weights(folder: Path, weights: str) -> str:
+    """Return whether weights of this sum are a run folder's "best" or "last".
+
+    Raises:
+        UserError: they are neither.
+
+    Example:
+        >>> which_weights(Path("missing-run"), "e3b0")
+        Traceback (most recent call last):
+        uiat.errors.UserError: the model that was evaluated has neither the best nor the last weights of missing-run
+    """
+    for which, name in WEIGHTS_FILES.items():
+        path = folder / name
+        if path.is_file():
+            tensors, _ = read_tensors(path)
+            check_file(path)
+            if sum_of_tensors(tensors) == weights:
+                return which
+    raise UserError(f"the model that was evaluated has neither the best nor the last weights of {folder}")

@@ -1,0 +1,116 @@
+"""Read one record of an evaluation: sealed, of values that it can hold, none of which contradicts another."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from uiat.errors import UserError
+from uiat.evaluation.record import FORMAT
+from uiat.formatting import parse_threat_record
+from uiat.runs.reader import is_number, read_object
+from uiat.system.manifest import SEAL, is_sealed
+
+_CLOSE = 1e-6
+_ABSENT: Any = object()
+Check = Callable[[Any], bool]
+
+
+def _is(*kinds: type) -> Check:
+    return lambda value: isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _list_of(fits: Check, *, length: int | None = None) -> Check:
+    return lambda value: isinstance(value, list) and all(map(fits, value)) and length in (None, len(value))
+
+
+def _table_of(fits: Check) -> Check:
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+def _record_of(**fields: Check) -> Check:
+    return lambda value: isinstance(value, dict) and all(fits(value.get(name)) for name, fits in fields.items())
+
+
+def _or_none(fits: Check) -> Check:
+    return lambda value: value is None or fits(value)
+
+
+def _optional(fits: Check) -> Check:
+    return lambda value: value is _ABSENT or fits(value)
+
+
+_TEXT, _NUMBERS, _SHARES = _is(str), _list_of(is_number), _table_of(is_number)
+_SWEEP = _record_of(norm=_TEXT, attack=_TEXT, epsilons=_NUMBERS, accuracy=_NUMBERS)
+_CORRUPTIONS = _record_of(accuracy=_table_of(_SHARES))
+# What each field can hold; those that a reader cannot do without come first.
+_FITS: dict[str, Check] = {
+    "accuracy": lambda value: _SHARES(value) and "clean" in value,
+    "n": lambda value: _is(int)(value) and 0 < value < 10**12,
+    "threat": _TEXT,
+    **{name: _optional(_TEXT) for name in ("data", "which", "split", "verdict", "model", "run")},
+    **{name: _optional(_SHARES) for name in ("seconds", "stage_seconds", "calibration")},
+    **{name: _optional(_table_of(_SHARES)) for name in ("stages", "passes")},
+    **{name: _optional(_is(dict)) for name in ("environment", "budgets")},
+    **{name: _optional(_list_of(_TEXT)) for name in ("warnings", "broken_by")},
+    **{name: _optional(_table_of(_or_none(_TEXT))) for name in ("sums", "files")},
+    "seed": _optional(_is(int)),
+    "intervals": _optional(_table_of(_list_of(is_number, length=2))),
+    "per_class": _optional(_table_of(_list_of(_or_none(is_number)))),
+    "sweep": _optional(lambda value: _SWEEP(value) and len(value["epsilons"]) == len(value["accuracy"])),
+    "unseen": _optional(_record_of(accuracy=_SHARES)),
+    "corruptions": _optional(_CORRUPTIONS),
+}
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Read an evaluation; None if there is no such file.
+
+    Raises:
+        UserError: it is damaged: its sum is not that of its contents, a value is of another type than it can be, or
+            its numbers contradict one another.
+
+    Example:
+        >>> read_record(Path("missing/evaluation.json"))
+    """
+    record = read_object(path)
+    if record is None:
+        return None
+    form = record.get("format", 1)
+    if form not in (1, FORMAT):
+        raise UserError(f"{path} has format {form!r}, which this version of uiat does not know")
+    if (form == FORMAT or SEAL in record) and not is_sealed(record):
+        raise _damaged(path, "its sha256 is not that of its contents")
+    if fault := next((name for name, fits in _FITS.items() if not fits(record.get(name, _ABSENT))), None):
+        raise _damaged(path, f"what it says of {fault!r} cannot be")
+    parse_threat_record(record["threat"], path)
+    if contradiction := _contradiction(record):
+        raise _damaged(path, contradiction)
+    return record
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is damaged: evaluate the run again ({why})")
+
+
+def _contradiction(record: Mapping[str, Any]) -> str:
+    """Return in words how the numbers of a record contradict one another; "" where they do not."""
+    accuracy, n = record["accuracy"], record["n"]
+    for name, value in accuracy.items():
+        if not -_CLOSE <= value <= 1 + _CLOSE:
+            return f"the accuracy {name} is {value:g}, no fraction"
+        if abs(value * n - round(value * n)) > 1e-3:
+            return f"the accuracy {name}, {value:g}, is no number of its {n} images"
+        low, high = record.get("intervals", {}).get(name, (0.0, 1.0))
+        if not low - _CLOSE <= value <= high + _CLOSE:
+            return f"the accuracy {name}, {value:g}, is outside its interval, {low:g} to {high:g}"
+        shares = [share for share in record.get("per_class", {}).get(name, ()) if share is not None]
+        if shares and not min(shares) - _CLOSE <= value <= max(shares) + _CLOSE:
+            return f"the accuracy {name}, {value:g}, is not between those of its classes"
+        if "worst" in accuracy and value < accuracy["worst"] - _CLOSE:
+            return f"the accuracy {name}, {value:g}, is below the worst case, {accuracy['worst']:g}"
+    broken = record.get("broken_by")
+    if broken and len(broken) != n:
+        return f"it has verdicts on {len(broken)} images and not on {n}"
+    if broken and "worst" in accuracy and abs(broken.count("") / n - accuracy["worst"]) > _CLOSE:
+        return f"{broken.count('')} of its {n} images are robust, and its worst case is {accuracy['worst']:g}"
+    return ""

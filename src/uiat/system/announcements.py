@@ -1,0 +1,31 @@
+"""Announce work beside the main one that takes its time, such as measuring what a machine is faster with."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from uiat.system.distributed import current_rank
+
+logger = logging.getLogger("uiat")
+# An attribute of log records that commands show on standard error although they are no warnings.
+ANNOUNCED = "announced"
+
+
+@contextmanager
+def announced(what: str) -> Iterator[None]:
+    """Log that some work begins, and in the end how long it took, in the first process; commands show it on stderr.
+
+    Args:
+        what: the work, as a noun with its purpose.
+
+    Example:
+        >>> with announced("measuring the machine"):
+        ...     pass
+    """
+    started, first = time.perf_counter(), current_rank().first
+    if first:
+        logger.info("%s ...", what, extra={ANNOUNCED: True})
+    yield
+    if first:
+        logger.info("%s: %.1f s", what, time.perf_counter() - started, extra={ANNOUNCED: True})

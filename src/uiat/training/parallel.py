@@ -1,0 +1,52 @@
+"""Share the work of a training step: among processes, and among parts of a batch one after the other."""
+
+import itertools
+import warnings
+from collections.abc import Iterable
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from uiat.system.distributed import current_rank
+
+
+def data_parallel(model: nn.Module) -> nn.Module:
+    """Return the model or, of several processes, a form of it whose gradients are the means over all of them.
+
+    BatchNorm layers see this process's images; their statistics are averaged after each step, so that all processes
+    hold one model.
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> data_parallel(model) is model  # one process
+        True
+    """
+    if current_rank().size == 1:
+        return model
+    with warnings.catch_warnings():
+        # torch 2.14 has another name for this setting, which 2.9 does not know.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Average the gradients of parameters over the processes, in place.
+
+    Example:
+        >>> average_gradients([])
+    """
+    for p in parameters:
+        if p.grad is not None:
+            current_rank().mean(p.grad)
+
+
+def split_rows(count: int, parts: int) -> list[slice]:
+    """Split `count` rows into so many parts of nearly one size, none of them empty.
+
+    Example:
+        >>> split_rows(5, 2)
+        [slice(0, 2, None), slice(2, 5, None)]
+    """
+    parts = min(parts, count)
+    edges = [round(count * i / parts) for i in range(parts + 1)]
+    return [slice(first, last) for first, last in itertools.pairwise(edges)]

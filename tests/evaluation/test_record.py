@@ -1,0 +1,36 @@
+"""Records of evaluations: sealed, never over an earlier one, and bound to the weights of a folder."""
+
+import json
+
+import pytest
+
+import uiat
+from support import tiny
+from uiat import UserError
+from uiat.evaluation import record
+from uiat.runs import reader
+from uiat.system.manifest import is_sealed
+
+
+def test_the_files_have_one_name():
+    assert reader.WEIGHTS_FILES is record.WEIGHTS_FILES
+    assert reader.EVALUATION_FILE == record.EVALUATION_FILE
+
+
+def test_a_result_is_saved_into_the_run_of_its_weights_alone(tmp_path):
+    x, y = tiny.tensors()
+    model = tiny.linear()
+    options = {"objective": uiat.PGDAT(attack=tiny.attack()), "optimisation": uiat.Optimisation(epochs=2)}
+    trained = uiat.fit(model, (x, y), batch_size=20, run_dir=tmp_path / "run", **options)
+    threat = uiat.Linf(0.2)
+    result = uiat.evaluate(trained.model, x, y, threat=threat, attacks=["fgsm"])
+    path = result.save(tmp_path / "run")
+    saved = json.loads(path.read_text())
+    assert is_sealed(saved)
+    assert (saved["which"], saved["accuracy"], saved["n"]) == ("best", result.accuracy, 64)
+    earlier = path.read_bytes()
+    uiat.evaluate(trained.model, x[:8], y[:8], threat=threat, attacks=["fgsm"]).save(tmp_path / "run")
+    assert (tmp_path / "run" / "evaluation-1.json").read_bytes() == earlier
+    other = uiat.evaluate(tiny.linear(), x, y, threat=threat, attacks=["fgsm"])
+    with pytest.raises(UserError, match="has neither the best nor the last weights of"):
+        other.save(tmp_path / "run")

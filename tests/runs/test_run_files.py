@@ -1,0 +1,52 @@
+"""The contents of a run folder as the report takes them."""
+
+import json
+
+import pytest
+import torch
+
+from support.run_folders import ACCURACY, write_run
+from uiat import UserError
+from uiat.runs.run_files import is_evaluation_alone, read_files
+from uiat.system.atomic_files import write_tensors
+
+
+def test_notes_say_what_is_missing(tmp_path):
+    notes = read_files(write_run(tmp_path / "a", epochs=0)).notes
+    assert any("not evaluated" in note for note in notes)
+
+
+def test_a_run_without_its_settings_is_no_evaluation_alone(tmp_path):
+    run = write_run(tmp_path / "a", accuracy=ACCURACY)
+    (run / "config.yaml").unlink()
+    assert not is_evaluation_alone(run)
+    with pytest.raises(UserError, match=r"has no config\.yaml"):
+        read_files(run)
+
+
+@pytest.mark.parametrize(
+    ("z", "meta"),
+    [
+        (torch.full((10, 1, 8, 8), torch.nan), {"threat": "Linf:0.1"}),
+        (torch.zeros(3), {"threat": "Linf:0.1"}),
+        (torch.zeros(10, 1, 8, 8), {"threat": "Linf:1e999999999"}),
+        (torch.zeros(10, 1, 8, 8), {"threat": None}),
+        (torch.zeros(10, 1, 8, 8), {}),
+    ],
+)
+def test_perturbations_that_cannot_be_are_refused(tmp_path, z, meta):
+    run = write_run(tmp_path / "a")
+    write_tensors(run / "inverse.safetensors", {"z": z}, meta)
+    with pytest.raises(UserError, match=r"inverse\.safetensors is"):
+        read_files(run)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"processor": ["a"]}, {"device_names": None}, {"device_names": [[]]}, {"torch": {}}, {"cores": []}]
+)
+def test_an_environment_that_cannot_be_is_refused(tmp_path, changed):
+    run = write_run(tmp_path / "a")
+    path = run / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(UserError, match=r"environment\.json is damaged: what it says of"):
+        read_files(run)
