@@ -19,7 +19,7 @@ from uiat.experiments import GridRun, finish
 from uiat.experiments.predictions import predict
 from uiat.experiments.target import evaluated_images
 from uiat.report.groups import group_runs
-from uiat.runs.reader import RunFiles, read_files
+from uiat.runs.run_files import RunFiles, read_files
 from uiat.system.atomic_files import write_json
 
 Image = pytest.importorskip("PIL.Image")
