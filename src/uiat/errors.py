@@ -37,6 +37,10 @@ class Lost(UserError):
     """Another process of the same run has ended, and this one with it; saved files are kept."""
 
 
+class Busy(UserError):
+    """Another process works on the very thing that was asked for; wait for it, or leave it to that one."""
+
+
 class Stopped(Exception):
     """The user stopped a command; the message says how to resume it."""
 

@@ -18,9 +18,9 @@ from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target import load_target
 from uiat.formatting import threat_record
 from uiat.runs.evaluations import find_evaluations
+from uiat.runs.folder import remove_killed_start
 from uiat.runs.reader import EVALUATION_STATE_FILE, WEIGHTS_FILES, read_history, training_seconds
 from uiat.runs.settings import read_run
-from uiat.system.atomic_files import PARTIAL
 from uiat.training.api import resume, train
 from uiat.training.listener import Listener
 from uiat.training.result import Trained
@@ -52,20 +52,13 @@ def finish_training(run: Run, folder: Path, *, listener: Listener | None = None)
         >>> first.best == again.best
         True
     """
-    _remove_unborn(folder)
+    remove_killed_start(folder)
+    with suppress(OSError):
+        folder.rmdir()  # an empty one
     if not folder.exists():
         return train(run, run_dir=folder, listener=listener, progress=False)
     check_same_run(run, folder)
     return resume(folder, listener=listener, own_code=is_own_code(run), progress=False)
-
-
-def _remove_unborn(folder: Path) -> None:
-    """Remove a folder that a kill left before its settings were in it: it is empty but for half-written files."""
-    if folder.is_dir() and all(path.name.startswith(".") and path.name.endswith(PARTIAL) for path in folder.iterdir()):
-        for path in folder.iterdir():
-            path.unlink()
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def finish_run(run: GridRun, on_change: OnChange, *, evaluated: bool = True) -> None:

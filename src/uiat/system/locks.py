@@ -1,0 +1,71 @@
+"""One kind of lock for trainings, evaluations and sweeps: it dies with the process that holds it."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from uiat.errors import Busy
+
+SECONDS_BETWEEN_LOOKS = 0.2
+
+
+@contextmanager
+def locked(path: Path, message: str, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Inside, no other process, nor another thread of this one, can lock the same name.
+
+    The lock is the system's, on an empty file `.NAME.lock` beside `path`: a kill releases it at once, and a file left
+    behind means nothing. Processes that are forked inside, such as data workers, do not share it. Where the file
+    system has no locks, or the folder cannot be written to, nothing is locked and nothing is refused.
+
+    Args:
+        path: what is locked; it need not exist, its folder must.
+        message: what to say if somebody else holds the lock.
+        on_wait: called once, before waiting for the lock; without it, nothing is waited for.
+
+    Raises:
+        Busy: somebody else holds it, and `on_wait` is None.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "a"
+        ...     with locked(path, "in use"), locked(path, "in use"):
+        ...         pass
+        Traceback (most recent call last):
+        uiat.errors.Busy: in use
+    """
+    file = path.absolute().parent / f".{path.name}.lock"
+    lock = FileLock(file, thread_local=False, fallback_to_soft=False)
+    try:
+        held = _take(lock, message, on_wait)
+        try:
+            yield
+        finally:
+            if held:
+                with suppress(OSError):  # while it is held: whoever waits for it sees that the file has gone
+                    os.unlink(file)
+    finally:
+        with suppress(OSError):
+            lock.release()
+
+
+def _take(lock: FileLock, message: str, on_wait: Callable[[], None] | None) -> bool:
+    """Take the lock; False where there can be none."""
+    waiting = False
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            return True
+        except Timeout:
+            if on_wait is None:
+                raise Busy(message) from None
+        except (OSError, NotImplementedError):  # no locks here, which must not keep anyone from working
+            return False
+        if not waiting:
+            waiting = True
+            on_wait()
+        time.sleep(SECONDS_BETWEEN_LOOKS)
