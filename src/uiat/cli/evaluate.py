@@ -15,7 +15,8 @@ from uiat.cli.output import console
 from uiat.cli.tables import results_table
 from uiat.errors import UserError
 from uiat.evaluation import EvaluationResult
-from uiat.experiments.evaluate import check_writable, measure, remove_state, write
+from uiat.experiments.evaluate import check_writable, kept_state, measure, write
+from uiat.experiments.evaluation_state import remove_state
 from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target import EvaluationTarget, load_target
 from uiat.system.distributed import Rank, process_group
@@ -55,13 +56,14 @@ def _run(options: EvaluateOptions, target: EvaluationTarget, rank: Rank, out: Co
         out.print(note if options.weights is None else f"{options.weights}: {note}", soft_wrap=True)
     out.print(target.title, soft_wrap=True)
     names = (*target.attacks, *(["transfer"] if target.transfer is not None else []))
-    with evaluation_progress(names, out) as listener:
-        measured = measure(options, target, rank, listener)
-    if rank.rank == 0:
-        _show_results(target, measured.result, measured.extras, out)
-        for line in write(options, target, measured):
-            out.print(line, soft_wrap=True)
-    remove_state(target.folder, rank)
+    with kept_state(options, target, rank) as state:
+        with evaluation_progress(names, out) as listener:
+            measured = measure(options, target, rank, listener, state)
+        if rank.rank == 0:
+            _show_results(target, measured.result, measured.extras, out)
+            for line in write(options, target, measured):
+                out.print(line, soft_wrap=True)
+        remove_state(state, rank)
 
 
 def _show_results(target: EvaluationTarget, result: EvaluationResult, extras: Mapping[str, Any], out: Console) -> None:

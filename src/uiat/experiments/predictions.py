@@ -123,7 +123,7 @@ def _adversarial(
 
 def _saved(folder: Path, data: ImageSet, sample: Subsample, threat: Threat) -> tuple[Tensor, str] | None:
     for path in sorted(folder.glob("*.safetensors")):
-        if path.name in OTHERS:
+        if path.name in OTHERS or path.name.startswith(Path(EVALUATION_STATE_FILE).stem):
             continue
         tensors, meta = read_tensors(path)
         same = meta.get("kind") == KIND and meta.get("data") == data.name
