@@ -107,8 +107,10 @@ def kill_starts(folder: Path, command: str, whole: Path) -> tuple[int, int]:
             kills += 1
             again = ["train", "--resume", target] if command == "train" and target.exists() else words
             code = run_forked(again)
-            run = target if command == "train" else target / "seed=0"
-            wrong = [f"exit code {code}"] if code else find_differences(whole, run)
+            runs = [target] if command == "train" else [path for path in target.iterdir() if path.is_dir()]
+            wrong = (
+                [f"exit code {code}, {len(runs)} runs"] if code or len(runs) != 1 else find_differences(whole, *runs)
+            )
             wrong += [str(path) for path in [*here.rglob(".*")]]
             identical += not wrong
             if wrong:

@@ -76,10 +76,15 @@ def test_what_an_older_version_left_stops_no_sweep(whole, tmp_path, left):
         "--out",
         tmp_path / "sweep",
     ]
-    (tmp_path / "sweep" / "seed=0").mkdir(parents=True)
+    assert wait(start(words, tmp_path / "first")) == 0
+    (run,) = (path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    shutil.rmtree(run)
+    run.mkdir()
     for name in left:
-        (tmp_path / "sweep" / "seed=0" / name).write_text("name: dig")
+        (run / name).write_text("name: dig")
     assert wait(start(words, tmp_path / "out")) == 0, (tmp_path / "out").read_text()
+    assert tiny.differences(run, whole) == []
+    assert "config.yaml" in {path.name for path in run.iterdir()}
 
 
 def test_a_run_without_its_environment_is_resumed_and_has_it_again(whole, tmp_path):
