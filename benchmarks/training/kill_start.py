@@ -1,6 +1,6 @@
 """Kill -9 starts at each of their calls to the system, begin them again, and compare with a run that was left alone.
 
-Command: python benchmarks/training/kill_start.py [--workers 5] [--processes 8]
+Command: python benchmarks/training/kill_start.py [--every 1] [--workers 5] [--processes 8]
 
 1. `train` and `sweep` are killed before and after every call that changes the disk (mkdir, open, fsync, rename, unlink
    and so on), from the first to the last. The same command, or --resume where there is a run by then, has to end with
@@ -82,19 +82,23 @@ def find_differences(one: Path, two: Path) -> list[str]:
     names = {path.name for path in one.iterdir()} ^ {
         path.name for path in two.iterdir() if "evaluation" not in path.name
     }
-    result = [name for name in names if "evaluation" not in name]
+    # A sweep calls a run done once all its results are there; the checkpoint, written last, is for runs under way.
+    finished = (two / "evaluation.json").exists()
+    result = [name for name in names if "evaluation" not in name and not (finished and name.startswith("checkpoint"))]
     for name in ("last", "best", "inverse", "checkpoint"):
+        if not (two / f"{name}.safetensors").exists():
+            continue  # told already, if it has to be there
         a, b = (load_file(folder / f"{name}.safetensors") for folder in (one, two))
         result += [f"{name}:{key}" for key in sorted(a.keys() ^ b.keys())]
         result += [f"{name}:{k}" for k in a.keys() & b.keys() if a[k].numpy().tobytes() != b[k].numpy().tobytes()]
     return result
 
 
-def kill_starts(folder: Path, command: str, whole: Path) -> tuple[int, int]:
+def kill_starts(folder: Path, command: str, whole: Path, *, every: int) -> tuple[int, int]:
     """Kill a command before and after each of its calls; returns (ended identical, kills)."""
     identical = kills = 0
     for after in (False, True):
-        for at in range(10**6):
+        for at in range(0, 10**6, every):
             here = folder / f"{command}-{after}-{at}"
             here.mkdir()
             target = here / "it"
@@ -179,6 +183,7 @@ def kill_processes(folder: Path, count: int) -> tuple[int, int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--every", type=int, default=1, help="kill at every Nth call")
     parser.add_argument("--workers", type=int, default=5, help="kills of a training with data workers")
     parser.add_argument("--processes", type=int, default=8, help="kills of a training in two processes")
     options = parser.parse_args()
@@ -190,7 +195,7 @@ def main() -> int:
         uiat_main(["train", "digits-uiat", *FIELDS, "--run-dir", str(whole)])
         uiat_main(["evaluate", str(whole), "--attacks", "fgsm", "--n", "20", "--out", str(folder / "evaluated")])
         for command in ("train", "sweep"):
-            results[f"{command}, killed at each call"] = kill_starts(folder, command, whole)
+            results[f"{command}, killed at each call"] = kill_starts(folder, command, whole, every=options.every)
             print(f"{command}: {results[f'{command}, killed at each call']}", flush=True)
         results["killed with data workers, resumed at once"] = kill_with_workers(folder, options.workers)
         results["two processes, killed inside an epoch"] = kill_processes(folder, options.processes)
