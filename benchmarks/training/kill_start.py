@@ -1,6 +1,6 @@
 """Kill -9 starts at each of their calls to the system, begin them again, and compare with a run that was left alone.
 
-Command: python benchmarks/training/kill_start.py [--every 1] [--workers 5] [--processes 8]
+Command: python benchmarks/training/kill_start.py [--commands train,sweep] [--every 1] [--workers 5] [--processes 8]
 
 1. `train` and `sweep` are killed before and after every call that changes the disk (mkdir, open, fsync, rename, unlink
    and so on), from the first to the last. The same command, or --resume where there is a run by then, has to end with
@@ -183,6 +183,7 @@ def kill_processes(folder: Path, count: int) -> tuple[int, int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--commands", default="train,sweep", help="which commands are killed at each call")
     parser.add_argument("--every", type=int, default=1, help="kill at every Nth call")
     parser.add_argument("--workers", type=int, default=5, help="kills of a training with data workers")
     parser.add_argument("--processes", type=int, default=8, help="kills of a training in two processes")
@@ -194,7 +195,7 @@ def main() -> int:
         whole = folder / "whole"
         uiat_main(["train", "digits-uiat", *FIELDS, "--run-dir", str(whole)])
         uiat_main(["evaluate", str(whole), "--attacks", "fgsm", "--n", "20", "--out", str(folder / "evaluated")])
-        for command in ("train", "sweep"):
+        for command in filter(None, options.commands.split(",")):
             results[f"{command}, killed at each call"] = kill_starts(folder, command, whole, every=options.every)
             print(f"{command}: {results[f'{command}, killed at each call']}", flush=True)
         results["killed with data workers, resumed at once"] = kill_with_workers(folder, options.workers)

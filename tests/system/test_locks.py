@@ -13,11 +13,11 @@ from filelock import FileLock
 
 from uiat.errors import Busy
 from uiat.system import locks
-from uiat.system.locks import locked
+from uiat.system.locks import clear_locks, locked
 
 HOLD = """
 import os, pathlib, sys, time
-from uiat.system.locks import locked
+from uiat.system.locks import clear_locks, locked
 with locked(pathlib.Path(sys.argv[1]), ""):
     worker = os.fork() if sys.argv[2] == "fork" else None
     if worker == 0:
@@ -102,3 +102,14 @@ def test_a_file_left_by_a_kill_is_no_lock_and_a_link_is_not_followed(tmp_path):
     with locked(tmp_path / "b", ""):
         pass
     assert (tmp_path / "precious").read_text() == "keep"
+
+
+def test_files_of_dead_locks_are_cleared_and_those_of_others_left(tmp_path):
+    for name in (".dead.lock", ".held.lock", "mine.lock", ".hidden"):
+        (tmp_path / name).write_text("")
+    with holder(tmp_path / "held") as other:
+        other.stdout.readline()
+        clear_locks(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".held.lock", ".hidden", "mine.lock"]
+        other.kill()
+    clear_locks(tmp_path / "missing")

@@ -53,6 +53,24 @@ def locked(path: Path, message: str, *, on_wait: Callable[[], None] | None = Non
             lock.release()
 
 
+def clear_locks(folder: Path) -> None:
+    """Remove the files of locks that nobody holds: a kill leaves them; they mean nothing, but stand there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     for file in (".a.lock", ".b.lock"):
+        ...         _ = (Path(name) / file).write_text("")
+        ...     with locked(Path(name) / "a", "in use"):
+        ...         clear_locks(Path(name))
+        ...         print([path.name for path in Path(name).iterdir()])
+        ['.a.lock']
+    """
+    for file in folder.glob(".*.lock"):
+        with suppress(Busy), locked(folder / file.name.removeprefix(".").removesuffix(".lock"), "in use"):
+            pass  # whoever has held a lock removes its file
+
+
 def _take(lock: FileLock, message: str, on_wait: Callable[[], None] | None) -> bool:
     """Take the lock; False where there can be none."""
     waiting = False
