@@ -16,12 +16,8 @@ from uiat.experiments.grid import GridRun, make_grid, make_rows
 from uiat.experiments.sweep_file import SWEEP_FILE, read_record, write_record
 from uiat.runs.folder import locked_run
 from uiat.system.atomic_files import clear_partial
-<<<<<<< HEAD
 from uiat.system.locks import clear_locks, locked
 from uiat.training.idle_settings import warned_once
-=======
-from uiat.system.locks import clear_locks, locked
->>>>>>> 58e964d (Clear the files of locks that a killed process left in a sweep)
 
 SECONDS_BETWEEN_LOOKS = 1.0  # at runs that other processes work on
 
