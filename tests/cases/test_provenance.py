@@ -41,7 +41,8 @@ def test_a_root_that_only_the_run_names_is_neither_made_nor_downloaded_into(ask,
         assert code in (0, 2)
         assert not (tmp_path / "elsewhere").exists(), words
         if words[0] != "show":
-            assert "give --data.root, a folder of your own" in said + err
+            assert f"{name} is missing or damaged under {root}" in said + err
+            assert "--data.root" in said + err
     assert sorted(path.name for path in tmp_path.iterdir()) in (["report.html", "report.md", "run"], ["run"])
 
 
