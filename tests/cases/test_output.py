@@ -101,6 +101,7 @@ def received(trained, tmp_path_factory):
     changed = {"processor": "cpu\x1b[1A", "commit": "abc\x1b]0;t\x07", "torch": "2\u202e", "python": "3\r"}
     (folder / "environment.json").write_text(json.dumps(environment | changed))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    (folder / "manifest.json").unlink(missing_ok=True)  # whoever makes a folder up leaves none that gives it away
     rows[-1]["alarms"] = ["careful\x1b[31m"]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

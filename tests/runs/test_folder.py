@@ -58,7 +58,7 @@ def test_what_a_killed_start_of_an_older_version_left_is_taken_over(tmp_path, le
         (folder / name).write_text("name: ha")
     check_new_folder(folder)
     assert read_run(make_folder(tiny.run(seed=3), folder)).seed == 3
-    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "environment.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "environment.json", "manifest.json"]
 
 
 @pytest.mark.parametrize("other", ["notes.txt", "config.yaml", ".hidden", "best.safetensors", "x.partial"])

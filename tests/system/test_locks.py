@@ -113,3 +113,8 @@ def test_files_of_dead_locks_are_cleared_and_those_of_others_left(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == [".held.lock", ".hidden", "mine.lock"]
         other.kill()
     clear_locks(tmp_path / "missing")
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path):
+    with locked(tmp_path / "missing" / "a", ""):
+        assert list(tmp_path.iterdir()) == []

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from uiat.checks import Count, checked
 from uiat.evaluation.engine.aggregate import aggregate
 from uiat.evaluation.engine.attack_target import AttackTarget, exact_inference
+from uiat.evaluation.engine.identity import identity_of
 from uiat.evaluation.engine.outcomes import Outcomes
 from uiat.evaluation.engine.plan import (
     Plan,
     Stage,
-    budgets,
     check_inputs,
     count_steps,
     drop_gradient_attacks,
@@ -25,14 +25,13 @@ from uiat.evaluation.engine.plan import (
 )
 from uiat.evaluation.engine.search_runner import AdaptiveBatchSize, State
 from uiat.evaluation.engine.stage import attack_images, evaluate_clean
-from uiat.evaluation.engine.state_file import StateFile, fingerprint
+from uiat.evaluation.engine.state_file import StateFile
 from uiat.evaluation.listener import Bound, Callbacks, EvaluationListener, OnProgress, Progress, Silent
 from uiat.evaluation.own_attacks import OwnAttack
 from uiat.evaluation.registry import Settings
 from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import verdict
 from uiat.evaluation.selfcheck.examine import examine_target
-from uiat.formatting import threat_record
 from uiat.models.inspect import Target
 from uiat.speed.fast_copy import fastest_batch, make_fast_copy
 from uiat.system.distributed import Rank, current_rank
@@ -123,7 +122,7 @@ def evaluate(
     plan, left = (plan, []) if target.differentiable else drop_gradient_attacks(plan)
     rank = current_rank()
     listener = Callbacks(progress, bound) if rank.first else Silent()
-    identity = _identity(model, x, y, threat, plan, seed, keep_examples, transfer) if state is not None else {}
+    identity = identity_of(model, x, y, threat, plan, seed, keep_examples, transfer) if state is not None else {}
     state_file = StateFile(state, identity, save_minutes, rank=rank)
     with exact_inference(model):
         under_attack = _prepare(target, x, y, rank, batch_size=batch_size, seed=seed)
@@ -148,47 +147,6 @@ def _sum_inputs(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
     """Return the sums of what a result is of, by which it is known to be of something else later."""
     tensors = {"weights": model.state_dict(), "images": {"": x}, "labels": {"": y}}
     return {name: sum_of_tensors(each) for name, each in tensors.items()}
-@neutral_surroundings()
-def identify(
-    model: nn.Module,
-    x: Float[Tensor, "n c h w"],
-    y: Int[Tensor, "n"],
-    *,
-    threat: Threat,
-    attacks: Sequence[str],
-    seed: int = 0,
-    keep_examples: bool = False,
-    transfer: nn.Module | None = None,
-) -> dict[str, Any]:
-    """Return what tells an evaluation from others, as its state file holds it; arguments and errors as in `evaluate`.
-
-    Example:
-        >>> import torch
-        >>> from uiat import Linf
-        >>> model, x, y = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(8, 1, 2, 2), torch.arange(8) % 2
-        >>> one, other = (identify(model, x, y, threat=Linf(0.1), attacks=["fgsm"], seed=seed) for seed in (0, 1))
-        >>> [name for name in one if one[name] != other[name]]
-        ['seed']
-    """
-    check_ordinary(model)
-    x, y = ordinary(x), ordinary(y)
-    plan = make_plan(attacks, threat, transfer)
-    plan = plan if Target(model, x).differentiable else drop_gradient_attacks(plan)[0]
-    return _identity(model, x, y, threat, plan, seed, keep_examples, transfer)
-
-
-def _identity(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    threat: Threat,
-    plan: Plan,
-    seed: int,
-    examples: bool,
-    transfer: nn.Module | None,
-) -> dict[str, Any]:
-    facts = {"threat": threat_record(threat, exact=True), "attacks": budgets(plan), "order": list(plan), "seed": seed}
-    return fingerprint(model, x, y, transfer=transfer, examples=examples, **facts)
 
 
 def _prepare(target: Target, x: Tensor, y: Tensor, rank: Rank, *, batch_size: int, seed: int) -> AttackTarget:

@@ -12,6 +12,7 @@ from torch import Tensor
 from uiat.data import as_float
 from uiat.errors import Stopped, UserError
 from uiat.evaluation import EvaluationResult, evaluator
+from uiat.evaluation.engine.identity import identify
 from uiat.evaluation.listener import EvaluationListener, Silent
 from uiat.evaluation.record import keep_earlier, write_record
 from uiat.evaluation.robustbench import entry
@@ -57,7 +58,7 @@ def kept_state(
     if target.folder is None:
         yield None
         return
-    identity = evaluator.identify(
+    identity = identify(
         target.model,
         as_float(target.images.images),
         target.images.labels,

@@ -22,7 +22,7 @@ def locked_state(
 
     Args:
         folder: the folder of the results, which exists.
-        identity: what tells this evaluation from others; see `uiat.evaluation.evaluator.identify`.
+        identity: what tells this evaluation from others; see `uiat.evaluation.engine.identity.identify`.
         rank: this process; the first one chooses and locks.
         resume: resume from the file that is there.
         beside_others: begin anew beside the state of another evaluation; otherwise, with `resume`, that one's file is

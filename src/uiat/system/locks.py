@@ -22,7 +22,7 @@ def locked(path: Path, message: str, *, on_wait: Callable[[], None] | None = Non
     system has no locks, or the folder cannot be written to, nothing is locked and nothing is refused.
 
     Args:
-        path: what is locked; it need not exist, its folder must.
+        path: what is locked; it need not exist, and where its folder does not, nothing is locked.
         message: what to say if somebody else holds the lock.
         on_wait: called once, before waiting for the lock; without it, nothing is waited for.
 
@@ -39,6 +39,9 @@ def locked(path: Path, message: str, *, on_wait: Callable[[], None] | None = Non
         uiat.errors.Busy: in use
     """
     file = path.absolute().parent / f".{path.name}.lock"
+    if not file.parent.is_dir():  # FileLock would make it
+        yield
+        return
     lock = FileLock(file, thread_local=False, fallback_to_soft=False)
     try:
         held = _take(lock, message, on_wait)
