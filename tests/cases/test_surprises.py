@@ -247,7 +247,7 @@ def test_a_command_that_reads_makes_no_data_folder_of_a_received_run(ask, tmp_pa
     assert not Path("theirs").exists()
     if words[0] == "report":
         assert "no pictures of run: mnist is missing or damaged" in out
-        assert "`uiat evaluate` and `uiat train` download it" in out
+        assert "`uiat evaluate --data.root DIR` downloads it" in out
 
 
 def test_a_report_shows_the_saved_examples_of_the_images_that_were_taken(ask, user):  # noqa: F811

@@ -22,7 +22,7 @@ from uiat.training.api import reopen_run, start_run
 from uiat.training.listener import Listeners
 from uiat.training.loop import Interrupted, Training
 from uiat.training.progress import training_progress
-from uiat.training.trackers import TRACKERS, make_trackers
+from uiat.training.trackers import TRACKERS, Lenient, make_trackers
 
 Config = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Train what a YAML file describes instead of a recipe.")
@@ -143,7 +143,7 @@ def _fit(training: Training, out: Console, *, trackers: Sequence[str]) -> None:
     run, folder = training.run, _folder(training)
     try:
         with training_progress(run, out, best=training.best) as listener:
-            training.listener = Listeners(listener, *make_trackers(trackers, folder))
+            training.listener = Listeners(listener, *map(Lenient, make_trackers(trackers, folder)))
             training.fit()
     except KeyboardInterrupt as stop:
         where = f"epoch {training.epoch + 1}, after step {training.position} of {len(training.loader)}"
