@@ -1,11 +1,29 @@
 """The errors that are the user's to correct, each said in one sentence."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 # Names that a message lists before it only counts.
 MOST_NAMES = 20
 LONGEST_NAME = 80  # characters of a name that does not exist
+
+
+# Control characters but tab and newline, and those that turn the direction of text: a terminal obeys them.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_HALF = re.compile("[\ud800-\udfff]")  # of a character, as in names of files that are no UTF-8: nothing can print it
+
+
+def strip_controls(text: str) -> str:
+    r"""Return text that shows what it says: without what would move a cursor, clear a screen or turn words around.
+
+    Names and verdicts of files from elsewhere may hold such characters. Tabs and newlines stay.
+
+    Example:
+        >>> strip_controls("cat\x1b[2J\r dog\n")
+        'cat[2J dog\n'
+    """
+    return _HALF.sub("\ufffd", _OBEYED.sub("", text))
 
 
 class UserError(ValueError):
@@ -18,6 +36,9 @@ class UserError(ValueError):
         Traceback (most recent call last):
         uiat.errors.UserError: epsilon must be positive
     """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(strip_controls(each) if isinstance(each, str) else each for each in args))
 
 
 class ArgumentError(UserError, TypeError):
@@ -35,6 +56,10 @@ class NotFinite(UserError):
 
 class Lost(UserError):
     """Another process of the same run has ended, and this one with it; saved files are kept."""
+
+
+class Busy(UserError):
+    """Another process works on the very thing that was asked for; wait for it, or leave it to that one."""
 
 
 class Stopped(Exception):

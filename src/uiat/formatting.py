@@ -1,11 +1,12 @@
 """Text for numbers, threat models and small tables: percentages, mean ± deviation, radii as n/255, "Linf 8/255"."""
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from uiat.errors import UserError
+from uiat.errors import UserError, strip_controls
 from uiat.threat import Threat, parse
 
 
@@ -238,7 +239,8 @@ class Summary:
         left = [row[0].ljust(widths[0]) for row in self.rows]
         right = [[cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)] for row in self.rows]
         cells = [(first, *others) for first, others in zip(left, right, strict=True)]
-        return "\n".join([self.title, *("  ".join(row).rstrip() for row in cells), *self.lines])
+        lines = [self.title, *("  ".join(row).rstrip() for row in cells), *self.lines]
+        return strip_controls("\n".join(lines))
 
     @property
     def html(self) -> str:
@@ -250,4 +252,32 @@ class Summary:
         )
         table = f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>" if self.rows else ""
         below = "".join(f"<div>{html.escape(line)}</div>" for line in self.lines)
-        return f"<div><b>{html.escape(self.title)}</b>{table}{below}</div>"
+        return strip_controls(f"<div><b>{html.escape(self.title)}</b>{table}{below}</div>")
+
+
+def markdown_text(text: object) -> str:
+    r"""Write text in one line of Markdown that shows what it says: no HTML, link, code or end of a table's cell.
+
+    Names of classes, runs and fields come from files of others, and many viewers render the HTML in Markdown.
+
+    Example:
+        >>> markdown_text("<b>|cat|\n[a](javascript:b)")
+        '&lt;b>\\|cat\\| [a\\](javascript:b)'
+    """
+    line = " ".join(strip_controls(str(text)).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;")
+    # A bracket is part of a link or its definition only before one of these three.
+    return re.sub(r"[\\|`]|\](?=[(\[:])|~(?=~~)|!(?=\[)", lambda match: "\\" + match[0], line)
+
+
+def markdown_code(text: object) -> str:
+    """Write text as code in a line of Markdown, between more backticks than stand together in it.
+
+    Example:
+        >>> markdown_code("objective.weight"), markdown_code("a`<b>")
+        ('`objective.weight`', '`` a`<b> ``')
+    """
+    line = " ".join(strip_controls(str(text)).split())
+    longest = max((len(run) for run in re.findall("`+", line)), default=0)
+    fence = "`" * (longest + 1)
+    return f"{fence} {line} {fence}" if longest else f"{fence}{line}{fence}"

@@ -343,7 +343,7 @@ def test_files_that_may_not_be_read(tmp_path, monkeypatch):
 
 
 def test_folders_that_cannot_be(tmp_path):
-    with pytest.raises(UserError, match=r"5000 characters\): there is no such folder"):
+    with pytest.raises(UserError, match="is too long for a path: 5000 bytes"):
         load(f"imagefolder:{'x' * 5000}", "train")
     (tmp_path / "images.zip").write_bytes(b"PK")
     with pytest.raises(UserError, match="it is a file; give the folder"):

@@ -33,7 +33,7 @@ MISTAKES = {
     "recipe": (["train", "digits-uait"], "did you mean 'digits-uiat'"),
     "two recipes": (["train", "digits-uiat", "digits-iat"], "unexpected 'digits-iat'"),
     "field": (["train", "digits-uiat", "objective.wieght=2"], "did you mean 'objective.weight'"),
-    "value": (["train", "digits-uiat", "objective.weight=abc"], "objective.weight should be"),
+    "value": (["train", "digits-uiat", "objective.weight=abc"], "objective.weight must be a number, not 'abc'"),
     "choice": (["train", "digits-uiat", "data.augment=flip"], "unknown data.augment 'flip'"),
     "group": (["train", "digits-uiat", "--objective", "uiat"], "objective must be a mapping"),
     "no value": (["train", "digits-uiat", "--objective.weight"], "--objective.weight needs a value"),

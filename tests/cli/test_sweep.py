@@ -61,7 +61,7 @@ MISTAKES = {
     "two recipes": (["digits-uiat", "digits-iat"], "unexpected 'digits-iat'"),
     "field": (["digits-uiat", "--set", "objective.gama=1"], "did you mean 'objective.gamma'"),
     "short field": (["digits-uiat", "epochs=3,4"], "did you mean optimisation.epochs=3"),
-    "value": (["digits-uiat", "objective.weight=1,x"], "objective.weight should be"),
+    "value": (["digits-uiat", "objective.weight=1,x"], "objective.weight must be a number, not 'x'"),
     "no value": (["digits-uiat", "--set", "objective.weight"], "a setting is FIELD=VALUE,VALUE"),
     "field twice": (["digits-uiat", "objective.weight=1", "--set", "objective.weight=2"], "is set twice"),
     "seed field": (["digits-uiat", "seed=1,2"], "with --seeds"),

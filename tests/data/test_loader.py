@@ -94,7 +94,7 @@ def test_the_loader_says_what_training_asks():
         ({"batch_size": 13}, "batch size 13 is larger than the set of 12"),
         ({"batch_size": 0}, "at least 1"),
         ({"augment": "flip-crop"}, "unknown augmentation 'flip-crop'; did you mean 'crop'"),
-        ({"seed": -1}, "must not be negative"),
+        ({"seed": -1}, "seed must be at least 0"),
         ({"padding": -1}, "must not be negative"),
     ],
 )

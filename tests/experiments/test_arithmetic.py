@@ -15,7 +15,7 @@ from uiat.experiments.arithmetic import describe_arithmetic, find_mixture
 from uiat.experiments.grid import mean_over_seeds
 from uiat.report.groups import group_runs
 from uiat.report.summary import find_warnings
-from uiat.runs.reader import RunFiles
+from uiat.runs.run_files import RunFiles
 from uiat.training import autotune
 
 pytestmark = pytest.mark.usefixtures("unchecked")

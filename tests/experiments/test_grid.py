@@ -52,7 +52,7 @@ def test_rows_have_names_and_come_seed_by_seed(tmp_path):
     ("axes", "says"),
     [
         ({"objective.gama": ["1"]}, r"did you mean 'objective\.gamma'"),
-        ({"objective.weight": ["1", "x"]}, r"objective\.weight should be"),
+        ({"objective.weight": ["1", "x"]}, r"objective\.weight must be a number"),
         ({"objective.weight": ["1", "1"]}, "a value stands twice"),
         ({"seed": ["1", "2"]}, "are given with seeds"),
     ],

@@ -34,9 +34,9 @@ def test_normalisation_travels_with_the_weights():
     ("mean", "std", "message"),
     [
         ((125.3,), (0.2,), "divide by 255"),
-        ((float("nan"),), (0.2,), "images are in [0, 1]"),
+        ((float("nan"),), (0.2,), "mean must be finite"),
         ((0.5,), (0.0,), "give values above 0"),
-        ((0.5,), (float("nan"),), "give values above 0"),
+        ((0.5,), (float("nan"),), "std must be finite"),
         ((0.5,), (63.0,), "give values above 0 and at most 1"),
         ((0.5, 0.5), (0.2,), "mean has 2 values and std 1"),
         ((), (), "mean has 0 values"),

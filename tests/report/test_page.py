@@ -2,12 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
+from markdown_it import MarkdownIt
 
 import uiat
 from support.run_folders import ACCURACY, make_samples, pages, write_run
-from uiat.report import check_out, read_files, write_report
+from uiat.report import check_out, page, read_files, write_report
 
 
 def test_the_page_has_every_part(runs, tmp_path):
@@ -69,3 +71,33 @@ def test_only_a_report_is_replaced(tmp_path):
     (tmp_path / "dir.html").mkdir()
     with pytest.raises(uiat.UserError, match="was not written by uiat report"):
         check_out(tmp_path / "dir.html")
+
+
+@pytest.mark.parametrize("number", range(1, len(page.PANELS)))
+def test_a_panel_that_fails_is_left_out_and_said(runs, tmp_path, monkeypatch, caplog, number):
+    def fail(inputs):
+        raise ZeroDivisionError("nothing to divide by")
+
+    panels = [fail if at == number else panel for at, panel in enumerate(page.PANELS)]
+    monkeypatch.setattr(page, "PANELS", tuple(panels))
+    html, _ = pages(runs, tmp_path / "report.html", samples=make_samples(runs[2]))
+    assert "48.00 ± 0.71" in html
+    assert "the report has no fail: ZeroDivisionError: nothing to divide by" in caplog.text
+
+
+NASTY = ["<script>alert(1)</script>", "a`<img src=x onerror=alert(1)>`", "x | y", "[a](javascript:b)", "\x1b[2Jcat"]
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_names_of_classes_fields_and_folders_are_text(runs, tmp_path, name):
+    samples = {
+        folder: replace(each, classes=(name, *each.classes[1:])) for folder, each in make_samples(runs[2]).items()
+    }
+    bad = write_run(tmp_path / name.replace("/", "_"), name=name, accuracy=ACCURACY, verdict=name)
+    html, text = pages([*runs, bad], tmp_path / "report.html", samples=samples)
+    shown = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    for document in (html, shown):
+        assert "<script>alert" not in document
+        assert "<img src=x" not in document
+        assert 'href="javascript' not in document
+        assert "\x1b" not in document

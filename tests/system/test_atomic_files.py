@@ -1,8 +1,9 @@
 """Files: whole or not at all, and nothing in them is ever executed."""
 
-import errno
+import fcntl
 import os
 import pickle
+import stat
 import subprocess
 import sys
 
@@ -12,7 +13,16 @@ from safetensors.torch import save_file
 
 from uiat.errors import UserError
 from uiat.system import atomic_files
-from uiat.system.atomic_files import locked_folder, read_tensors, write_bytes, write_json, write_tensors, write_text
+from uiat.system.atomic_files import (
+    clear_partial,
+    create_file,
+    partial_name,
+    read_tensors,
+    write_bytes,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -149,29 +159,118 @@ def test_no_such_file(tmp_path, make):
         read_tensors(tmp_path / "a.safetensors")
 
 
-def test_a_lock_dies_with_its_process(tmp_path):
-    hold = (
-        "import pathlib, sys, time\nfrom uiat.system.atomic_files import locked_folder\n"
-        "with locked_folder(pathlib.Path(sys.argv[1])):\n"
-        "    print('held', flush=True)\n"
-        "    time.sleep(60)\n"
+# Temporary files
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o664, 0o400])
+def test_a_file_that_is_written_again_keeps_its_permissions(tmp_path, mode):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    path.chmod(mode)
+    write_text(path, "new")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", mode)
+
+
+def test_a_new_file_has_the_permissions_of_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("plant", [".a.bin.{pid}.partial", ".a.bin.partial", ".a.bin.{pid}"])
+def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path, plant):
+    (tmp_path / "precious").write_text("keep")
+    (tmp_path / plant.format(pid=os.getpid())).symlink_to(tmp_path / "precious")
+    write_bytes(tmp_path / "a.bin", b"new")
+    assert (tmp_path / "precious").read_text() == "keep"
+    assert (tmp_path / "a.bin").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_a_file_is_made_or_appended_to_but_never_through_a_link(tmp_path, append):
+    (tmp_path / "precious").write_text("keep")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="link"):
+        os.close(create_file(tmp_path / "link", append=append))
+    assert (tmp_path / "precious").read_text() == "keep"
+
+
+def test_a_link_is_replaced_and_its_target_left(tmp_path):
+    (tmp_path / "precious").write_text("keep")
+    (tmp_path / "a").symlink_to(tmp_path / "precious")
+    write_text(tmp_path / "a", "new")
+    assert ((tmp_path / "a").read_text(), (tmp_path / "precious").read_text()) == ("new", "keep")
+
+
+def test_temporary_names_differ_and_fit_into_a_long_name(tmp_path):
+    assert len({partial_name("a") for _ in range(100)}) == 100
+    write_text(tmp_path / ("ä" * 120), "x")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("left", [".a.bin.123.partial", ".a.bin.0f1e.partial", ".a.bin..partial"])
+def test_a_write_clears_what_a_kill_left_of_the_same_file(tmp_path, left):
+    for name in (left, ".b.bin.123.partial", "a.bin.partial", ".a.bin.lock"):
+        (tmp_path / name).write_text("half")
+    write_bytes(tmp_path / "a.bin", b"whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.bin", ".b.bin.123.partial", "a.bin.partial", ".a.bin.lock"}
+    clear_partial(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.bin", "a.bin.partial", ".a.bin.lock"}
+
+
+def test_a_file_that_another_process_is_writing_is_left_alone(tmp_path):
+    path = tmp_path / partial_name("a.bin")
+    with open(path, "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        clear_partial(tmp_path)
+        assert path.exists()
+    clear_partial(tmp_path)
+    assert not path.exists()
+
+
+def test_a_temporary_file_that_is_cleared_all_the_same_is_written_again(tmp_path, monkeypatch):
+    replace, calls = os.replace, []
+
+    def cleared(source, target):
+        calls.append(source)
+        if len(calls) == 1:
+            os.unlink(source)
+        replace(source, target)
+
+    monkeypatch.setattr(atomic_files.os, "replace", cleared)
+    write_bytes(tmp_path / "a.bin", b"new")
+    assert (len(calls), (tmp_path / "a.bin").read_bytes(), os.listdir(tmp_path)) == (2, b"new", ["a.bin"])
+
+
+def test_the_folder_is_flushed_after_the_rename(tmp_path, monkeypatch):
+    events, fsync, replace = [], os.fsync, os.replace
+
+    def flushed(descriptor):
+        events.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def renamed(source, target):
+        events.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(atomic_files.os, "fsync", flushed)
+    monkeypatch.setattr(atomic_files.os, "replace", renamed)
+    write_bytes(tmp_path / "a.bin", b"new")
+    assert events == ["file", "rename", "folder"]
+
+
+def test_equal_tensors_and_facts_are_equal_files(tmp_path):
+    code = (
+        "import sys, torch, pathlib\nfrom uiat.system.atomic_files import write_tensors\n"
+        "tensors = {n: torch.arange(float(i + 1)) for i, n in enumerate('cab')}\n"
+        "write_tensors(pathlib.Path(sys.argv[1]), tensors, {n: {'k': n} for n in 'zyxwvut'})\n"
     )
-    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="is being trained in already"), locked_folder(tmp_path):
-            pass
-        other.kill()
-    with locked_folder(tmp_path):
-        assert list(tmp_path.iterdir()) == []
-
-
-def test_where_nothing_can_be_locked_training_goes_on(tmp_path, monkeypatch):
-    def unsupported(descriptor, how):
-        raise OSError(errno.ENOLCK, "no locks here")
-
-    monkeypatch.setattr(atomic_files.fcntl, "flock", unsupported)
-    with locked_folder(tmp_path), locked_folder(tmp_path):
-        pass
-    monkeypatch.setattr(atomic_files, "fcntl", None)
-    with locked_folder(tmp_path):
-        pass
+    for name in ("one", "two", "three"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=True)
+    assert len({(tmp_path / name).read_bytes() for name in ("one", "two", "three")}) == 1
+    tensors, meta = read_tensors(tmp_path / "one")
+    assert {name: len(value) for name, value in tensors.items()} == {"c": 1, "a": 2, "b": 3}
+    assert meta == {name: {"k": name} for name in "zyxwvut"}

@@ -86,7 +86,7 @@ def test_a_killed_process_ends_the_run_which_resumes_in_another_number(tmp_path:
 def test_two_processes_that_resume_within_an_epoch_have_its_means(results: Path) -> None:
     (whole,), (stopped,) = (read_history(results / name) for name in ("whole", "stopped"))
     for name in ("train_adv_ce", "train_correct", "robust"):
-        assert stopped[name] == pytest.approx(whole[name], rel=1e-5), name
+        assert stopped[name] == whole[name], name  # to the last digit: each process goes on from its own sums
 
 
 def test_a_large_model_of_timm_trains_in_two_processes_with_recomputation(tmp_path: Path) -> None:

@@ -91,3 +91,18 @@ def test_auto_changes_nothing_about_the_numbers(tmp_path, monkeypatch):
     for name, run in (("auto", TINY), ("plain", tiny.run(epochs=1))):
         uiat.train(run, run_dir=tmp_path / name)
     assert tiny.differences(tmp_path / "auto", tmp_path / "plain") == []
+
+
+@pytest.mark.parametrize("error", [OSError(28, "full"), MemoryError(), ValueError("odd"), ImportError("no compiler")])
+def test_a_measurement_that_fails_costs_the_gain_and_never_the_run(monkeypatch, caplog, error):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(autotune, "convolution_rate", fail)
+    monkeypatch.setattr(autotune, "can_compile", lambda device: True)
+    monkeypatch.setattr(autotune, "is_compiling_faster", fail)
+    compute = resolve(auto_run())
+    assert (compute.precision, compute.compile) == ("fp32", False)
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        f"compute.{name} keeps to the plain form" for name in ("precision", "compile")
+    ]

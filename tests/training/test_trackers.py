@@ -6,7 +6,7 @@ import pytest
 
 from uiat import UserError
 from uiat.system.distributed import Rank
-from uiat.training.trackers import TRACKERS, TensorBoard, make_trackers
+from uiat.training.trackers import TRACKERS, Lenient, TensorBoard, Tracker, make_trackers
 
 ROW = {"epoch": 0, "train_adv_ce": 1.5, "robust": 0.25, "seconds": 2.0, "alarms": []}
 
@@ -37,3 +37,41 @@ def test_a_tracker_that_does_not_exist_is_refused_and_the_first_process_alone_ha
         make_trackers(["board"], tmp_path)
     monkeypatch.setattr("uiat.training.trackers.current_rank", lambda: Rank(rank=1, size=2))
     assert make_trackers(list(TRACKERS), tmp_path) == []
+
+
+class Failing:
+    """A tracker that fails from some call on."""
+
+    def __init__(self, after):
+        self.after, self.calls = after, 0
+
+    def step(self, *args):
+        self.calls += 1
+        if self.calls > self.after:
+            raise OSError(28, "No space left on device")
+
+    def epoch(self, row):
+        self.step()
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_tracker_that_fails_costs_its_records_and_is_said_once(caplog, after):
+    failing = Failing(after)
+    tracker = Lenient(failing)
+    for number in range(5):
+        tracker.step(0, number, 5, {}, 64)
+        tracker.epoch(ROW)
+    assert failing.calls == after + 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "the run goes on without Failing: OSError: [Errno 28] No space left on device"
+    ]
+
+
+@pytest.mark.parametrize("error", [OSError(30, "Read-only file system"), RuntimeError("no server"), ValueError("bad")])
+def test_a_tracker_that_cannot_be_made_is_done_without(tmp_path, monkeypatch, caplog, error):
+    def fail(folder):
+        raise error
+
+    monkeypatch.setitem(TRACKERS, "broken", Tracker(make=fail, extra="broken"))
+    assert make_trackers(["broken"], tmp_path) == []
+    assert f"the run goes on without broken: {type(error).__name__}" in caplog.text

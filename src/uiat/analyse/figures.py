@@ -32,6 +32,7 @@ STYLE = {
     "legend.frameon": False,
     "figure.facecolor": "white",
     "savefig.dpi": 200,
+    "text.parse_math": False,  # a dollar in the name of a run is no formula
     "svg.hashsalt": "uiat",  # the same figure is the same file
 }
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 from uiat.analyse.figures import styled
 from uiat.analyse.study import Data, Study
-from uiat.errors import UserError
-from uiat.formatting import Summary
+from uiat.errors import UserError, strip_controls
+from uiat.formatting import Summary, markdown_text
 from uiat.runs.reader import read_object
 from uiat.system.atomic_files import write_bytes, write_text
 
+logger = logging.getLogger("uiat")
 ENDINGS = ("json", "svg", "png", "md")
 
 
@@ -73,7 +75,7 @@ def check_free(folder: Path, study: str, inputs: Data) -> None:
 
 
 def write(folder: Path, study: Study, result: Result) -> list[Path]:
-    """Write all four files, each of them whole or not at all; the JSON, which says what the others are of, first.
+    """Write all files, each of them whole or not at all; the JSON, which says what the others are of, first.
 
     Raises:
         UserError: the folder cannot be made or written to.
@@ -82,15 +84,25 @@ def write(folder: Path, study: Study, result: Result) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
-    paths = [folder / f"{study.name}.{ending}" for ending in ENDINGS]
+    paths = {ending: folder / f"{study.name}.{ending}" for ending in ENDINGS}
     text = compact(result.data)
-    write_text(paths[0], text + "\n")
-    with styled():
-        figure = study.draw(json.loads(text))  # from what the file holds, so that it can be drawn again
-        for path in paths[1:3]:
-            write_bytes(path, _render(figure, path.suffix[1:]))
-    write_text(paths[3], markdown(study, result))
-    return paths
+    write_text(paths["json"], text + "\n")
+    figure = _draw(study, json.loads(text))  # from what the file holds, so that it can be drawn again
+    for ending, content in figure.items():
+        write_bytes(paths[ending], content)
+    write_text(paths["md"], markdown(study, result, with_figure=bool(figure)))
+    return [path for ending, path in paths.items() if ending in ("json", "md") or ending in figure]
+
+
+def _draw(study: Study, data: Data) -> dict[str, bytes]:
+    """Draw the figure, by the ending of each of its files; one that fails costs the figure, never the numbers."""
+    try:
+        with styled():
+            figure = study.draw(_plain(data))
+            return {ending: _render(figure, ending) for ending in ("svg", "png")}
+    except Exception as error:  # whatever it is: the study has taken the time, and its numbers are written
+        logger.warning("no figure of %s: %s: %s", study.name, type(error).__name__, " ".join(str(error).split()))
+        return {}
 
 
 def _render(figure: Any, kind: str) -> bytes:
@@ -98,6 +110,15 @@ def _render(figure: Any, kind: str) -> bytes:
     facts = {"Date": None} if kind == "svg" else {"Software": None}
     figure.savefig(buffer, format=kind, metadata=facts)
     return buffer.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """Take out of the words of a figure what cannot be drawn."""
+    if isinstance(value, dict):
+        return {_plain(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return strip_controls(value) if isinstance(value, str) else value
 
 
 def compact(value: Any) -> str:
@@ -110,20 +131,25 @@ def compact(value: Any) -> str:
         }
     """
     text = json.dumps(value, indent=2, ensure_ascii=False)
+    if strip_controls(text) != text:  # JSON takes any character as a number, and no value is changed by that
+        text = "".join(c if strip_controls(c) == c else f"\\u{ord(c):04x}" for c in text)
     return re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda match: "[" + re.sub(r",\s+", ", ", match[1]) + "]", text)
 
 
-def markdown(study: Study, result: Result) -> str:
-    """Write the paragraph with its figure and, where there is one, its table.
+def markdown(study: Study, result: Result, *, with_figure: bool = True) -> str:
+    """Write the paragraph with its figure, if it could be drawn, and, where there is one, its table.
 
     Example:
         >>> from uiat.analyse.runner import STUDIES
         >>> markdown(STUDIES["strength"], Result("strength", {}, "The curves do not cross.")).splitlines()[0]
         '# strength: accuracy against the radius of the attack'
     """
-    lines = [f"# {study.name}: {study.about}", "", result.paragraph, "", f"![{study.about}]({study.name}.svg)"]
+    paragraph = markdown_text(result.paragraph)
+    lines = [f"# {study.name}: {study.about}", "", paragraph]
+    if with_figure:
+        lines += ["", f"![{study.about}]({study.name}.svg)"]
     if result.table:
-        heading, *rows = [[cell.replace("|", "\\|") for cell in row] for row in result.table]
+        heading, *rows = [[markdown_text(cell) for cell in row] for row in result.table]
         lines += ["", _row(heading), _row(["---"] * len(heading)), *map(_row, rows)]
     return "\n".join(lines) + "\n"
 

@@ -13,7 +13,7 @@ from uiat.analyse.prose import join_words
 from uiat.attacks import PGD
 from uiat.checks import checked_fields
 from uiat.config.schema import Run
-from uiat.data import Folder, ImageSet, as_float, open_data, take_images
+from uiat.data import Folder, ImageSet, as_float, take_images
 from uiat.data.notices import warn_once
 from uiat.errors import UserError
 from uiat.experiments.arithmetic import describe_arithmetic, find_mixture
@@ -24,7 +24,7 @@ from uiat.runs.run_files import find_runs, is_evaluation_alone
 from uiat.runs.settings import read_run
 from uiat.system.manifest import check_file
 from uiat.threat import Threat, parse
-from uiat.training.setup import load_datasets, pick_device
+from uiat.training.setup import load_datasets, open_split, pick_device
 
 USUAL_N = 1000  # number of images where --n is left out and there are more
 Split = Literal["test", "held-out", "train"]
@@ -198,10 +198,11 @@ class Context:
         return as_float(part.images), part.labels
 
     def _open_split(self, run: StudyRun, split: Split) -> ImageSet | Folder:
-        data = replace(run.config.data, root=self.options.root or run.config.data.root)
+        root, data = self.options.root, run.config.data
         if split == "test":
-            return open_data(data.name, "test", root=data.root, image_size=data.image_size)
-        training_set, held_out = load_datasets(data, run.config.seed)
+            return open_split(data, "test", root=root)
+        data = data if root is None else replace(data, root=root)
+        training_set, held_out = load_datasets(data, run.config.seed, received=root is None)
         return training_set if split == "train" else held_out
 
     def class_names(self, run: StudyRun) -> list[str]:

@@ -23,6 +23,7 @@ def describe(value: object) -> str:
     """Describe a value in a few words, for a message.
 
     Example:
+        >>> from torch import nn
         >>> describe(torch.zeros(2, 3)), describe("a"), describe(nn.Flatten())
         ('a tensor of torch.float32 (2, 3)', "'a'", 'a Flatten')
     """

@@ -1,7 +1,6 @@
 """The command `uiat`: its subcommands, and how mistakes, faults and interruptions end."""
 
 import errno
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,15 +17,18 @@ from uiat.cli.paper import paper
 from uiat.cli.recipes import recipes
 from uiat.cli.report import report
 from uiat.cli.show import show
+from uiat.cli.streams import lasting_output
 from uiat.cli.sweep import sweep
 from uiat.cli.train import train
-from uiat.errors import Lost, NotFinite, Stopped, UserError, nearest
+from uiat.errors import Lost, NotFinite, Stopped, UserError, nearest, strip_controls
 from uiat.system.environment import installed_version
+from uiat.system.signals import interrupt_on_signal
 
 OK, FAULT, MISTAKE, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
 # Words that a command reads itself, because they name fields of a run and not options.
 OPEN = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 HELP = {"help_option_names": ["-h", "--help"]}
+WORK = ("train", "evaluate", "sweep", "analyse", "report", "export")  # these leave files, whoever reads what they print
 COMMANDS = ("train", "evaluate", "sweep", "analyse", "report", "show", "export", "cost", "recipes", "paper")
 
 
@@ -79,12 +81,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
     """
     words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    with lasting_output() as out, interrupt_on_signal():
+        code = _run(words)
+        out.flush()
+        return _end(code, words, out.lost)
+
+
+def _run(words: list[str]) -> int:
     try:
         with warnings_shown():
             code = _dispatch(words)
-        sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):  # rich and typer exit where the reader of a pipe has gone
-        return _reader_gone()
+    except SystemExit:  # of a library that meets a closed pipe
+        return PIPE_CLOSED
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
     except Stopped as stop:
@@ -95,6 +103,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code == STOPPED:
         _say("stopped")
     return code
+
+
+def _end(code: int, words: list[str], lost: Exception | None) -> int:
+    """Return the exit code of a command whose output went nowhere: work is done and kept, a listing is of no use."""
+    if lost is None or code != OK or any(word in WORK for word in words[:1]):
+        return code
+    return PIPE_CLOSED if isinstance(lost, BrokenPipeError) else FAULT
 
 
 def _dispatch(words: list[str]) -> int:
@@ -119,17 +134,11 @@ def _failed(error: Exception) -> int:
         if message:
             _say(f"error: {message}")
         return MISTAKE
-    traceback.print_exception(error)
+    print(strip_controls("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     _say(f"fault: {type(error).__name__}: {error}")
     return FAULT
 
 
 def _say(message: str) -> None:
     """One line on standard error."""
-    print(f"uiat: {' '.join(message.split())}", file=sys.stderr)
-
-
-def _reader_gone() -> int:
-    """End quietly: what is left in the buffer goes nowhere, as it would fail again when the process ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return PIPE_CLOSED
+    print(f"uiat: {' '.join(strip_controls(message).split())}", file=sys.stderr)

@@ -1,8 +1,9 @@
 """The command `uiat evaluate`."""
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ from rich.console import Console
 from uiat.cli import tables
 from uiat.cli.evaluation_progress import evaluation_progress
 from uiat.cli.options import takes_options
-from uiat.cli.output import console
+from uiat.cli.output import PlainFormatter, console
+from uiat.cli.streams import LastingStream
 from uiat.cli.tables import results_table
 from uiat.errors import UserError
 from uiat.evaluation import EvaluationResult
-from uiat.experiments.evaluate import check_writable, measure, remove_state, write
+from uiat.experiments.evaluate import check_writable, kept_state, measure, write
+from uiat.experiments.evaluation_state import remove_state
 from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target import EvaluationTarget, load_target
+from uiat.system.atomic_files import create_file
 from uiat.system.distributed import Rank, process_group
 
 
@@ -55,13 +59,14 @@ def _run(options: EvaluateOptions, target: EvaluationTarget, rank: Rank, out: Co
         out.print(note if options.weights is None else f"{options.weights}: {note}", soft_wrap=True)
     out.print(target.title, soft_wrap=True)
     names = (*target.attacks, *(["transfer"] if target.transfer is not None else []))
-    with evaluation_progress(names, out) as listener:
-        measured = measure(options, target, rank, listener)
-    if rank.rank == 0:
-        _show_results(target, measured.result, measured.extras, out)
-        for line in write(options, target, measured):
-            out.print(line, soft_wrap=True)
-    remove_state(target.folder, rank)
+    with kept_state(options, target, rank) as state:
+        with evaluation_progress(names, out) as listener:
+            measured = measure(options, target, rank, listener, state)
+        if rank.rank == 0:
+            _show_results(target, measured.result, measured.extras, out)
+            for line in write(options, target, measured):
+                out.print(line, soft_wrap=True)
+        remove_state(state, rank)
 
 
 def _show_results(target: EvaluationTarget, result: EvaluationResult, extras: Mapping[str, Any], out: Console) -> None:
@@ -88,6 +93,24 @@ class _ConsoleHandler(logging.Handler):
             self.out.print(record.getMessage(), soft_wrap=True)
 
 
+def _file_handler(file: Path) -> logging.Handler:
+    """Return a handler that adds lines to a file, never through a link, and that a full disk does not stop."""
+    stream = os.fdopen(create_file(file, append=True), "a", encoding="utf-8")
+    handler = _ClosingHandler(LastingStream(stream, f"the log {file}"))
+    handler.setFormatter(PlainFormatter())
+    return handler
+
+
+class _ClosingHandler(logging.StreamHandler[LastingStream]):
+    """Closes its stream with itself, as only handlers of files do."""
+
+    def close(self) -> None:
+        self.stream.flush()
+        with suppress(OSError):
+            self.stream.stream.close()
+        super().close()
+
+
 @contextmanager
 def log_shown(out: Console, *, verbose: bool, file: Path | None) -> Iterator[None]:
     """Show the package's log ("robust accuracy after APGD-CE: ...") on a console, or add it to a file, or both.
@@ -101,9 +124,10 @@ def log_shown(out: Console, *, verbose: bool, file: Path | None) -> Iterator[Non
     handlers: list[logging.Handler] = [_ConsoleHandler(out)] if verbose else []
     if file is not None:
         try:
-            handlers.append(logging.FileHandler(file, encoding="utf-8"))
+            handlers.append(_file_handler(file))
         except OSError as error:
-            raise UserError(f"cannot write {file}: {error.strerror}") from None
+            reason = "it is a link: name the file itself" if file.is_symlink() else error.strerror
+            raise UserError(f"cannot write {file}: {reason}") from None
     level = logger.level
     for handler in handlers:
         logger.addHandler(handler)

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,26 +12,50 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 
 from uiat.config.yaml_io import write_value
+from uiat.errors import strip_controls
 from uiat.system.announcements import ANNOUNCED
 
 # Columns of output that goes to a file or a pipe, where cutting lines to a screen would only lose text.
 PIPE_WIDTH = 240
+NARROWEST, LARGEST = 20, 10_000  # columns; a table needs some
+
+
+class _PlainConsole(Console):
+    """A console that prints no control character of a name or a verdict; its own colours and bars stay."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else strip_controls(segment.text)
+            yield segment if text == segment.text else Segment(text, segment.style)
 
 
 def console(*, quiet: bool = False) -> Console:
-    """Standard output, with nothing in the text taken for markup; or nothing at all, where another process prints.
+    r"""Standard output, with nothing in the text taken for markup; or nothing at all, where another process prints.
 
     Example:
-        >>> console().print("[8/255]")
-        [8/255]
+        >>> console().print("[8/255]\x1b[2J")
+        [8/255][2J
     """
-    screen = sys.stdout.isatty() or "COLUMNS" in os.environ
-    width = None if screen else PIPE_WIDTH
-    return Console(highlight=False, markup=False, emoji=False, width=width, quiet=quiet)
+    width, height = _size("COLUMNS", NARROWEST), _size("LINES", 1)
+    if width is None and not sys.stdout.isatty():
+        width = PIPE_WIDTH
+    elif width is None and "COLUMNS" in os.environ:  # rich would take a 0, too
+        width = shutil.get_terminal_size().columns
+    if height is None and "LINES" in os.environ:
+        height = shutil.get_terminal_size().lines
+    return _PlainConsole(highlight=False, markup=False, emoji=False, width=width, height=height, quiet=quiet)
+
+
+def _size(variable: str, least: int) -> int | None:
+    """Return the columns or lines that the environment asks for; None where it asks for none that there can be."""
+    text = os.environ.get(variable, "")
+    asked = int(text) if re.fullmatch(r"[0-9]{1,6}", text) else 0
+    return min(max(asked, least), LARGEST) if asked > 0 else None
 
 
 def table(*columns: str, rows: Iterable[Iterable[str]], numbers: Iterable[str] = (), narrow: bool = False) -> Table:
@@ -80,6 +106,14 @@ def command(*words: str | Path, own_code: bool = False) -> str:
     return shlex.join(["uiat", *map(str, words), *(["--own-code"] if own_code else [])])
 
 
+class PlainFormatter(logging.Formatter):
+    """Formats a log line without the control characters of names in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return strip_controls(super().format(record))
+
+
 class _Stderr:
     """Writes to `sys.stderr` as it is at the time: a live display replaces it so that text comes out above the bars."""
 
@@ -95,7 +129,7 @@ class _Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         kind = "warning: " if record.levelno >= logging.WARNING else ""
-        return f"uiat: {kind}{record.getMessage()}"
+        return strip_controls(f"uiat: {kind}{record.getMessage()}")
 
 
 @contextmanager
@@ -106,11 +140,8 @@ def warnings_shown() -> Iterator[None]:
         >>> with warnings_shown():
         ...     logging.getLogger("uiat").debug("not this")
     """
-    logger, handler, level = (
-        logging.getLogger("uiat"),
-        logging.StreamHandler(_Stderr()),
-        logging.getLogger("uiat").level,
-    )
+    logger, handler = logging.getLogger("uiat"), logging.StreamHandler(_Stderr())
+    level = logger.level
     handler.setFormatter(_Lines())
     handler.addFilter(lambda record: record.levelno >= logging.WARNING or hasattr(record, ANNOUNCED))
     logger.addHandler(handler)

@@ -76,4 +76,7 @@ def _samples(
             samples[run.folder] = predict(run, images=images, shown=shown, root=root, device=device, own_code=own_code)
         except UserError as error:
             out.print(f"no pictures of {run.folder}: {error}", soft_wrap=True)
+        except Exception as error:  # pictures are beside the numbers
+            kind, reason = type(error).__name__, " ".join(str(error).split())
+            out.print(f"no pictures of {run.folder}: {kind}: {reason}", soft_wrap=True)
     return samples

@@ -186,8 +186,14 @@ def _evaluation(run: Path, out: Console) -> None:
 
 def _files(run: Path) -> Table:
     paths = sorted(path for path in run.iterdir() if path.is_file() and not path.name.startswith("."))
-    rows = ((path.name, size(path.stat().st_size), FILES.get(path.name, "")) for path in paths)
+    rows = ((path.name, size(path.stat().st_size), _meaning(path)) for path in paths)
     return table("file", "size", "what it is", rows=rows, numbers=("size",))
+
+
+def _meaning(path: Path) -> str:
+    state = Path(EVALUATION_STATE_FILE)  # evaluations that are under way at once number theirs
+    is_state = path.name.startswith(f"{state.stem}-") and path.suffix == state.suffix
+    return FILES.get(state.name if is_state else path.name, "")
 
 
 def size(count: float) -> str:

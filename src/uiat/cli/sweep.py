@@ -127,7 +127,10 @@ class Board:
         elif self.said.get(run.folder) != run.status:
             self.said[run.folder] = run.status
             accuracies = ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in run.accuracy.items())
-            ending = {"done": f": {accuracies}", "failed": f": {run.reason}"}.get(run.status, "")
+            elsewhere = ": another process works on it; it is left to that one, and waited for in the end"
+            ending = {"done": f": {accuracies}", "failed": f": {run.reason}", "elsewhere": elsewhere}.get(
+                run.status, ""
+            )
             place = f"[{self.runs.index(run) + 1}/{len(self.runs)}]"
             self.out.print(f"{place} {_name(run, self.runs)}: {run.status}{ending}", soft_wrap=True)
 

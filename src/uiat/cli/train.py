@@ -23,7 +23,7 @@ from uiat.training.loop import Interrupted, Training
 from uiat.training.open_run import reopen_run, start_run
 from uiat.training.progress import training_progress
 from uiat.training.teacher import teacher_run
-from uiat.training.trackers import TRACKERS, make_trackers
+from uiat.training.trackers import TRACKERS, Lenient, make_trackers
 
 Config = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Train what a YAML file describes instead of a recipe.")
@@ -146,7 +146,7 @@ def _fit(training: Training, out: Console, *, trackers: Sequence[str]) -> None:
     try:
         _prepare_teacher(training, out)
         with training_progress(run, out, best=training.best) as listener:
-            training.listener = Listeners(listener, *make_trackers(trackers, folder))
+            training.listener = Listeners(listener, *map(Lenient, make_trackers(trackers, folder)))
             training.fit()
     except KeyboardInterrupt as stop:
         where = f"epoch {training.epoch + 1}, after step {training.position} of {len(training.loader)}"

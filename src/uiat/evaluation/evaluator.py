@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from uiat.checks import Count, checked
 from uiat.evaluation.engine.aggregate import aggregate
 from uiat.evaluation.engine.attack_target import AttackTarget, exact_inference
+from uiat.evaluation.engine.identity import identity_of
 from uiat.evaluation.engine.outcomes import Outcomes
 from uiat.evaluation.engine.plan import (
     Plan,
     Stage,
-    budgets,
     check_inputs,
     count_steps,
     drop_gradient_attacks,
@@ -25,14 +25,13 @@ from uiat.evaluation.engine.plan import (
 )
 from uiat.evaluation.engine.search_runner import AdaptiveBatchSize, State
 from uiat.evaluation.engine.stage import attack_images, evaluate_clean
-from uiat.evaluation.engine.state_file import StateFile, fingerprint
+from uiat.evaluation.engine.state_file import StateFile
 from uiat.evaluation.listener import Bound, Callbacks, EvaluationListener, OnProgress, Progress, Silent
 from uiat.evaluation.own_attacks import OwnAttack
 from uiat.evaluation.registry import Settings
 from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import verdict
 from uiat.evaluation.selfcheck.examine import examine_target
-from uiat.formatting import threat_record
 from uiat.models.inspect import Target
 from uiat.speed.fast_copy import fastest_batch, make_fast_copy
 from uiat.system.distributed import Rank, current_rank
@@ -123,8 +122,7 @@ def evaluate(
     plan, left = (plan, []) if target.differentiable else drop_gradient_attacks(plan)
     rank = current_rank()
     listener = Callbacks(progress, bound) if rank.first else Silent()
-    facts = {"threat": threat_record(threat, exact=True), "attacks": budgets(plan), "order": list(plan), "seed": seed}
-    identity = fingerprint(model, x, y, transfer=transfer, examples=keep_examples, **facts)
+    identity = identity_of(model, x, y, threat, plan, seed, keep_examples, transfer) if state is not None else {}
     state_file = StateFile(state, identity, save_minutes, rank=rank)
     with exact_inference(model):
         under_attack = _prepare(target, x, y, rank, batch_size=batch_size, seed=seed)

@@ -1,7 +1,7 @@
 """Run an evaluation and write evaluation.json."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,19 @@ from torch import Tensor
 from uiat.data import as_float
 from uiat.errors import Stopped, UserError
 from uiat.evaluation import EvaluationResult, evaluator
+from uiat.evaluation.engine.identity import identify
 from uiat.evaluation.listener import EvaluationListener, Silent
 from uiat.evaluation.record import keep_earlier, write_record
 from uiat.evaluation.robustbench import entry
 from uiat.experiments import extras
+from uiat.experiments.evaluation_state import locked_state, remove_state
 from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target import EvaluationTarget
 from uiat.runs.evaluations import choose
-from uiat.runs.reader import EVALUATION_FILE, EVALUATION_STATE_FILE
+from uiat.runs.reader import EVALUATION_FILE
 from uiat.system.atomic_files import write_json, write_tensors
 from uiat.system.distributed import Rank
+from uiat.system.locks import locked
 
 
 @dataclass(frozen=True)
@@ -34,21 +37,51 @@ class Measured:
 
 def run(options: EvaluateOptions, target: EvaluationTarget) -> EvaluationResult:
     """Evaluate in this process alone and write the files, without a word; for runs of a grid."""
-    measured = measure(options, target, Rank(), Silent())
-    for _ in write(options, target, measured):
-        pass
-    remove_state(target.folder, Rank())
+    with kept_state(options, target, Rank(), beside_others=True) as state:
+        measured = measure(options, target, Rank(), Silent(), state)
+        for _ in write(options, target, measured):
+            pass
+        remove_state(state, Rank())
     return measured.result
 
 
-def measure(options: EvaluateOptions, target: EvaluationTarget, rank: Rank, listener: EvaluationListener) -> Measured:
-    """Run the attacks and the extra measurements; nothing is written but the state file.
+@contextmanager
+def kept_state(
+    options: EvaluateOptions, target: EvaluationTarget, rank: Rank, *, beside_others: bool = False
+) -> Iterator[Path | None]:
+    """Inside, the evaluation has a state file of its own; None where nothing is kept. See `locked_state`.
+
+    Raises:
+        Busy: another process has this very evaluation under way.
+        UserError: as for `uiat.evaluate`; a folder that cannot be made.
+    """
+    if target.folder is None:
+        yield None
+        return
+    identity = identify(
+        target.model,
+        as_float(target.images.images),
+        target.images.labels,
+        threat=target.threat,
+        attacks=target.attacks,
+        seed=options.seed,
+        keep_examples=options.save_examples is not None,
+        transfer=target.transfer,
+    )
+    folder = _make_folder(target.folder)
+    with locked_state(folder, identity, rank, resume=options.resume, beside_others=beside_others) as state:
+        yield state
+
+
+def measure(
+    options: EvaluateOptions, target: EvaluationTarget, rank: Rank, listener: EvaluationListener, state: Path | None
+) -> Measured:
+    """Run the attacks and the extra measurements; nothing is written but the state file, of `kept_state`.
 
     Raises:
         Stopped: Ctrl-C, with a state file to resume from.
-        UserError: as for `uiat.evaluate`; a folder that cannot be made.
+        UserError: as for `uiat.evaluate`.
     """
-    state = None if target.folder is None else _make_folder(target.folder) / EVALUATION_STATE_FILE
     images = as_float(target.images.images)
     result = _attack(options, target, images, state, listener)
     listener.close()
@@ -105,6 +138,15 @@ def write(options: EvaluateOptions, target: EvaluationTarget, measured: Measured
     Raises:
         UserError: the first file that could not be written, once all others are.
     """
+    if target.folder is None:
+        yield from _write_files(options, target, measured)
+        return
+    # One after another, where several evaluations of a run end at once: each keeps the result of the one before.
+    with locked(target.folder / EVALUATION_FILE, "", on_wait=lambda: None):
+        yield from _write_files(options, target, measured)
+
+
+def _write_files(options: EvaluateOptions, target: EvaluationTarget, measured: Measured) -> Iterator[str]:
     result, files = measured.result, list[tuple[Path, Any]]()
     record = target.record | result.to_json() | dict(measured.extras)
     if target.folder is not None:
@@ -140,14 +182,6 @@ def _say_result(folder: Path) -> Iterator[str]:
     """Say which evaluation counts as the result of a folder that holds several."""
     with suppress(UserError):  # an earlier one may be damaged; this one is written
         yield from (note for note in choose(folder)[1] if note.startswith("the result"))
-
-
-def remove_state(folder: Path | None, rank: Rank) -> None:
-    """Delete this process's state file, once all processes are here: not before the result is kept."""
-    rank.gather(None)
-    if folder is not None and (mine := rank.path(folder / EVALUATION_STATE_FILE)) is not None:
-        with suppress(OSError):
-            mine.unlink(missing_ok=True)
 
 
 def _entry(target: EvaluationTarget, result: EvaluationResult) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from uiat.checks import checked
 from uiat.config.schema import Run, is_own_code
-from uiat.errors import UserError
+from uiat.errors import Busy, UserError
 from uiat.experiments import evaluate
 from uiat.experiments.arithmetic import describe_arithmetic
 from uiat.experiments.grid import GridRun, Status, check_same_run
@@ -17,8 +18,8 @@ from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target import load_target
 from uiat.formatting import threat_record
 from uiat.runs.evaluations import find_evaluations
-from uiat.runs.folder import remove_unborn
-from uiat.runs.reader import EVALUATION_STATE_FILE, WEIGHTS_FILES, read_history, training_seconds
+from uiat.runs.folder import remove_killed_start
+from uiat.runs.reader import WEIGHTS_FILES, read_history, training_seconds
 from uiat.runs.settings import read_run
 from uiat.training.api import resume, train
 from uiat.training.listener import Listener
@@ -51,7 +52,9 @@ def finish_training(run: Run, folder: Path, *, listener: Listener | None = None)
         >>> first.best == again.best
         True
     """
-    remove_unborn(folder)
+    remove_killed_start(folder)
+    with suppress(OSError):
+        folder.rmdir()  # an empty one
     if not folder.exists():
         return train(run, run_dir=folder, listener=listener, progress=False)
     check_same_run(run, folder)
@@ -65,6 +68,9 @@ def finish_run(run: GridRun, on_change: OnChange, *, evaluated: bool = True) -> 
         run: the run; its status, result and seconds are set.
         on_change: called with the run at each new status, and now and then while it trains.
         evaluated: False to train alone.
+
+    Raises:
+        Busy: another process trains or evaluates this very run.
     """
     run.reason, run.note = "", ""
     try:
@@ -77,6 +83,8 @@ def finish_run(run: GridRun, on_change: OnChange, *, evaluated: bool = True) -> 
         if evaluated:
             _finish_evaluation(run, on_change)
         _set_status(run, "done", on_change)
+    except Busy:
+        raise
     except Exception as error:  # whatever it is, the other runs go on
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         run.reason = kind + " ".join(str(error).split())
@@ -103,7 +111,7 @@ def _finish_evaluation(run: GridRun, on_change: OnChange) -> None:
             attacks=",".join(run.run.evaluation.attacks),
             root=run.run.data.root,
             own_code=is_own_code(run.run),
-            resume=(run.folder / EVALUATION_STATE_FILE).exists(),
+            resume=True,
         )
         evaluate.run(options, load_target(options))
         run.result = _read_result(run)

@@ -16,7 +16,7 @@ from uiat.runs.reader import CONFIG_FILE, effect_of, leaves
 from uiat.runs.settings import read_run
 
 LONGEST_NAME = 100  # of a folder, well below what file systems take
-Status = Literal["waiting", "training", "evaluating", "done", "failed"]
+Status = Literal["waiting", "elsewhere", "training", "evaluating", "done", "failed"]
 
 
 @dataclass
@@ -27,7 +27,7 @@ class GridRun:
         settings: the fields that the grid sets, as they were written.
         run: every setting.
         folder: folder of the run.
-        status: how far the run has come.
+        status: how far the run has come; "elsewhere" while another process works on it.
         result: contents of evaluation.json, once the run is evaluated.
         seconds: seconds that training took, validation included.
         reason: why the run failed, in a line.

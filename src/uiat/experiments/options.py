@@ -101,6 +101,11 @@ class EvaluateOptions:
     transfer: Path | None = _option(
         "Also attack with examples made on this run's model (PGD, 50 steps).", metavar="RUN"
     )
+    transfer_own_code: bool = _option(
+        "Let the run of --transfer name Python code that builds its model; --own-code does not.",
+        False,
+        flags=("--transfer-own-code",),
+    )
     epsilons: str | None = _option(
         "Also sweep the radius, in units of [0, 1], ascending: 0,2/255,...,16/255. Below 0 the attack helps the model.",
         metavar="LIST",

@@ -94,7 +94,7 @@ def _open_test_set(run: Run, root: str | None) -> ImageSet | Folder:
     try:
         return open_data(data.name, "test", root=root or data.root, download=False, image_size=data.image_size)
     except UserError as error:
-        told = str(error).replace("or allow the download", "or `uiat evaluate` and `uiat train` download it")
+        told = str(error).replace("or allow the download", "or `uiat evaluate --data.root DIR` downloads it")
         raise UserError(told) from None
 
 
@@ -123,7 +123,7 @@ def _adversarial(
 
 def _saved(folder: Path, data: ImageSet, sample: Subsample, threat: Threat) -> tuple[Tensor, str] | None:
     for path in sorted(folder.glob("*.safetensors")):
-        if path.name in OTHERS:
+        if path.name in OTHERS or path.name.startswith(Path(EVALUATION_STATE_FILE).stem):
             continue
         tensors, meta = read_tensors(path)
         same = meta.get("kind") == KIND and meta.get("data") == data.name

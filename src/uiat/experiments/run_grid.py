@@ -1,5 +1,6 @@
 """Train and evaluate the runs of a grid, one after another."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -8,12 +9,17 @@ from uiat import recipes
 from uiat.checks import checked
 from uiat.config import yaml_io
 from uiat.config.schema import Run
-from uiat.errors import UserError
+from uiat.errors import Busy, UserError
 from uiat.experiments.arithmetic import settle_arithmetic
 from uiat.experiments.finish import finish_run
 from uiat.experiments.grid import GridRun, make_grid, make_rows
 from uiat.experiments.sweep_file import SWEEP_FILE, read_record, write_record
+from uiat.runs.folder import locked_run
+from uiat.system.atomic_files import clear_partial
+from uiat.system.locks import clear_locks, locked
 from uiat.training.idle_settings import warned_once
+
+SECONDS_BETWEEN_LOOKS = 1.0  # at runs that other processes work on
 
 
 @runtime_checkable
@@ -50,7 +56,8 @@ def sweep(
     """Train and evaluate a recipe for every combination of settings and seeds; nothing is printed.
 
     The same call resumes where an earlier one was stopped or killed: finished runs are kept, half-trained and
-    half-evaluated ones resumed. A run that fails does not stop the others; the next call tries it again.
+    half-evaluated ones resumed. A run that fails does not stop the others; the next call tries it again. A run that
+    another process works on is left to it and waited for in the end, so that several calls share the work.
     FOLDER/sweep.json holds settings and accuracies of every run.
 
     Args:
@@ -92,12 +99,35 @@ def sweep(
     watching = _Silent() if listener is None else listener
     with warned_once([run.run for run in runs]):
         watching.planned(runs)
-        _write(record, base.name, runs)
-        for run in runs:
+        clear_partial(where)
+        _write(record, base.name, runs, begins=True)
+        left = list(runs)
+        while left:
+            left = [run for run in left if not _finish_if_free(run, watching, record, base.name, runs, evaluated)]
+            if left:  # others work on these: when they have ended, well or not, there is something to read or resume
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+    return runs
+
+
+def _finish_if_free(
+    run: GridRun, watching: SweepListener, record: Path | None, recipe: str, runs: Sequence[GridRun], evaluated: bool
+) -> bool:
+    """Finish a run, and write the record; False if another process works on that run."""
+    try:
+        with locked(run.folder, "another sweep works on it"):
+            if run.folder.is_dir():
+                with locked_run(run.folder):  # by whomever it is trained: refused before anything is loaded
+                    pass
             run.run = settle_arithmetic(run, runs)
             finish_run(run, watching.changed, evaluated=evaluated)
-            _write(record, base.name, runs)
-    return runs
+            clear_locks(run.folder)  # of a process that was killed
+    except Busy:
+        if run.status != "elsewhere":
+            run.status = "elsewhere"
+            watching.changed(run)
+        return False
+    _write(record, recipe, runs)
+    return True
 
 
 def _list_values(value: Any) -> list[str]:
@@ -113,6 +143,6 @@ def _make_folder(folder: Path) -> None:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
 
 
-def _write(record: Path | None, recipe: str, runs: Sequence[GridRun]) -> None:
+def _write(record: Path | None, recipe: str, runs: Sequence[GridRun], *, begins: bool = False) -> None:
     if record is not None:
-        write_record(record, recipe, runs)
+        write_record(record, recipe, runs, begins=begins)

@@ -10,18 +10,21 @@ from uiat.experiments.grid import GridRun
 from uiat.runs.evaluations import find_evaluations
 from uiat.runs.reader import EVALUATION_FILE, is_number
 from uiat.system.atomic_files import write_json
+from uiat.system.locks import locked
 from uiat.system.manifest import SEAL, is_sealed, seal
 
 SWEEP_FILE, KIND = "sweep.json", "uiat.sweep"
 
 
-def write_record(path: Path, recipe: str, runs: Sequence[GridRun]) -> None:
+def write_record(path: Path, recipe: str, runs: Sequence[GridRun], *, begins: bool = False) -> None:
     """Write sweep.json: every run with its settings, status and accuracies; runs of earlier calls stay in it.
 
     Args:
         path: the file.
         recipe: name of the recipe of the sweep.
         runs: the runs of this call.
+        begins: True before the first of them; later, the row of a run that is still to do or that another process has
+            stays as that process wrote it.
 
     Raises:
         UserError: the file is of another recipe, is damaged, or cannot be written.
@@ -34,9 +37,13 @@ def write_record(path: Path, recipe: str, runs: Sequence[GridRun]) -> None:
         ...     read_record(Path(folder) / "sweep.json", "digits-uiat")[0]["status"]
         'waiting'
     """
-    ours = {run.folder.name for run in runs}
-    others = [row for row in read_record(path, recipe) if row.get("folder") not in ours]
-    write_json(path, seal({"kind": KIND, "recipe": recipe, "runs": [*others, *map(_row, runs)]}))
+    with locked(path, "", on_wait=lambda: None):  # another process may work on the same sweep
+        there = {row.get("folder"): row for row in read_record(path, recipe)}
+        ours = {run.folder.name for run in runs}
+        others = [row for folder, row in there.items() if folder not in ours]
+        theirs = {} if begins else {run.folder.name for run in runs if run.status in ("waiting", "elsewhere")}
+        rows = [there[name] if (name := run.folder.name) in theirs and name in there else _row(run) for run in runs]
+        write_json(path, seal({"kind": KIND, "recipe": recipe, "runs": [*others, *rows]}))
 
 
 def _row(run: GridRun) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from uiat import evaluation, models
 from uiat.config.schema import Evaluation, Run
-from uiat.data import STATS, ImageSet, Subsample, open_data, take_images
+from uiat.data import STATS, ImageSet, Subsample, take_images
 from uiat.data.catalog import DATA_SETS
 from uiat.errors import UserError, nearest
 from uiat.evaluation.engine.plan import TRANSFER
@@ -28,7 +28,7 @@ from uiat.runs.settings import read_evaluated
 from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import local_device
 from uiat.threat import Threat, parse
-from uiat.training.setup import pick_device
+from uiat.training.setup import open_split, pick_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +255,7 @@ def _run_model(folder: Path, options: EvaluateOptions, *, device: str) -> nn.Mod
 def _images(options: EvaluateOptions, run: Run, *, named: str) -> tuple[ImageSet, Subsample]:
     other = named != run.data.name
     size = options.image_size if other or options.run is None else run.data.image_size
-    data = open_data(named, "test", root=options.root or run.data.root, image_size=size)
+    data = open_split(replace(run.data, name=named, image_size=size), "test", root=options.root)
     if options.n is not None and options.n > len(data):
         raise UserError(f"--n {options.n} is more than the {len(data)} test images of {named}; leave it out for all")
     return take_images(data, options.n or run.evaluation.n)
@@ -290,7 +290,11 @@ def _match_classes(images: ImageSet, trained: Sequence[str], folder: Path) -> tu
 def _transfer(options: EvaluateOptions, images: ImageSet, *, device: str) -> nn.Module | None:
     if options.transfer is None:
         return None
-    other = checkpoint.load(options.transfer, own_code=options.own_code).to(pick_device(device))
+    try:
+        other = checkpoint.load(options.transfer, own_code=options.transfer_own_code).to(pick_device(device))
+    except UserError as error:  # in the words of the option: to trust one run is not to trust the other
+        message = str(error).replace("own_code=True (--own-code) or pass model=", "--transfer-own-code")
+        raise UserError(f"--transfer {options.transfer}: {message}") from None
     check_fit(other, images, what=f"the model of --transfer {options.transfer}")
     return other
 
@@ -302,5 +306,4 @@ def evaluated_images(run: Run, *, n: int | None = None, root: str | None = None)
         >>> len(evaluated_images(Run(), n=5))
         5
     """
-    data = open_data(run.data.name, "test", root=root or run.data.root, image_size=run.data.image_size)
-    return take_images(data, n)[0]
+    return take_images(open_split(run.data, "test", root=root), n)[0]

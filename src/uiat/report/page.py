@@ -1,12 +1,15 @@
 """Write the report: one HTML file that needs nothing else, and the same numbers in a Markdown file beside it."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from uiat.errors import UserError
+from uiat.errors import UserError, strip_controls
+from uiat.formatting import markdown_code, markdown_text
 from uiat.report import figures, images, provenance
 from uiat.report.groups import group_runs
 from uiat.report.inputs import Inputs, Samples
@@ -17,6 +20,7 @@ from uiat.report.training_curves import training
 from uiat.runs.run_files import RunFiles, find_runs, read_files
 from uiat.system.atomic_files import write_text
 
+logger = logging.getLogger("uiat")
 # The panels, in their order on the page. A new one is a function from the inputs to a section, and a line here.
 PANELS: tuple[Callable[[Inputs], Section], ...] = (
     summary,
@@ -154,7 +158,7 @@ def describe(inputs: Inputs) -> dict[str, Any]:
         ['Summary', 'Environment']
     """
     labels = [group.label for group in inputs.groups]
-    panels = [panel(inputs) for panel in PANELS]
+    panels = [summary(inputs), *(_make_panel(panel, inputs) for panel in PANELS[1:])]
     return {
         "mark": MARK,
         "title": "Robustness report: " + (", ".join(labels[:3]) or "no runs"),
@@ -165,8 +169,21 @@ def describe(inputs: Inputs) -> dict[str, Any]:
     }
 
 
+def _make_panel(panel: Callable[[Inputs], Section], inputs: Inputs) -> Section:
+    """Make a panel; one that fails is left out and said to be, and the others stand."""
+    try:
+        return panel(inputs)
+    except UserError:
+        raise
+    except Exception as error:
+        logger.warning(
+            "the report has no %s: %s: %s", panel.__name__, type(error).__name__, " ".join(str(error).split())
+        )
+        return Section("")
+
+
 def render(template: str, page: Mapping[str, Any]) -> str:
-    """Fill in a template; what is put into HTML is escaped, into a table of Markdown as well.
+    """Fill in a template; what is put into HTML is escaped, into Markdown as well.
 
     Example:
         >>> page = describe(Inputs([])) | {"twin": "a.md", "page": "a.html"}
@@ -180,12 +197,16 @@ def render(template: str, page: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_plain,
     )
-    environment.filters["cell"] = _cell
+    environment.filters["cell"] = markdown_text
+    environment.filters["code"] = markdown_code
     environment.filters["dotted"] = dotted
     return environment.get_template(template).render(**page)
 
 
-def _cell(text: object) -> str:
-    """Write text that cannot end a cell of a Markdown table, nor begin an HTML element."""
-    return " ".join(str(text).split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+def _plain(value: Any) -> Any:
+    """Take what a terminal or a browser would obey out of text, of drawings too."""
+    if isinstance(value, Markup):
+        return Markup(strip_controls(value))  # escaped already
+    return strip_controls(value) if isinstance(value, str) else value

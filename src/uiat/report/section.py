@@ -210,7 +210,7 @@ class Section:
         tables: tables.
         listing: a list.
         note: small print, in HTML.
-        markdown_note: small print, in Markdown.
+        markdown_note: small print, as Markdown: what comes from files is escaped in it already.
         figures: drawings in a grid.
         layout: "panels" for small drawings, "listed" for figures that consist of numbers.
         cards: groups of pictures.

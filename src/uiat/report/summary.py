@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from markupsafe import Markup, escape
 
-from uiat.formatting import spread, threat_text
+from uiat.formatting import markdown_code, markdown_text, spread, threat_text
 from uiat.report.groups import Group, attack_names, shared_beginning
 from uiat.report.inputs import Inputs
 from uiat.report.published import compare
@@ -51,10 +51,10 @@ def _explain(groups: Sequence[Group], common: Sequence[tuple[str, str]]) -> tupl
     start = f"All runs: {facts}. " if facts else ""
     several = ", or the values of the seeds where there are several" if any(len(g.runs) > 1 for g in groups) else ""
     beginning = shared_beginning([group.first for group in groups])
-    html, markdown = escape(start), start
+    html, markdown = escape(start), f"{markdown_text(start)} " if start else ""
     if beginning:
         html += Markup("The names of all runs begin with <code>{}</code>, left out here. ").format(beginning)
-        markdown += f"The names of all runs begin with `{beginning}`, left out here. "
+        markdown += f"The names of all runs begin with {markdown_code(beginning)}, left out here. "
     html += Markup("Small below an accuracy: its 95&nbsp;% interval{}.").format(several)
     return html, f"{markdown}In brackets: the 95 % interval{several}."
 

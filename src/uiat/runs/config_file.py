@@ -114,7 +114,7 @@ def build_run(tree: dict[str, Any], path: Path) -> Run:
     Example:
         >>> build_run({"seed": "one"}, Path("config.yaml"))
         Traceback (most recent call last):
-        uiat.errors.UserError: config.yaml: seed should be ...
+        uiat.errors.UserError: config.yaml: seed must be a whole number, not 'one'
     """
     try:
         run: Run = yaml_io.build(Run, tree)

@@ -1,26 +1,37 @@
 """Make the folder of a run, never over one that exists, and lock it so that one run at a time writes to it."""
 
+import errno
 import itertools
+import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
+from filelock import lock_descriptor
 
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
 from uiat.runs.config_file import FORMAT, dump_settings
-from uiat.runs.reader import CONFIG_FILE, ENVIRONMENT_FILE
-from uiat.system.atomic_files import PARTIAL, locked_folder, write_json, write_text
+from uiat.runs.reader import CHECKPOINT_FILE, CONFIG_FILE, ENVIRONMENT_FILE, read_environment
+from uiat.system.atomic_files import is_partial, partial_name, sync_folder, write_json, write_text
 from uiat.system.distributed import current_rank
 from uiat.system.environment import describe_environment
-from uiat.system.manifest import start_manifest
+from uiat.system.locks import locked
+from uiat.system.manifest import MANIFEST_FILE, start_manifest, write_recorded
+
+# What a rename answers if something has taken the name in the meantime.
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 def make_folder(run: Run, run_dir: str | Path | None) -> Path:
-    """Make the run's folder, never one that exists, and write config.yaml, environment.json and manifest.json.
+    """Make the run's folder, never one that exists, with config.yaml, environment.json and manifest.json in it.
+
+    They are written into a temporary folder beside it, which is then renamed: a kill leaves a whole run, or none.
 
     Raises:
         UserError: the folder exists or cannot be made, or the run's name is no name for a folder.
@@ -39,23 +50,101 @@ def make_folder(run: Run, run_dir: str | Path | None) -> Path:
         raise UserError(f"the run's name {run.name!r} cannot name its folder: choose a plain one, or give a run folder")
     numbered = (Path("runs") / (run.name if i == 1 else f"{run.name}-{i}") for i in itertools.count(1))
     for folder in numbered if run_dir is None else [Path(run_dir)]:
-        try:
-            folder.mkdir(parents=True)
-            break
-        except FileExistsError:  # the next number: another run of this name may have started this moment
-            continue
-        except OSError as error:
-            raise UserError(f"cannot make the run folder {folder}: {error.strerror}") from None
-    else:
-        raise _taken(run_dir)
+        if _make_whole(folder, config, yaml_io.to_dict(run)):  # otherwise the next number
+            return folder
+    raise _taken(run_dir)
+
+
+def _make_whole(folder: Path, config: str, settings: dict[str, Any]) -> bool:
+    """Make a folder with its first files at one stroke; False if there is one of that name."""
+    if os.path.lexists(folder) and not is_killed_start(folder):
+        return False
+    temporary = folder.absolute().parent / partial_name(folder.name)
     try:
-        write_text(folder / CONFIG_FILE, config)
-        write_json(folder / ENVIRONMENT_FILE, describe_environment())
-        start_manifest(folder, [ENVIRONMENT_FILE], format=FORMAT, settings=yaml_io.to_dict(run))
-    except UserError:
-        shutil.rmtree(folder, ignore_errors=True)  # made just now, so nothing but these can be in it
-        raise
-    return folder
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        _clear_killed_starts(folder)
+        temporary.mkdir()
+    except OSError as error:
+        reason = os.strerror(errno.ENOTDIR) if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f"cannot make the run folder {folder}: {reason}") from None
+    try:
+        with _marked_in_use(temporary):
+            write_text(temporary / CONFIG_FILE, config)
+            write_json(temporary / ENVIRONMENT_FILE, describe_environment())
+            start_manifest(temporary, [ENVIRONMENT_FILE], format=FORMAT, settings=settings)
+            remove_killed_start(folder)
+            os.rename(temporary, folder)  # only ever over an empty folder
+            sync_folder(temporary.parent)
+    except UserError as error:  # which names the temporary folder
+        raise UserError(str(error).replace(str(temporary), str(folder))) from error
+    except OSError as error:
+        if error.errno in _TAKEN:  # another run of this name has started this moment
+            return False
+        raise UserError(f"cannot make the run folder {folder}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return True
+
+
+@contextmanager
+def _marked_in_use(temporary: Path) -> Iterator[None]:
+    """Inside, `_clear_killed_starts` of another process leaves the folder alone."""
+    with ExitStack() as inside:
+        with suppress(OSError):  # no descriptors of folders on Windows, nor locks everywhere
+            descriptor = os.open(temporary, os.O_RDONLY)
+            inside.callback(os.close, descriptor)
+            lock_descriptor(descriptor, blocking=False)
+        yield
+
+
+def _clear_killed_starts(folder: Path) -> None:
+    """Remove the temporary folders of starts of this run that were killed before their rename."""
+    for left in folder.absolute().parent.iterdir():
+        if is_partial(left.name, folder.name) and left.is_dir() and not left.is_symlink():
+            with suppress(OSError):
+                descriptor = os.open(left, os.O_RDONLY)
+                try:
+                    if lock_descriptor(descriptor, blocking=False):
+                        _remove_first_files(left)
+                finally:
+                    os.close(descriptor)
+
+
+def _remove_first_files(folder: Path) -> None:
+    """Remove a folder in which there is nothing but what a start writes; anything else is left, and the folder too."""
+    for path in folder.iterdir():
+        if path.name in (CONFIG_FILE, ENVIRONMENT_FILE, MANIFEST_FILE) or is_partial(path.name):
+            path.unlink()
+    folder.rmdir()
+
+
+def is_killed_start(folder: Path) -> bool:
+    """True if a folder holds half-written files and nothing else: a start of version 0.1 that was killed leaves it.
+
+    Example:
+        >>> is_killed_start(Path("missing"))
+        False
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    names = [path.name for path in folder.iterdir()]
+    return bool(names) and all(map(is_partial, names))
+
+
+def remove_killed_start(folder: Path) -> None:
+    """Remove the half-written files of a killed start, and their folder.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     (Path(name) / "run").mkdir()
+        ...     _ = (Path(name) / "run" / ".config.yaml.77.partial").write_text("name: a")
+        ...     remove_killed_start(Path(name) / "run")
+        ...     list(Path(name).iterdir())
+        []
+    """
+    if is_killed_start(folder):
+        _remove_first_files(folder)
 
 
 def new_folder(run: Run, run_dir: str | Path | None) -> Path:
@@ -72,30 +161,12 @@ def new_folder(run: Run, run_dir: str | Path | None) -> Path:
     return Path(next(folder for folder in rank.gather(own) if folder is not None))
 
 
-def remove_unborn(folder: Path) -> None:
-    """Remove a folder that a kill left before its settings were in it: it is empty but for half-written files.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as parent:
-        ...     (Path(parent) / "run").mkdir()
-        ...     remove_unborn(Path(parent) / "run")
-        ...     (Path(parent) / "run").exists()
-        False
-    """
-    if folder.is_dir() and all(path.name.startswith(".") and path.name.endswith(PARTIAL) for path in folder.iterdir()):
-        for path in folder.iterdir():
-            path.unlink()
-        with suppress(OSError):
-            folder.rmdir()
-
-
 @contextmanager
 def locked_run(folder: Path) -> Iterator[None]:
     """Inside, no other run can write to the folder; all processes of this run share the lock.
 
     Raises:
-        UserError: somebody else is writing to it.
+        Busy: another process trains in it.
 
     Example:
         >>> import tempfile
@@ -103,9 +174,35 @@ def locked_run(folder: Path) -> Iterator[None]:
         ...     pass
     """
     rank = current_rank()
+    message = f"{folder} is being trained in already: wait for that run to end, or stop it first"
     with ExitStack() as inside:
-        rank.agree(lambda: inside.enter_context(locked_folder(folder)) if rank.first else None)
+        rank.agree(lambda: inside.enter_context(locked(folder / CHECKPOINT_FILE, message)) if rank.first else None)
         yield
+
+
+def restore_environment(folder: Path, *, begins: bool) -> dict[str, Any]:
+    """Return the environment that a run began in, from its file; where that is missing, write down the present one.
+
+    Args:
+        folder: the run folder; only the first of several processes writes to it.
+        begins: True for a run that starts over, since nothing of it was saved: its environment is the present one.
+
+    Raises:
+        UserError: the file is damaged, or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     folder = Path(name)
+        ...     restore_environment(folder, begins=True) == restore_environment(folder, begins=False)
+        True
+    """
+    if not begins and (folder / ENVIRONMENT_FILE).exists():
+        return read_environment(folder)
+    now = describe_environment()
+    if current_rank().first:
+        write_recorded(folder / ENVIRONMENT_FILE, (json.dumps(now, indent=2) + "\n").encode())
+    return now
 
 
 def check_new_folder(run_dir: str | Path | None) -> None:
@@ -118,11 +215,14 @@ def check_new_folder(run_dir: str | Path | None) -> None:
     """
 
     def check() -> None:
-        if run_dir is not None and Path(run_dir).exists():
+        if run_dir is not None and os.path.lexists(run_dir) and not is_killed_start(Path(run_dir)):
             raise _taken(run_dir)
 
     current_rank().agree(check)
 
 
 def _taken(run_dir: str | Path | None) -> UserError:
+    what = Path(str(run_dir))
+    if what.is_dir() and not any(what.iterdir()):
+        return UserError(f"{run_dir} exists and is never overwritten: it is empty, so remove it or choose another")
     return UserError(f"{run_dir} exists and is never overwritten: choose another, or resume it with --resume")

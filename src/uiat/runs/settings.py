@@ -1,5 +1,7 @@
 """Read the settings of a run as a `Run`, and compare two of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -31,6 +33,22 @@ def read_run(folder: Path, *, objective: Objective | None = None) -> Run:
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
+    with _no_line_of_links(folder):
+        return _build_run(folder, objective)
+
+
+@contextmanager
+def _no_line_of_links(folder: Path) -> Iterator[None]:
+    """Inside, an error about a config.yaml that is a link, to any file of this machine, repeats no line of it."""
+    try:
+        yield
+    except UserError:
+        if (path := folder / CONFIG_FILE).is_symlink():
+            raise UserError(f"{path} is a link to something that does not hold the settings of a run") from None
+        raise
+
+
+def _build_run(folder: Path, objective: Objective | None) -> Run:
     tree = read_settings(folder)
     if objective is not None:
         tree.pop("objective", None)
@@ -54,11 +72,12 @@ def read_evaluated(folder: Path) -> tuple[Run, Threat | None]:
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
-    tree = read_settings(folder)
-    threat = threat_of(tree)
-    if own_objective(tree) is not None:
-        tree.pop("objective")
-    return build_run(tree, folder / CONFIG_FILE), threat
+    with _no_line_of_links(folder):
+        tree = read_settings(folder)
+        threat = threat_of(tree)
+        if own_objective(tree) is not None:
+            tree.pop("objective")
+        return build_run(tree, folder / CONFIG_FILE), threat
 
 
 def read_config(path: Path) -> Run:

@@ -1,27 +1,36 @@
 """Write files atomically, and read and write tensors as safetensors, which never unpickles anything."""
 
+import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import re
+import secrets
+import stat
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from filelock import lock_descriptor
 from torch import Tensor
 
 from uiat.errors import UserError
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks: nothing is locked there
-    fcntl = None  # type: ignore[assignment]
-
 PARTIAL = ".partial"
+# A temporary file that another process has taken for a leftover is written once more, at most so often.
+ATTEMPTS = 3
+LONGEST_NAME = 200  # bytes of a file's name that go into that of its temporary file; file systems take 255
+# What a folder answers to fsync where there is no such thing.
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: to a temporary neighbour, flushed to disk, then renamed over `path`.
+
+    A file that is written again keeps its permissions. The temporary file has a name that cannot be foreseen, and is
+    made by this call or not at all, so that nobody can plant a link in its place.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full.
@@ -33,52 +42,99 @@ def write_bytes(path: Path, content: bytes) -> None:
         ...     (Path(folder) / "a.txt").read_text()
         'hello'
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    clear_partial(path.parent, path.name)
+    for attempt in range(ATTEMPTS):
+        try:
+            _write_and_rename(path, content)
+            return
+        except FileNotFoundError as error:
+            if attempt == ATTEMPTS - 1 or not path.parent.is_dir():
+                raise UserError(f"cannot write {path}: {error.strerror}") from error
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _write_and_rename(path: Path, content: bytes) -> None:
+    temporary, mode = path.parent / partial_name(path.name), _permissions(path)
+    descriptor = create_file(temporary, mode=0o666 if mode is None else stat.S_IRUSR | stat.S_IWUSR)
     try:
-        with open(temporary, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
+            with suppress(OSError):  # a file system without locks: nobody can tell that this file is in use
+                lock_descriptor(file.fileno(), blocking=False)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if mode is not None:
+            os.chmod(temporary, mode)
         os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        sync_folder(path.parent)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Inside, no other process can lock the folder; the lock is not a file, so a kill releases it too.
+def partial_name(name: str) -> str:
+    """Return a name for the temporary neighbour of a file or folder, another one each time.
+
+    Example:
+        >>> partial_name("a.txt").startswith(".a.txt."), partial_name("a.txt") == partial_name("a.txt")
+        (True, False)
+    """
+    return f"{_partial_start(name)}{secrets.token_hex(8)}{PARTIAL}"
+
+
+def _partial_start(name: str) -> str:
+    return f".{os.fsdecode(os.fsencode(name)[:LONGEST_NAME])}."
+
+
+def _permissions(path: Path) -> int | None:
+    """Return the permissions of the file that is about to be replaced; None if there is none, or a link."""
+    with suppress(OSError):
+        found = os.lstat(path)
+        return stat.S_IMODE(found.st_mode) & 0o777 if stat.S_ISREG(found.st_mode) else None
+    return None
+
+
+def create_file(path: Path, *, mode: int = 0o666, append: bool = False) -> int:
+    """Open a new file for writing, or one to append to, and return its descriptor; a link is never followed.
 
     Raises:
-        UserError: somebody else is writing to it.
+        OSError: it is there already, or, to be appended to, is a link.
 
     Example:
         >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, locked_folder(Path(folder)), locked_folder(Path(folder)):
-        ...     pass
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "link").symlink_to(Path(folder) / "elsewhere")
+        ...     create_file(Path(folder) / "link")
         Traceback (most recent call last):
-        uiat.errors.UserError: ... is being trained in already: wait for that run to end, or stop it first
+        FileExistsError: ...
     """
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    how = os.O_APPEND if append else os.O_EXCL
+    alone = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | how | alone | getattr(os, "O_BINARY", 0), mode)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's list of files to disk, so that a rename in it outlives a power cut; nothing on Windows."""
     try:
-        with suppress(OSError):  # a file system without locks must not keep anyone from training
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                message = f"{folder} is being trained in already: wait for that run to end, or stop it first"
-                raise UserError(message) from None
-        yield
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
-def clear_partial(folder: Path) -> None:
+def clear_partial(folder: Path, name: str | None = None) -> None:
     """Remove the temporary files that a kill left in a folder; nothing reads them, but they take space.
+
+    One that a living process writes is left: it holds a lock.
+
+    Args:
+        folder: the folder.
+        name: of the file that they were to become; any by default.
 
     Example:
         >>> import tempfile
@@ -88,9 +144,34 @@ def clear_partial(folder: Path) -> None:
         ...     list(Path(folder).iterdir())
         []
     """
-    for path in folder.glob(f".*{PARTIAL}"):
-        with suppress(OSError):
-            path.unlink()
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if is_partial(entry.name, name) and not entry.is_dir(follow_symlinks=False):
+                with suppress(OSError):
+                    _remove_abandoned(Path(entry.path))
+
+
+def is_partial(name: str, of: str | None = None) -> bool:
+    """True for the name of a temporary file or folder: any, or that of a certain one.
+
+    Example:
+        >>> is_partial(".a.txt.0f.partial"), is_partial(".a.txt.0f.partial", "b.txt"), is_partial("a.partial")
+        (True, False, False)
+    """
+    start = re.escape("." if of is None else _partial_start(of))
+    return re.fullmatch(rf"{start}.*{re.escape(PARTIAL)}", name, re.DOTALL) is not None
+
+
+def _remove_abandoned(path: Path) -> None:
+    if not path.is_symlink() and path.is_file():
+        # Non-blocking, so that nothing that stands in its place can keep this waiting.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        try:
+            if not lock_descriptor(descriptor, blocking=False):
+                return
+        finally:
+            os.close(descriptor)
+    path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -138,7 +219,23 @@ def encode_tensors(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> by
     # clone: safetensors refuses tensors that share memory, and contiguous() alone would keep sharing.
     plain = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
     text = {name: json.dumps(value) for name, value in meta.items()}
-    return bytes(safetensors.torch.save(plain, metadata=text))
+    return _in_order(safetensors.torch.save(plain, metadata=text), text)
+
+
+def _in_order(content: bytes, meta: Mapping[str, str]) -> bytes:
+    """Return a safetensors file with its header in a fixed order, so that equal runs write equal files.
+
+    The library writes metadata in the order of a hash table, which is another one in each process. A header is eight
+    bytes with its length, then JSON, filled up with blanks to a multiple of eight (the safetensors format).
+    """
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    header.pop("__metadata__", None)
+    places = dict(sorted(header.items(), key=lambda item: (item[1]["data_offsets"], item[0])))
+    facts = {"__metadata__": dict(meta)} if meta else {}
+    text = json.dumps(facts | places, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

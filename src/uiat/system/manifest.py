@@ -15,6 +15,7 @@ from torch import Tensor
 
 from uiat.errors import UserError
 from uiat.system.atomic_files import encode_tensors, write_bytes, write_json
+from uiat.system.locks import locked
 
 MANIFEST_FILE = "manifest.json"
 KIND = "uiat.manifest"
@@ -154,16 +155,18 @@ def write_recorded(path: Path, content: bytes, **facts: Any) -> None:
         ...     read_manifest(Path(folder))["files"]["a.txt"] == [sum_of(b"hello")]
         True
     """
-    record = read_manifest(path.parent)
-    if record is None:
+    # One after another: a training and an evaluation of one folder may write at the same time.
+    with locked(path.parent / MANIFEST_FILE, "", on_wait=lambda: None):
+        record = read_manifest(path.parent)
+        if record is None:
+            write_bytes(path, content)
+            return
+        before, after = record["files"].get(path.name, [None]), sum_of(content)
+        record["files"][path.name] = list(dict.fromkeys([*before, after]))
+        _write(path.parent, record)
         write_bytes(path, content)
-        return
-    before, after = record["files"].get(path.name, [None]), sum_of(content)
-    record["files"][path.name] = list(dict.fromkeys([*before, after]))
-    _write(path.parent, record)
-    write_bytes(path, content)
-    record["files"][path.name] = [after]
-    _write(path.parent, {**record, **facts})
+        record["files"][path.name] = [after]
+        _write(path.parent, {**record, **facts})
 
 
 def write_recorded_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], **facts: Any) -> None:

@@ -2,7 +2,9 @@
 
 import copy
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -53,15 +55,28 @@ def resolve_auto(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int
     auto = " and ".join(f"compute.{name}" for name in ("precision", "compile") if getattr(compute, name) == "auto")
     with seeded(run.seed, device), announced(f"measuring what is faster on this machine, for {auto}=auto"):
         if compute.precision == "auto":
-            bf16 = not compute.plain and is_bf16_faster(device)
+            bf16 = not compute.plain and _try_out("precision", lambda: is_bf16_faster(device))
             compute = replace(compute, precision=current_rank().gather("bf16" if bf16 else "fp32")[0])
         if compute.compile == "auto":
             possible = not (compute.plain or compute.recompute) and can_compile(device)
             images = torch.rand(run.data.batch_size // current_rank().size, *image_shape, device=device)
             run = replace(run, compute=replace(compute, compile=False))
-            faster = possible and is_compiling_faster(run, model, images, num_classes=num_classes, steps=steps)
+            measure = partial(is_compiling_faster, run, model, images, num_classes=num_classes, steps=steps)
+            faster = possible and _try_out("compile", measure)
             compute = replace(compute, compile=current_rank().gather(faster)[0])
     return replace(run, compute=compute)
+
+
+def _try_out(name: str, is_faster: Callable[[], bool]) -> bool:
+    """Measure; where that fails, the plain form will do, which the run is able to compute in any case."""
+    try:
+        return is_faster()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        logger.warning(
+            "compute.%s keeps to the plain form: measuring it ended with %s: %s", name, type(error).__name__, reason
+        )
+        return False
 
 
 def is_bf16_faster(device: torch.device) -> bool:

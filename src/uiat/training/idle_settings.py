@@ -167,7 +167,7 @@ _REGULARISER = "objective.inverse.regulariser"
 RULES: tuple[Rule, ...] = (
     # The weight of the method's second term.
     Rule(
-        lambda run: _get(run, "objective.weight") == 0,
+        lambda run: _is_set(run, "objective.weight") and _get(run, "objective.weight") == 0,
         "objective.weight is 0: the second term of {objective.name} has no effect, and is computed all the same",
     ),
     Rule(
@@ -183,6 +183,12 @@ RULES: tuple[Rule, ...] = (
     _beyond_the_end(
         "objective.inverse.epoch", "the one-off epoch", is_used=lambda run: one_off_epoch(run.objective) is not None
     ),
+    _beyond_the_end(
+        "objective.from_epoch",
+        "the part of the method that begins later",
+        is_used=lambda run: _get(run, "objective.from_epoch") is not None and _is_set(run, "objective.from_epoch"),
+    ),
+    _set_without("objective.weight", "objective.form", "trades"),
     # Inverse adversaries.
     _set_with("objective.inverse.regulariser_weight", _REGULARISER, "none"),
     Rule(
@@ -194,6 +200,7 @@ RULES: tuple[Rule, ...] = (
         "objective.inverse.start has no effect: objective.inverse.warm_start says where z starts",
     ),
     _set_with("objective.gamma", "objective.momentum", "none"),
+    _set_with("objective.momentum_start", "objective.momentum", "none"),
     Rule(
         lambda run: _is_set(run, "objective.momentum") and _get(run, "objective.gamma") == 0,
         "objective.momentum {objective.momentum} has no effect: objective.gamma is 0",

@@ -14,6 +14,7 @@ from uiat.config.schema import Run
 from uiat.data import Batch, ImageSet, Loader, StreamingLoader
 from uiat.errors import NotFinite
 from uiat.runs.checkpoint import restore
+from uiat.runs.folder import restore_environment
 from uiat.runs.reader import WEIGHTS_FILES
 from uiat.runs.writer import RunWriter
 from uiat.system.distributed import current_rank
@@ -23,6 +24,7 @@ from uiat.training.guards import Alarm, find_alarms, require_finite, require_fin
 from uiat.training.listener import Listener
 from uiat.training.optimizer import make_optimizer, make_scheduler
 from uiat.training.position import POSITION, read_position
+from uiat.training.resumption import own_sum, warn_of_changes
 from uiat.training.step import Step
 from uiat.training.step_options import StepOptions
 from uiat.training.teacher import TeacherSource
@@ -290,8 +292,8 @@ class Training:
         require_finite_weights(self.model, epoch=self.epoch, step=self.position, kept=self._kept)
         meta = {name: getattr(self, name) for name in POSITION}
         meta |= {"steps_per_epoch": len(self.loader), "processes": current_rank().size}
-        # The mean over the processes of their sums, from which all of them resume.
-        sums = {name: current_rank().mean(self.sums[name].clone()) for name in sorted(self.sums)}
+        # Those of each process, a row each: a sum that is resumed from a mean has other last digits.
+        sums = {name: current_rank().concatenate(self.sums[name].reshape(1)) for name in sorted(self.sums)}
         self.store.save(modules=self._modules(), optimizer=self.optimizer, tensors=sums, meta=meta)
 
     def resume(self) -> None:
@@ -301,20 +303,16 @@ class Training:
             self._set_end(*end)
             return
         loaded = self.store.load(modules=self._modules(), optimizer=self.optimizer)
+        then = restore_environment(self.store.folder, begins=loaded is None)
         if loaded is None:
             return
         sums, meta = loaded
         epochs, steps = self.run.optimisation.epochs, len(self.loader)
         for name, value in read_position(meta, epochs=epochs, steps_per_epoch=steps).items():
             setattr(self, name, value)
-        if (then := meta.get("processes", 1)) != current_rank().size:
-            logger.warning(
-                "this run began in %s processes and resumes in %d: BatchNorm sees other parts of a batch, and sums "
-                "have another order, so its weights will not be bit for bit those of an undisturbed run",
-                then,
-                current_rank().size,
-            )
-        self.sums = {name: value.to(self.step.device) for name, value in sums.items()}
+        device = self.step.device
+        warn_of_changes(then, device, processes=meta.get("processes", 1))
+        self.sums = {name: own_sum(value).to(device) for name, value in sums.items()}
         done = self.epoch * len(self.loader) + self.position
         rates = [group["lr"] for group in self.optimizer.param_groups]
         config = self.run.optimisation

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from uiat.errors import UserError
 from uiat.objectives import Objective
 from uiat.objectives.networks import teacher_method
 from uiat.runs import checkpoint
-from uiat.runs.folder import check_new_folder, locked_run, new_folder, remove_unborn
+from uiat.runs.folder import check_new_folder, locked_run, new_folder, remove_killed_start
 from uiat.runs.settings import CUSTOM, read_run
 from uiat.runs.writer import RunWriter, fingerprint
+from uiat.system.distributed import current_rank
 from uiat.training.autotune import resolve_auto
 from uiat.training.listener import Listener
 from uiat.training.loop import Training
@@ -238,11 +239,15 @@ def _train_teacher(
 ) -> nn.Module:
     """Train a teacher on the student's images, in a folder if there is one, or resume it there; returns it."""
     assert student.held_out is not None
-    device = training_device(student.model)
+    device, rank = training_device(student.model), current_rank()
     with ExitStack() as inside:
-        if folder is not None:
-            remove_unborn(folder)
-        if resumed := folder is not None and folder.exists():
+        if folder is not None and rank.first:
+            remove_killed_start(folder)
+            with suppress(OSError):
+                folder.rmdir()  # an empty one
+        # As the first process sees it, before any of them goes on to make the folder.
+        resumed = rank.gather(folder is not None and folder.exists())[0]
+        if resumed:
             assert folder is not None
             inside.enter_context(locked_run(folder))
             run = read_run(folder)

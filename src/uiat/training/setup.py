@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -117,12 +118,41 @@ def _is_pair(data: Any) -> bool:
     return isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
 
 
-def load_datasets(data: Data, seed: int) -> tuple[ImageSet | Folder, ImageSet]:
+def open_split(data: Data, split: str, *, root: str | None) -> ImageSet | Folder:
+    """Open the data set that a run folder names; nothing is downloaded into a place that only the folder names.
+
+    Run folders come from others, too, and looking at one must not make folders or files elsewhere.
+
+    Args:
+        data: name, root, sizes.
+        split: "train" or "test".
+        root: the folder of the data sets that the user names, into which missing files may be downloaded; None for that
+            of the run.
+
+    Raises:
+        UserError: as for `uiat.data.open_data`.
+
+    Example:
+        >>> open_split(Data(name="mnist", root="/missing"), "test", root=None)
+        Traceback (most recent call last):
+        uiat.errors.UserError: mnist is missing or damaged under /missing ... give --data.root, ...; this one ...
+    """
+    own = root is not None or data.root is None
+    try:
+        return open_data(data.name, split, root=root or data.root, download=own, image_size=data.image_size)
+    except UserError as error:
+        if own or Path(str(data.root)).is_dir():
+            raise
+        raise UserError(f"{error}: give --data.root, a folder of your own; this one is the run's") from None
+
+
+def load_datasets(data: Data, seed: int, *, received: bool = False) -> tuple[ImageSet | Folder, ImageSet]:
     """Load the training images of a run, and hold out of them those to validate on.
 
     Args:
         data: name, root, sizes.
         seed: seed of the images held out and of the subset.
+        received: True if a run folder names the root of `data`, and nobody else; see `open_split`.
 
     Returns:
         (images to train on, images to validate on).
@@ -133,7 +163,7 @@ def load_datasets(data: Data, seed: int) -> tuple[ImageSet | Folder, ImageSet]:
         100
     """
     _check_seed(seed)
-    whole = open_data(data.name, "train", root=data.root, image_size=data.image_size)
+    whole = open_split(data, "train", root=None if received else data.root)
     training_set, held_out, _ = split_validation(whole, size=data.validation, seed=seed)
     if data.subset is not None:
         training_set = stratified_subset(training_set, data.subset, seed=seed)

@@ -1,5 +1,6 @@
 """Trackers: listeners that send the measurements of training elsewhere, one row of `TRACKERS` each."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from torch import Tensor
 from uiat.errors import UserError, nearest
 from uiat.system.distributed import current_rank
 from uiat.training.listener import Listener
+
+logger = logging.getLogger("uiat")
 
 
 class TensorBoard:
@@ -79,7 +82,46 @@ def make_trackers(names: Sequence[str], run_dir: Path) -> list[Listener]:
                 listeners.append(tracker.make(run_dir / name))
             except ImportError:
                 raise UserError(f"{name} is not installed: pip install 'uiat[{tracker.extra}]'") from None
+            except Exception as error:  # whatever a tracker meets, the run does without it
+                _warn_of_loss(name, error)
     return listeners
+
+
+class Lenient:
+    """A tracker whose failures cost its records and never the run: the first one is said, and the last it is asked.
+
+    Args:
+        listener: the tracker.
+
+    Example:
+        >>> Lenient(TensorBoard.__new__(TensorBoard)).epoch({"clean": 0.5})
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self.name = type(listener).__name__
+        self.listener: Listener | None = listener
+
+    def step(self, epoch: int, step: int, steps: int, terms: Mapping[str, Tensor], images: int) -> None:
+        """Pass on a finished step."""
+        self._tell(lambda listener: listener.step(epoch, step, steps, terms, images))
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Pass on a finished epoch."""
+        self._tell(lambda listener: listener.epoch(row))
+
+    def _tell(self, tell: Callable[[Listener], None]) -> None:
+        if self.listener is None:
+            return
+        try:
+            tell(self.listener)
+        except Exception as error:
+            self.listener = None
+            _warn_of_loss(self.name, error)
+
+
+def _warn_of_loss(name: str, error: Exception) -> None:
+    reason = " ".join(str(error).split())
+    logger.warning("the run goes on without %s: %s: %s", name, type(error).__name__, reason)
 
 
 def group_name(name: str) -> str:

@@ -93,7 +93,7 @@ def test_what_is_in_the_record(tmp_path):
     record = json.loads(json.dumps(result.to_json()))
     assert list(record)[:8] == ["threat", "n", "accuracy", "seconds", "broken_by", "seed", "environment", "stages"]
     assert list(record)[8:14] == ["passes", "stage_seconds", "intervals", "per_class", "calibration", "budgets"]
-    assert list(record)[14:] == ["projected", "warnings", "verdict", "batch_size", "processes"]
+    assert list(record)[14:] == ["projected", "warnings", "verdict", "batch_size", "processes", "sums"]
     assert (record["batch_size"], record["processes"]) == (500, 1)
     assert record["threat"] == "Linf:0.03137255"
     assert (record["n"], record["seed"]) == (11, 7)

@@ -106,7 +106,7 @@ def test_images_and_labels_that_cannot_be_meant(x, y, message, unchecked):
 
 def test_other_arguments_that_cannot_be_meant(unchecked):
     x, y = ramp()
-    with pytest.raises(UserError, match="attacks must be a list of names"):
+    with pytest.raises(UserError, match="attacks must be a list, such as"):
         evaluate(Threshold(), x, y, threat=Linf(0.1), attacks="clean,pgd-20")
     with pytest.raises(UserError, match="batch_size must be at least 1"):
         evaluate(Threshold(), x, y, threat=Linf(0.1), batch_size=0)

@@ -90,6 +90,8 @@ class _Lines:
         self.seen.add((run.folder, run.status))
         if run.status == "training":
             self.on_progress(f"training {run.folder}")
+        elif run.status == "elsewhere":
+            self.on_progress(f"{run.folder}: another process works on it; it is left to that one, and waited for")
         elif run.status == "failed":
             self.on_progress(f"{run.row}, seed {run.run.seed}, failed: {run.reason}")
         elif len(read_history(run.folder)) < run.run.optimisation.epochs:

@@ -1,11 +1,11 @@
 """The state file of an evaluation: killed at any moment, it is resumed to the same verdicts."""
 
+import hashlib
 import json
 import logging
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from uiat.errors import UserError
 from uiat.evaluation.engine.outcomes import Outcomes, merge_outcomes
 from uiat.evaluation.engine.search_runner import State
-from uiat.system.atomic_files import PARTIAL, read_tensors, write_tensors
+from uiat.system.atomic_files import clear_partial, read_tensors, write_tensors
 from uiat.system.distributed import Rank
 
 logger = logging.getLogger("uiat")
@@ -65,9 +65,7 @@ class StateFile:
         """
         if self.path is None or self.own_path is None:
             return None
-        for partial in self.path.parent.glob(f".{self.own_path.name}.*{PARTIAL}"):  # half written when it was killed
-            with suppress(OSError):
-                partial.unlink()
+        clear_partial(self.path.parent, self.own_path.name)  # half written when it was killed
         paths = Rank.paths(self.path)
         if paths and not resume:
             first = paths.get(self.rank, next(iter(paths.values())))
@@ -98,7 +96,7 @@ class StateFile:
             raise UserError(f"{path} is not the state of an evaluation; it was left as it is")
         if meta.get("version") != VERSION or meta.get("check") != _checksum_of_file(tensors, meta):
             raise UserError(f"{path} is damaged or was written by another version; delete it to begin anew")
-        theirs, ours = meta["belongs"], json.loads(json.dumps(self._identity_of(rank)))
+        theirs, ours = meta["belongs"], _plain(self._identity_of(rank))
         if different := [name for name in ours if theirs.get(name) != ours[name]]:
             raise UserError(f"{path} is the state of another evaluation: not the same {', '.join(different)}")
         outcomes = Outcomes.unpack((_strip(tensors, "tally/"), meta["tally"]))
@@ -125,6 +123,42 @@ class StateFile:
     def is_due(self) -> bool:
         """True when so much time has passed that the state of an unfinished stage is worth a write."""
         return self.path is not None and self.clock() - self.written >= 60 * self.minutes
+
+
+def is_of_another(path: Path, identity: Mapping[str, Any]) -> bool:
+    """True if a whole state file, or that of one of several processes, is of another evaluation than this.
+
+    One that is damaged may be of any: it is for `StateFile.open` to refuse.
+
+    Example:
+        >>> is_of_another(Path("missing"), {"seed": 0})
+        False
+    """
+    for file in Rank.paths(path).values():
+        try:
+            meta = read_tensors(file)[1]
+        except UserError:
+            continue
+        theirs = meta.get("belongs")
+        if meta.get("kind") == KIND and meta.get("version") == VERSION and isinstance(theirs, dict):
+            return {name: value for name, value in theirs.items() if name != "share"} != _plain(identity)
+    return False
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts as a file gives them back."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """Return eight characters for the name of a state file that only this evaluation has.
+
+    Example:
+        >>> key_of({"seed": 0}) == key_of({"seed": 0}) != key_of({"seed": 1})
+        True
+    """
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def fingerprint(

@@ -1,0 +1,58 @@
+"""What tells an evaluation from others, so that its state is resumed by the very same one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from uiat.evaluation.engine.plan import Plan, budgets, drop_gradient_attacks, make_plan
+from uiat.evaluation.engine.state_file import fingerprint
+from uiat.formatting import threat_record
+from uiat.models.inspect import Target
+from uiat.system.surroundings import check_ordinary, neutral_surroundings, ordinary
+from uiat.threat import Threat
+
+
+@neutral_surroundings()
+def identify(
+    model: nn.Module,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, "n"],
+    *,
+    threat: Threat,
+    attacks: Sequence[str],
+    seed: int = 0,
+    keep_examples: bool = False,
+    transfer: nn.Module | None = None,
+) -> dict[str, Any]:
+    """Return what tells an evaluation from others, as its state file holds it; arguments and errors as in `evaluate`.
+
+    Example:
+        >>> import torch
+        >>> from uiat import Linf
+        >>> model, x, y = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(8, 1, 2, 2), torch.arange(8) % 2
+        >>> one, other = (identify(model, x, y, threat=Linf(0.1), attacks=["fgsm"], seed=seed) for seed in (0, 1))
+        >>> [name for name in one if one[name] != other[name]]
+        ['seed']
+    """
+    check_ordinary(model)
+    x, y = ordinary(x), ordinary(y)
+    plan = make_plan(attacks, threat, transfer)
+    plan = plan if Target(model, x).differentiable else drop_gradient_attacks(plan)[0]
+    return identity_of(model, x, y, threat, plan, seed, keep_examples, transfer)
+
+
+def identity_of(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    plan: Plan,
+    seed: int,
+    examples: bool,
+    transfer: nn.Module | None,
+) -> dict[str, Any]:
+    """Return the same of an evaluation whose attacks are planned."""
+    facts = {"threat": threat_record(threat, exact=True), "attacks": budgets(plan), "order": list(plan), "seed": seed}
+    return fingerprint(model, x, y, transfer=transfer, examples=examples, **facts)
