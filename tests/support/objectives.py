@@ -57,17 +57,17 @@ OBJECTIVES = {
     "example momentum": uiat(momentum="example", inverse_gradient=False, weight=1.0),
     "hat": HAT(attack=KL_ATTACK),
     "score": Score(attack=pgd(loss="squared", start="gaussian")),
-    "dkl": DKL(attack=KL_ATTACK),
+    "dkl": DKL(attack=KL_ATTACK, squared_weight=2.0, weight=1.0),
     "lbgat": LBGAT(attack=KL_ATTACK, weight=2.0),
     "fat": FAT(attack=pgd(), tau_epochs=(1,)),
     "fat-trades": FAT(attack=KL_ATTACK, form="trades"),
     "sat": SelfAdaptive(attack=KL_ATTACK, from_epoch=1),
-    "mlcat": MLCAT(attack=pgd()),
+    "mlcat": MLCAT(attack=pgd(), least_loss=0.5),  # 1.5 is above the chance level of 4 classes
     "squeeze": Squeeze(attack=KL_ATTACK),
     "dhat": DHAT(attack=pgd(), inverse=replace(INSTANCE, regulariser="logit")),
     "ard": ARD(attack=pgd(), alpha=0.7),
     "rslad": RSLAD(attack=KL_ATTACK),
-    "adr": ADR(attack=pgd(loss="kl"), epochs=3),
+    "adr": ADR(attack=pgd(loss="kl"), interpolations=(0.1, 0.3), epochs=3),
     "gairat": GAIRAT(attack=pgd(), from_epoch=1),
 }
 

@@ -45,7 +45,7 @@ IDLE = [
     (
         "sat",
         "optimisation.epochs=20",
-        "the part of the method that begins later is never reached: objective.from_epoch",
+        "the part of the method that begins later is never reached",
     ),
     ("fat", "objective.weight=2", "objective.weight has no effect: objective.form is at, and not trades"),
     ("uiat", "objective.momentum_start=uniform", "objective.momentum_start has no effect: objective.momentum is none"),
