@@ -12,6 +12,7 @@ from uiat.errors import UserError
 from uiat.models.misfit import explained
 from uiat.threat import Threat, to_range
 
+NO_GRADIENT = "the model's output has no gradient with respect to its input: it detaches or quantises it"
 # The loss of an inner problem: images (B, ...) -> (loss of each (B,), logits (B, K)).
 InnerLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -47,7 +48,10 @@ def input_gradient(loss: InnerLoss, x: Float[Tensor, "b ..."]) -> Gradient:
         x = x.detach().requires_grad_(True)
         values, logits = take_pair(loss(x))
         require_gradient(values)
-        (gradient,) = torch.autograd.grad(values.sum(), x)
+        # None, and no error, where the weights have a gradient but the images do not: a quantised layer between them.
+        (gradient,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+        if gradient is None:
+            raise UserError(NO_GRADIENT)
     return Gradient(gradient, values.detach(), logits.detach())
 
 
@@ -76,7 +80,7 @@ def require_gradient(values: Tensor) -> None:
         uiat.errors.UserError: the model's output has no gradient with respect to its input: it detaches or quantises it
     """
     if not values.requires_grad:
-        raise UserError("the model's output has no gradient with respect to its input: it detaches or quantises it")
+        raise UserError(NO_GRADIENT)
 
 
 def expected_gradient(loss: InnerLoss, x: Float[Tensor, "b ..."], *, draws: int) -> Gradient:

@@ -102,13 +102,20 @@ def is_differentiable(model: nn.Module, x: Float[Tensor, "n ..."]) -> bool:
         True
     """
     with torch.enable_grad(), frozen(model):
+        image = x[:1].to(device_of(model)).detach().requires_grad_(True)
         try:
-            logits = model(x[:1].to(device_of(model)).detach().requires_grad_(True))
+            logits = model(image)
         except RuntimeError as error:
             if "numpy()" in str(error):  # torch refuses to hand over what has a gradient
                 return False
             raise
-    return bool(logits.requires_grad)
+        if not logits.requires_grad:
+            return False
+        try:
+            # A quantised layer leaves a graph to the weights before it, and none to the images.
+            return torch.autograd.grad(logits.sum(), image, allow_unused=True)[0] is not None
+        except NotImplementedError:  # an operator without a derivative
+            return False
 
 
 _IMAGES = 8

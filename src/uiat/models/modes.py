@@ -6,6 +6,8 @@ from typing import Literal
 
 from torch import nn
 
+from uiat.errors import UserError
+
 BatchNormMode = Literal["eval", "train"]
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -39,7 +41,11 @@ def train_mode(model: nn.Module, set_aside: list[nn.Module]) -> None:
         >>> body.training, head.training
         (False, True)
     """
-    model.train()
+    try:
+        model.train()
+    except NotImplementedError:
+        message = "the model is an exported program, which has no train mode: train the module that it was made of"
+        raise UserError(message) from None
     for part in set_aside:
         part.eval()
 
