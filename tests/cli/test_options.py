@@ -25,6 +25,7 @@ FLAGS = [
     "--device",
     "--own-code",
     "--transfer",
+    "--transfer-own-code",
     "--epsilons",
     "--sweep-attack",
     "--norms",

@@ -12,6 +12,7 @@ from uiat.objectives import Standard
 from uiat.runs.folder import make_folder, restore_environment
 from uiat.system.distributed import Rank
 from uiat.system.environment import describe_environment
+from uiat.system.manifest import write_recorded
 from uiat.training import resumption
 from uiat.training.resumption import own_sum, warn_of_changes
 
@@ -60,7 +61,7 @@ def test_a_run_resumed_with_other_threads_warns_and_one_with_the_same_does_not(t
     path = tmp_path / "run" / "environment.json"
     uiat.resume(tmp_path / "run")
     assert "environment" not in caplog.text
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"threads": 99}))
+    write_recorded(path, json.dumps(json.loads(path.read_text()) | {"threads": 99}).encode())
     uiat.resume(tmp_path / "run")
     (said,) = (record for record in caplog.records if "environment" in record.getMessage())
     assert said.levelno == logging.WARNING
@@ -77,6 +78,6 @@ def test_the_environment_is_restored_where_a_kill_has_kept_it_from_being_written
 
 def test_a_run_that_starts_over_is_of_the_present_environment(tmp_path):
     folder = make_folder(tiny.run(), tmp_path / "run")
-    (folder / "environment.json").write_text('{"threads": 99}')
+    write_recorded(folder / "environment.json", b'{"threads": 99}')
     assert restore_environment(folder, begins=False) == {"threads": 99}
     assert restore_environment(folder, begins=True)["threads"] == torch.get_num_threads()
