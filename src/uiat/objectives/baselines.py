@@ -71,6 +71,7 @@ class PGDAT:
         alignment: weight of GradAlign's term, for single-step attacks; see `uiat.objectives.grad_align`.
 
     Example:
+        >>> from uiat import Linf
         >>> PGDAT(attack=PGD(threat=Linf("4/255"), step_size="1/255", steps=5)).attack.steps
         5
     """
