@@ -89,7 +89,7 @@ class Wraps(nn.Module):
     [
         (Wraps(lambda s: s.softmax(dim=1)), "returns probabilities; return logits"),
         (Wraps(lambda s: (s, s)), "returns a tuple"),
-        (Wraps(lambda s: {"logits": s}), "output.logits"),
+        (Wraps(lambda s: {"scores": s}), 'under the key "logits"'),
         (Wraps(lambda s: s.numpy() if not s.requires_grad else s), "returns a ndarray"),
         (Wraps(lambda s: s * math.nan), "NaN or infinite"),
         (tiny.linear(classes=3), "has 3 classes and the data 4"),

@@ -359,7 +359,7 @@ class Returning(nn.Module):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda logits: {"logits": logits}, "tensor of logits, not dict"),
+        (lambda logits: {"scores": logits}, "tensor of logits, not dict"),
         (lambda logits: (logits, logits), "tensor of logits, not tuple"),
         (lambda logits: logits.argmax(1), r"returns shape \(1,\)"),
         (lambda logits: logits[:, :, None], r"returns shape \(1, 4, 1\)"),

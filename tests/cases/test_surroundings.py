@@ -172,7 +172,10 @@ class Returns(nn.Module):
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (Returns(lambda z: {"logits": z}), "returns a dict, not a tensor of logits; wrap the model .* output.logits"),
+        (
+            Returns(lambda z: {"scores": z}),
+            'returns a dict, not a tensor of logits; put the logits under the key "logits"',
+        ),
         (Returns(lambda z: (z, z), only_training=True), "returns a tuple in train mode"),
         (Returns(lambda z: z.detach(), only_training=True), "no gradient in train mode"),
         (Returns(lambda z: z * float("nan"), only_training=True), "NaN or infinite logits"),

@@ -24,14 +24,6 @@ class Returns(nn.Module):
         return self.change(self.net(self.frozen(x)))
 
 
-class HuggingFaceOutput(dict):
-    """What such models return: a dict with the logits as an attribute too."""
-
-    @property
-    def logits(self):
-        return self["logits"]
-
-
 def fail(logits):
     raise RuntimeError("inside the model")
 
@@ -53,11 +45,7 @@ def assert_untouched(model: nn.Module, before) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda z: HuggingFaceOutput(logits=z),
-            "returns a HuggingFaceOutput, not a tensor of logits; wrap the model so",
-        ),
-        (lambda z: {"logits": z}, "output.logits"),
+        (lambda z: {"scores": z}, 'returns a dict, not a tensor of logits; put the logits under the key "logits"'),
         (
             lambda z: (z, z),
             "returns a tuple, not a tensor of logits; wrap the model so that its forward returns the one",

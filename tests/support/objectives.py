@@ -1,6 +1,7 @@
 """One of each training objective, small enough for a test, and what their formulas need."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -111,3 +112,59 @@ def probabilities(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     """KL(p || q), spelt out."""
     return (p * (p.log() - q.log())).sum(1)
+
+
+# The example of CONTRIBUTING.md, with fields of more kinds.
+LOGIT_PAIRING = '''
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from torch import Tensor, nn
+
+import uiat
+from uiat import losses
+from uiat.checks import Between
+from uiat.threat import Threat
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitPairing:
+    """CE(f(x_adv), y) + weight * mean((f(x_adv) - f(x))^2)."""
+
+    name: str = "logit-pairing"
+    attack: uiat.PGD = field(default_factory=lambda: uiat.PGD(threat=uiat.Linf(0.1), step_size=0.03, steps=5))
+    weight: float = 0.5
+    share: Annotated[float, Between(0, 1)] = 1.0
+    mode: Literal["smooth", "sharp"] = "smooth"
+    radius: float = 0.1
+    power: int = 2
+
+    def __post_init__(self) -> None:
+        if self.power == 0:
+            raise ValueError("a power of 0 pairs nothing")
+
+    @property
+    def threat(self) -> Threat:
+        return self.attack.threat
+
+    def init(
+        self, *, num_classes: int, image_shape: tuple[int, int, int], num_examples: int | None = None
+    ) -> nn.Module:
+        return nn.Module()
+
+    def perturb(self, model: nn.Module, batch: uiat.Batch, state: nn.Module, *, epoch: int) -> uiat.Examples:
+        return uiat.Examples(batch.x, batch.y, self.attack.perturb(model, batch.x, batch.y))
+
+    def loss(self, model: nn.Module, examples: uiat.Examples) -> dict[str, Tensor]:
+        logits, adv_logits = model(examples.x), model(examples.x_adv)
+        return {
+            "adv_ce": losses.cross_entropy(adv_logits, examples.y),
+            "pairing": self.weight * self.share * (adv_logits - logits).abs().pow(self.power).mean(dim=1),
+            "correct": adv_logits.argmax(dim=1) == examples.y,
+        }
+'''
+
+
+def write_objective(path: Path, *, more: str = "") -> None:
+    """Write LogitPairing to a file of the user's own."""
+    path.write_text(f"{LOGIT_PAIRING}\n{more}\n")

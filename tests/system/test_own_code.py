@@ -1,11 +1,12 @@
 """The user's own code by name: found, described, and its import path put back."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from uiat.errors import UserError
-from uiat.system.own_code import describe_code, find_entry_point, own_code
+from uiat.system.own_code import describe_code, find_entry_point, find_source, own_code
 
 
 def test_the_search_path_survives_code_that_rearranges_it(tmp_path):
@@ -33,6 +34,14 @@ def test_messages_name_what_was_looked_for():
         own_code("mine", what="attack").__enter__()
     with pytest.raises(UserError, match=r"there is no file 'no.py' to read the data set from"):
         own_code("no.py:read", what="data set").__enter__()
+
+
+def test_the_file_behind_a_name_is_found_without_running_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("raise SystemExit")
+    assert find_source("mine.py:noise") == Path("mine.py")
+    assert find_source("mine:noise") == tmp_path / "mine.py"
+    assert [find_source(name) for name in ("no.py:noise", "no_such:noise", "sys:exit", "noise")] == [None] * 4
 
 
 def test_an_entry_point_that_does_not_import_is_named(tmp_path, monkeypatch):

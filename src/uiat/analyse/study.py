@@ -21,7 +21,7 @@ from uiat.formatting import threat_text
 from uiat.runs import checkpoint
 from uiat.runs.reader import METRICS_FILE, WEIGHTS_FILES, read_history
 from uiat.runs.run_files import find_runs, is_evaluation_alone
-from uiat.runs.settings import read_run
+from uiat.runs.settings import read_evaluated
 from uiat.system.manifest import check_file
 from uiat.threat import Threat, parse
 from uiat.training.setup import load_datasets, open_split, pick_device
@@ -151,7 +151,7 @@ class Context:
                 f"Careful: the runs are of different data sets ({join_words(sets)}), each is measured on its own, and "
                 "a difference between them is not one of methods."
             )
-        trained = (run.config.objective.threat for run in self.runs)
+        trained = (run.config.threat for run in self.runs)
         threats = list(dict.fromkeys(threat_text(threat) for threat in trained if threat))
         if len(threats) > 1:
             notes.append(
@@ -287,4 +287,4 @@ def open_runs(folders: Sequence[str | Path]) -> list[StudyRun]:
     ]
     if len(set(labels)) < len(labels):
         labels = [str(path) for path in paths]
-    return [StudyRun(label, path, read_run(path)) for label, path in zip(labels, paths, strict=True)]
+    return [StudyRun(label, path, read_evaluated(path)[0]) for label, path in zip(labels, paths, strict=True)]

@@ -17,6 +17,7 @@ from uiat.errors import UserError
 from uiat.experiments.sweep_file import SWEEP_FILE, find_staleness, read_sweep
 from uiat.formatting import batch_accuracy_name, percent, threat_text
 from uiat.runs.evaluations import choose
+from uiat.runs.own_files import OWN_CODE
 from uiat.runs.reader import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -26,11 +27,12 @@ from uiat.runs.reader import (
     INVERSE_FILE,
     METRICS_FILE,
     WEIGHTS_FILES,
+    leaves,
     read_environment,
     read_history,
 )
 from uiat.runs.run_files import find_runs, is_evaluation_alone
-from uiat.runs.settings import read_run
+from uiat.runs.settings import read_evaluated, read_plain
 from uiat.system.manifest import MANIFEST_FILE, find_damage
 from uiat.training.validation import selection_metric
 
@@ -73,12 +75,12 @@ def show(
 
 
 def _run(run: Path, out: Console) -> None:
-    settings, history = read_run(run), read_history(run)
+    (settings, threat), plain, history = read_evaluated(run), read_plain(run), read_history(run)
     best = _best(history, settings)
-    out.print(_settings(settings, read_environment(run), history, best))
+    out.print(_settings(settings, plain, read_environment(run), history, best))
     if history:
         out.print("\nepochs")
-        out.print(_epochs(history, best, attacked=settings.objective.threat is not None))
+        out.print(_epochs(history, best, attacked=plain["objective"]["name"] != "standard" and threat is not None))
     for row in history:
         for alarm in row.get("alarms", ()):
             out.print(f"alarm in epoch {row['epoch'] + 1}: {alarm}", soft_wrap=True)
@@ -110,7 +112,11 @@ def _best(history: list[dict[str, Any]], run: Run) -> dict[str, Any] | None:
 
 
 def _settings(
-    run: Run, environment: dict[str, Any], history: list[dict[str, Any]], best: dict[str, Any] | None
+    run: Run,
+    plain: dict[str, Any],
+    environment: dict[str, Any],
+    history: list[dict[str, Any]],
+    best: dict[str, Any] | None,
 ) -> Table:
     hardware = ", ".join(environment.get("device_names") or []) or environment.get("processor", "unknown")
     width = "" if run.model.width is None else f", width {run.model.width}"
@@ -119,9 +125,9 @@ def _settings(
         ("name", run.name),
         ("data", f"{run.data.name}, batches of {run.data.batch_size}, augmentation {run.data.augment}"),
         ("model", f"{run.model.name}{width}"),
-        ("objective", run.objective.name),
+        ("objective", str(plain["objective"]["name"])),
         ("threat model", threat_text(run.threat)),
-        ("differs from the recipe", _differences(run)),
+        ("differs from the recipe", _differences(run.name, plain)),
         ("seed", str(run.seed)),
         ("epochs", f"{len(history)} of {run.optimisation.epochs} done"),
         ("best epoch", chosen),
@@ -132,13 +138,12 @@ def _settings(
     return table("run", "", rows=(row for row in rows if row[1]))
 
 
-def _differences(run: Run) -> str:
+def _differences(name: str, plain: dict[str, Any]) -> str:
     """Return the settings that were overridden, where the run is named after a recipe."""
-    if run.name not in recipe_list.names():
+    if name not in recipe_list.names():
         return ""
-    usual = {path: value for path, value, _ in yaml_io.describe_fields(recipe_list.get(run.name))}
-    fields = ((path, value) for path, value, _ in yaml_io.describe_fields(run))
-    changed = [(path, value) for path, value in fields if path not in usual or usual[path] != value]
+    usual = dict(leaves(yaml_io.to_dict(recipe_list.get(name))))
+    changed = [(path, value) for path, value in leaves(plain) if path not in usual or usual[path] != value]
     return ", ".join(f"{path}={yaml_io.write_value(value)}" for path, value in changed) or "nothing"
 
 
@@ -186,7 +191,10 @@ def _evaluation(run: Path, out: Console) -> None:
 
 def _files(run: Path) -> Table:
     paths = sorted(path for path in run.iterdir() if path.is_file() and not path.name.startswith("."))
-    rows = ((path.name, size(path.stat().st_size), _meaning(path)) for path in paths)
+    rows = [(path.name, size(path.stat().st_size), _meaning(path)) for path in paths]
+    if (run / OWN_CODE).is_dir():
+        kept = [path.stat().st_size for path in (run / OWN_CODE).iterdir() if path.is_file()]
+        rows.append((f"{OWN_CODE}/", size(sum(kept)), "copies of the code of your own that the run began with"))
     return table("file", "size", "what it is", rows=rows, numbers=("size",))
 
 

@@ -12,9 +12,10 @@ from uiat import recipes
 from uiat.cli.output import command, console, fields, table
 from uiat.cli.settings import list_options, split_words
 from uiat.config import yaml_io
-from uiat.config.schema import Run, is_own_code
+from uiat.config.schema import Run, is_own_code, is_own_model
 from uiat.errors import Stopped, UserError
 from uiat.formatting import percent
+from uiat.runs.own_files import AllowOwnCode
 from uiat.runs.reader import CONFIG_FILE, TEACHER_FOLDER
 from uiat.runs.settings import read_config
 from uiat.system.distributed import process_group
@@ -35,7 +36,10 @@ RunDir = Annotated[
 ]
 OwnCode = Annotated[
     bool,
-    typer.Option("--own-code", help="Let a --config file, a resumed run or a teacher name code that builds the model."),
+    typer.Option("--own-code", help="Let a --config file, a resumed run or a teacher name code of yours."),
+]
+ChangedCode = Annotated[
+    bool, typer.Option("--changed-code", help="The same, for code that is not what the resumed run began with.")
 ]
 Board = Annotated[
     bool, typer.Option("--tensorboard", help="Also write each epoch to RUN/tensorboard (needs uiat[tensorboard]).")
@@ -49,6 +53,7 @@ def train(
     resume: Resume = None,
     run_dir: RunDir = None,
     own_code: OwnCode = False,
+    changed_code: ChangedCode = False,
     tensorboard: Board = False,
     help: Help = False,
 ) -> None:
@@ -77,7 +82,7 @@ def train(
                 raise UserError(
                     "--resume takes no recipe, settings or folder: a run is resumed with those it began with"
                 )
-            _resume(resume, out, own_code=own_code, trackers=trackers)
+            _resume(resume, out, own_code="changed" if changed_code else own_code, trackers=trackers)
         elif _is_restarted(run_dir):
             assert run_dir is not None
             _resume(run_dir, out, own_code=own_code, trackers=trackers)
@@ -105,8 +110,8 @@ def _choose_run(names: list[str], config: Path | None, assignments: list[tuple[s
         raise UserError("name a recipe (`uiat recipes` lists them), or give --config FILE or --resume RUN")
     if config is None:
         return yaml_io.override(recipes.get(names[0]), assignments)
-    run = yaml_io.override(read_config(config), assignments)
-    if is_own_code(run) and not own_code and "model.name" not in dict(assignments):
+    run = yaml_io.override(read_config(config, own_code=own_code), assignments)
+    if is_own_model(run) and not own_code and "model.name" not in dict(assignments):
         raise UserError(f"{config} names code to build the model with, {run.model.name!r}: allow it with --own-code")
     return run
 
@@ -125,7 +130,7 @@ def _train(run: Run, run_dir: Path | None, out: Console, *, own_code: bool, trac
         _fit(training, out, trackers=trackers)
 
 
-def _resume(folder: Path, out: Console, *, own_code: bool, trackers: Sequence[str]) -> None:
+def _resume(folder: Path, out: Console, *, own_code: AllowOwnCode, trackers: Sequence[str]) -> None:
     with reopen_run(folder, own_code=own_code) as training:
         epochs, at = training.run.optimisation.epochs, training.epoch
         if at >= epochs or training.stopped:
@@ -176,7 +181,7 @@ def _show_summary(training: Training, folder: Path, out: Console) -> None:
     robust = f"robust (PGD-{run.validation.steps})"
     out.print(f"\nvalidation accuracy on held-out training images; best by {run.validation.metric}", soft_wrap=True)
     out.print(table("weights", "epoch", "clean", robust, rows=rows, numbers=("epoch", "clean", robust)))
-    own = is_own_code(run)
+    own = is_own_model(run)
     out.print(f"\neverything lies in {folder}", soft_wrap=True)
     out.print(f"evaluate it on test images: {command('evaluate', folder, own_code=own)}", soft_wrap=True)
     out.print(f"look at it again:           {command('show', folder)}", soft_wrap=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from uiat.checks import Amount, BelowOne, Between, Count, Or, Seed, Whole, checked_fields
+from uiat.config.own_objectives import is_objective_code
 from uiat.errors import UserError
 from uiat.objectives import UIAT, AnyObjective, Objective
 from uiat.threat import Threat
@@ -302,11 +303,21 @@ class Run:
         return self.evaluation.threat or self.objective.threat
 
 
-def is_own_code(run: Run) -> bool:
+def is_own_model(run: Run) -> bool:
     """True if the run's model is built by the user's own Python code.
+
+    Example:
+        >>> is_own_model(Run(model=Model(name="mine.py:net")))
+        True
+    """
+    return ":" in run.model.name and not run.model.name.startswith("timm:")
+
+
+def is_own_code(run: Run) -> bool:
+    """True if the run names Python code of the user's own, for its model or its objective.
 
     Example:
         >>> is_own_code(Run())
         False
     """
-    return ":" in run.model.name and not run.model.name.startswith("timm:")
+    return is_own_model(run) or is_objective_code(run.objective.name)

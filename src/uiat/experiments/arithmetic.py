@@ -6,7 +6,7 @@ from dataclasses import replace
 from uiat.config.schema import Run
 from uiat.experiments.grid import GridRun
 from uiat.runs.reader import CONFIG_FILE
-from uiat.runs.settings import read_run
+from uiat.runs.settings import read_evaluated
 
 
 def describe_arithmetic(run: Run) -> str:
@@ -67,7 +67,7 @@ def settle_arithmetic(run: GridRun, runs: Sequence[GridRun]) -> Run:
         same_machine = (asked.device, asked.plain) == (compute.device, compute.plain)
         if other is run or not same_machine or not (other.folder / CONFIG_FILE).is_file():
             continue
-        found = read_run(other.folder).compute
+        found = read_evaluated(other.folder)[0].compute
         if compute.precision == asked.precision == "auto":
             compute = replace(compute, precision=found.precision)
         same_setting = (other.settings, other.row) == (run.settings, run.row)

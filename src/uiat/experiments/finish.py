@@ -20,7 +20,7 @@ from uiat.formatting import threat_record
 from uiat.runs.evaluations import find_evaluations
 from uiat.runs.folder import remove_killed_start
 from uiat.runs.reader import WEIGHTS_FILES, read_history, training_seconds
-from uiat.runs.settings import read_run
+from uiat.runs.settings import read_evaluated
 from uiat.training.api import resume, train
 from uiat.training.listener import Listener
 from uiat.training.result import Trained
@@ -78,7 +78,7 @@ def finish_run(run: GridRun, on_change: OnChange, *, evaluated: bool = True) -> 
             _set_status(run, "training", on_change)
             finish_training(run.run, run.folder, listener=_Reporter(run, on_change))
         check_same_run(run.run, run.folder)
-        run.arithmetic = describe_arithmetic(read_run(run.folder))
+        run.arithmetic = describe_arithmetic(read_evaluated(run.folder)[0])
         run.seconds = training_seconds(read_history(run.folder))
         if evaluated:
             _finish_evaluation(run, on_change)

@@ -12,8 +12,9 @@ from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
 from uiat.formatting import mean_and_deviation, percent
+from uiat.runs.own_files import check_own_code, own_names
 from uiat.runs.reader import CONFIG_FILE, effect_of, leaves
-from uiat.runs.settings import read_run
+from uiat.runs.settings import read_plain
 
 LONGEST_NAME = 100  # of a folder, well below what file systems take
 Status = Literal["waiting", "elsewhere", "training", "evaluating", "done", "failed"]
@@ -193,14 +194,14 @@ def check_same_run(run: Run, folder: Path) -> None:
     """Refuse a folder that holds another run: one that is there is resumed, so it has to hold this very run.
 
     Raises:
-        UserError: it holds another run; the first field that differs is named.
+        UserError: it holds another run; the first field that differs is named, or the code that has changed since.
 
     Example:
         >>> check_same_run(Run(), Path("missing"))
     """
     if not (folder / CONFIG_FILE).is_file():
         return
-    there, here = (dict(leaves(yaml_io.to_dict(each))) for each in (read_run(folder), run))
+    there, here = (dict(leaves(settings)) for settings in (read_plain(folder), yaml_io.to_dict(run)))
     for path, value in here.items():
         # "auto" is written down as what it came to on the machine.
         if there.get(path) != value and value != "auto" and not _can_change(path):
@@ -208,6 +209,8 @@ def check_same_run(run: Run, folder: Path) -> None:
                 f"{folder} holds another run: {path} is {there.get(path)!r} there and {value!r} here; "
                 "choose another folder"
             )
+    for name in own_names(run):
+        check_own_code(folder, name, allowed=True)
 
 
 def mean_over_seeds(

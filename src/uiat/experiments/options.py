@@ -98,6 +98,9 @@ class EvaluateOptions:
         "Device: auto, cpu, cuda, cuda:1, mps.", metavar="NAME", by_default="that of the run; auto"
     )
     own_code: bool = _option("Let the run name Python code that builds the model.", False, flags=("--own-code",))
+    changed_code: bool = _option(
+        "The same, for code that is not what the run began with.", False, flags=("--changed-code",)
+    )
     transfer: Path | None = _option(
         "Also attack with examples made on this run's model (PGD, 50 steps).", metavar="RUN"
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from uiat.attacks import PGD
-from uiat.config.schema import Run, is_own_code
+from uiat.config.schema import Run, is_own_model
 from uiat.data import Folder, ImageSet, Subsample, as_float, open_data, take_images
 from uiat.errors import UserError
 from uiat.evaluation.registry import attack
@@ -16,7 +16,7 @@ from uiat.models.modes import frozen
 from uiat.report import RunFiles, Sample, Samples
 from uiat.runs import checkpoint
 from uiat.runs.reader import CHECKPOINT_FILE, EVALUATION_STATE_FILE, INVERSE_FILE, WEIGHTS_FILES
-from uiat.runs.settings import read_run
+from uiat.runs.settings import read_evaluated
 from uiat.system.atomic_files import read_tensors
 from uiat.threat import Threat, parse
 from uiat.training.setup import pick_device
@@ -58,8 +58,8 @@ def predict(
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
-    run = read_run(files.folder)
-    if is_own_code(run) and not own_code:
+    run, _ = read_evaluated(files.folder)
+    if is_own_model(run) and not own_code:
         raise UserError(f"its model is code, {run.model.name!r}: allow it with --own-code")
     data, sample = take_images(_open_test_set(run, root), images)
     where = pick_device(device or run.compute.device)

@@ -23,6 +23,7 @@ from uiat.models.weights_file import load_weights
 from uiat.runs import checkpoint
 from uiat.runs.config_file import CUSTOM
 from uiat.runs.evaluations import sum_of_source
+from uiat.runs.own_files import AllowOwnCode
 from uiat.runs.reader import WEIGHTS_FILES
 from uiat.runs.settings import read_evaluated
 from uiat.system.atomic_files import read_tensors
@@ -249,7 +250,8 @@ def _run_model(folder: Path, options: EvaluateOptions, *, device: str) -> nn.Mod
         width = {} if options.width is None else {"width": _width(options.width)}
         shape = tuple(spec["image_shape"])
         model = models.build(options.model, num_classes=spec["num_classes"], image_shape=shape, **width)  # type: ignore[arg-type]
-    return checkpoint.load(folder, which, model=model, own_code=options.own_code).to(pick_device(device))
+    own_code: AllowOwnCode = "changed" if options.changed_code else options.own_code
+    return checkpoint.load(folder, which, model=model, own_code=own_code).to(pick_device(device))
 
 
 def _images(options: EvaluateOptions, run: Run, *, named: str) -> tuple[ImageSet, Subsample]:

@@ -12,6 +12,7 @@ from uiat.checks import checked
 from uiat.errors import UserError
 from uiat.models.misfit import hint_at, run_model
 from uiat.models.modes import find_frozen_parts, frozen, train_mode
+from uiat.models.outputs import logits_only
 
 
 class Target:
@@ -179,7 +180,8 @@ def check_training(model: nn.Module, x: Float[Tensor, "b ..."], num_classes: int
     try:
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             train_mode(model, set_aside)
-            logits = run_model(model, x, when=" in train mode")
+            with logits_only(model):
+                logits = run_model(model, x, when=" in train mode")
             _check_logits(logits, x, num_classes, when=" in train mode")
             trainable = [p for p in model.parameters() if p.requires_grad]
             if trainable and not logits.requires_grad:

@@ -127,11 +127,11 @@ def hint_at(output: object) -> str:
     """Return what to do about an output that is no tensor of logits, to be put at the end of a message.
 
     Example:
-        >>> hint_at({"logits": 0})
-        '; wrap the model so that its forward returns output.logits'
+        >>> hint_at({"scores": 0})
+        '; put the logits under the key "logits"'
     """
-    if isinstance(output, dict) or hasattr(output, "logits"):
-        return "; wrap the model so that its forward returns output.logits"
+    if isinstance(output, dict):
+        return '; put the logits under the key "logits"'
     if isinstance(output, tuple | list):
         return "; wrap the model so that its forward returns the one element that holds the logits"
     return "; its forward must return a tensor of shape (batch, classes)"

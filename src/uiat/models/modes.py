@@ -7,6 +7,7 @@ from typing import Literal
 from torch import nn
 
 from uiat.errors import UserError
+from uiat.models.outputs import logits_only
 
 BatchNormMode = Literal["eval", "train"]
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -134,6 +135,8 @@ def frozen(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[N
 def attack_mode(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
     """Inside, the model is in the mode in which it is attacked, its statistics frozen; parameters keep their gradients.
 
+    One that returns an object or a dictionary with `logits` returns these, see `logits_only`.
+
     Args:
         model: any module; each submodule's mode is restored one by one.
         batchnorm: "eval" puts the whole model in eval mode (dropout off, running statistics). "train" puts only the
@@ -153,7 +156,7 @@ def attack_mode(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Itera
     for m in norms:
         m.training = True
     try:
-        with frozen_statistics(model):
+        with frozen_statistics(model), logits_only(model):
             yield
     finally:
         for m in in_eval:

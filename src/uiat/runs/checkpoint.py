@@ -14,6 +14,7 @@ from uiat.checks import checked
 from uiat.errors import UserError, nearest
 from uiat.formatting import parse_threat_record, threat_record
 from uiat.runs.config_file import CUSTOM, read_settings, threat_of
+from uiat.runs.own_files import AllowOwnCode, check_own_code
 from uiat.runs.reader import CONFIG_FILE, WEIGHTS_FILES
 from uiat.system.atomic_files import read_tensors
 from uiat.system.manifest import check_file, write_recorded_tensors
@@ -47,7 +48,7 @@ def save_weights(path: Path, model: nn.Module, *, spec: Mapping[str, Any], threa
 
 @checked
 def load(
-    run: str | Path, which: Which = "best", *, model: nn.Module | None = None, own_code: bool = False
+    run: str | Path, which: Which = "best", *, model: nn.Module | None = None, own_code: AllowOwnCode = False
 ) -> nn.Module:
     """Load the trained model of a run folder, in eval mode on the CPU; `model.threat` is what it was trained for.
 
@@ -56,7 +57,8 @@ def load(
         which: "best" for the weights of the epoch with the best metric on held-out training data, or "last".
         model: a module to load the weights into, for a model that `models.build` cannot name.
         own_code: True to let the run name a file.py:function or package.module:function that builds the model. That
-            runs the code, so allow it only if you trust the folder.
+            runs the code, so allow it only if you trust the folder. "changed" runs it as it is now, although it is not
+            what the run began with.
 
     Raises:
         UserError: no such run, a damaged or foreign file, weights that do not fit the model.
@@ -77,7 +79,9 @@ def load(
     threat = None if meta.get("threat") is None else parse_threat_record(meta["threat"], path)
     if model is None:
         with _refuse_damage(path):
-            model = build(dict(meta["model"]), own_code=own_code)
+            if own_code:
+                check_own_code(path.parent, str(meta["model"].get("name")), allowed=own_code)
+            model = build(dict(meta["model"]), own_code=bool(own_code))
     restore(model, tensors, source=path)
     model.threat = threat  # type: ignore[assignment]
     return model.eval()

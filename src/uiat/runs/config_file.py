@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from uiat.config import yaml_io
+from uiat.config.own_objectives import is_objective_code
 from uiat.config.plain_yaml import read_text
 from uiat.config.schema import Run
 from uiat.data.notices import warn_once
@@ -108,8 +109,13 @@ def _refuse_missing(missing: list[str], path: Path) -> None:
         )
 
 
-def build_run(tree: dict[str, Any], path: Path) -> Run:
+def build_run(tree: dict[str, Any], path: Path, *, own_code: bool = False) -> Run:
     """Build the run that a file's settings describe; what is wrong with them is said with the file's name.
+
+    Args:
+        tree: the settings, nested.
+        path: the file.
+        own_code: True to let them name an objective of the user's own, which runs its code.
 
     Example:
         >>> build_run({"seed": "one"}, Path("config.yaml"))
@@ -117,21 +123,24 @@ def build_run(tree: dict[str, Any], path: Path) -> Run:
         uiat.errors.UserError: config.yaml: seed must be a whole number, not 'one'
     """
     try:
-        run: Run = yaml_io.build(Run, tree)
+        run: Run = yaml_io.build(Run, tree, own_code=own_code)
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
     return run
 
 
 def own_objective(tree: Mapping[str, Any]) -> str | None:
-    """Return the name of an objective that is none of this package's, in the settings of a run of `fit`.
+    """Return the name of an objective that is none of this package's: one given to `fit`, or code that is named.
 
     Example:
         >>> own_objective({"model": {"name": "custom"}, "objective": {"name": "mine"}})
         'mine'
+        >>> own_objective({"model": {"name": "resnet18"}, "objective": {"name": "mine.py:Pairing"}})
+        'mine.py:Pairing'
     """
     model, objective = (section.get("name") if isinstance(section, dict) else None for section in _sections(tree))
-    return str(objective) if model == CUSTOM and objective is not None and objective not in METHOD_NAMES else None
+    fitted = model == CUSTOM and objective is not None and objective not in METHOD_NAMES
+    return str(objective) if fitted or is_objective_code(objective) else None
 
 
 def _sections(tree: Mapping[str, Any]) -> tuple[Any, Any]:

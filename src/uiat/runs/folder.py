@@ -17,6 +17,7 @@ from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
 from uiat.runs.config_file import FORMAT, dump_settings
+from uiat.runs.own_files import OWN_CODE, keep_own_code
 from uiat.runs.reader import CHECKPOINT_FILE, CONFIG_FILE, ENVIRONMENT_FILE, read_environment
 from uiat.system.atomic_files import is_partial, partial_name, sync_folder, write_json, write_text
 from uiat.system.distributed import current_rank
@@ -50,12 +51,12 @@ def make_folder(run: Run, run_dir: str | Path | None) -> Path:
         raise UserError(f"the run's name {run.name!r} cannot name its folder: choose a plain one, or give a run folder")
     numbered = (Path("runs") / (run.name if i == 1 else f"{run.name}-{i}") for i in itertools.count(1))
     for folder in numbered if run_dir is None else [Path(run_dir)]:
-        if _make_whole(folder, config, yaml_io.to_dict(run)):  # otherwise the next number
+        if _make_whole(folder, config, run):  # otherwise the next number
             return folder
     raise _taken(run_dir)
 
 
-def _make_whole(folder: Path, config: str, settings: dict[str, Any]) -> bool:
+def _make_whole(folder: Path, config: str, run: Run) -> bool:
     """Make a folder with its first files at one stroke; False if there is one of that name."""
     if os.path.lexists(folder) and not is_killed_start(folder):
         return False
@@ -71,7 +72,8 @@ def _make_whole(folder: Path, config: str, settings: dict[str, Any]) -> bool:
         with _marked_in_use(temporary):
             write_text(temporary / CONFIG_FILE, config)
             write_json(temporary / ENVIRONMENT_FILE, describe_environment())
-            start_manifest(temporary, [ENVIRONMENT_FILE], format=FORMAT, settings=settings)
+            facts = {"settings": yaml_io.to_dict(run), OWN_CODE: keep_own_code(temporary, run)}
+            start_manifest(temporary, [ENVIRONMENT_FILE], format=FORMAT, **facts)
             remove_killed_start(folder)
             os.rename(temporary, folder)  # only ever over an empty folder
             sync_folder(temporary.parent)
@@ -115,6 +117,8 @@ def _remove_first_files(folder: Path) -> None:
     for path in folder.iterdir():
         if path.name in (CONFIG_FILE, ENVIRONMENT_FILE, MANIFEST_FILE) or is_partial(path.name):
             path.unlink()
+        elif path.name == OWN_CODE and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
     folder.rmdir()
 
 

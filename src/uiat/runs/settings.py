@@ -1,32 +1,37 @@
 """Read the settings of a run as a `Run`, and compare two of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from uiat.config import yaml_io
+from uiat.config.own_objectives import is_objective_code
 from uiat.config.plain_yaml import read_text
 from uiat.config.schema import Run
 from uiat.errors import UserError
-from uiat.objectives import AnyObjective, Objective
+from uiat.objectives import AnyObjective, Objective, Standard
 from uiat.runs.config_file import CUSTOM, build_run, own_objective, read_settings, threat_of
-from uiat.runs.reader import CONFIG_FILE, effect_of
+from uiat.runs.own_files import AllowOwnCode, check_own_code
+from uiat.runs.reader import CONFIG_FILE, effect_of, leaves
 from uiat.threat import Threat
 
-__all__ = ["CUSTOM", "find_differences", "read_config", "read_evaluated", "read_run"]
+__all__ = ["CUSTOM", "find_differences", "read_config", "read_evaluated", "read_plain", "read_run", "with_threat"]
 
 
-def read_run(folder: Path, *, objective: Objective | None = None) -> Run:
+def read_run(folder: Path, *, objective: Objective | None = None, own_code: AllowOwnCode = False) -> Run:
     """Read the settings of a run folder.
 
     Args:
         folder: the run folder.
         objective: the objective of a run of `fit` that was given one of the user's own: the file cannot build it.
+        own_code: True to let the folder name code of the user's own for its objective, which runs it, and "changed" to
+            run it as it is now, where it is no longer what the run began with.
 
     Raises:
-        UserError: no such file, a damaged one, or one that needs `objective`.
+        UserError: no such file, a damaged one, one that needs `objective`, or one that names code which is not allowed,
+            not there, or another one than the run began with.
 
     Example:
         >>> read_run(Path("missing-run"))
@@ -34,7 +39,7 @@ def read_run(folder: Path, *, objective: Objective | None = None) -> Run:
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
     with _no_line_of_links(folder):
-        return _build_run(folder, objective)
+        return _build_run(folder, objective, own_code=own_code)
 
 
 @contextmanager
@@ -48,21 +53,27 @@ def _no_line_of_links(folder: Path) -> Iterator[None]:
         raise
 
 
-def _build_run(folder: Path, objective: Objective | None) -> Run:
+def _build_run(folder: Path, objective: Objective | None, *, own_code: AllowOwnCode) -> Run:
     tree = read_settings(folder)
     if objective is not None:
         tree.pop("objective", None)
-    elif (name := own_objective(tree)) is not None:
+    elif (name := own_objective(tree)) is None:
+        return build_run(tree, folder / CONFIG_FILE)
+    elif not is_objective_code(name):
         raise UserError(
             f"{folder} was trained by fit() with an objective of one's own, {name!r}, which {CONFIG_FILE} cannot "
             "build: resume it with uiat.resume(folder, model=..., train_data=..., objective=...)"
         )
-    run = build_run(tree, folder / CONFIG_FILE)
+    elif own_code:
+        check_own_code(folder, name, allowed=own_code)
+    run = build_run(tree, folder / CONFIG_FILE, own_code=bool(own_code))
     return run if objective is None else replace(run, objective=cast(AnyObjective, objective))
 
 
 def read_evaluated(folder: Path) -> tuple[Run, Threat | None]:
-    """Read what an evaluation needs of a run's settings: all but an objective of one's own, and the threat model.
+    """Read what an evaluation needs of a run's settings, and its threat model. Runs no code.
+
+    In place of an objective of the user's own stands `Standard`, with the threat model under `evaluation`.
 
     Raises:
         UserError: as for `read_run`.
@@ -75,40 +86,80 @@ def read_evaluated(folder: Path) -> tuple[Run, Threat | None]:
     with _no_line_of_links(folder):
         tree = read_settings(folder)
         threat = threat_of(tree)
-        if own_objective(tree) is not None:
-            tree.pop("objective")
-        return build_run(tree, folder / CONFIG_FILE), threat
+        if own_objective(tree) is None:
+            return build_run(tree, folder / CONFIG_FILE), threat
+        tree.pop("objective")
+        run = build_run(tree, folder / CONFIG_FILE)
+    return replace(run, objective=Standard(), evaluation=replace(run.evaluation, threat=threat)), threat
 
 
-def read_config(path: Path) -> Run:
-    """Read the settings in a YAML file.
+def read_plain(folder: Path) -> dict[str, Any]:
+    """Read the settings of a run folder, nested, whole, as `to_dict` gives them. Runs no code.
 
     Raises:
-        UserError: no such file, not YAML, or a field or value that a run does not have.
+        UserError: as for `read_run`.
+
+    Example:
+        >>> read_plain(Path("missing-run"))
+        Traceback (most recent call last):
+        uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
+    """
+    tree, run = read_settings(folder), read_evaluated(folder)[0]
+    plain: dict[str, Any] = yaml_io.to_dict(run)
+    return plain if own_objective(tree) is None else plain | {name: tree[name] for name in ("objective", "evaluation")}
+
+
+def read_config(path: Path, *, own_code: bool = False) -> Run:
+    """Read the settings in a YAML file.
+
+    Args:
+        path: the file.
+        own_code: True to let it name an objective of the user's own, which runs its code.
+
+    Raises:
+        UserError: no such file, not YAML, a field or value that a run does not have, or code that is not allowed.
 
     Example:
         >>> read_config(Path("missing.yaml"))
         Traceback (most recent call last):
         uiat.errors.UserError: cannot read missing.yaml: No such file or directory
     """
-    return yaml_io.load(read_text(path), source=str(path))
+    tree = yaml_io.parse(read_text(path), source=str(path))
+    section = tree.get("objective") if isinstance(tree, dict) else None
+    name = section.get("name") if isinstance(section, dict) else None
+    if is_objective_code(name) and not own_code:
+        raise UserError(f"{path} names code to train with, {name!r}: allow it with --own-code")
+    return yaml_io.load(read_text(path), source=str(path), own_code=own_code)
 
 
-def find_differences(run: Run, base: Run) -> str:
+def with_threat(run: Run) -> Run:
+    """Return a run whose settings tell its threat model without its objective's code: under `evaluation`, if need be.
+
+    Example:
+        >>> with_threat(Run()) == Run()
+        True
+    """
+    if run.threat is None or threat_of(yaml_io.to_dict(run)) == run.threat:
+        return run
+    return replace(run, evaluation=replace(run.evaluation, threat=run.threat))
+
+
+def find_differences(settings: Mapping[str, Any], base: Mapping[str, Any]) -> str:
     """Describe how a run's method differs from that of another one; "" for a run that differs in its seed alone.
+
+    Args:
+        settings: the settings of the run, nested, as `read_plain` gives them.
+        base: those of the other one.
 
     Example:
         >>> from uiat import override
-        >>> find_differences(override(Run(), [("objective.weight", "1"), ("seed", "3")]), Run())
+        >>> one = override(Run(), [("objective.weight", "1"), ("seed", "3")])
+        >>> find_differences(yaml_io.to_dict(one), yaml_io.to_dict(Run()))
         'objective.weight=1.0'
     """
-    if run.objective.name != base.objective.name:
-        return run.objective.name
-    now, then = (dict(_method_settings(r)) for r in (run, base))
+    if settings["objective"]["name"] != base["objective"]["name"]:
+        return str(settings["objective"]["name"])
+    now, then = ({path: value for path, value in leaves(each) if effect_of(path).method} for each in (settings, base))
     missing = [f"no {path}" for path in then if path not in now]
     changed = [f"{path}={value}" for path, value in now.items() if path not in then or then[path] != value]
     return ", ".join(changed or missing)
-
-
-def _method_settings(run: Run) -> list[tuple[str, object]]:
-    return [(path, value) for path, value, _ in yaml_io.describe_fields(run) if effect_of(path).method]

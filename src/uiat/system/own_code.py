@@ -72,6 +72,36 @@ def find_entry_point(group: str, name: str) -> Callable[..., Any] | None:
     return None
 
 
+def find_source(name: str, *, group: str | None = None) -> Path | None:
+    """Return the file that holds what a name stands for; None where there is none, or none is to be found.
+
+    The code itself is not run; for package.module:NAME the packages around the module are imported, to know where it
+    lies.
+
+    Args:
+        name: as for `own_code`, or the name of an entry point.
+        group: the group of the entry point.
+
+    Example:
+        >>> find_source("missing.py:noise") is None, find_source("json:loads").name
+        (True, '__init__.py')
+    """
+    if ":" not in name:
+        found = None if group is None else next(iter(entry_points(group=group, name=name)), None)
+        return None if found is None else find_source(found.value)
+    source = name.rpartition(":")[0]
+    if source.endswith(".py"):
+        path = Path(source).expanduser()
+        return path if path.is_file() else None
+    with _searched_last(os.getcwd()):
+        try:
+            spec = importlib.util.find_spec(source)
+        except (ImportError, ValueError):
+            return None
+    path = Path(spec.origin) if spec is not None and spec.origin is not None else Path()
+    return path if path.is_file() else None
+
+
 def describe_code(value: object) -> str:
     """Return module and name of a function, class or object, and a checksum of the file that defines it.
 

@@ -12,7 +12,8 @@ from uiat.config.schema import Compute, Data, Guards, Model, Optimisation, Run, 
 from uiat.data import ImageSet
 from uiat.objectives import UIAT, AnyObjective, Objective, check_objective
 from uiat.runs.folder import check_new_folder, locked_run, new_folder
-from uiat.runs.settings import CUSTOM
+from uiat.runs.own_files import AllowOwnCode
+from uiat.runs.settings import CUSTOM, with_threat
 from uiat.runs.writer import RunWriter, fingerprint
 from uiat.system.surroundings import neutral_surroundings
 from uiat.training.listener import Listener, Listeners
@@ -75,7 +76,7 @@ def resume(
     validation_data: ImageSet | tuple[Tensor, Tensor] | Any | None = None,
     objective: Objective | None = None,
     listener: Listener | None = None,
-    own_code: bool = False,
+    own_code: AllowOwnCode = False,
     progress: bool = True,
 ) -> Trained:
     """Resume a run that was stopped or killed, to weights bit-identical to those of an uninterrupted run.
@@ -87,7 +88,8 @@ def resume(
         validation_data: for a run of `fit`: the same, if it was given there.
         objective: for a run of `fit` with an objective of your own: the same.
         listener: receives each step and epoch.
-        own_code: allow the folder to name code of yours to build the model with, which runs it.
+        own_code: True to allow the folder to name code of yours, for the model and the objective, which runs it;
+            "changed" to run it as it is now, although it is not what the run began with.
         progress: show a bar, in a terminal or a notebook.
 
     Raises:
@@ -171,6 +173,7 @@ def fit(
         compute=compute or Compute(channels_last=False),
         **{name: value for name, value in settings.items() if value is not None},  # type: ignore[arg-type]
     )
+    run = with_threat(run)
     check_plan(run)
     with ExitStack() as inside:
         inside.enter_context(seeded(seed, training_device(model)))

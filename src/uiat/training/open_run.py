@@ -10,14 +10,15 @@ from typing import Any
 from torch import nn
 
 from uiat import models
-from uiat.config.schema import Run
+from uiat.config.schema import Run, is_own_model
 from uiat.data import Folder, ImageSet, loader_for
 from uiat.errors import UserError
 from uiat.objectives import Objective
 from uiat.objectives.networks import teacher_method
 from uiat.runs import checkpoint
 from uiat.runs.folder import check_new_folder, locked_run, new_folder, remove_killed_start
-from uiat.runs.settings import CUSTOM, read_run
+from uiat.runs.own_files import AllowOwnCode, check_own_code
+from uiat.runs.settings import CUSTOM, read_run, with_threat
 from uiat.runs.writer import RunWriter, fingerprint
 from uiat.system.distributed import current_rank
 from uiat.training.autotune import resolve_auto
@@ -62,6 +63,7 @@ def start_run(
         9
     """
     check_new_folder(run_dir)
+    run = with_threat(run)
     check_plan(run)
     device = pick_device(run.compute.device)
     training_set, held_out = load_datasets(run.data, run.seed)
@@ -82,7 +84,7 @@ def reopen_run(
     *,
     own: tuple[nn.Module | None, Any, Any, Objective | None] = (None, None, None, None),
     listener: Listener | None = None,
-    own_code: bool = False,
+    own_code: AllowOwnCode = False,
 ) -> Iterator[Training]:
     """Inside, a run is ready for its next step: everything as the folder's checkpoint says.
 
@@ -105,7 +107,7 @@ def reopen_run(
     """
     folder = Path(run_dir)
     model, train_data, validation_data, objective = own
-    run = read_run(folder, objective=objective)
+    run = read_run(folder, objective=objective, own_code=own_code)
     _require_own(folder, fitted=run.model.name == CUSTOM, given=[value is not None for value in own])
     with ExitStack() as inside:
         inside.enter_context(locked_run(folder))
@@ -117,10 +119,13 @@ def reopen_run(
             training_set, held_out = split_own_data(train_data, validation_data, seed=run.seed)
         inside.enter_context(seeded(run.seed, device))
         spec = model_spec(run, training_set) if model is None else own_spec(training_set)
-        model = checkpoint.build(spec, own_code=own_code).to(device) if model is None else model
+        if model is None:
+            if own_code and is_own_model(run):
+                check_own_code(folder, run.model.name, allowed=own_code)
+            model = checkpoint.build(spec, own_code=bool(own_code)).to(device)
         training = make_training(run, model, training_set, held_out, listener=listener)
         training.store = RunWriter(folder, run, spec, fingerprint(training_set), training_set.classes)
-        training.teacher = find_teacher(training, spec, training_set, own_code=own_code, resumed=True)
+        training.teacher = find_teacher(training, spec, training_set, own_code=bool(own_code), resumed=True)
         training.resume()
         yield training
 

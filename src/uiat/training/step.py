@@ -17,6 +17,7 @@ from uiat.checks import Classes, Count, Side, check_shapes, checked
 from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.models.modes import find_frozen_parts, frozen_statistics, train_mode
+from uiat.models.outputs import logits_only
 from uiat.objectives import Examples, Objective, total
 from uiat.objectives.abilities import attack_of, describe_batches, is_second_order
 from uiat.objectives.networks import add_networks, add_teacher, networks_in, teacher_method
@@ -115,8 +116,9 @@ class Step:
                 self.check(batch)
             check_shapes(batch.x, batch.y)
             train_mode(self.model, self._set_aside)
-            for _ in range(max(1, self.options.replays)):
-                means, x_adv = self._update(batch, epoch, x_adv)
+            with logits_only(self.model):
+                for _ in range(max(1, self.options.replays)):
+                    means, x_adv = self._update(batch, epoch, x_adv)
         return means
 
     def add_teacher(self, teacher: nn.Module) -> None:

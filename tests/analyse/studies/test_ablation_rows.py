@@ -5,6 +5,7 @@ import pytest
 import uiat
 from support.paths import ROOT
 from uiat.analyse import changes
+from uiat.config.yaml_io import to_dict
 from uiat.runs.settings import find_differences
 
 
@@ -17,7 +18,7 @@ def test_each_row_changes_the_run_and_no_two_are_the_same():
     for i, run in enumerate(runs):
         assert all(run != other for other in runs[:i])
         if i:
-            assert find_differences(run, base)
+            assert find_differences(to_dict(run), to_dict(base))
     radius = uiat.override(base, rows["radius epsilon"]).objective.inverse
     assert radius.radius == pytest.approx(0.2)
     assert radius.step_size / radius.radius == pytest.approx(

@@ -71,7 +71,7 @@ class Answer(nn.Module):
     [
         (lambda s: s.softmax(dim=1), "returns probabilities"),
         (lambda s: (s, s), "not tuple"),
-        (lambda s: {"logits": s}, "not dict"),
+        (lambda s: {"scores": s}, "not dict"),
         (lambda s: s[:, :2], r"tells 2 classes apart, but labels run up to 2"),
         (lambda s: s * math.nan, "NaN or infinite"),
         (lambda s: s.long(), "floating-point"),

@@ -9,14 +9,14 @@ from uiat import recipes
 from uiat.analyse.figures import format_percent, label_rows, make_panels
 from uiat.analyse.measurements import held_out_accuracy
 from uiat.analyse.prose import percent, points
-from uiat.analyse.studies.ablation_rows import BASE, changes
+from uiat.analyse.studies.ablation_rows import changes
 from uiat.analyse.study import Context, Data, Study, StudyRun, check_same_arithmetic, open_runs
 from uiat.config import yaml_io
 from uiat.errors import UserError
 from uiat.experiments import GridRun, sweep
 from uiat.formatting import mean_and_deviation, spread
 from uiat.runs.reader import read_history
-from uiat.runs.settings import find_differences
+from uiat.runs.settings import find_differences, read_plain
 
 
 def measure(context: Context) -> Data:
@@ -44,10 +44,12 @@ def measure(context: Context) -> Data:
 
 def _sort_runs(context: Context) -> dict[str, list[StudyRun]]:
     """Sort the given runs into rows by what they have that the first has not."""
-    base = context.runs[0].config
+    base = read_plain(context.runs[0].folder)
     rows: dict[str, list[StudyRun]] = {}
     for run in context.runs:
-        rows.setdefault(find_differences(run.config, base) or base.objective.name, []).append(run)
+        rows.setdefault(find_differences(read_plain(run.folder), base) or str(base["objective"]["name"]), []).append(
+            run
+        )
     return rows
 
 
@@ -58,15 +60,16 @@ def _train_rows(context: Context) -> tuple[dict[str, list[StudyRun]], dict[str, 
     if options.root is not None:
         base = replace(base, data=replace(base.data, root=options.root))
     folder = options.train_dir or (context.out or Path("analysis")) / "runs"
-    whole = StudyRun(BASE, folder, base)
+    every = changes(base)
+    recipe = next(iter(every))
+    whole = StudyRun(recipe, folder, base)
     context.runs = [whole]  # what cannot be measured is refused before hours of training
     context.make_attack()
     context.load_images(whole, "held-out")
-    every = changes(base)
     runs = sweep(base, rows=every, seeds=options.seeds, folder=folder, evaluated=False, listener=_Lines(context))
     failed = {f"{run.row}, seed {run.run.seed}": run.reason for run in runs if run.status == "failed"}
     done = {name: [run.folder for run in runs if run.row == name and run.status == "done"] for name in every}
-    if not done[BASE]:
+    if not done[recipe]:
         raise UserError(f"the recipe itself could not be trained: {next(iter(failed.values()))}")
     rows = {name: open_runs(folders) for name, folders in done.items() if folders}
     context.runs = [run for members in rows.values() for run in members]

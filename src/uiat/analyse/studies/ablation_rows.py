@@ -2,12 +2,12 @@
 
 from uiat.checks import checked
 from uiat.config import yaml_io
+from uiat.config.own_objectives import is_objective_code
 from uiat.config.schema import Run
 from uiat.errors import UserError
 from uiat.objectives import UIAT
 
 Settings = list[tuple[str, str]]
-BASE = "uiat"
 # Steps of the inverse adversary in its radii, up to a full one: z is then a corner of its ball after one step.
 STEPS = {"a quarter of": 0.25, "half": 0.5, "all of": 1.0}
 
@@ -19,10 +19,11 @@ def changes(run: Run) -> dict[str, Settings]:
     Each component off in turn, and the choices that the paper leaves open (PAPER.md): the direction of the KL, the
     gradient through the inverse branch, radius, lambda, momentum and gamma, regulariser. A change that changes nothing
     about the run, or comes to the same as one before it, is left out, and so is one that the run cannot have, such as a
-    one-off epoch of an instance-wise run.
+    one-off epoch of an instance-wise run. Of an objective of the user's own: each number of its at 0, each switch the
+    other way, and PGD-AT and TRADES.
 
     Raises:
-        UserError: the objective of the run is not UIAT.
+        UserError: the objective of the run is neither UIAT nor one of the user's own.
 
     Example:
         >>> from uiat import recipes
@@ -30,11 +31,15 @@ def changes(run: Run) -> dict[str, Settings]:
         >>> rows["KL(adv, inv)"]
         [('objective.kl', 'adversarial-inverse')]
     """
-    if not isinstance(run.objective, UIAT):
+    if isinstance(run.objective, UIAT):
+        base, candidates = "uiat", _candidates(run, run.objective)
+    elif is_objective_code(run.objective.name):
+        base, candidates = run.objective.name.rpartition(":")[2], _own_candidates(run)
+    else:
         raise UserError(f"the ablation changes UIAT one thing at a time, and {run.name} is {run.objective.name}")
-    rows: dict[str, Settings] = {BASE: []}
+    rows: dict[str, Settings] = {base: []}
     seen = [run]
-    for name, fields in _candidates(run, run.objective).items():
+    for name, fields in candidates.items():
         settings = [(path, str(value)) for path, value in fields]
         try:
             changed = yaml_io.override(run, settings)
@@ -89,6 +94,19 @@ def _candidates(run: Run, objective: UIAT) -> dict[str, list[tuple[str, object]]
 def _step(objective: UIAT, scale: float) -> tuple[str, object]:
     """Set the inverse adversary's step to a multiple of its radius."""
     return "objective.inverse.step_size", scale * float(objective.inverse.radius)
+
+
+def _own_candidates(run: Run) -> dict[str, list[tuple[str, object]]]:
+    found: dict[str, list[tuple[str, object]]] = {
+        "pgd-at": [("objective.name", "pgd-at")],
+        "trades": [("objective.name", "trades")],
+    }
+    for name, value in yaml_io.to_dict(run.objective).items():
+        if isinstance(value, bool):
+            found[f"{name} {yaml_io.write_value(not value)}"] = [(f"objective.{name}", not value)]
+        elif isinstance(value, int | float):
+            found[f"{name} 0"] = [(f"objective.{name}", 0)]
+    return found
 
 
 def _radius(objective: UIAT, scale: float) -> list[tuple[str, object]]:

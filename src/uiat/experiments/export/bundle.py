@@ -13,7 +13,7 @@ from uiat.experiments.target import evaluated_images
 from uiat.formatting import threat_record
 from uiat.runs import checkpoint
 from uiat.runs.run_files import RunFiles, read_files
-from uiat.runs.settings import read_run
+from uiat.runs.settings import read_evaluated
 
 IMAGES = 64  # on which an exported model is held against the run's
 
@@ -81,10 +81,9 @@ def open_bundle(
     Raises:
         UserError: no run folder, a damaged one, or test images that are not to be had.
     """
-    run = read_run(folder)
+    run, threat = read_evaluated(folder)
     model = checkpoint.load(folder, which, own_code=own_code)
     images = evaluated_images(run, n=max(n or 0, IMAGES), root=root)
-    threat = run.threat
     return Bundle(
         name=run.name,
         files=read_files(folder),

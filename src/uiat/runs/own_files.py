@@ -1,0 +1,100 @@
+"""The user's own code of a run: a copy of each file in RUN/own-code, its sha256 in the manifest, and what has changed.
+
+The copies are never imported. They are there to be read, and to be put back.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from uiat.config.own_objectives import ENTRY_POINTS, is_objective_code
+from uiat.config.schema import Run, is_own_model
+from uiat.errors import UserError
+from uiat.system.manifest import MANIFEST_FILE, read_manifest, sum_of_file
+from uiat.system.own_code import find_source
+
+OWN_CODE = "own-code"  # the folder of the copies, and their field in the manifest
+# False: code that a run folder names does not run. True: it runs as it was. "changed": it runs as it is now.
+AllowOwnCode = bool | Literal["changed"]
+
+
+def keep_own_code(folder: Path, run: Run) -> dict[str, Any]:
+    """Copy the files of a run's own code into its folder, and return what the manifest says of them.
+
+    Args:
+        folder: the run folder, which exists.
+        run: the run.
+
+    Returns:
+        By the name in the settings: the copy's name and its sha256; nothing of code that is in no file.
+
+    Raises:
+        UserError: a copy cannot be written.
+
+    Example:
+        >>> keep_own_code(Path("runs/mine"), Run())
+        {}
+    """
+    kept: dict[str, Any] = {}
+    for name in own_names(run):
+        source = find_source(name, group=ENTRY_POINTS)
+        if source is None:
+            continue
+        copies = [entry["copy"] for entry in kept.values()]
+        copy = f"{OWN_CODE}/{source.name}"
+        if copy in copies:
+            copy = f"{OWN_CODE}/{len(copies) + 1}-{source.name}"
+        try:
+            (folder / OWN_CODE).mkdir(exist_ok=True)
+            shutil.copyfile(source, folder / copy)
+        except OSError as error:
+            raise UserError(f"cannot copy {source} to {folder / copy}: {error.strerror}") from None
+        kept[name] = {"copy": copy, "sha256": sum_of_file(folder / copy)}
+    return kept
+
+
+def own_names(run: Run) -> list[str]:
+    """Return the names of the user's own code in the settings of a run: its model, its objective.
+
+    Example:
+        >>> own_names(Run())
+        []
+    """
+    names = [run.model.name] if is_own_model(run) else []
+    return [*names, run.objective.name] if is_objective_code(run.objective.name) else names
+
+
+def check_own_code(folder: Path, name: str, *, allowed: AllowOwnCode) -> None:
+    """Refuse code of the user's own that a run names and that is not what the run began with; comes before its import.
+
+    Args:
+        folder: the run folder.
+        name: what the settings name, such as mine.py:Pairing.
+        allowed: "changed" to take the code as it is now.
+
+    Raises:
+        UserError: the file has changed or is missing; names it and the copy in the folder.
+
+    Example:
+        >>> check_own_code(Path("missing-run"), "mine.py:Pairing", allowed=True)
+    """
+    kept = _find_entry(folder, name)
+    if kept is None or allowed == "changed":
+        return
+    source, copy = find_source(name, group=ENTRY_POINTS), folder / str(kept.get("copy"))
+    where = str(source) if source is not None else name.rpartition(":")[0] or name
+    if source is None:
+        raise UserError(f"{where}, which {folder} names, is not there: put its copy {copy} back in its place")
+    if sum_of_file(source) != kept.get("sha256"):
+        raise UserError(
+            f"{where} has changed since {folder} began with it (as {copy}): put that back, start a new run, or allow "
+            'the file as it is now with own_code="changed" (--changed-code)'
+        )
+
+
+def _find_entry(folder: Path, name: str) -> Mapping[str, Any] | None:
+    manifest = read_manifest(folder) if (folder / MANIFEST_FILE).is_file() else None
+    files = (manifest or {}).get(OWN_CODE)
+    entry = files.get(name) if isinstance(files, dict) else None
+    return entry if isinstance(entry, dict) else None
