@@ -222,8 +222,7 @@ def _assign(tree: dict[str, Any], keys: list[str], value: Any, path: str) -> Non
     if keys[-1] not in {f.name for f in dataclasses.fields(kind)}:
         raise unknown_field(path, [".".join([*keys[:-1], f.name]) for f in dataclasses.fields(kind)])
     if path == "model.name" and value != tree["name"]:  # another architecture: its own width and activation
-        tree.clear()
-        tree.update(to_dict(Model()))
+        tree.update({"width": Model.width, "activation": Model.activation})
     tree[keys[-1]] = value
 
 
