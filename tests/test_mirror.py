@@ -11,6 +11,7 @@ ELSEWHERE = {
     "checks/radii.py": "test_threat.py",
     "checks/ranges.py": "cases/test_arguments.py",
     "checks/values.py": "cases/test_arguments.py",
+    "config/compute.py": "config/test_schema.py",
     "config/plain_yaml.py": "cases/test_arguments.py",
     "models/misfit.py": "cases/test_arguments.py",
     "modes.py": "models/test_modes.py",

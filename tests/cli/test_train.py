@@ -7,9 +7,12 @@ import signal
 import subprocess
 from pathlib import Path
 
+import torch
+
 import uiat
 from support.commands import TINY, UIAT, environment, process
 from uiat.config.yaml_io import describe_fields
+from uiat.system.manifest import read_manifest
 
 EPOCHS = 4
 
@@ -141,3 +144,19 @@ def test_a_terminal_sees_bars(tmp_path):
     text = seen.decode()
     for part in ("step 1", "images/s", "left", "adv_ce", "epoch 1/1", "everything lies in"):
         assert part in text
+
+
+def test_the_command_line_names_weights_in_any_order(tmp_path, ask):
+    file = tmp_path / "given.pth"
+    given = uiat.models.build("small-cnn", num_classes=7, image_shape=(1, 8, 8), width=4)
+    torch.save(given.state_dict(), file)
+    fields = ["model.weights=" + str(file), "model.name=small-cnn", "model.width=4", "optimisation.epochs=1"]
+    more = ["data.subset=64", "objective.attack.steps=1", "validation.steps=1"]
+    code, _, said = ask("train", "digits-pgd-at", "--run-dir", tmp_path / "run", *fields, *more)
+    assert code == 0, said
+    assert "the last layer (head.weight, head.bias) is new" in said
+    assert read_manifest(tmp_path / "run")["start"]["weights"] == str(file)
+    code, _, said = ask("train", "digits-pgd-at", "model.weights=nowhere.pth", "--run-dir", tmp_path / "no")
+    assert code == 2
+    assert "no such file: nowhere.pth" in said
+    assert not (tmp_path / "no").exists()

@@ -207,6 +207,8 @@ def test_another_method_keeps_the_threat_and_the_budget():
 def test_another_architecture_has_its_own_width_and_activation():
     assert after(("model.name", "small-cnn"), run=FULL).model == Model(name="small-cnn")
     assert after(("model.name", "small-cnn"), ("model.width", "8"), run=FULL).model.width == 8
+    kept = after(("model.weights", "w.pth"), ("model.name", "small-cnn"), run=FULL).model
+    assert kept == Model(name="small-cnn", weights="w.pth")
 
 
 def test_another_kind_of_inverse_keeps_the_radius():

@@ -1,4 +1,4 @@
-"""Models from the user's own code and from timm."""
+"""Models from the user's own code."""
 
 import sys
 
@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from support.models import digits, refusal
-from uiat.models import build
 
 OWN = """
 from dataclasses import dataclass
@@ -112,44 +111,3 @@ def test_own_model_refused(own, name, message):
 def test_an_error_in_ones_own_function_is_passed_on(own):
     with pytest.raises(ZeroDivisionError, match="mine"):
         digits("own_net.py:broken")
-
-
-def test_timm_convolutional_network():
-    pytest.importorskip("timm")
-    model = build("timm:resnet10t", num_classes=7, image_shape=(1, 32, 32), mean=(0.1,), std=(0.3,)).eval()
-    x = torch.rand(2, 1, 32, 32)
-    assert model(x).shape == (2, 7)
-    assert torch.equal(model.net.get_classifier()(model.features(x)), model(x))
-    assert float(model.normalize.mean) == pytest.approx(0.1)
-    assert {key.split(".")[0] for key in model.state_dict()} == {"normalize", "net"}
-
-
-def test_timm_transformer_is_told_the_image_size():
-    pytest.importorskip("timm")
-    with torch.device("meta"):
-        model = build("timm:vit_tiny_patch16_224", num_classes=7, image_shape=(3, 32, 32))
-        assert model(torch.empty(2, 3, 32, 32)).shape == (2, 7)
-        assert model.features(torch.empty(2, 3, 32, 32)).shape == (2, 192)
-
-
-def test_timm_refused():
-    pytest.importorskip("timm")
-    assert "unknown timm model 'resnet10x'; did you mean 'resnet10t'" in refusal(digits, "timm:resnet10x")
-    assert "unknown timm model ''" in refusal(digits, "timm:")
-    assert "patches of (16, 16), which do not fit images of 8x8" in refusal(digits, "timm:vit_tiny_patch16_224")
-
-
-def test_timm_errors_in_one_sentence(monkeypatch):
-    timm = pytest.importorskip("timm")
-
-    def create_model(name, **options):
-        raise AssertionError("odd image size")
-
-    monkeypatch.setattr(timm, "create_model", create_model)
-    message = refusal(digits, "timm:resnet10t")
-    assert message == "timm cannot make 'resnet10t' for images of shape (1, 8, 8): odd image size"
-
-
-def test_timm_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    assert "pip install 'uiat[timm]'" in refusal(digits, "timm:resnet18")

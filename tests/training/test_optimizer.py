@@ -172,3 +172,66 @@ def test_frozen_parameters_are_not_given_to_it():
     model.bias.requires_grad_(False)
     with pytest.raises(UserError, match="nothing to train"):
         make_optimizer(model, Optimisation())
+
+
+def blocks():
+    """A stem, two blocks, a layer between them that belongs to the first, a norm and a last layer."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
+
+        def forward(self, x):
+            return self.norm(self.linear(x))
+
+    return nn.Sequential(nn.Linear(2, 2), nn.Sequential(Block(), Block()), nn.LayerNorm(2), nn.Linear(2, 2))
+
+
+def by_name(model, config):
+    """Each parameter's (rate over the whole one, weight decay)."""
+    optimizer = make_optimizer(model, config)
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {
+        names[id(p)]: (round(group["lr"] / config.learning_rate, 6), group["weight_decay"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_norms_and_biases_may_be_left_undecayed(optimizer):
+    found = by_name(blocks(), Optimisation(optimizer=optimizer, weight_decay=0.1, decay_norms=False))
+    decayed = {name for name, (_, decay) in found.items() if decay == 0.1}
+    assert decayed == {"0.weight", "1.0.linear.weight", "1.1.linear.weight", "3.weight"}
+    assert {decay for name, (_, decay) in found.items() if name not in decayed} == {0.0}
+
+
+def test_rates_fall_from_the_last_layer_to_the_first():
+    found = by_name(blocks(), Optimisation(layer_decay=0.5))
+    at = {"0": 0.125, "1.0": 0.25, "1.1": 0.5, "2": 1.0, "3": 1.0}
+    assert {name: rate for name, (rate, _) in found.items()} == {
+        name: next(rate for start, rate in at.items() if name.startswith(f"{start}.")) for name in found
+    }
+    with pytest.raises(UserError, match=r"optimisation\.layer_decay needs a model of blocks"):
+        make_optimizer(nn.Linear(2, 2), Optimisation(layer_decay=0.5))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "piecewise", "cosine", "onecycle", "cyclic"])
+def test_every_schedule_keeps_the_ratio_of_the_groups(schedule):
+    config = Optimisation(epochs=2, schedule=schedule, milestones=(1,), layer_decay=0.5, learning_rate=0.2)
+    optimizer = make_optimizer(blocks(), config)
+    scheduler = make_scheduler(optimizer, config, steps_per_epoch=STEPS)
+    whole = rates(Optimisation(epochs=2, schedule=schedule, milestones=(1,), learning_rate=0.2))
+    for rate in whole:
+        now = [group["lr"] for group in optimizer.param_groups]
+        assert now[0] == pytest.approx(rate)
+        assert now == pytest.approx([rate * ratio for ratio in (1, 0.5, 0.25, 0.125)])
+        optimizer.step()
+        scheduler.step()
+
+
+def test_one_group_is_what_it_was_without_these_settings():
+    model = blocks()
+    groups = make_optimizer(model, Optimisation()).param_groups
+    assert [[id(p) for p in group["params"]] for group in groups] == [[id(p) for p in model.parameters()]]

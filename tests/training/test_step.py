@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from support import tiny
 from support.helpers import Passes, batch, cnn, mlp, pgd
 from support.objectives import OBJECTIVES, UNIVERSAL, uiat
 from uiat import PGD, PGDAT, UIAT, Batch, Examples, Linf, Mart, Standard, Trades, make_step, models, total
@@ -450,3 +451,40 @@ def test_a_step_says_of_which_weights_images_and_attack_its_terms_are(objective,
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     step = make_step(model, objective, optimizer, num_classes=10, image_shape=(1, 8, 8), **options)
     assert words in repr(step)
+
+
+@pytest.mark.parametrize(("epoch", "fraction"), [(0, 1 / 3), (1, 2 / 3), (2, 1.0), (7, 1.0)])
+def test_the_radius_of_the_attack_grows_over_the_first_epochs(epoch, fraction):
+    moved = []
+
+    class Watching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = tiny.linear()
+
+        def forward(self, x):
+            moved.append(x.detach().clone())
+            return self.net(x)
+
+    model = Watching()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    objective = PGDAT(attack=tiny.attack(4))
+    step = make_step(model, objective, optimizer, num_classes=4, image_shape=(1, 8, 8), radius_warmup_epochs=2)
+    x, y = tiny.tensors()
+    x = x.clamp(0.3, 0.6)  # far enough from black and white that clipping shortens nothing
+    step(Batch(x, y), epoch=epoch)
+    assert float((moved[-1] - x).abs().max()) == pytest.approx(0.2 * fraction, abs=1e-6)
+    assert step.objective.attack.threat.epsilon == 0.2
+
+
+def test_a_warm_up_of_the_radius_needs_an_attack():
+    model = tiny.linear()
+    with pytest.raises(UserError, match="a warm-up of the radius needs a method with an attack, not 'standard'"):
+        make_step(
+            model,
+            Standard(),
+            torch.optim.SGD(model.parameters(), lr=0.1),
+            num_classes=4,
+            image_shape=(1, 8, 8),
+            radius_warmup_epochs=1,
+        )

@@ -120,11 +120,12 @@ def _settings(
 ) -> Table:
     hardware = ", ".join(environment.get("device_names") or []) or environment.get("processor", "unknown")
     width = "" if run.model.width is None else f", width {run.model.width}"
+    start = f", from the weights of {run.model.weights or 'its library'}" if run.model.is_initialised else ""
     chosen = "none yet" if best is None else f"{best['epoch'] + 1}, {_accuracies(best)} (by {run.validation.metric})"
     rows = [
         ("name", run.name),
         ("data", f"{run.data.name}, batches of {run.data.batch_size}, augmentation {run.data.augment}"),
-        ("model", f"{run.model.name}{width}"),
+        ("model", f"{run.model.name}{width}{start}"),
         ("objective", str(plain["objective"]["name"])),
         ("threat model", threat_text(run.threat)),
         ("differs from the recipe", _differences(run.name, plain)),

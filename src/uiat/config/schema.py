@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from uiat.checks import Amount, BelowOne, Between, Count, Or, Seed, Whole, checked_fields
+from uiat.config.compute import Compute as Compute
 from uiat.config.own_objectives import is_objective_code
 from uiat.errors import UserError
+from uiat.models import is_own_code as names_code
 from uiat.objectives import UIAT, AnyObjective, Objective
 from uiat.threat import Threat
 
@@ -51,13 +53,19 @@ class Data:
 @checked_fields
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """The architecture.
+    """The architecture, and the weights that it starts from.
 
     Args:
-        name: a built-in architecture (small-cnn, preact-resnet8, resnet18, wrn-28-10, ...), timm:NAME, file.py:function
-            or package.module:function.
+        name: a built-in architecture (small-cnn, preact-resnet8, resnet18, wrn-28-10, ...), timm:NAME,
+            torchvision:NAME, file.py:function or package.module:function.
         width: channels of the first stage (an int) or a factor on them (a float); the architecture's own by default.
         activation: "relu" or "silu".
+        weights: a file of weights (.safetensors, or a state dict of torch.save) or a run folder, whose best ones they
+            are; random by default. A last layer of another number of classes stays new.
+        pretrained: start from the weights that timm or torchvision publish, which are downloaded; images are normalised
+            as they ask for.
+        freeze: patterns of parameter names, such as "body.*", whose values training leaves as they are; BatchNorm
+            layers and dropout of modules that are frozen whole stay in eval mode.
 
     Example:
         >>> Model(name="resnet18").activation
@@ -67,6 +75,18 @@ class Model:
     name: str = "small-cnn"
     width: Annotated[int | float, Between(0, 100_000)] | None = None  # `models.build` says what is too narrow
     activation: Literal["relu", "silu"] = "relu"
+    weights: str | None = None
+    pretrained: bool = False
+    freeze: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.pretrained and self.weights is not None:
+            raise UserError("model.weights and model.pretrained do not go together: leave one of them out")
+
+    @property
+    def is_initialised(self) -> bool:
+        """True if training starts from weights, and not from random ones."""
+        return self.pretrained or self.weights is not None
 
 
 @checked_fields
@@ -81,12 +101,18 @@ class Optimisation:
         momentum: of SGD, in [0, 1).
         nesterov: Nesterov's form of SGD's momentum.
         weight_decay: coefficient of the L2 penalty (SGD) or of the decoupled decay (AdamW).
+        decay_norms: False to leave biases and the weights of normalisation layers (all of one dimension) undecayed.
+        layer_decay: learning rate of each block in terms of that of the next one (Clark et al. 2020); the last layer
+            has the whole rate. 1 for the same rate everywhere.
         schedule: "constant", "piecewise" (times `decay` at each milestone), "cosine" (to 0), "onecycle" (cosine up to
             `peak_at` and down; Smith 2018), "cyclic" (linear up to `peak_at` and down to 0).
         milestones: epochs of the piecewise schedule, each 1 or later.
         decay: factor at each milestone.
         peak_at: fraction of the run at which onecycle and cyclic peak.
         warmup_epochs: length of a linear warm-up from 0 before the schedule, in epochs.
+        radius_warmup_epochs: number of first epochs in which the radius and the step of the training attack are below
+            their own: (epoch + 1) / (this + 1) of them, counted from 0. Inverse adversaries and validation have the
+            whole radius from the start.
         clip_norm: largest gradient norm, above 0; none by default.
         awp: relative size gamma of the adversarial weight perturbation (Wu et al. 2020); 0 for none.
         awp_from_epoch: first epoch with the weight perturbation.
@@ -108,11 +134,14 @@ class Optimisation:
     momentum: BelowOne = 0.9
     nesterov: bool = True
     weight_decay: FromZero = 5e-4
+    decay_norms: bool = True
+    layer_decay: Annotated[float, Between(0, 1, above=True)] = 1.0
     schedule: Literal["constant", "piecewise", "cosine", "onecycle", "cyclic"] = "onecycle"
     milestones: tuple[int, ...] = ()
     decay: FromZero = 0.1
     peak_at: Annotated[float, Between(0, 1, above=True, below=True)] = 0.25
     warmup_epochs: Amount = 0.0
+    radius_warmup_epochs: Whole = 0
     clip_norm: Positive | None = None
     awp: Amount = 0.0
     awp_from_epoch: Whole = 0
@@ -166,80 +195,6 @@ class Guards:
 
     chance_epochs: Count = 5
     overfitting: Literal["warn", "stop", "rollback"] = "warn"
-
-
-@checked_fields
-@dataclass(frozen=True, kw_only=True)
-class ResolvedCompute:
-    """Settings of speed with a value in place of each "auto"; see `Compute`.
-
-    Args:
-        precision: of forward and backward passes.
-        channels_last: memory format.
-        compile: the inner problems' passes; on a GPU the training passes too.
-        cuda_graphs: record the step and replay it, on a GPU.
-    """
-
-    precision: Literal["fp32", "bf16"]
-    channels_last: bool
-    compile: bool
-    cuda_graphs: bool
-
-
-@checked_fields
-@dataclass(frozen=True, kw_only=True)
-class Compute:
-    """The device and the arithmetic of a run.
-
-    Args:
-        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
-        precision: "fp32"; "bf16" autocast with weights in fp32; "auto": bf16 where convolutions are faster in it.
-        channels_last: memory format of images and weights; faster for most convolutions.
-        compile: compile the model for the inner problems, in runs of more than a few minutes; needs a C++ compiler.
-            Weights then differ in the last digits. "auto": where the run is long enough and a compiled pass is faster
-            on this machine; the folder of a run says what "auto" came to.
-        cuda_graphs: on a GPU, record a step once an epoch and replay it from then on (see `uiat.speed.cuda_graphs`).
-        recompute: activation checkpointing: keep the outputs of blocks alone, and compute the rest again for the
-            backward pass. Less memory, a third more time; not together with compile.
-        sync_batchnorm: with several processes on GPUs, take BatchNorm statistics of the whole batch.
-        plain: switch every setting of speed off, for comparison: fp32, channels first, nothing compiled or recorded,
-            the optimiser unfused, kernels of cuDNN guessed instead of tried.
-        checkpoint_minutes: number of minutes between checkpoints inside an epoch; each epoch ends with one anyway.
-        checkpoint_steps: number of steps between checkpoints inside an epoch; by default only minutes count.
-
-    Example:
-        >>> Compute().precision
-        'fp32'
-    """
-
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    channels_last: bool = True
-    compile: bool | Literal["auto"] = False
-    cuda_graphs: bool = True
-    recompute: bool = False
-    sync_batchnorm: bool = False
-    plain: bool = False
-    checkpoint_minutes: Amount = 5.0
-    checkpoint_steps: Count | None = None
-
-    def __post_init__(self) -> None:
-        if self.compile is True and self.recompute:
-            raise UserError("compile and recompute do not go together: set one of them to false")
-
-    @property
-    def resolved(self) -> ResolvedCompute:
-        """The settings that steps are computed with: `plain` overrides all, and an "auto" not yet resolved is off.
-
-        Example:
-            >>> Compute(plain=True, precision="bf16").resolved.precision
-            'fp32'
-        """
-        if self.plain:
-            return ResolvedCompute(precision="fp32", channels_last=False, compile=False, cuda_graphs=False)
-        precision: Literal["fp32", "bf16"] = "fp32" if self.precision == "auto" else self.precision
-        more = {"channels_last": self.channels_last, "compile": self.compile is True, "cuda_graphs": self.cuda_graphs}
-        return ResolvedCompute(precision=precision, **more)
 
 
 @checked_fields
@@ -310,7 +265,7 @@ def is_own_model(run: Run) -> bool:
         >>> is_own_model(Run(model=Model(name="mine.py:net")))
         True
     """
-    return ":" in run.model.name and not run.model.name.startswith("timm:")
+    return names_code(run.model.name)
 
 
 def is_own_code(run: Run) -> bool:

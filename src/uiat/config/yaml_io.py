@@ -256,8 +256,7 @@ def _assign(tree: dict[str, Any], keys: list[str], value: Any, path: str) -> Non
     if keys[-1] not in known:
         raise unknown_field(path, [".".join([*keys[:-1], name]) for name in known])
     if path == "model.name" and value != tree["name"]:  # another architecture: its own width and activation
-        tree.clear()
-        tree.update(to_dict(Model()))
+        tree.update({"width": Model.width, "activation": Model.activation})
     tree[keys[-1]] = value
 
 

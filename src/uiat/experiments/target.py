@@ -142,7 +142,7 @@ def _require_own(options: EvaluateOptions, run: Run, folder: Path) -> None:
 
 def _of_weights(options: EvaluateOptions, name: str) -> EvaluationTarget:
     missing = [option for option in ("data", "threat") if getattr(options, option) is None]
-    if options.weights is None and (":" not in name or name.startswith("timm:")):
+    if options.weights is None and not models.is_own_code(name):
         missing.insert(0, "weights")
     if missing:
         raise UserError(f"--model {name} needs {' and '.join(f'--{option}' for option in missing)} too")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from uiat.checks import checked
 from uiat.errors import UserError, nearest
-from uiat.models import architectures, custom
+from uiat.models import architectures, custom, libraries
 from uiat.models.classifier import Classifier, Normalize
 
 _Body = Callable[..., tuple[nn.Module, int]]
@@ -44,11 +44,12 @@ def build(
     activation: str = "relu",
     mean: Sequence[float | int] | Tensor | None = None,
     std: Sequence[float | int] | Tensor | None = None,
+    pretrained: bool = False,
 ) -> nn.Module:
     """Build a model by name, initialised from torch's global generator: images in [0, 1] (B, C, H, W) to logits (B, K).
 
     Args:
-        name: one of `names()`, any `wrn-D-K` with D = 6n + 4, `timm:NAME` (never pretrained), or the user's own
+        name: one of `names()`, any `wrn-D-K` with D = 6n + 4, `timm:NAME`, `torchvision:NAME`, or the user's own
             function as `path/to/file.py:function` or `package.module:function`, which is called as
             `function(num_classes=, image_shape=)`, must return an `nn.Module`, and does its own normalisation.
         num_classes: number of classes K, at least 2.
@@ -58,6 +59,8 @@ def build(
         mean: mean of the training images in [0, 1], one value a channel; 0 by default. The user's own function does
             not get it.
         std: standard deviation of the training images, likewise; 1 by default.
+        pretrained: True for the weights that timm or torchvision publish, which are downloaded; the last layer is new
+            where they are of another number of classes, and their normalisation takes the place of mean and std.
 
     Raises:
         UserError: for a name, shape, width, activation or statistic that cannot be used, saying what to change.
@@ -76,16 +79,37 @@ def build(
     if ":" in name:
         if width is not None or activation != "relu":
             raise UserError(f"width and activation cannot be set for {name!r}; set them in the model's own definition")
-        if not name.startswith("timm:"):
+        if not name.startswith(libraries.PREFIXES):
+            _refuse_pretrained(name, pretrained)
             return custom.own_model(name, num_classes=num_classes, image_shape=shape)
+        library, _, net = name.partition(":")
+        make_net = libraries.timm_model if library == "timm" else libraries.torchvision_model
         normalize = _make_normalize(shape[0], mean=mean, std=std)
-        return custom.timm_model(
-            name.removeprefix("timm:"), num_classes=num_classes, image_shape=shape, normalize=normalize
-        )
+        return make_net(net, num_classes=num_classes, image_shape=shape, normalize=normalize, pretrained=pretrained)
+    _refuse_pretrained(name, pretrained)
     make, base = _lookup(name)
     body, features = make(shape[0], _channels(width, base=base), activation=activation)
     architectures.initialise(body)
     return Classifier(_make_normalize(shape[0], mean=mean, std=std), body, nn.Linear(features, num_classes))
+
+
+def is_own_code(name: str) -> bool:
+    """True if a model's name is one of the user's own code, which building it runs.
+
+    Example:
+        >>> is_own_code("net.py:make"), is_own_code("torchvision:resnet18"), is_own_code("wrn-28-10")
+        (True, False, False)
+    """
+    # A second colon in timm:hf-hub:NAME or timm:local-dir:PATH would fetch or read what it says.
+    return ":" in (name.partition(":")[2] if name.startswith(libraries.PREFIXES) else name)
+
+
+def _refuse_pretrained(name: str, pretrained: bool) -> None:
+    if pretrained:
+        raise UserError(
+            f"no weights are published of {name!r}: model.pretrained is for timm:NAME and torchvision:NAME; "
+            "set model.weights=FILE for weights of your own"
+        )
 
 
 def _lookup(name: str) -> tuple[_Body, int]:
@@ -96,7 +120,8 @@ def _lookup(name: str) -> tuple[_Body, int]:
     if name.endswith(".py"):
         raise UserError(f"{name!r} does not say which function makes the model; write {name}:FUNCTION")
     raise UserError(
-        f"{nearest('model', name, names())}; or wrn-D-K, timm:NAME, path/to/file.py:function, package.module:function"
+        f"{nearest('model', name, names())}; or wrn-D-K, timm:NAME, torchvision:NAME, path/to/file.py:function, "
+        "package.module:function"
     )
 
 

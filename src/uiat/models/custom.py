@@ -1,90 +1,13 @@
-"""Models from timm or from the user's own code."""
+"""Models from the user's own code."""
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from uiat.errors import UserError
 from uiat.system.own_code import own_code
-
-
-class TimmClassifier(nn.Module):
-    """A timm model behind the normalisation layer; its state dict has the keys `normalize.*` and `net.*`.
-
-    Example:
-        >>> import torch
-        >>> from uiat.models import build
-        >>> model = build("timm:resnet10t", num_classes=2, image_shape=(1, 32, 32))
-        >>> model.features(torch.rand(2, 1, 32, 32)).shape
-        torch.Size([2, 512])
-    """
-
-    def __init__(self, normalize: nn.Module, net: nn.Module) -> None:
-        super().__init__()
-        self.normalize = normalize
-        self.net = net
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        """Map images in [0, 1] to logits."""
-        logits: Tensor = self.net(self.normalize(x))
-        return logits
-
-    def features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """Map images in [0, 1] to the representation that timm's last layer reads."""
-        net: Any = self.net
-        z: Tensor = net.forward_head(net.forward_features(self.normalize(x)), pre_logits=True)
-        return z
-
-
-def timm_model(
-    name: str, *, num_classes: int, image_shape: tuple[int, int, int], normalize: nn.Module
-) -> TimmClassifier:
-    """Build a timm model by name, with new weights, for images of this shape.
-
-    Raises:
-        UserError: where timm is not installed, has no such model, or cannot make it for this image shape.
-
-    Example:
-        >>> from uiat.models import Normalize
-        >>> first = Normalize([0.5], [0.5])
-        >>> model = timm_model("resnet10t", num_classes=2, image_shape=(1, 32, 32), normalize=first)
-        >>> model.normalize is first
-        True
-    """
-    try:
-        import timm
-    except ImportError as error:
-        raise UserError(f"timm:{name} needs the package timm; install it with: pip install 'uiat[timm]'") from error
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-        raise UserError(f"unknown timm model {name!r}; {hint}timm.list_models() lists all of them")
-    options: dict[str, Any] = {"pretrained": False, "num_classes": num_classes, "in_chans": image_shape[0]}
-    try:
-        try:
-            # Transformers must be told the image size; convolutional networks do not know the argument.
-            net = timm.create_model(name, img_size=image_shape[1:], **options)
-        except TypeError:
-            net = timm.create_model(name, **options)
-    except Exception as error:
-        raise UserError(f"timm cannot make {name!r} for images of shape {image_shape}: {error}") from error
-    _check_patches(name, net, image_shape)
-    return TimmClassifier(normalize, net)
-
-
-def _check_patches(name: str, net: nn.Module, image_shape: tuple[int, int, int]) -> None:
-    # timm would make a transformer that never sees the pixels beyond the last whole patch, or none at all.
-    embed = getattr(net, "patch_embed", None)
-    patch = getattr(embed, "patch_size", None)
-    if not isinstance(patch, tuple) or getattr(embed, "dynamic_img_pad", False):
-        return
-    if any(side % p for side, p in zip(image_shape[1:], patch, strict=True)):
-        height, width = image_shape[1:]
-        raise UserError(f"timm:{name} cuts images into patches of {patch}, which do not fit images of {height}x{width}")
 
 
 def own_model(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:

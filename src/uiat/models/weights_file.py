@@ -46,22 +46,79 @@ def load_weights(model: nn.Module, path: str | Path) -> list[str]:
         ...     load_weights(net, f"{folder}/w.pth")
         ["the weights are its entry 'state_dict'", "'module.' was taken off the names"]
     """
+    tensors, notes = read_state_dict(path)
+    return notes + fit_state_dict(model, tensors, source=path)
+
+
+def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Read the weights of a file, and notes on where in it they lie; nothing in it is run.
+
+    Raises:
+        UserError: no such file, or a file that is damaged or holds more than tensors.
+
+    Example:
+        >>> read_state_dict("missing.pth")
+        Traceback (most recent call last):
+        uiat.errors.UserError: no such file: missing.pth
+    """
     path = Path(path).expanduser()
     entry, tensors, notes = _choose(_read(path), path)
-    if entry:
-        notes = [f"the weights are its entry {entry!r}", *notes]
+    return tensors, [f"the weights are its entry {entry!r}", *notes] if entry else notes
+
+
+def fit_state_dict(
+    model: nn.Module, tensors: dict[str, Tensor], *, source: str | Path, num_classes: int | None = None
+) -> list[str]:
+    """Load weights into a model, unwrapped and renamed to fit, and return a line for each change that it took.
+
+    Args:
+        model: the model, changed in place.
+        tensors: the weights, by name.
+        source: where they come from, for messages.
+        num_classes: K of the model, if a last layer of another number of classes is to be left out: the model keeps its
+            own, new one. None refuses such weights.
+
+    Raises:
+        UserError: weights that do not fit the model.
+
+    Example:
+        >>> old, net = nn.Linear(4, 10), nn.Linear(4, 2)
+        >>> fit_state_dict(net, old.state_dict(), source="w.pth", num_classes=2)
+        ["the last layer (weight, bias) is new: the weights are of 10 classes, the model has 2"]
+    """
     own = model.state_dict()
     tensors, removed = _unwrap(tensors, own)
-    notes += [f"{prefix!r} was taken off the names" for prefix in removed]
+    notes = [f"{prefix!r} was taken off the names" for prefix in removed]
     tensors, changes = _fix_prefix(tensors, own)
     notes += changes
     absent = [name for name in _missing(tensors, own) if name.rpartition(".")[2] in CONSTANTS]
     if absent and not set(tensors) - set(own):
         notes.append(f"{_list(absent)} not in it: as the model was built")
         tensors = tensors | {name: own[name] for name in absent}
-    _check(tensors, own, path)
+    if num_classes is not None and (last := _last_layer(tensors, own, num_classes)):
+        classes = len(tensors[last[0]])
+        notes.append(
+            f"the last layer ({_list(last)}) is new: the weights are of {classes} classes, the model has {num_classes}"
+        )
+        tensors = tensors | {name: own[name] for name in last}
+    _check(tensors, own, Path(source))
     model.load_state_dict(tensors)
     return notes
+
+
+def _last_layer(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], num_classes: int) -> list[str]:
+    """Return the names whose shapes differ in nothing but the number of classes, their first side; none if others do.
+
+    A network with heads beside its last layer, such as a distilled transformer, has more than one such layer.
+    """
+    differ = [name for name in tensors if name in own and tensors[name].shape != own[name].shape]
+    of_classes = all(
+        own[name].ndim == tensors[name].ndim > 0
+        and len(own[name]) == num_classes
+        and own[name].shape[1:] == tensors[name].shape[1:]
+        for name in differ
+    )
+    return differ if of_classes and len({len(tensors[name]) for name in differ}) == 1 else []
 
 
 def _read(path: Path) -> Any:

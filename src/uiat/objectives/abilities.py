@@ -30,6 +30,22 @@ def attack_of(objective: Objective) -> PGD | None:
     return attack if isinstance(attack, PGD) else None
 
 
+def with_radius(objective: Objective, fraction: float) -> Objective:
+    """Return an objective whose attack has a fraction of its radius and of its step; the rest is as it was.
+
+    Example:
+        >>> from uiat import PGDAT
+        >>> with_radius(PGDAT(), 0.5).attack.threat.epsilon == 4 / 255
+        True
+    """
+    attack = attack_of(objective)
+    assert attack is not None
+    threat = replace(attack.threat, epsilon=float(attack.threat.epsilon) * fraction)
+    weaker = replace(attack, threat=threat, step_size=float(attack.step_size) * fraction)
+    changed: Objective = replace(objective, attack=weaker)  # type: ignore[type-var]
+    return changed
+
+
 def describe_batches(objective: Objective) -> str:
     """Say of which weights, which images and which attack a step's terms and its "correct" are.
 

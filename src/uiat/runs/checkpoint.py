@@ -140,8 +140,7 @@ def build(spec: Mapping[str, Any], *, own_code: bool = False) -> nn.Module:
         uiat.errors.UserError: the run's model is code, 'mine.py:net': allow it with own_code=True (--own-code) ...
     """
     name = str(spec.get("name"))
-    # A second colon in timm:hf-hub:NAME or timm:local-dir:PATH would fetch or read what the folder says.
-    if ":" in name.removeprefix("timm:") and not own_code:
+    if models.is_own_code(name) and not own_code:
         raise UserError(f"the run's model is code, {name!r}: allow it with own_code=True (--own-code) or pass model=")
     if name == "custom":
         raise UserError("the run's model was passed to fit() and cannot be built by name: pass model= (--model NAME)")

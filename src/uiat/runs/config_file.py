@@ -18,7 +18,12 @@ from uiat.threat import Threat, parse
 
 FORMAT = 2  # of run folders; those of version 0.1 do not say theirs, and have no manifest
 # Settings that version 0.1 did not have: its folders may lack them, and were computed with these defaults.
-ADDED: frozenset[str] = frozenset()
+ADDED: frozenset[str] = frozenset(
+    {
+        *("model.weights", "model.pretrained", "model.freeze"),
+        *("optimisation.decay_norms", "optimisation.layer_decay", "optimisation.radius_warmup_epochs"),
+    }
+)
 # The model name of a run whose model was passed to `fit`.
 CUSTOM = "custom"
 _SHOWN = 5  # settings that a message lists before it only counts

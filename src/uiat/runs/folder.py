@@ -29,10 +29,15 @@ from uiat.system.manifest import MANIFEST_FILE, start_manifest, write_recorded
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
-def make_folder(run: Run, run_dir: str | Path | None) -> Path:
+def make_folder(run: Run, run_dir: str | Path | None, **facts: Any) -> Path:
     """Make the run's folder, never one that exists, with config.yaml, environment.json and manifest.json in it.
 
     They are written into a temporary folder beside it, which is then renamed: a kill leaves a whole run, or none.
+
+    Args:
+        run: every setting.
+        run_dir: the folder to make; `runs/NAME`, numbered where that exists, by default.
+        facts: further JSON values for manifest.json, such as the weights that the run starts from.
 
     Raises:
         UserError: the folder exists or cannot be made, or the run's name is no name for a folder.
@@ -51,12 +56,12 @@ def make_folder(run: Run, run_dir: str | Path | None) -> Path:
         raise UserError(f"the run's name {run.name!r} cannot name its folder: choose a plain one, or give a run folder")
     numbered = (Path("runs") / (run.name if i == 1 else f"{run.name}-{i}") for i in itertools.count(1))
     for folder in numbered if run_dir is None else [Path(run_dir)]:
-        if _make_whole(folder, config, run):  # otherwise the next number
+        if _make_whole(folder, config, run, facts):  # otherwise the next number
             return folder
     raise _taken(run_dir)
 
 
-def _make_whole(folder: Path, config: str, run: Run) -> bool:
+def _make_whole(folder: Path, config: str, run: Run, facts: dict[str, Any]) -> bool:
     """Make a folder with its first files at one stroke; False if there is one of that name."""
     if os.path.lexists(folder) and not is_killed_start(folder):
         return False
@@ -72,7 +77,7 @@ def _make_whole(folder: Path, config: str, run: Run) -> bool:
         with _marked_in_use(temporary):
             write_text(temporary / CONFIG_FILE, config)
             write_json(temporary / ENVIRONMENT_FILE, describe_environment())
-            facts = {"settings": yaml_io.to_dict(run), OWN_CODE: keep_own_code(temporary, run)}
+            facts = facts | {"settings": yaml_io.to_dict(run), OWN_CODE: keep_own_code(temporary, run)}
             start_manifest(temporary, [ENVIRONMENT_FILE], format=FORMAT, **facts)
             remove_killed_start(folder)
             os.rename(temporary, folder)  # only ever over an empty folder
@@ -151,7 +156,7 @@ def remove_killed_start(folder: Path) -> None:
         _remove_first_files(folder)
 
 
-def new_folder(run: Run, run_dir: str | Path | None) -> Path:
+def new_folder(run: Run, run_dir: str | Path | None, **facts: Any) -> Path:
     """Make the run's folder in the first of several processes, and return it in all; see `make_folder`.
 
     Example:
@@ -161,7 +166,7 @@ def new_folder(run: Run, run_dir: str | Path | None) -> Path:
         'mine'
     """
     rank = current_rank()
-    own = rank.agree(lambda: make_folder(run, run_dir) if rank.first else None)
+    own = rank.agree(lambda: make_folder(run, run_dir, **facts) if rank.first else None)
     return Path(next(folder for folder in rank.gather(own) if folder is not None))
 
 

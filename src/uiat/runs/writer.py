@@ -157,6 +157,8 @@ class RunWriter:
     def _refuse_lost(self, path: Path) -> None:
         """Refuse a run whose checkpoint is not there although it had one: it is never begun anew over what it has."""
         check_file(path)
+        if self.run.model.is_initialised:
+            raise UserError(f"{path} is missing, which held the weights that the run began with: start a new run")
         if read_manifest(self.folder) is None:
             names = [name for name in (METRICS_FILE, *WEIGHTS_FILES.values()) if (self.folder / name).is_file()]
             if names:

@@ -12,6 +12,20 @@ logger = logging.getLogger("uiat")
 ANNOUNCED = "announced"
 
 
+def announce(sentence: str, *, level: int = logging.INFO) -> None:
+    """Log what was done, in the first process; commands show it on stderr.
+
+    Args:
+        sentence: what was done.
+        level: `logging.WARNING` for what a user of Python is to see too.
+
+    Example:
+        >>> announce("start from weights.pth")
+    """
+    if current_rank().first:
+        logger.log(level, "%s", sentence, extra={ANNOUNCED: True})
+
+
 @contextmanager
 def announced(what: str) -> Iterator[None]:
     """Log that some work begins, and in the end how long it took, in the first process; commands show it on stderr.

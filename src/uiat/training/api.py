@@ -1,7 +1,6 @@
 """Train a recipe (`train`), resume a run from its folder (`resume`), train one's own model and data (`fit`)."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -11,14 +10,13 @@ from uiat.checks import Count, Seed, checked
 from uiat.config.schema import Compute, Data, Guards, Model, Optimisation, Run, Validation
 from uiat.data import ImageSet
 from uiat.objectives import UIAT, AnyObjective, Objective, check_objective
-from uiat.runs.folder import check_new_folder, locked_run, new_folder
+from uiat.runs.folder import check_new_folder
 from uiat.runs.own_files import AllowOwnCode
 from uiat.runs.settings import CUSTOM, with_threat
-from uiat.runs.writer import RunWriter, fingerprint
 from uiat.system.surroundings import neutral_surroundings
 from uiat.training.listener import Listener, Listeners
 from uiat.training.loop import Training
-from uiat.training.open_run import find_teacher, make_training, own_spec, reopen_run, start_run
+from uiat.training.open_run import begin_training, find_teacher, own_spec, reopen_run, start_run, stored
 from uiat.training.progress import live_progress
 from uiat.training.result import Trained, make_result
 from uiat.training.setup import check_plan, seeded, split_own_data, training_device
@@ -122,6 +120,7 @@ def fit(
     compute: Compute | None = None,
     batch_size: Count = 128,
     augment: Literal["none", "crop", "crop-flip"] = "none",
+    weights: str | Path | None = None,
     seed: Seed = 0,
     run_dir: str | Path | None = None,
     listener: Listener | None = None,
@@ -140,6 +139,7 @@ def fit(
         compute: precision and memory format, channels last only if set here; the device is the model's.
         batch_size: images a step.
         augment: "none", "crop" or "crop-flip".
+        weights: a file of weights or a run folder to start from, see `Model`; the model's own by default.
         seed: seed of order, augmentation, held-out part and random starts.
         run_dir: a new folder to write weights, perturbations, metrics and checkpoints to; none by default. A run that
             was killed is resumed by `resume(run_dir, model=, train_data=)`.
@@ -168,7 +168,7 @@ def fit(
         name="fit",
         seed=seed,
         data=Data(name=data.name, batch_size=batch_size, augment=augment),
-        model=Model(name=CUSTOM),
+        model=Model(name=CUSTOM, weights=None if weights is None else str(weights)),
         objective=cast(AnyObjective, objective or UIAT()),
         compute=compute or Compute(channels_last=False),
         **{name: value for name, value in settings.items() if value is not None},  # type: ignore[arg-type]
@@ -177,21 +177,12 @@ def fit(
     check_plan(run)
     with ExitStack() as inside:
         inside.enter_context(seeded(seed, training_device(model)))
-        training = make_training(run, model, data, held_out, listener=listener)
+        training = begin_training(run, model, data, held_out, listener=listener)
         training.teacher = find_teacher(training, own_spec(data), data)
         if run_dir is not None:
-            inside.enter_context(_stored(training, run_dir, data))
+            inside.enter_context(stored(training, run_dir, data, own_spec(data)))
         _fit(training, progress=progress)
     return make_result(training)
-
-
-@contextmanager
-def _stored(training: Training, run_dir: str | Path, data: ImageSet) -> Iterator[None]:
-    """Inside, a run of `fit` is written to a new folder."""
-    folder = new_folder(training.run, run_dir)
-    with locked_run(folder):
-        training.store = RunWriter(folder, training.run, own_spec(data), fingerprint(data), data.classes)
-        yield
 
 
 def _fit(training: Training, *, progress: bool) -> None:

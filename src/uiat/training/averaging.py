@@ -5,8 +5,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
+from uiat.models.modes import train_mode
 from uiat.system.distributed import current_rank
 
 
@@ -55,8 +56,14 @@ def update_average(average: AveragedModel, model: nn.Module) -> None:
     average.n_averaged += 1
 
 
-def refresh_statistics(model: nn.Module, images: Iterable[Tensor]) -> None:
-    """Measure the BatchNorm statistics of averaged weights on training images (torch.optim.swa_utils.update_bn).
+@torch.no_grad()
+def refresh_statistics(model: nn.Module, images: Iterable[Tensor], *, set_aside: Iterable[str] = ()) -> None:
+    """Measure the BatchNorm statistics of averaged weights on training images, as `torch.optim.swa_utils.update_bn`.
+
+    Args:
+        model: changed in place; as it was in mode.
+        images: batches.
+        set_aside: names of parts that stay in eval mode and keep theirs.
 
     Example:
         >>> model = nn.Sequential(nn.BatchNorm2d(1))
@@ -64,7 +71,19 @@ def refresh_statistics(model: nn.Module, images: Iterable[Tensor]) -> None:
         >>> model[0].running_mean.tolist()
         [1.0]
     """
-    update_bn(images, model)
+    parts = [model.get_submodule(name) for name in set_aside]
+    was_training = model.training
+    train_mode(model, parts)
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    momenta = [m.momentum for m in norms]
+    for m in norms:
+        m.reset_running_stats()
+        m.momentum = None  # a mean of all batches
+    for x in images if norms else ():
+        model(x)
+    for m, momentum in zip(norms, momenta, strict=True):
+        m.momentum = momentum
+    model.train(was_training)
     average_statistics(model)
 
 

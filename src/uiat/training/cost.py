@@ -12,6 +12,7 @@ from uiat import models
 from uiat.config.schema import Run
 from uiat.data import STATS, Batch, ImageSet
 from uiat.data.catalog import DATA_SETS
+from uiat.models.freeze import freeze_parameters
 from uiat.models.modes import frozen
 from uiat.speed.throughput import convolution_rate, matrix_rate, median_seconds
 from uiat.training.autotune import resolve_auto
@@ -101,6 +102,7 @@ def estimate_cost(run: Run, *, steps: int = 3) -> CostReport:
         last = can_use_channels_last(model, requested=run.compute.resolved.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format
         model.to(memory_format=layout)
+        freeze_parameters(model, run.model.freeze)
         x = data.images.to(device).float().div(255).contiguous(memory_format=layout)
         batch = Batch(x, data.labels.to(device), torch.arange(len(x), device=device))
         whole = images // len(x) * run.optimisation.epochs

@@ -231,6 +231,11 @@ RULES: tuple[Rule, ...] = (
         "not every one of optimisation.milestones ({optimisation.milestones}) is reached: optimisation.epochs is "
         "{optimisation.epochs}",
     ),
+    Rule(
+        lambda run: run.optimisation.radius_warmup_epochs >= run.optimisation.epochs,
+        "the whole radius is never reached: optimisation.radius_warmup_epochs is {optimisation.radius_warmup_epochs}, "
+        "and optimisation.epochs is {optimisation.epochs}",
+    ),
     # Weight perturbation and averages.
     _set_with("optimisation.awp_from_epoch", "optimisation.awp", 0.0),
     _beyond_the_end("optimisation.awp_from_epoch", "optimisation.awp", is_used=lambda run: run.optimisation.awp > 0),

@@ -67,6 +67,7 @@ class Training:
         self.run, self.model, self.loader, self.held_out, self.listener = run, model, loader, held_out, listener
         self.store: RunWriter | None = None
         self.teacher: TeacherSource | None = None
+        self.start: dict[str, Any] = {}  # what manifest.json says of the weights that a new run starts from
         config = run.optimisation
         self.optimizer = make_optimizer(model, config, plain=run.compute.plain)
         self.step = Step(
@@ -213,7 +214,7 @@ class Training:
         if average is None or int(average.n_averaged) == 0:
             return self.model
         batches = itertools.islice(self.loader.epoch(self.epoch), REFRESH_BATCHES)
-        refresh_statistics(average.module, (batch.x for batch in batches))
+        refresh_statistics(average.module, (batch.x for batch in batches), set_aside=self.step.set_aside)
         return average.module
 
     def _raise_alarms(self) -> list[Alarm]:

@@ -13,6 +13,7 @@ from uiat import models
 from uiat.config.schema import Run, is_own_model
 from uiat.data import Folder, ImageSet, loader_for
 from uiat.errors import UserError
+from uiat.models.freeze import freeze_parameters
 from uiat.objectives import Objective
 from uiat.objectives.networks import teacher_method
 from uiat.runs import checkpoint
@@ -22,6 +23,7 @@ from uiat.runs.settings import CUSTOM, read_run, with_threat
 from uiat.runs.writer import RunWriter, fingerprint
 from uiat.system.distributed import current_rank
 from uiat.training.autotune import resolve_auto
+from uiat.training.initial_weights import load_initial_weights
 from uiat.training.listener import Listener
 from uiat.training.loop import Training
 from uiat.training.setup import (
@@ -69,13 +71,40 @@ def start_run(
     training_set, held_out = load_datasets(run.data, run.seed)
     with seeded(run.seed, device):
         spec = model_spec(run, training_set)
-        model = models.build(**spec).to(device)
-        training = make_training(run, model, training_set, held_out, listener=listener)
+        model = models.build(**spec, pretrained=run.model.pretrained).to(device)
+        training = begin_training(run, model, training_set, held_out, listener=listener)
         training.teacher = find_teacher(training, spec, training_set, own_code=own_code)
-        folder = new_folder(training.run, run_dir)
-        with locked_run(folder):
-            training.store = RunWriter(folder, training.run, spec, fingerprint(training_set), training_set.classes)
+        with stored(training, run_dir, training_set, spec):
             yield training
+
+
+@contextmanager
+def stored(
+    training: Training, run_dir: str | Path | None, data: ImageSet | Folder, spec: dict[str, Any]
+) -> Iterator[None]:
+    """Inside, a run is written to a new folder; one that starts from weights keeps them in its checkpoint.
+
+    Args:
+        training: the run, before its first step.
+        run_dir: the folder to make; `runs/NAME`, numbered where that exists, by default.
+        data: the images that it trains on.
+        spec: the arguments of `models.build` for its model, or `own_spec`.
+
+    Example:
+        >>> import tempfile
+        >>> training_set, held_out = load_datasets(Run().data, 0)
+        >>> model = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
+        >>> training = make_training(Run(), model, training_set, held_out)
+        >>> with tempfile.TemporaryDirectory() as name, stored(training, f"{name}/run", training_set, {}):
+        ...     training.store.last_checkpoint
+        'none yet'
+    """
+    folder = new_folder(training.run, run_dir, **training.start)
+    with locked_run(folder):
+        training.store = RunWriter(folder, training.run, spec, fingerprint(data), data.classes)
+        if training.start:
+            training.save()
+        yield
 
 
 @contextmanager
@@ -148,6 +177,22 @@ def own_spec(data: ImageSet | Folder) -> dict[str, Any]:
     return {"name": CUSTOM, "num_classes": data.num_classes, "image_shape": list(data.image_shape)}
 
 
+def begin_training(
+    run: Run, model: nn.Module, training_set: ImageSet | Folder, held_out: ImageSet, *, listener: Listener | None = None
+) -> Training:
+    """Prepare a new run as `make_training` does, from the weights that its settings name.
+
+    Example:
+        >>> model = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
+        >>> begin_training(Run(), model, *load_datasets(Run().data, 0)).start
+        {}
+    """
+    start = load_initial_weights(model, run.model, num_classes=training_set.num_classes)
+    training = make_training(run, model, training_set, held_out, listener=listener)
+    training.start = start
+    return training
+
+
 def make_training(
     run: Run, model: nn.Module, training_set: ImageSet | Folder, held_out: ImageSet, *, listener: Listener | None = None
 ) -> Training:
@@ -182,6 +227,7 @@ def make_training(
         channels_last=channels_last,
         num_workers=run.data.workers,
     )
+    freeze_parameters(model, run.model.freeze)
     steps = len(loader) * run.optimisation.epochs
     run = resolve_auto(run, model, image_shape=loader.image_shape, num_classes=loader.num_classes, steps=steps)
     return Training(run, model, loader, held_out, listener=listener)

@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from torch.optim.optimizer import Optimizer
 
 from uiat.config.schema import Optimisation
 from uiat.errors import UserError
+from uiat.speed.activation_checkpointing import find_blocks
 
 
 def make_optimizer(model: nn.Module, config: Optimisation, *, plain: bool = False) -> Optimizer:
@@ -42,12 +44,43 @@ def make_optimizer(model: nn.Module, config: Optimisation, *, plain: bool = Fals
     # The fused form reads each weight once; on a CPU the default one (foreach) is several times slower.
     fused = {p.device.type for p in parameters} <= {"cpu", "cuda"} and all(p.dtype == torch.float32 for p in parameters)
     fused = fused and not plain
-    decay = config.weight_decay
+    decay, groups = config.weight_decay, _group(model, config)
     if config.optimizer == "adamw":
-        return AdamW(parameters, lr=config.learning_rate, weight_decay=decay, fused=fused or None)
+        return AdamW(groups, lr=config.learning_rate, weight_decay=decay, fused=fused or None)
     nesterov = config.nesterov and config.momentum > 0
     rate, momentum = config.learning_rate, config.momentum
-    return SGD(parameters, lr=rate, momentum=momentum, nesterov=nesterov, weight_decay=decay, fused=fused or None)
+    return SGD(groups, lr=rate, momentum=momentum, nesterov=nesterov, weight_decay=decay, fused=fused or None)
+
+
+def _group(model: nn.Module, config: Optimisation) -> list[dict[str, Any]]:
+    """Return groups of parameters of one learning rate and one weight decay, those of the whole rate first."""
+    depths = _depths(model) if config.layer_decay < 1 else {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            rate = config.learning_rate * config.layer_decay ** depths.get(name, 0)
+            decay = config.weight_decay if config.decay_norms or p.ndim > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(p)
+    ordered = sorted(groups.items(), key=lambda item: item[0], reverse=True)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in ordered]
+
+
+def _depths(model: nn.Module) -> dict[str, int]:
+    """Return how many blocks from the last layer each parameter is, by its name.
+
+    What comes before the first block is one more than that; what is between two blocks belongs to the former.
+    """
+    try:
+        blocks = find_blocks(model)
+    except UserError as error:
+        raise UserError(str(error).replace("recompute", "optimisation.layer_decay")) from None
+    own = {id(p): index for index, block in enumerate(blocks, start=1) for p in block.parameters()}
+    last = max(i for i, p in enumerate(model.parameters()) if id(p) in own)
+    depths, reached = {}, 0
+    for i, (name, p) in enumerate(model.named_parameters()):
+        reached = own.get(id(p), reached)
+        depths[name] = 0 if i > last else len(blocks) + 1 - reached
+    return depths
 
 
 def check_optimizer(optimizer: Optimizer, model: nn.Module) -> None:
@@ -119,7 +152,9 @@ def _make_main(
         case "onecycle":
             if warmup:
                 raise UserError('schedule "onecycle" warms up by itself: leave warmup_epochs at 0')
-            rate, count = config.learning_rate, total + 1  # one more: a rate is also set after the last step
+            # Of an optimiser that is resumed the peak is known, and its rate is that of its last step.
+            rate = [group.get("max_lr", group["lr"]) for group in optimizer.param_groups]
+            count = total + 1  # one more: a rate is also set after the last step
             rise = max(config.peak_at, 1.5 / count)  # torch divides by the number of steps up
             return OneCycleLR(optimizer, max_lr=rate, total_steps=count, pct_start=rise, cycle_momentum=False)
         case "cyclic":

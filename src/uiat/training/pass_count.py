@@ -90,9 +90,13 @@ def count_passes(model: nn.Module, example: Tensor, *others: nn.Module) -> Itera
 
 
 def _first_layer(model: nn.Module, example: Tensor) -> nn.Module:
-    """Return the layer with weights that an image passes first, whatever the order in which layers are registered."""
+    """Return the layer with weights that an image passes first, whatever the order in which layers are registered.
+
+    Of a model that is frozen in part it is the first one that is trained: a backward pass to the weights ends there.
+    """
     called: list[nn.Module] = []
     leaves = [m for m in model.modules() if not any(m.children()) and any(True for _ in m.parameters())]
+    leaves = [m for m in leaves if any(p.requires_grad for p in m.parameters())] or leaves
     hooks = [m.register_forward_hook(lambda module, inputs, output: called.append(module)) for m in leaves]
     try:
         with torch.no_grad(), frozen(model):

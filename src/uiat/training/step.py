@@ -19,7 +19,7 @@ from uiat.errors import UserError
 from uiat.models.modes import find_frozen_parts, frozen_statistics, train_mode
 from uiat.models.outputs import logits_only
 from uiat.objectives import Examples, Objective, total
-from uiat.objectives.abilities import attack_of, describe_batches, is_second_order
+from uiat.objectives.abilities import attack_of, describe_batches, is_second_order, with_radius
 from uiat.objectives.networks import add_networks, add_teacher, networks_in, teacher_method
 from uiat.speed.activation_checkpointing import checkpointed_blocks, find_blocks
 from uiat.speed.compile import compile_model
@@ -86,6 +86,7 @@ class Step:
             if self.options.cuda_graphs
             else None
         )
+        self._objectives: dict[int, Objective] = {}
         self._num_classes, self._image_shape, self._checked = num_classes, tuple(image_shape), False
         self._set_aside = find_frozen_parts(model)
 
@@ -135,6 +136,11 @@ class Step:
         """The networks beside the model: those that change with it, and the teacher."""
         return networks_in(self.state)
 
+    @property
+    def set_aside(self) -> list[str]:
+        """Names of the frozen parts, which stay in eval mode."""
+        return [name for name, part in self.model.named_modules() if any(part is each for each in self._set_aside)]
+
     def release(self) -> None:
         """Free gradients and, on a GPU, the memory of the recorded step: at the end of an epoch."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -149,6 +155,15 @@ class Step:
             batch, self.model, self.optimizer, num_classes=self._num_classes, image_shape=self._image_shape
         )
         self._checked = True
+
+    def objective_at(self, epoch: int) -> Objective:
+        """Return the objective of an epoch: while the radius warms up, that of a weaker attack."""
+        epochs = self.options.radius_warmup_epochs
+        if epoch >= epochs:
+            return self.objective
+        if epoch not in self._objectives:
+            self._objectives[epoch] = with_radius(self.objective, (epoch + 1) / (epochs + 1))
+        return self._objectives[epoch]
 
     def _update(self, batch: Batch, epoch: int, x_adv: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
         """Update the weights once; returns the means of the terms and, with replays, the moved adversarial examples."""
@@ -179,44 +194,45 @@ class Step:
             Means of the loss terms and, with replays, the moved adversarial examples.
         """
         self.optimizer.zero_grad(set_to_none=True)
+        objective = self.objective_at(epoch)
         means, moved = dict[str, Tensor](), list[Tensor]()
         for rows in split_rows(len(batch.y), self.options.accumulate):
             # Inner problems, on frozen weights: x_adv by the attack, then x_inv by the inverse adversary. The universal
             # perturbations z and the remembered predictions p_bar change here and nowhere else.
             with self.autocast(), self.checkpointing():
-                examples = self.objective.perturb(self.inner_model, batch[rows], self.state, epoch=epoch)
+                examples = objective.perturb(self.inner_model, batch[rows], self.state, epoch=epoch)
             if self.options.replays:
                 start = examples.x_adv if x_adv is None else x_adv[rows]
                 assert start is not None  # `check_replays` refuses methods without an attack
                 examples = replace(examples, x_adv=start.detach().requires_grad_())
             # With AWP, the weights are at w + v inside, where the loss is higher, and back at w after the backward
             # pass: the gradients are those at w + v. It takes one more training pass, on the same examples.
-            with self.checkpointing(), self._perturbed_weights(examples, epoch):
-                terms = self._loss_terms(self.training_model, examples)
+            with self.checkpointing(), self._perturbed_weights(objective, examples, epoch):
+                terms = self._loss_terms(objective, self.training_model, examples)
                 loss, fraction = total(terms).mean(), len(examples.y) / len(batch.y)
                 (loss if fraction == 1 else fraction * loss).backward()
             for name, value in terms.items():
                 mean = fraction * value.detach().float().mean()
                 means[name] = means[name] + mean if name in means else mean
             if self.options.replays:
-                moved.append(self._move_examples(examples))
+                moved.append(self._move_examples(objective, examples))
         average_gradients(self._trained)  # of the model itself, `data_parallel` averages them
         return means, torch.cat(moved) if moved else None
 
-    def _perturbed_weights(self, examples: Examples, epoch: int) -> AbstractContextManager[None]:
+    def _perturbed_weights(self, objective: Objective, examples: Examples, epoch: int) -> AbstractContextManager[None]:
         """Inside, the weights are those of AWP, from its first epoch on; without AWP, as they are."""
         if not self.options.awp or epoch < self.options.awp_from_epoch:
             return nullcontext()
 
         def loss() -> Tensor:
             with frozen_statistics(self.state):  # of a second network
-                return total(self._loss_terms(self.model, examples)).mean()
+                return total(self._loss_terms(objective, self.model, examples)).mean()
 
         return adversarial_weights(self.model, loss, gamma=self.options.awp)
 
-    def _loss_terms(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
+    def _loss_terms(self, objective: Objective, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         with self.autocast():
-            terms = self.objective.loss(model, examples)
+            terms = objective.loss(model, examples)
         for name, value in terms.items():
             # (B, B) from a missing squeeze would train without complaint.
             if value.shape != examples.y.shape:
@@ -225,16 +241,16 @@ class Step:
                 )
         return terms
 
-    def _move_examples(self, examples: Examples) -> Tensor:
+    def _move_examples(self, objective: Objective, examples: Examples) -> Tensor:
         """Move adversarial examples one step of the attack, by the gradient that the weights' backward pass gave them.
 
         Free adversarial training: no pass of its own is made for it.
         """
-        attack = attack_of(self.objective)
+        attack = attack_of(objective)
         assert attack is not None
         assert examples.x_adv is not None
         if (gradient := examples.x_adv.grad) is None:
-            raise UserError(f"replays need a loss of adversarial examples, which {self.objective.name!r} has not")
+            raise UserError(f"replays need a loss of adversarial examples, which {objective.name!r} has not")
         return attack.single_step(examples.x_adv.detach(), gradient, examples.x)
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -268,8 +284,9 @@ def make_step(
         image_shape: (C, H, W).
         num_examples: N, size of the training set; for per-example momentum.
         teacher: trained network, for methods that ask one (HAT, DHAT: naturally trained; ARD, RSLAD: a robust one).
-        options: `precision`, `clip_norm`, `awp`, `awp_from_epoch`, `compile`, `accumulate`, `replays`, `recompute`,
-            `cuda_graphs` and `try_kernels`, which `uiat.training.step_options.StepOptions` describes.
+        options: `precision`, `clip_norm`, `radius_warmup_epochs`, `awp`, `awp_from_epoch`, `compile`, `accumulate`,
+            `replays`, `recompute`, `cuda_graphs` and `try_kernels`, which `uiat.training.step_options.StepOptions`
+            describes.
 
     Raises:
         UserError: options that the objective or this machine does not allow.

@@ -1,6 +1,6 @@
 """The options of a training step, once: their names, defaults and meaning, from a run or from keyword arguments."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Literal, TypedDict
 
 import torch
@@ -24,6 +24,7 @@ class StepOptions:
     Args:
         precision: "bf16" runs forward and backward passes under autocast; weights and optimiser stay as they are.
         clip_norm: largest gradient norm; none by default.
+        radius_warmup_epochs: number of first epochs in which radius and step of the attack grow to their own.
         awp: relative size gamma of the adversarial weight perturbation (Wu et al. 2020); 0 for none.
         awp_from_epoch: first epoch with the weight perturbation, counted from 0.
         compile: compile the model for the inner problems, and on a GPU for the training passes; needs a compiler
@@ -45,6 +46,7 @@ class StepOptions:
 
     precision: Precision = "fp32"
     clip_norm: Positive | None = None
+    radius_warmup_epochs: Whole = 0
     awp: Amount = 0.0
     awp_from_epoch: Whole = 0
     compile: bool = False
@@ -66,6 +68,7 @@ class StepOptions:
         return cls(
             precision=resolved.precision,
             clip_norm=optimisation.clip_norm,
+            radius_warmup_epochs=optimisation.radius_warmup_epochs,
             awp=optimisation.awp,
             awp_from_epoch=optimisation.awp_from_epoch,
             compile=resolved.compile,
@@ -88,6 +91,8 @@ class StepOptions:
             False
         """
         check_replays(self.replays, objective)
+        if self.radius_warmup_epochs and (attack_of(objective) is None or not is_dataclass(objective)):
+            raise UserError(f"a warm-up of the radius needs a method with an attack, not {objective.name!r}")
         recordable = device.type == "cuda" and not (self.recompute or self.replays or current_rank().size > 1)
         return replace(self, cuda_graphs=self.cuda_graphs and recordable)
 
@@ -97,6 +102,7 @@ class StepKeywords(TypedDict, total=False):
 
     precision: Precision
     clip_norm: Positive | None
+    radius_warmup_epochs: Whole
     awp: Amount
     awp_from_epoch: Whole
     compile: bool
