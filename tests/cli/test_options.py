@@ -24,6 +24,7 @@ FLAGS = [
     "--seed",
     "--device",
     "--own-code",
+    "--changed-code",
     "--transfer",
     "--transfer-own-code",
     "--epsilons",

@@ -74,15 +74,15 @@ def test_random_targets_are_wrong_labels(model):
 
 @pytest.mark.parametrize("make", [torchattacks.APGD, torchattacks.AutoAttack])
 def test_searches_return_an_example_for_each_image_that_they_break(model, make):
-    y = model(X).argmax(1)
+    y = model(X[:3]).argmax(1)
     attack = make(model, eps=0.02)
-    x_adv = attack(X, y)
+    x_adv = attack(X[:3], y)
     name = attack.attack if isinstance(attack.attack, str) else ("apgd", attack.attack)
-    result = uiat.evaluate(model, X, y, threat=Linf(0.02), attacks=[name], selfchecks=False)
-    changed = (x_adv != X).flatten(1).any(1)
+    result = uiat.evaluate(model, X[:3], y, threat=Linf(0.02), attacks=[name], selfchecks=False)
+    changed = (x_adv != X[:3]).flatten(1).any(1)
     assert changed.tolist() == [bool(stage) for stage in result.broken_by]
     assert torch.equal(model(x_adv).argmax(1) != y, changed)
-    assert (x_adv - X).abs().max() <= 0.02 + 1e-6
+    assert (x_adv - X[:3]).abs().max() <= 0.02 + 1e-6
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -1,14 +1,18 @@
 """config.yaml: every setting, as it was written, or refused; never defaults."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 import uiat
 from support import tiny
 from support.run_folders import as_version_1
-from uiat import UserError
-from uiat.config.yaml_io import describe_fields
-from uiat.runs.config_file import dump_settings, read_settings, threat_of
+from uiat import UserError, recipes
+from uiat.config.yaml_io import describe_fields, to_dict
+from uiat.runs.config_file import ADDED, dump_settings, read_settings, threat_of
 from uiat.runs.folder import make_folder
+from uiat.runs.reader import leaves
 from uiat.runs.settings import read_config, read_run
 
 RUN = tiny.run(seed=7)
@@ -38,14 +42,23 @@ def test_a_file_cut_anywhere_is_refused(folder):
 def test_a_file_that_lacks_any_setting_is_refused_and_the_setting_named(folder):
     path = folder / "config.yaml"
     lines = path.read_text().splitlines(keepends=True)
+    is_old = not lines[0].startswith("format")
     plain = [i for i, line in enumerate(lines) if not line.rstrip().endswith(":") and line.lstrip()[0] != "-"]
     for i in plain:
-        if lines[i].startswith("format"):
+        name = lines[i].strip().partition(":")[0]
+        if name == "format" or (is_old and name in {key.rpartition(".")[2] for key in ADDED}):
             continue
         path.write_text("".join(lines[:i] + lines[i + 1 :]))
-        name = lines[i].strip().partition(":")[0]
         with pytest.raises(UserError, match=rf"config\.yaml.*\b{name}\b"):
             read_settings(folder)
+
+
+def test_what_version_1_did_not_write_is_listed():
+    """Version 0.1's own settings by method, taken from its folders: a field added since has to be in ADDED."""
+    written = json.loads(Path(__file__).with_name("settings-0.1.json").read_text())
+    for method, then in written.items():
+        now = {path for path, _ in leaves(to_dict(recipes.get(f"digits-{method}")))}
+        assert now - set(then) <= ADDED, method
 
 
 def test_a_configuration_of_ones_own_may_be_partial_and_that_of_a_run_is_one(tmp_path):

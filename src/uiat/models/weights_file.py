@@ -84,7 +84,7 @@ def fit_state_dict(
     Example:
         >>> old, net = nn.Linear(4, 10), nn.Linear(4, 2)
         >>> fit_state_dict(net, old.state_dict(), source="w.pth", num_classes=2)
-        ["the last layer (weight, bias) is new: the weights are of 10 classes, the model has 2"]
+        ['the last layer (weight, bias) is new: the weights are of 10 classes, the model has 2']
     """
     own = model.state_dict()
     tensors, removed = _unwrap(tensors, own)

@@ -20,7 +20,7 @@ FORMAT = 2  # of run folders; those of version 0.1 do not say theirs, and have n
 # Settings that version 0.1 did not have: its folders may lack them, and were computed with these defaults.
 ADDED: frozenset[str] = frozenset(
     {
-        *("model.weights", "model.pretrained", "model.freeze"),
+        *("model.weights", "model.pretrained", "model.freeze", "objective.momentum_start"),
         *("optimisation.decay_norms", "optimisation.layer_decay", "optimisation.radius_warmup_epochs"),
     }
 )

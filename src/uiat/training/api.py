@@ -173,8 +173,7 @@ def fit(
         compute=compute or Compute(channels_last=False),
         **{name: value for name, value in settings.items() if value is not None},  # type: ignore[arg-type]
     )
-    run = with_threat(run)
-    check_plan(run)
+    check_plan(run := with_threat(run))
     with ExitStack() as inside:
         inside.enter_context(seeded(seed, training_device(model)))
         training = begin_training(run, model, data, held_out, listener=listener)

@@ -65,8 +65,7 @@ def start_run(
         9
     """
     check_new_folder(run_dir)
-    run = with_threat(run)
-    check_plan(run)
+    check_plan(run := with_threat(run))
     device = pick_device(run.compute.device)
     training_set, held_out = load_datasets(run.data, run.seed)
     with seeded(run.seed, device):
