@@ -1,6 +1,7 @@
 """What every test shares: shape checking, one thread per worker, a fixed seed, the folder of real data."""
 
 import os
+import signal
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; subprocesses inherit it
@@ -21,6 +22,11 @@ import pytest
 import torch
 
 from support.trained import evaluated_run, trained_runs  # noqa: F401 - fixtures of all tests
+
+# Whatever has started the tests may ignore these (nohup, a shell's background job), and commands would inherit that.
+for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _default)
 
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores; threads on top only contend
 hypothesis.settings.register_profile("uiat", deadline=None, max_examples=25, derandomize=True)
