@@ -1,8 +1,10 @@
 """Text for numbers and threat models: written in one way, and stored so that it reads back."""
 
+import numpy as np
 import pytest
 
 from uiat.formatting import (
+    class_spread,
     exact_255ths,
     in_255ths,
     percent,
@@ -57,3 +59,11 @@ def test_percentages_and_spreads():
     assert (spread([]), spread([1.0]), spread([0.48, 0.49])) == ("–", "100.0", "48.5 ± 0.7")
     assert plus_minus(0.4567, 0.0123, digits=2) == "45.67 ± 1.23"
     assert strength_text(0.0, pixels=True) == "0"
+
+
+def test_class_spread_is_the_formulas():
+    rates = [0.25, 0.5, None, 1.0, 0.25]
+    known = np.array([0.25, 0.5, 1.0, 0.25])
+    found = class_spread(rates)
+    assert found == {"worst": 0.25, "worst_class": 0, "gap": 0.75, "std": pytest.approx(known.std())}
+    assert class_spread([None, None]) == {}

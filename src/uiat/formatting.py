@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import pstdev
 
 from uiat.errors import UserError, strip_controls
 from uiat.threat import Threat, parse
@@ -28,6 +29,32 @@ def batch_accuracy_name(*, attacked: bool) -> str:
         ('accuracy on attacked batches', 'accuracy on training batches')
     """
     return f"accuracy on {'attacked' if attacked else 'training'} batches"
+
+
+def class_spread(accuracies: Sequence[float | None]) -> dict[str, float]:
+    """Measure how unevenly an accuracy falls on the classes (robust fairness, Xu et al., ICML 2021).
+
+    Args:
+        accuracies: that of each class; None for a class of which there is no image, which does not count.
+
+    Returns:
+        "worst", the lowest; "worst_class", the first class that has it; "gap", the highest less the lowest; "std", the
+        standard deviation over the classes. Empty where no class has an image.
+
+    Example:
+        >>> class_spread([0.5, None, 0.9])
+        {'worst': 0.5, 'worst_class': 0, 'gap': 0.4, 'std': 0.2}
+    """
+    known = [value for value in accuracies if value is not None]
+    if not known:
+        return {}
+    worst = min(known)
+    return {
+        "worst": worst,
+        "worst_class": accuracies.index(worst),
+        "gap": max(known) - worst,
+        "std": pstdev(known),
+    }
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:

@@ -89,7 +89,7 @@ def runs_of(tmp_path):
 def test_the_table_of_a_sweep_under_way(tmp_path):
     shown = _make_table(runs_of(tmp_path))
     assert [str(column.header) for column in shown.columns] == [
-        *("objective.weight", "seed", "clean", "worst", "training, s", "state")
+        *("objective.weight", "seed", "clean", "worst", "lowest class", "training, s", "state")
     ]
     assert list(shown.columns[-1].cells) == ["done", "training, epoch 1/2, step 3/9"]
     assert list(shown.columns[3].cells) == ["25.00 %", "-"]

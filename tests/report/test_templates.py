@@ -24,8 +24,8 @@ PROBE = """<!DOCTYPE html><link rel="icon" href="data:,"><body style="margin:0">
 <iframe style="width:WIDTHpx;height:1000px;border:0" srcdoc="PAGE"></iframe><pre id="probe"></pre><script>
 onload = () => {
   const frame = document.querySelector("iframe"), page = frame.contentDocument, width = frame.contentWindow.innerWidth;
-  const head = [...page.querySelectorAll("table.sortable th button")];
-  const rows = () => [...page.querySelectorAll("table.sortable tbody tr")].map(row => row.cells[1].dataset.sort);
+  const table = page.querySelector("table.sortable"), head = [...table.querySelectorAll("th button")];
+  const rows = () => [...table.querySelectorAll("tbody tr")].map(row => row.cells[1].dataset.sort);
   const shown = [...page.querySelectorAll("figure, figure svg, figure img")].map(e => e.getBoundingClientRect());
   const found = { width, wide: page.documentElement.scrollWidth, figures: shown.length, buttons: head.length };
   found.hidden = shown.filter(r => r.width < 20 || r.height < 20 || r.left < 0 || r.right > width + 1).length;

@@ -7,7 +7,7 @@ from torch import nn
 import uiat
 from support import helpers, tiny
 from uiat import UIAT, Standard
-from uiat.data import from_tensors
+from uiat.data import as_float, from_tensors
 from uiat.system.distributed import Rank
 from uiat.training.validation import selection_metric, validate
 
@@ -18,6 +18,8 @@ from uiat.training.validation import selection_metric, validate
         ({"clean": 0.8, "robust": 0.4}, "clean", 0.8),
         ({"clean": 0.8, "robust": 0.4}, "robust", 0.4),
         ({"clean": 0.8, "robust": 0.4}, "mean", pytest.approx(0.6)),
+        ({"clean": 0.8, "robust": 0.4, "worst_class": 0.1}, "worst-class", 0.1),
+        ({"clean": 0.8}, "worst-class", 0.8),
         ({"clean": 0.8}, "robust", 0.8),
         ({"clean": 0.8}, "mean", 0.8),
         ({"epoch": 3}, "clean", None),
@@ -50,6 +52,15 @@ def test_bytes_and_floats_are_validated_alike():
 def test_without_a_threat_model_there_is_no_robust_accuracy():
     row = validate(tiny.linear(), from_tensors(*tiny.tensors()), run=tiny.run(objective=Standard()))
     assert sorted(row) == ["clean", "validation_seconds"]
+
+
+def test_the_lowest_class_is_the_one_that_evaluation_finds():
+    held_out, run = from_tensors(*tiny.tensors()), tiny.run(validation={"metric": "worst-class"})
+    row = validate(tiny.linear(), held_out, run=run)
+    attacks, x = [f"pgd-{run.validation.steps}"], as_float(held_out.images)
+    found = uiat.evaluate(tiny.linear(), x, held_out.labels, threat=run.threat, attacks=attacks, seed=run.seed)
+    assert row["worst_class"] == pytest.approx(found.fairness[attacks[0]]["worst"])
+    assert row["worst_class"] <= row["robust"]
 
 
 def single(steps=1):

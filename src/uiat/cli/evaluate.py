@@ -71,6 +71,8 @@ def _run(options: EvaluateOptions, target: EvaluationTarget, rank: Rank, out: Co
 
 def _show_results(target: EvaluationTarget, result: EvaluationResult, extras: Mapping[str, Any], out: Console) -> None:
     out.print(results_table(result.to_json()))
+    for line in tables.describe_classes(result.to_json()):
+        out.print(line, soft_wrap=True)
     tables.show_extras(extras, out)
     if "autoattack-quick" in result.accuracy:
         out.print("autoattack-quick is the first two attacks of the standard ensemble: no substitute for autoattack")

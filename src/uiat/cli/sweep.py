@@ -148,14 +148,15 @@ def _name(run: GridRun, runs: Sequence[GridRun]) -> str:
 def _make_table(runs: Sequence[GridRun]) -> Table:
     paths = _varied_fields(runs)
     attacks = list(dict.fromkeys(name for run in runs for name in run.accuracy))
-    columns = (*paths, "seed", *attacks, "training, s", "state")
+    columns = (*paths, "seed", *attacks, "lowest class", "training, s", "state")
     rows = []
     for run in runs:
         accuracies = [percent(run.accuracy.get(name)) for name in attacks]
         seconds = f"{run.seconds:.1f}" if run.seconds else "-"
         state = f"{run.status}, {run.note}" if run.note and run.status == "training" else run.status
-        rows.append((*(run.settings[path] for path in paths), str(run.run.seed), *accuracies, seconds, state))
-    return table(*columns, rows=rows, numbers=("seed", *attacks, "training, s"))
+        lowest = percent(run.worst_class)
+        rows.append((*(run.settings[path] for path in paths), str(run.run.seed), *accuracies, lowest, seconds, state))
+    return table(*columns, rows=rows, numbers=("seed", *attacks, "lowest class", "training, s"))
 
 
 def _show_end(runs: Sequence[GridRun], record: Path, out: Console) -> int:

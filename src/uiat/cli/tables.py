@@ -28,6 +28,21 @@ def results_table(result: Mapping[str, Any]) -> Table:
     return table(*columns, rows=rows, numbers=columns[1:])
 
 
+def describe_classes(result: Mapping[str, Any]) -> list[str]:
+    """Write a line on how unevenly the accuracy falls on the classes, for the images as they are and the worst case.
+
+    Example:
+        >>> describe_classes({"fairness": {"clean": {"worst": 0.5, "worst_class": 3, "gap": 0.4, "std": 0.2}}})
+        ['by class, clean: lowest 50.00 % (class 3), 40.00 points below the highest, standard deviation 20.00']
+    """
+    return [
+        f"by class, {name}: lowest {percent(spread['worst'])} (class {spread['worst_class']:.0f}), "
+        f"{100 * spread['gap']:.2f} points below the highest, standard deviation {100 * spread['std']:.2f}"
+        for name in ("clean", "worst")
+        if (spread := result.get("fairness", {}).get(name))
+    ]
+
+
 def _interval(edges: list[float] | None) -> str:
     return "" if edges is None else f"{100 * edges[0]:.2f} - {100 * edges[1]:.2f}"
 

@@ -164,7 +164,8 @@ class Validation:
     Args:
         every: number of epochs from one validation to the next.
         steps: number of PGD steps under the run's threat model.
-        metric: the accuracy that chooses the best epoch: "robust", "clean", or their "mean".
+        metric: the accuracy that chooses the best epoch: "robust", "clean", their "mean", or "worst-class", the lowest
+            robust accuracy of a class.
         patience: stop after this many validations without a better one; never by default.
 
     Example:
@@ -174,7 +175,7 @@ class Validation:
 
     every: Count = 1
     steps: Count = 10
-    metric: Literal["robust", "clean", "mean"] = "robust"
+    metric: Literal["robust", "clean", "mean", "worst-class"] = "robust"
     patience: Count | None = None
 
 

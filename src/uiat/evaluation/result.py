@@ -36,6 +36,7 @@ class EvaluationResult:
         stage_seconds: time of each stage.
         intervals: for each accuracy, the 95 % interval (Wilson 1927) for images of the same kind.
         per_class: for each accuracy, that of each class; None for a class of which there is no image.
+        fairness: for each accuracy, its `class_spread`.
         calibration: "ece", the expected calibration error on the images as they are, and its "bins".
         budgets: settings of each stage.
         projected: for each attack from outside, the number of its examples that left the ball or [0, 1].
@@ -64,6 +65,7 @@ class EvaluationResult:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     intervals: dict[str, list[float]] = field(default_factory=dict)
     per_class: dict[str, list[float | None]] = field(default_factory=dict)
+    fairness: dict[str, dict[str, float]] = field(default_factory=dict)
     calibration: dict[str, float | int] = field(default_factory=dict)
     budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
     projected: dict[str, int] = field(default_factory=dict)

@@ -67,6 +67,12 @@ class GridRun:
         """Accuracy by attack; empty until the run is evaluated."""
         return {} if self.result is None else self.result["accuracy"]
 
+    @property
+    def worst_class(self) -> float | None:
+        """The lowest accuracy of a class, in the worst case; None where it is not known."""
+        result = self.result or {}
+        return result.get("fairness", {}).get("worst", {}).get("worst")
+
 
 def parse_seeds(text: str) -> list[int]:
     """Return the seeds in a text such as "0,1,2".

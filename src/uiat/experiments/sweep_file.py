@@ -50,7 +50,7 @@ def _row(run: GridRun) -> dict[str, Any]:
     row: dict[str, Any] = {"folder": run.folder.name, "settings": dict(run.settings), "seed": run.run.seed}
     row["status"] = run.status
     if run.result is not None:
-        row |= {name: run.result.get(name) for name in ("data", "threat", "n", "accuracy", "verdict")}
+        row |= {name: run.result.get(name) for name in ("data", "threat", "n", "accuracy", "fairness", "verdict")}
     if run.arithmetic:
         row["arithmetic"] = run.arithmetic
     if run.seconds:

@@ -5,10 +5,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from uiat.formatting import whole_255ths
+from uiat.formatting import class_spread, spread, whole_255ths
 from uiat.report.groups import Group
 from uiat.report.inputs import Inputs
-from uiat.report.section import Figure, Legend, Section, Values
+from uiat.report.section import Cell, Column, Figure, Legend, Section, Table, Values
 from uiat.report.svg import charts
 from uiat.runs.run_files import RunFiles
 
@@ -103,6 +103,7 @@ def classes(inputs: Inputs) -> Section:
             hardest = min((v, n) for n, v in zip(names, worst, strict=True) if v is not None)
             svg = charts.class_bars(f"Accuracy by class, {group.label}. Hardest: {hardest[1]}", names, clean, worst)
             drawn.append(Figure(group.label, svg, Values(group.label, ["class", "clean, %", "worst, %"], rows)))
+    spreads = _class_spreads(inputs.groups)
     key = Markup('<span class="key {}"></span>')
     return Section(
         "Accuracy by class, %",
@@ -111,7 +112,23 @@ def classes(inputs: Inputs) -> Section:
         markdown_title="Accuracy by class",
         legend=[(key.format("clean"), "as they are"), (key.format("worst"), "in the worst case")],
         figures=drawn,
+        tables=[spreads] if spreads.rows else [],
     )
+
+
+def _class_spreads(groups: Sequence[Group]) -> Table:
+    """Build the table of how unevenly accuracy falls on the classes, over all seeds of each group."""
+    names = {"worst": "lowest", "gap": "highest less lowest", "std": "standard deviation"}
+    columns = [Column(f"{kind}, {name}", number=True) for kind in ("clean", "worst case") for name in names.values()]
+    rows = []
+    for slot, group in enumerate(groups):
+        records = [(run.evaluation or {}).get("per_class") or {} for run in group.runs]
+        found = [(class_spread(r["clean"]), class_spread(r["worst"])) for r in records if {"clean", "worst"} <= set(r)]
+        if found and all(all(pair) for pair in found):
+            values = [[100 * pair[which][name] for pair in found] for which in (0, 1) for name in names]
+            cells = [Cell(spread(v, scale=1, digits=1), sum(v) / len(v)) for v in values]
+            rows.append([Cell(group.label, mark=charts.swatch(slot)), *cells])
+    return Table([Column("run"), *columns], rows, "Accuracy over the classes, in points")
 
 
 def _percent(value: float | None) -> str:

@@ -55,6 +55,7 @@ _FITS: dict[str, Check] = {
     **{name: _optional(_table_of(_or_none(_TEXT))) for name in ("sums", "files")},
     "seed": _optional(_is(int)),
     "intervals": _optional(_table_of(_list_of(is_number, length=2))),
+    "fairness": _optional(_table_of(_SHARES)),
     "per_class": _optional(_table_of(_list_of(_or_none(is_number)))),
     "sweep": _optional(lambda value: _SWEEP(value) and len(value["epsilons"]) == len(value["accuracy"])),
     "unseen": _optional(_record_of(accuracy=_SHARES)),

@@ -23,7 +23,7 @@ from uiat.system.manifest import check_file, sum_of, sum_of_file, sum_of_tensors
 
 _SAME = ("data", "split", "threat", "n", "which", "sums")  # what evaluations that are joined have in common
 # Fields by attack, which are put together where evaluations are joined.
-_BY_ATTACK = ("seconds", "stages", "passes", "stage_seconds", "intervals", "per_class", "budgets")
+_BY_ATTACK = ("seconds", "stages", "passes", "stage_seconds", "intervals", "per_class", "fairness", "budgets")
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,8 @@ def _join(one: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     joined["accuracy"] = {**accuracy, "worst": right / n}
     joined["intervals"] = {**joined["intervals"], "worst": wilson(right, n)}
     if right / n != min(one["accuracy"]["worst"], other["accuracy"]["worst"]):
-        joined["per_class"].pop("worst", None)  # it would need the labels
+        for by_class in ("per_class", "fairness"):
+            joined[by_class].pop("worst", None)  # they would need the labels
     joined["warnings"] = list(dict.fromkeys([*one.get("warnings", ()), *other.get("warnings", ())]))
     verdicts = [str(each.get("verdict") or "") for each in (one, other)]
     joined["verdict"] = next((text for text in verdicts if is_doubtful(text)), verdicts[0] or verdicts[1])

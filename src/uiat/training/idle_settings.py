@@ -162,6 +162,7 @@ def _attack(run: Run) -> PGD | None:
 
 _SGD = "optimisation.optimizer"
 _SCHEDULE = "optimisation.schedule"
+_NEED_ATTACK = ("mean", "worst-class")  # values of validation.metric
 _REGULARISER = "objective.inverse.regulariser"
 
 RULES: tuple[Rule, ...] = (
@@ -253,7 +254,7 @@ RULES: tuple[Rule, ...] = (
         "(optimisation.epochs {optimisation.epochs}, validation.every {validation.every})",
     ),
     Rule(
-        lambda run: run.threat is None and (_is_set(run, "validation.steps") or run.validation.metric == "mean"),
+        lambda run: run.threat is None and (_is_set(run, "validation.steps") or run.validation.metric in _NEED_ATTACK),
         "validation.steps and validation.metric have no effect: {objective.name} has no threat model, so that clean "
         "accuracy alone is measured",
     ),

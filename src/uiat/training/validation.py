@@ -25,6 +25,8 @@ ALIGNED = 200
 def validate(model: nn.Module, held_out: ImageSet, *, run: Run) -> dict[str, float]:
     """Measure accuracy on held-out images: "clean", "robust" under PGD if the run has a threat model, and the seconds.
 
+    Where `validation.metric` is "worst-class", also "worst_class", the lowest robust accuracy of a class.
+
     For single-step runs also "alignment", the mean cosine of `uiat.objectives.grad_align` on 200 of them: it
     falls when such a run overfits catastrophically, which weights of two epochs do not show. It takes about a tenth of
     the seconds.
@@ -56,15 +58,24 @@ def validate(model: nn.Module, held_out: ImageSet, *, run: Run) -> dict[str, flo
     row = {"clean": accuracy(clean)}
     if (threat := run.threat) is not None:
         pgd, classes = attack(f"pgd-{run.validation.steps}", threat=threat), held_out.num_classes
-        row["robust"] = accuracy(
-            correct_under(model, x, y, pgd, mask=clean, seed=run.seed, index=index, classes=classes)
-        )
+        robust = correct_under(model, x, y, pgd, mask=clean, seed=run.seed, index=index, classes=classes)
+        row["robust"] = accuracy(robust)
+        if run.validation.metric == "worst-class":
+            row["worst_class"] = _lowest_by_class(robust, held_out.labels[index], held_out)
         if is_single_step(run.objective):
             chosen = choose_subsample(held_out.labels, ALIGNED, num_classes=held_out.num_classes).index
             few = torch.isin(index, chosen)
             cosines = _sum_alignment(model, x[few], y[few], threat, seed=run.seed, index=index[few])
             row["alignment"] = current_rank().total(cosines).item() / min(ALIGNED, len(held_out))
     return row | {"validation_seconds": time.perf_counter() - start}
+
+
+def _lowest_by_class(correct: Tensor, y: Tensor, held_out: ImageSet) -> float:
+    """Return the lowest accuracy of a class among the held-out images of all processes."""
+    classes = held_out.num_classes
+    hits = current_rank().total(torch.bincount(y[correct.to(y.device)], minlength=classes).double())
+    total = torch.bincount(held_out.labels, minlength=classes)
+    return float((hits[total > 0] / total[total > 0]).min())
 
 
 def _sum_alignment(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, seed: int, index: Tensor) -> Tensor:
@@ -80,7 +91,8 @@ def selection_metric(row: Mapping[str, Any], name: str) -> float | None:
 
     Args:
         row: measurements of the epoch; "robust" falls back to "clean" without a threat model.
-        name: "clean", "robust", or "mean" of the two.
+        name: "clean", "robust", "mean" of the two, or "worst-class", the robust accuracy of the class that has the
+            lowest.
 
     Returns:
         None for an epoch without validation.
@@ -89,7 +101,9 @@ def selection_metric(row: Mapping[str, Any], name: str) -> float | None:
         >>> selection_metric({"clean": 0.8, "robust": 0.4}, "mean")
         0.6000000000000001
     """
+    if name == "worst-class" and "worst_class" in row:
+        return float(row["worst_class"])
     clean, robust = row.get("clean"), row.get("robust", row.get("clean"))
     if clean is None or robust is None:
         return None
-    return float({"clean": clean, "robust": robust, "mean": (clean + robust) / 2}[name])
+    return float({"clean": clean, "robust": robust, "mean": (clean + robust) / 2}.get(name, robust))

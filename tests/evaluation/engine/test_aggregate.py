@@ -92,8 +92,9 @@ def test_what_is_in_the_record(tmp_path):
     result = evaluate(Threshold(), x, y, threat=Linf("8/255"), attacks=["pgd-2", "pgd-2", "clean"], seed=7)
     record = json.loads(json.dumps(result.to_json()))
     assert list(record)[:8] == ["threat", "n", "accuracy", "seconds", "broken_by", "seed", "environment", "stages"]
-    assert list(record)[8:14] == ["passes", "stage_seconds", "intervals", "per_class", "calibration", "budgets"]
-    assert list(record)[14:] == ["projected", "warnings", "verdict", "batch_size", "processes", "sums"]
+    assert list(record)[8:12] == ["passes", "stage_seconds", "intervals", "per_class"]
+    assert list(record)[12:15] == ["fairness", "calibration", "budgets"]
+    assert list(record)[15:] == ["projected", "warnings", "verdict", "batch_size", "processes", "sums"]
     assert (record["batch_size"], record["processes"]) == (500, 1)
     assert record["threat"] == "Linf:0.03137255"
     assert (record["n"], record["seed"]) == (11, 7)
@@ -136,6 +137,7 @@ def test_what_else_is_in_the_record():
         assert low <= result.accuracy[name] <= high
         counts = [a * int((y == k).sum()) for k, a in enumerate(result.per_class[name]) if a is not None]
         assert sum(counts) == pytest.approx(40 * result.accuracy[name])
+        assert result.fairness[name]["worst"] == min(a for a in result.per_class[name] if a is not None)
     sure = model(x).softmax(dim=1).amax(dim=1)
     # Everything is correct, so every gap is 1 - confidence.
     assert result.calibration == {"ece": pytest.approx(1 - sure.mean().item()), "bins": 15}

@@ -8,8 +8,15 @@ from torch import Tensor
 from uiat.evaluation.engine.outcomes import Outcomes
 from uiat.evaluation.engine.plan import Plan, budgets
 from uiat.evaluation.registry import ENSEMBLES
-from uiat.evaluation.result import BINS, EvaluationResult, accuracy_by_class, add_by_name, calibration_error, wilson
-from uiat.formatting import threat_record
+from uiat.evaluation.result import (
+    BINS,
+    EvaluationResult,
+    accuracy_by_class,
+    add_by_name,
+    calibration_error,
+    wilson,
+)
+from uiat.formatting import class_spread, threat_record
 from uiat.system.distributed import Rank
 from uiat.threat import Threat
 
@@ -55,6 +62,7 @@ def aggregate(
     after = {name: {stage: _count(parts, name, stage) / n for stage, _ in plan[name]} for name in plan}
     confidence = _scatter([part.confidence for part in parts if part.confidence is not None], parts, n)
     examples = [part.examples for part in parts if part.examples is not None]
+    per_class = {name: accuracy_by_class(mask, y, classes=classes) for name, mask in correct.items()}
     return EvaluationResult(
         threat=threat_record(threat),
         n=n,
@@ -65,7 +73,8 @@ def aggregate(
         stages={name: accuracies for name, accuracies in after.items() if name in ENSEMBLES},
         **_costs(parts),
         intervals={name: wilson(int(mask.sum()), n) for name, mask in correct.items()},
-        per_class={name: accuracy_by_class(mask, y, classes=classes) for name, mask in correct.items()},
+        per_class=per_class,
+        fairness={name: class_spread(values) for name, values in per_class.items()},
         calibration={"ece": calibration_error(confidence, correct["clean"]), "bins": BINS},
         budgets=budgets(plan),
         warnings=_warnings(parts, unable) + _warn_of_own_attacks(parts) + _absent_classes(y, class_names or ()),
