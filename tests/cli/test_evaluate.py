@@ -140,13 +140,13 @@ def test_a_model_that_detaches_its_input_gets_a_verdict_and_a_record(ask, own, m
 
 
 def test_a_killed_evaluation_is_resumed_to_the_same_result(ask, run, tmp_path):
-    words = [str(run), "--attacks", "pgd-20,apgd-ce,apgd-dlr,apgd-t", "--n", "60", "--out"]
+    words = [str(run), "--attacks", "pgd-20,apgd-ce,apgd-dlr", "--n", "40", "--out"]
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "uiat", "evaluate", *words, str(tmp_path / "killed")]
     state = tmp_path / "killed" / "evaluation-state.safetensors"
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 200
-    # It is written at the start and after each stage: once the first attack has ended, three are left.
+    # It is written at the start and after each stage: once the first attack has ended, two are left.
     while not (state.exists() and "pgd-20" in read_tensors(state)[1]["tally"]["after"]) and time.monotonic() < until:
         time.sleep(0.002)
     process.kill()
@@ -162,7 +162,7 @@ def test_a_killed_evaluation_is_resumed_to_the_same_result(ask, run, tmp_path):
 
 
 def test_processes_of_torchrun_come_to_the_result_of_one(run, tmp_path):
-    words = ["--attacks", "pgd-2,square", "-n", "9", "--batch-size", "4", "--threat", "Linf:0.05"]
+    words = ["--attacks", "pgd-2,apgd-dlr", "-n", "9", "--batch-size", "4", "--threat", "Linf:0.05"]
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     alone = [sys.executable, "-m", "uiat", "evaluate", str(run), *words, "--out", str(tmp_path / "one")]
     subprocess.run(alone, env=env, check=True, capture_output=True)
