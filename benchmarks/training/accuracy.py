@@ -45,7 +45,11 @@ def _pairs(settings: list[str]) -> list[tuple[str, str]]:
 
 
 STUDIES: dict[str, Study] = {
-    "digits": _methods("digits", "standard pgd-at trades mart iat uiat uiat-one-off"),
+    "digits": _methods(
+        "digits",
+        "standard pgd-at trades mart iat uiat uiat-one-off uiat-paper hat score dkl lbgat fat sat mlcat squeeze dhat "
+        "ard rslad adr gairat",
+    ),
     "mnist": _methods("mnist", "uiat pgd-at trades", ["compute.precision=fp32", "compute.compile=false"]),
     "cifar10-small": _methods(
         "cifar10-small", "pgd-at uiat trades uiat-one-off iat", ["compute.precision=fp32", "compute.compile=true"]
