@@ -71,12 +71,24 @@ def craft(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, *, seed: int) -> 
 def held_out_accuracy(context: Context, run: StudyRun) -> Data:
     """Measure the accuracy of a run on images held out of its training, clean and attacked, and read its seconds."""
     x, y = context.load_images(run, "held-out")
-    model, seed = context.load_model(run), context.options.seed
-    clean = correct_under(model, x, y, None)
-    robust = correct_under(model, x, y, context.make_attack(), mask=clean, seed=seed)
+    accuracies = measure_accuracy(context.load_model(run), x, y, context.make_attack(), seed=context.options.seed)
     seconds = sum(row.get("seconds", 0.0) for row in context.read_history(run))
-    accuracies = {name: mask.double().mean().item() for name, mask in (("clean", clean), ("robust", robust))}
-    return {"n": len(x), **accuracies, "seconds": seconds}
+    return {**accuracies, "seconds": seconds}
+
+
+def measure_accuracy(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, *, seed: int) -> Data:
+    """Measure the fraction of images that a model gets right, as they are and attacked.
+
+    Example:
+        >>> from uiat import Linf
+        >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.full((4, 1, 2, 2), 0.5)
+        >>> y = model(x).argmax(1)
+        >>> measure_accuracy(model, x, y, PGD(threat=Linf(0.0001), step_size=0.0001, steps=1), seed=0)["clean"]
+        1.0
+    """
+    clean = correct_under(model, x, y, None)
+    robust = correct_under(model, x, y, attack, mask=clean, seed=seed)
+    return {"n": len(x), "clean": clean.double().mean().item(), "robust": robust.double().mean().item()}
 
 
 def correct_by_split(

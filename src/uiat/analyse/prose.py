@@ -41,6 +41,18 @@ def standard_error(fraction: float, n: int) -> float:
     return (fraction * (1 - fraction) / max(n, 1)) ** 0.5
 
 
+def error_of_mean(fractions: Sequence[float], n: int) -> float:
+    """Return the standard error of a mean over seeds: of its n images, which seeds do not make more of, and of seeds.
+
+    Example:
+        >>> round(error_of_mean([0.5, 0.5], 100), 4), round(error_of_mean([0.4, 0.6], 100), 4)
+        (0.05, 0.1118)
+    """
+    mean, deviation = formatting.mean_and_deviation(fractions)
+    seeds = 0.0 if deviation is None else deviation**2 / len(fractions)
+    return float((standard_error(mean, n) ** 2 + seeds) ** 0.5)
+
+
 def difference_with_error(difference: float, error: float) -> str:
     """Write a difference of two fractions with its standard error, and say so where chance may explain it.
 

@@ -25,6 +25,7 @@ _NAMES = (
     "overfitting",
     "one-off",
     "ablation",
+    "tradeoff",
     "inverse-gallery",
     "misaligned",
     "landscape",

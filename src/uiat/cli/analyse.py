@@ -33,7 +33,7 @@ Count = Annotated[
         min=1,
         metavar="N",
         help="Images, the first of the test set (of an image folder a stratified sample); of the held-out images in "
-        "one-off and ablation. [default: 1000, or all]",
+        "one-off, ablation and tradeoff. [default: 1000, or all]",
     ),
 ]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of random starts and directions.")]

@@ -8,7 +8,7 @@ from typing import Any
 from uiat import recipes
 from uiat.analyse.figures import format_percent, label_rows, make_panels
 from uiat.analyse.measurements import held_out_accuracy
-from uiat.analyse.prose import percent, points
+from uiat.analyse.prose import error_of_mean, percent, points
 from uiat.analyse.studies.ablation_rows import changes
 from uiat.analyse.study import Context, Data, Study, StudyRun, check_same_arithmetic, open_runs
 from uiat.config import yaml_io
@@ -114,7 +114,7 @@ def sentences(data: Data) -> list[str]:
         name: mean_and_deviation(row["robust"])[0] - mean_and_deviation(own["robust"])[0] for name, row in rows.items()
     }
     others = sorted((name for name in rows if name != base), key=lambda name: -change[name])
-    noise = max(_noise(row) for row in rows.values())
+    noise = max(error_of_mean(row["robust"], row["n"]) for row in rows.values())
     clear = [name for name in others if abs(change[name]) > 2 * noise]
     if others:
         listed = [f"{name} {points(change[name])}" for name in others]
@@ -126,14 +126,6 @@ def sentences(data: Data) -> list[str]:
     if data["failed"]:
         said.append(f"Failed: {'; '.join(f'{name} ({why})' for name, why in data['failed'].items())}.")
     return said
-
-
-def _noise(row: Data) -> float:
-    """Return the standard error of a row's mean: of its images, which seeds do not make more of, and of its seeds."""
-    mean, deviation = mean_and_deviation(row["robust"])
-    images = mean * (1 - mean) / row["n"]
-    seeds = 0.0 if deviation is None else deviation**2 / len(row["robust"])
-    return float((images + seeds) ** 0.5)
 
 
 def table(data: Data) -> list[list[str]]:
