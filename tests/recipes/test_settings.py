@@ -9,7 +9,7 @@ import pytest
 import uiat
 from uiat import Linf, UserError, recipes
 from uiat.config import yaml_io
-from uiat.recipes import METHODS, SETTINGS, SPEEDRUN
+from uiat.recipes import METHODS, SETTINGS, SINGLE
 
 # Names of the recipes of the first version, with a digest of the fields that a run had then.
 BEFORE = json.loads((Path(__file__).parents[1] / "support" / "recipes_before.json").read_text())
@@ -39,10 +39,10 @@ def test_every_method_works_in_every_setting():
         endings = ("", *(f"-{schedule}" for schedule in setting.others))
         assert {f"{setting.name}-{method}{ending}" for method in METHODS for ending in endings} <= set(names)
     assert set(BEFORE["recipes"]) <= set(names)
-    assert SPEEDRUN in names
+    assert set(SINGLE) <= set(names)
 
 
-@pytest.mark.parametrize("setting", [*SETTINGS, "cifar10-speedrun"])
+@pytest.mark.parametrize("setting", [*SETTINGS, *SINGLE])
 def test_each_is_a_run_that_survives_being_written(setting):
     mine = [name for name in recipes.names() if name.startswith(setting)]
     for name in mine:
@@ -62,6 +62,7 @@ def test_each_is_a_run_that_survives_being_written(setting):
     ("name", "words"),
     [
         ("cifar10-speedrun", "against a clock"),
+        ("cifar10-resnet18-record", "AWP and EMA"),
         ("mnist-uiat", "MNIST"),
         ("cifar10-wrn28-iat", "papers"),
         ("digits-mart", "misclassified"),

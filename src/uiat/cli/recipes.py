@@ -9,7 +9,7 @@ from uiat import recipes as recipe_list
 from uiat.cli.output import console, fields, table
 from uiat.config import yaml_io
 from uiat.errors import nearest
-from uiat.recipes import METHODS, SETTINGS, SPEEDRUN, Method, Setting
+from uiat.recipes import METHODS, SETTINGS, SINGLE, Method, Setting
 
 
 def recipes(
@@ -53,10 +53,10 @@ def _show_tables(out: Console) -> None:
     bases = ", ".join(str(base) for base in dict.fromkeys(method.base for method in METHODS.values()) if base)
     out.print(
         "\nOther names:\n"
-        f"  -uiat, -uiat-one-off   after {bases}: UIAT on that attack\n"
-        "  -b, -c                 after cifar10-resnet18-uiat, say: the second and third length, onecycle\n"
-        f"  {SPEEDRUN}       {recipe_list.SPEEDRUN_ABOUT}\n"
-        "uiat recipes NAME lists every field of a recipe, uiat recipes WORD the recipes with a word in them.",
+        f"  -uiat, -uiat-one-off    after {bases}: UIAT on that attack\n"
+        "  -b, -c                  after cifar10-resnet18-uiat, say: the second and third length, onecycle\n"
+        + "".join(f"  {single.name:<24}{single.about}\n" for single in SINGLE.values())
+        + "uiat recipes NAME lists every field of a recipe, uiat recipes WORD the recipes with a word in them.",
         soft_wrap=True,
     )
 
@@ -76,8 +76,8 @@ def _show_matching(word: str, out: Console) -> None:
         methods = tuple(method.name for method in METHODS.values() if _has_word(word, setting, method))
         settings_by_methods.setdefault(methods, []).append(setting)
     settings_by_methods.pop((), None)
-    is_speedrun = word.lower() in f"{SPEEDRUN} {recipe_list.SPEEDRUN_ABOUT}".lower()
-    if not settings_by_methods and not is_speedrun:
+    singles = [each for each in SINGLE.values() if word.lower() in f"{each.name} {each.about}".lower()]
+    if not settings_by_methods and not singles:
         raise nearest("recipe", word, recipe_list.names())
     for methods, settings in settings_by_methods.items():
         rows = [(f"{setting.name}-{'...' if len(methods) > 1 else methods[0]}", setting.about) for setting in settings]
@@ -85,8 +85,8 @@ def _show_matching(word: str, out: Console) -> None:
         out.print()
         out.print(table("...", "how", rows=((name, METHODS[name].about) for name in methods), narrow=True))
         out.print()
-    if is_speedrun:
-        out.print(f"{SPEEDRUN}: {recipe_list.SPEEDRUN_ABOUT}", soft_wrap=True)
+    for single in singles:
+        out.print(f"{single.name}: {single.about}", soft_wrap=True)
     if any(setting.others for settings in settings_by_methods.values() for setting in settings):
         out.print("recipes of the papers' settings: also with -b at the end, or -c, for their other schedules")
 

@@ -2,26 +2,20 @@
 
 A setting is data, model, threat model and schedule (a row of SETTINGS); a method is how the weights are trained (a row
 of METHODS). Every method works in every setting, so one row more in either table gives all of its recipes. A setting
-with further schedules has each of its recipes once more for each, with `-b` or `-c` at the end of the name. Every field
-of a recipe can be overridden; `uiat recipes NAME` lists them.
+with further schedules has each of its recipes once more for each, with `-b` or `-c` at the end of the name. A row of
+SINGLE is a whole run with a name of its own. Every field of a recipe can be overridden; `uiat recipes NAME` lists them.
 """
 
 from dataclasses import replace
 
-from uiat.attacks import PGD
 from uiat.checks import checked
-from uiat.config.schema import Compute, Data, Evaluation, Model, Optimisation, Run, Validation
+from uiat.config.schema import Evaluation, Run, Validation
 from uiat.errors import nearest
-from uiat.inverse import UniversalInverse
-from uiat.objectives import UIAT
 from uiat.recipes.methods import METHODS, Method
 from uiat.recipes.settings import SETTINGS, Setting
-from uiat.threat import Linf
+from uiat.recipes.single import SINGLE
 
-__all__ = ["METHODS", "SETTINGS", "SPEEDRUN", "Method", "Setting", "describe", "get", "make_run", "names"]
-
-SPEEDRUN = "cifar10-speedrun"  # the one recipe that is no setting times a method
-SPEEDRUN_ABOUT = "single-step UIAT against a clock: 15 epochs, under 2 min on an H200"
+__all__ = ["METHODS", "SETTINGS", "SINGLE", "Method", "Setting", "describe", "get", "make_run", "names"]
 
 
 @checked
@@ -56,26 +50,6 @@ def make_run(setting: Setting, method: Method, *, schedule: str = "") -> Run:
     )
 
 
-def _build_speedrun() -> Run:
-    """Build the run of "cifar10-speedrun".
-
-    The published mark is 45 % under PGD-50-10 after six minutes on a 2080 Ti (Wong et al. 2020). The detached target of
-    one-off perturbations makes an image of a step cost 6 F.
-    """
-    threat = Linf("8/255")
-    attack = PGD(threat=threat, step_size="10/255", steps=1)
-    inverse = UniversalInverse(radius="4/255", step_size="1/255", epoch=5)
-    return Run(
-        name="cifar10-speedrun",
-        data=Data(name="cifar10", augment="crop-flip", batch_size=128),
-        model=Model(name="preact-resnet18"),
-        objective=UIAT(attack=attack, inverse=inverse, weight=1.0, inverse_gradient=False),
-        optimisation=Optimisation(epochs=15, learning_rate=0.2, schedule="cyclic", weight_decay=5e-4),
-        compute=Compute(precision="bf16", compile=True),
-        evaluation=Evaluation(threat=threat, attacks=("clean", "pgd-50-10")),
-    )
-
-
 def _split(name: str) -> tuple[Setting, Method, str] | None:
     """Return the setting, the method and the schedule of a name, or None where it is no recipe made of two."""
     for setting in SETTINGS.values():
@@ -103,7 +77,7 @@ def names() -> list[str]:
         for ending in ("", *(f"-{schedule}" for schedule in setting.others))
         for method in METHODS
     ]
-    return [*made, SPEEDRUN]
+    return [*made, *SINGLE]
 
 
 @checked
@@ -117,8 +91,8 @@ def get(name: str) -> Run:
         >>> get("digits-uiat").data.name
         'digits'
     """
-    if name == SPEEDRUN:
-        return _build_speedrun()
+    if name in SINGLE:
+        return SINGLE[name].build()
     parts = _split(name)
     if parts is None:
         raise nearest("recipe", name, names())
@@ -137,8 +111,8 @@ def describe(name: str) -> str:
         >>> describe("digits-uiat")
         "scikit-learn's 8x8 digits: no download; IAT with one inverse perturbation for all images of a class (UIAT)"
     """
-    if name == SPEEDRUN:
-        return SPEEDRUN_ABOUT
+    if name in SINGLE:
+        return SINGLE[name].about
     parts = _split(name)
     if parts is None:
         raise nearest("recipe", name, names())

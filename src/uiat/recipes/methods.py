@@ -1,5 +1,6 @@
 """Methods: how the weights are trained, in any setting; the second part of the name of a recipe."""
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -66,6 +67,13 @@ class Method:
 def _kl_attack(setting: Setting) -> PGD:
     """Return the setting's attack in the form of TRADES."""
     return replace(setting.attack, loss="kl", start="gaussian")
+
+
+def _with_attack(
+    objective: Callable[..., AnyObjective], form: Callable[[Setting], PGD] = operator.attrgetter("attack")
+) -> Callable[[Setting], AnyObjective]:
+    """Return what builds an objective that takes of a setting its attack alone, in one form or another."""
+    return lambda setting: objective(attack=form(setting))
 
 
 def _at(setting: Setting, fraction: float) -> int:
@@ -152,7 +160,7 @@ _RIVALS = (
     Method(
         name="hat",
         about="TRADES, and examples beyond the ball with a natural teacher's label (HAT; Rade 2022)",
-        build=lambda setting: HAT(attack=_kl_attack(setting)),
+        build=_with_attack(HAT, _kl_attack),
     ),
     Method(
         name="score",
@@ -162,12 +170,12 @@ _RIVALS = (
     Method(
         name="dkl",
         about="TRADES with the KL taken apart, its weights class means (IKL; Cui et al. 2024)",
-        build=lambda setting: DKL(attack=_kl_attack(setting)),
+        build=_with_attack(DKL, _kl_attack),
     ),
     Method(
         name="lbgat",
         about="PGD-AT towards the logits of a natural network trained beside (Cui et al. 2021)",
-        build=lambda setting: LBGAT(attack=_kl_attack(setting)),
+        build=_with_attack(LBGAT, _kl_attack),
     ),
     Method(
         name="fat",
@@ -182,12 +190,12 @@ _RIVALS = (
     Method(
         name="mlcat",
         about="PGD-AT that does not fit examples of small loss (loss scaling; Yu et al. 2022)",
-        build=lambda setting: MLCAT(attack=setting.attack),
+        build=_with_attack(MLCAT),
     ),
     Method(
         name="squeeze",
         about="adversarial and collaborative examples drawn together (squeeze; Li et al. 2023)",
-        build=lambda setting: Squeeze(attack=_kl_attack(setting)),
+        build=_with_attack(Squeeze, _kl_attack),
     ),
     Method(
         name="dhat",
@@ -197,12 +205,12 @@ _RIVALS = (
     Method(
         name="ard",
         about="distillation of a PGD-AT teacher on adversarial images (Goldblum et al. 2020)",
-        build=lambda setting: ARD(attack=setting.attack),
+        build=_with_attack(ARD),
     ),
     Method(
         name="rslad",
         about="distillation of it by soft labels alone, in the attack too (Zi et al. 2021)",
-        build=lambda setting: RSLAD(attack=_kl_attack(setting)),
+        build=_with_attack(RSLAD, _kl_attack),
     ),
     Method(
         name="adr",
@@ -222,17 +230,17 @@ _ROWS = (
     Method(
         name="pgd-at",
         about="adversarial training with PGD (Madry et al. 2018)",
-        build=lambda setting: PGDAT(attack=setting.attack),
+        build=_with_attack(PGDAT),
     ),
     Method(
         name="trades",
         about="natural loss, and KL between natural and adversarial prediction (Zhang et al. 2019)",
-        build=lambda setting: Trades(attack=_kl_attack(setting)),
+        build=_with_attack(Trades, _kl_attack),
     ),
     Method(
         name="mart",
         about="PGD-AT with more weight on misclassified images (Wang et al. 2020)",
-        build=lambda setting: Mart(attack=setting.attack),
+        build=_with_attack(Mart),
     ),
     Method(
         name="iat", about="PGD-AT, and KL to the prediction on an inverse adversarial image (IAT)", build=_build_iat
