@@ -205,3 +205,23 @@ def test_attacks_that_are_made_for_it_turn_a_verdict_into_a_note(models, digits)
 def test_the_gravest_come_first(digits):
     model = broken_defences.Wrapped(helpers.mlp(classes=10), before=broken_defences.noise)
     assert [f.severity for f in examine(model, *digits, threat=Linf(0.1), n=8)] == ["do not believe", "note"]
+
+
+def test_images_that_plain_attacks_left_robust_and_auto_pgd_breaks(digits):
+    """A result of plain attacks is held against short runs of Auto-PGD, image by image; another result is not."""
+    x, y = (part[:48] for part in digits)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    y = model(x).argmax(dim=1)
+
+    def look(broken_by, **accuracy):
+        accuracy = {name.replace("_", "-"): value for name, value in accuracy.items()}
+        result = EvaluationResult("Linf:0.2", len(x), {"clean": 1.0, **accuracy, "worst": 0.9}, {}, broken_by, 0)
+        findings = examine(model, x, y, threat=Linf(0.2), n=24, result=result)
+        return [(found.severity, found.reason) for found in findings if found.check == "plain attack"]
+
+    ((severity, reason),) = look([""] * 48, fgsm=1.0)
+    assert severity == "do not believe"
+    assert reason.startswith("fgsm overstates the robustness: short runs of Auto-PGD break 24 of 24 images (100 %)")
+    assert look(["fgsm"] * 48, fgsm=0.0) == []  # they left none that could fall
+    assert look([""] * 48, fgsm=1.0, apgd_ce=1.0) == []

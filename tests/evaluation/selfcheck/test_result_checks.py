@@ -32,3 +32,13 @@ def test_attacks_that_saturated_logits_or_random_answers_do_not_stop():
     assert result_checks.is_averaged(result(autoattack_rand=0.1, apgd_ce_eot_5=0.1))
     for others in ({"autoattack_rand": 0.1, "pgd_20": 0.9}, {"autoattack": 0.1}, {}):
         assert not result_checks.is_averaged(result(**others))
+
+
+def test_a_plain_attack_that_a_stronger_one_of_the_result_corrects_is_named():
+    (finding,) = result_checks.from_result(result(pgd_20=0.59, cw_20=0.55, autoattack_quick=0.5))
+    assert (finding.check, finding.severity) == ("plain attack", "note")
+    assert "pgd-20 overstates the robustness: 90 of 1000 images (9 %) withstand it" in finding.reason
+    assert finding.reason.endswith("quote autoattack-quick")
+    assert result_checks.from_result(result(pgd_20=0.53, autoattack_quick=0.5)) == []  # 3 of 100 may be
+    assert result_checks.from_result(result(pgd_20=0.59, cw_20=0.5)) == []  # nothing stronger ran: `examine` looks
+    assert result_checks.from_result(result(apgd_ce=0.59, apgd_t=0.5)) == []

@@ -18,7 +18,13 @@ from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import attack_checks, model_checks
 from uiat.evaluation.selfcheck.finding import Finding
 from uiat.evaluation.selfcheck.image_scales import list_scales
-from uiat.evaluation.selfcheck.result_checks import from_result, is_averaged, is_scale_free
+from uiat.evaluation.selfcheck.result_checks import (
+    attack_names,
+    from_result,
+    is_averaged,
+    is_scale_free,
+    plain_attacks,
+)
 from uiat.models.inspect import Target
 from uiat.models.modes import frozen
 from uiat.system.surroundings import neutral_surroundings
@@ -44,6 +50,8 @@ class Case:
     threat: Threat
     seed: int
     batch_size: int
+    plain: str = ""  # names of the attacks of the evaluation, where all are plain ones
+    left: Bool[Tensor, "n"] | None = None  # mask of the images that these left robust
 
     @property
     def model(self) -> nn.Module:
@@ -165,12 +173,21 @@ def examine_target(
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     with frozen(target.model):
         case = Case(target, x[order[:n]].to(target.device), y[order[:n]].to(target.device), threat, seed, batch_size)
+        case = _with_plain_result(case, result, order[:n], of=len(x))
         findings = list(_run_checks(case, transfer))
         findings += _check_class_order(case, x, y, order[: max(n, OF_A_CLASS * target.classes)])
     few = [attack_checks.check_sample_size(len(x))]
     findings += from_result(result) if result is not None else _present(few)
     findings = [_soften(finding, result) for finding in findings]
     return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity == "note")
+
+
+def _with_plain_result(case: Case, result: EvaluationResult | None, rows: Tensor, *, of: int) -> Case:
+    """Return the case with what plain attacks left robust, if the evaluation of these images had no other attacks."""
+    if result is None or len(result.broken_by) != of or plain_attacks(result) != attack_names(result):
+        return case
+    left = torch.tensor([result.broken_by[row] == "" for row in rows.tolist()])
+    return replace(case, plain=" with ".join(plain_attacks(result)), left=left)
 
 
 def _check_class_order(case: Case, x: Tensor, y: Tensor, rows: Tensor) -> Iterator[Finding]:
@@ -206,7 +223,8 @@ def _run_checks(case: Case, transfer: nn.Module | None) -> Iterator[Finding]:
     if count < FEWEST:
         return
     chosen = correct.to(case.x.device)
-    case = replace(case, x=case.x[chosen], y=case.y[chosen])
+    left = None if case.left is None else case.left[correct]
+    case = replace(case, x=case.x[chosen], y=case.y[chosen], left=left)
     gradient = case.map_batches(lambda x, y: _gradient(case, losses.margin, x, y), case.x)
     yield from _present([model_checks.check_zero_gradients(gradient), _check_finite_differences(case)])
     yield from _present(_check_attacks(case, gradient, -losses.margin(logits[correct], case.y.cpu()), transfer))
@@ -284,6 +302,9 @@ def _check_attacks(
     by_gradient = by_entropy | by_margin | more
     for attack in _auto_pgd(threat):
         by_gradient |= case.find_broken(attack, ~by_gradient)
+    if case.left is not None:
+        count, left = int((by_gradient & case.left).sum()), int(case.left.sum())
+        yield attack_checks.check_plain_attacks(case.plain, count, left)
     for rival in _gradient_free(threat, transfer):
         count = int(case.find_broken(rival, ~by_gradient).sum())
         yield attack_checks.check_gradient_free_wins(rival.name, count, n)

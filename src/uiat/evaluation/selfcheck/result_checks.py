@@ -8,14 +8,17 @@ from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck.attack_checks import (
     check_gradient_free_wins,
     check_more_steps,
+    check_overstatement,
     check_own_attack_wins,
     check_sample_size,
 )
 from uiat.evaluation.selfcheck.finding import Finding
 
+PLAIN = ("fgsm", "pgd", "cw")  # stems of attacks whose steps are all of one length
+
 
 def from_result(result: EvaluationResult) -> list[Finding]:
-    """Return findings from a result alone: too few images, gradient attacks beaten by others, steps that still helped.
+    """Return findings from a result alone: too few images, attacks beaten by others, steps that still helped.
 
     Example:
         >>> result = EvaluationResult("Linf:0.1", 2, {"clean": 1.0, "worst": 0.5}, {}, ["", "pgd-20"], 0)
@@ -23,6 +26,7 @@ def from_result(result: EvaluationResult) -> list[Finding]:
         ['images']
     """
     findings = [check_sample_size(result.n), *_check_gradient_free(result), _check_convergence(result)]
+    findings.append(_check_overstatement(result))
     return [finding for finding in findings if finding is not None]
 
 
@@ -73,6 +77,18 @@ def is_averaged(result: EvaluationResult) -> bool:
     return bool(rows) and all(row is not None and row.averages for row in rows)
 
 
+def plain_attacks(result: EvaluationResult) -> list[str]:
+    """Return the attacks of a result by gradient steps of one length, FGSM, PGD and CW, in their order.
+
+    Example:
+        >>> accuracy = {"clean": 1.0, "pgd-20": 0.5, "autoattack": 0.4, "worst": 0.4}
+        >>> plain_attacks(EvaluationResult("Linf:0.1", 1, accuracy, {}, [""], 0))
+        ['pgd-20']
+    """
+    rows = {name: _row(name) for name in attack_names(result)}
+    return [name for name, row in rows.items() if row is not None and row.stem in PLAIN]
+
+
 def _row(name: str) -> Attack | None:
     match = find_row(name)
     return None if match is None else match[0]
@@ -108,3 +124,14 @@ def _check_convergence(result: EvaluationResult) -> Finding | None:
         return None
     gained = round((by_steps[min(by_steps)] - by_steps[max(by_steps)]) * result.n)
     return check_more_steps(max(gained, 0), result.n, few=min(by_steps), many=max(by_steps))
+
+
+def _check_overstatement(result: EvaluationResult) -> Finding | None:
+    """Compare the plain attack that breaks the fewest images with the worst case, where another kind of attack ran."""
+    plain = plain_attacks(result)
+    others = [name for name in attack_names(result) if name not in plain]
+    if not plain or not others:
+        return None
+    weakest = max(plain, key=lambda name: result.accuracy[name])
+    count = round((result.accuracy[weakest] - result.accuracy["worst"]) * result.n)
+    return check_overstatement(weakest, min(others, key=lambda name: result.accuracy[name]), max(count, 0), result.n)
