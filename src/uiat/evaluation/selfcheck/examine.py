@@ -302,7 +302,7 @@ def _check_attacks(
     by_gradient = by_entropy | by_margin | more
     for attack in _auto_pgd(threat):
         by_gradient |= case.find_broken(attack, ~by_gradient)
-    if case.left is not None:
+    if case.left is not None and int(case.left.sum()) >= FEWEST:  # of fewer, there is hardly an accuracy to overstate
         count, left = int((by_gradient & case.left).sum()), int(case.left.sum())
         yield attack_checks.check_plain_attacks(case.plain, count, left)
     for rival in _gradient_free(threat, transfer):
