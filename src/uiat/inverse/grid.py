@@ -8,8 +8,8 @@ Write U for upsampling by a whole number n: it gives each pixel of an n x n cell
   epsilon / scale(n), and a step of length a is one of length a / scale(n).
 
 So projection and steepest descent on the grid are those on the images, among perturbations that are constant on cells.
-Bilinear upsampling would be smoother, but it shortens z by amounts that depend on z: in L2 and L1 its ball has no closed
-form. The paper (UIAT, CVPR 2023) has neither grid nor types.
+Bilinear upsampling would be smoother, but it shortens z by amounts that depend on z: in L2 and L1 its ball has no
+closed form. The paper (UIAT, CVPR 2023) has neither grid nor types.
 """
 
 from typing import Literal
