@@ -134,8 +134,8 @@ def estimate_cost(run: Run, *, steps: int = 3) -> CostReport:
         whole = images // len(x) * run.optimisation.epochs
         run = resolve_auto(run, model, image_shape=data.image_shape, num_classes=data.num_classes, steps=whole)
         forward = count_flops(model, x[:1])
-        step = step_for(run, model, batch, num_classes=data.num_classes, eager=False)
         passes, costs = step_passes(run, model, batch, num_classes=data.num_classes), []
+        step = step_for(run, model, batch, num_classes=data.num_classes, eager=False)  # after that other one is gone
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         for (count, epoch), each in passes.items():
