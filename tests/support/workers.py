@@ -73,10 +73,11 @@ def trained_rivals() -> dict[str, torch.Tensor]:
         "lbgat": uiat.LBGAT(attack=kl, weight=1.0),
         "adr": uiat.ADR(attack=kl, decay=0.5),
         "gairat": uiat.GAIRAT(attack=replace(kl, loss="ce"), from_epoch=0),
+        "memory": uiat.PGDAT(attack=uiat.PGD(threat=uiat.Linf(0.1), step_size=0.05, steps=1, start="memory")),
     }
     tensors = _refine_on_a_grid()
     for name, objective in objectives.items():
-        model, batches = network(), Loader(data, batch_size=64).epoch(0)
+        model, batches = network(), Loader(data, batch_size=64, augment="crop-flip", padding=1).epoch(0)
         shape = {"num_classes": 10, "image_shape": data.image_shape, "num_examples": len(data)}
         step = uiat.make_step(model, objective, torch.optim.SGD(model.parameters(), lr=0.01), **shape)
         torch.manual_seed(3)

@@ -124,7 +124,7 @@ class UIAT:
             made, here = image_shape(state.z, self.inverse.cell), tuple(x.shape[1:])
             if made != here:
                 raise UserError(f"the state was made for images of shape {made}, but those of the batch are {here}")
-        x_adv = self.attack.perturb(model, x, y)
+        x_adv = self.attack.perturb(model, x, y, x_start=batch.x_start)
         if not self.inverse.active(epoch):
             return Examples(x, y, x_adv)
         with frozen(model, batchnorm=self.attack.batchnorm):

@@ -18,6 +18,7 @@ from uiat.models.freeze import freeze_parameters
 from uiat.models.modes import frozen
 from uiat.objectives.abilities import attack_of, universal_inverse_of, without_warm_start
 from uiat.speed.throughput import convolution_rate, matrix_rate, median_seconds
+from uiat.training.attack_memory import add_memory
 from uiat.training.autotune import resolve_auto
 from uiat.training.idle_settings import warn_of_idle_settings
 from uiat.training.pass_count import PassCount, step_for, step_passes
@@ -170,6 +171,7 @@ def _list_kept(step: Step, batch: Batch, images: int, data: ImageSet) -> tuple[K
     larger = without_warm_start(step.objective).init(
         num_classes=data.num_classes, image_shape=data.image_shape, num_examples=len(batch.y) + 1
     )
+    add_memory(step.objective, larger, image_shape=data.image_shape, num_examples=len(batch.y) + 1)
     kept = []
     for name, one in step.state.named_buffers(recurse=False):
         other = larger.get_buffer(name).shape

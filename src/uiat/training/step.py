@@ -28,6 +28,7 @@ from uiat.speed.cudnn import cudnn_benchmark
 from uiat.speed.malloc import keep_memory
 from uiat.system.distributed import current_rank
 from uiat.system.surroundings import neutral_surroundings
+from uiat.training.attack_memory import add_memory, recall_starts, remember_ends
 from uiat.training.averaging import average_statistics
 from uiat.training.awp import adversarial_weights
 from uiat.training.first_batch import check_first_batch
@@ -65,6 +66,7 @@ class Step:
         keep_memory(self.device)
         state = objective.init(num_classes=num_classes, image_shape=image_shape, num_examples=num_examples)
         add_networks(objective, state, model)
+        add_memory(objective, state, image_shape=image_shape, num_examples=num_examples)
         self.model, self.objective, self.optimizer, self.state = model, objective, optimizer, state.to(self.device)
         self._trained = [p for p in state.parameters() if p.requires_grad]  # of a second network (LBGAT)
         if self._trained:
@@ -199,8 +201,10 @@ class Step:
         for rows in split_rows(len(batch.y), self.options.accumulate):
             # Inner problems, on frozen weights: x_adv by the attack, then x_inv by the inverse adversary. The universal
             # perturbations z and the remembered predictions p_bar change here and nowhere else.
+            part = recall_starts(self.objective, self.state, batch[rows])
             with self.autocast(), self.checkpointing():
-                examples = objective.perturb(self.inner_model, batch[rows], self.state, epoch=epoch)
+                examples = objective.perturb(self.inner_model, part, self.state, epoch=epoch)
+            remember_ends(self.objective, self.state, part, examples)
             if self.options.replays:
                 start = examples.x_adv if x_adv is None else x_adv[rows]
                 assert start is not None  # `check_replays` refuses methods without an attack
