@@ -10,10 +10,10 @@ Results: benchmarks/results/z_resolution/; what is there is not computed again.
 """
 
 import argparse
+import functools
 import json
+import multiprocessing
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -67,17 +67,19 @@ def all_memory() -> None:
     variants = [(grid, kind, "0") for grid in GRIDS for kind in TYPES] + [("1/2", "bfloat16", "0.5")]
     for variant in variants:
         if not (RESULTS / f"memory-{variant[0].replace('/', '_')}-{variant[1]}-{variant[2]}.json").exists():
-            subprocess.run([sys.executable, __file__, "--one", *variant], check=True)
+            process = multiprocessing.get_context("fork").Process(target=measure_memory, args=variant)
+            process.start()
+            process.join()
 
 
-def measure_accuracy(variant: str, seed: int, *, data: str, images: int, epochs: int) -> None:
+def measure_accuracy(variant: str, seed: int, *, data: str, images: int, epochs: int, width: int) -> None:
     path = RESULTS / f"{variant.replace('/', '_').replace(' ', '-')}-seed{seed}.json"
     if path.exists():
         return
     run = settings(
         *("uiat", VARIANTS[variant]),
         data__name=data, data__subset=str(images), data__validation="500", seed=str(seed),
-        model__name="small-cnn", model__width="16", validation__every=str(epochs),
+        model__name="small-cnn", model__width=str(width), validation__every=str(epochs),
         optimisation__epochs=str(epochs), objective__attack__steps="2", objective__attack__step_size="5/255",
         compute__precision="fp32", compute__compile="false",
     )  # fmt: skip
@@ -85,16 +87,24 @@ def measure_accuracy(variant: str, seed: int, *, data: str, images: int, epochs:
     with tempfile.TemporaryDirectory() as folder:
         trained = uiat.train(run, run_dir=Path(folder) / "run")
     seconds = time.perf_counter() - started
-    x, y = uiat.data.tensors(data, "test")
-    chosen = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))[:TEST]
-    result = uiat.evaluate(trained.model, x[chosen], y[chosen], threat=run.threat, attacks=["clean", "pgd-20"])
+    x, y = test_images(data)
+    result = uiat.evaluate(trained.model, x, y, threat=run.threat, attacks=["clean", "pgd-20"])
     record = {"variant": variant, "seed": seed, "seconds": seconds, "accuracy": dict(result.accuracy)}
     z = trained.inverse
     assert z is not None
     with torch.no_grad():
-        own = (trained.model(z(x[chosen], y[chosen])).argmax(1) == y[chosen]).double().mean().item()
+        own = (trained.model(z(x, y)).argmax(1) == y).double().mean().item()
     record |= {"own": own, "z_bytes": z.z.numel() * z.z.element_size()}
-    write_json(path, record | {"images": images, "epochs": epochs, "environment": describe_environment()})
+    write_json(
+        path, record | {"images": images, "epochs": epochs, "width": width, "environment": describe_environment()}
+    )
+
+
+@functools.cache
+def test_images(data: str) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = uiat.data.tensors(data, "test")
+    chosen = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))[:TEST]
+    return x[chosen], y[chosen]
 
 
 def spread(values: list[float]) -> str:
@@ -134,25 +144,24 @@ def table() -> str:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--memory", action="store_true")
-    options.add_argument("--one", nargs=3, metavar=("RESOLUTION", "TYPE", "MOMENTUM"))
     options.add_argument("--data", metavar="NAME")
     options.add_argument("--seeds", default="0")
     options.add_argument("--images", type=int, default=5_000)
     options.add_argument("--epochs", type=int, default=8)
+    options.add_argument("--width", type=int, default=16)
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--table", action="store_true")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    if given.one:
-        measure_memory(*given.one)
     if given.memory:
         all_memory()
     for seed in given.seeds.split(",") if given.data else ():
         for variant in VARIANTS:
-            measure_accuracy(variant, int(seed), data=given.data, images=given.images, epochs=given.epochs)
-    if not given.one:
-        print(table())
+            measure_accuracy(
+                variant, int(seed), data=given.data, images=given.images, epochs=given.epochs, width=given.width
+            )
+    print(table())
 
 
 if __name__ == "__main__":
