@@ -72,8 +72,12 @@ def all_memory() -> None:
             process.join()
 
 
+def stem(variant: str, images: int, epochs: int, width: int) -> str:
+    return f"accuracy-{images}-{epochs}-{width}-{variant.replace('/', '_').replace(' ', '-')}"
+
+
 def measure_accuracy(variant: str, seed: int, *, data: str, images: int, epochs: int, width: int) -> None:
-    path = RESULTS / f"{variant.replace('/', '_').replace(' ', '-')}-seed{seed}.json"
+    path = RESULTS / f"{stem(variant, images, epochs, width)}-seed{seed}.json"
     if path.exists():
         return
     run = settings(
@@ -112,10 +116,10 @@ def spread(values: list[float]) -> str:
     return mean if len(values) < 2 else f"{mean} ± {100 * statistics.stdev(values):.1f}"
 
 
-def table() -> str:
+def table(images: int, epochs: int, width: int) -> str:
     lines = ["| z | seeds | clean | PGD-20 | accuracy at x + z_y | KB of z | s a run |\n" + "|---" * 7 + "|"]
     for variant in VARIANTS:
-        paths = sorted(RESULTS.glob(f"{variant.replace('/', '_').replace(' ', '-')}-seed?.json"))
+        paths = sorted(RESULTS.glob(f"{stem(variant, images, epochs, width)}-seed?.json"))
         if not (runs := [json.loads(path.read_text()) for path in paths]):
             continue
         clean, robust = (spread([run["accuracy"][name] for run in runs]) for name in ("clean", "pgd-20"))
@@ -161,7 +165,7 @@ def main() -> None:
             measure_accuracy(
                 variant, int(seed), data=given.data, images=given.images, epochs=given.epochs, width=given.width
             )
-    print(table())
+    print(table(given.images, given.epochs, given.width))
 
 
 if __name__ == "__main__":
