@@ -14,6 +14,8 @@ def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert "1-10" in shown
     assert "25 F" in shown
     assert "GFLOP/s" in shown
+    assert "kept between steps: z (10, 1, 8, 8) float32 0.00244 MiB" in shown
+    assert "ms beside its passes" in shown
     heads = next(line for line in shown.splitlines() if "epochs" in line)
     assert heads.count("floor") == 2  # fp32 and bf16, whole words in 80 columns
     assert main(["cost"]) == 2

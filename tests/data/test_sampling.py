@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uiat.data import Loader, as_float, from_tensors
-from uiat.data.sampling import crop_flip, draw, generator
+from uiat.data.sampling import crop_flip, draw, generator, move, move_back
 
 
 def one_by_one(images: torch.Tensor, choice: torch.Tensor, padding: int) -> torch.Tensor:
@@ -63,3 +63,24 @@ def test_augmentation_is_fast():
             next(batches)
             seconds.append(time.perf_counter() - before)
     assert min(seconds) < 0.010, "about 1 ms on a laptop core; ten times that is a loop over images"
+
+
+def test_what_lies_on_an_image_moves_with_it_and_back_pixel_by_pixel():
+    """By loops over pixels: `move` is the augmentation's own way, `move_back` undoes it and leaves what was cut off."""
+    padding, values, before = 2, torch.arange(1, 121).view(5, 2, 3, 4), -torch.arange(1, 121).view(5, 2, 3, 4)
+    choice = draw(5, "crop-flip", padding=padding, key=(3,))
+    choice[:, 0] = torch.tensor([0, 4, 1])
+    moves = torch.cat([choice[:2] - padding, choice[2:]])
+    moved = move(values, moves)
+    assert torch.equal(moved, crop_flip(values, choice, padding=padding))
+    expected = before.clone()
+    for b, c, i, j in torch.cartesian_prod(*(torch.arange(n) for n in values.shape)).tolist():
+        down, right, mirror = moves[:, b].tolist()
+        u, v = i + down, (3 - j if mirror else j) + right
+        if 0 <= u < 3 and 0 <= v < 4:
+            expected[b, c, u, v] = 1000 + moved[b, c, i, j]
+            assert moved[b, c, i, j] == values[b, c, u, v]
+        else:
+            assert moved[b, c, i, j] == 0
+    assert torch.equal(move_back(1000 + moved, moves, before=before), expected)
+    assert (expected < 0).any()

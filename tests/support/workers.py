@@ -73,10 +73,11 @@ def trained_rivals() -> dict[str, torch.Tensor]:
         "lbgat": uiat.LBGAT(attack=kl, weight=1.0),
         "adr": uiat.ADR(attack=kl, decay=0.5),
         "gairat": uiat.GAIRAT(attack=replace(kl, loss="ce"), from_epoch=0),
+        "memory": uiat.PGDAT(attack=uiat.PGD(threat=uiat.Linf(0.1), step_size=0.05, steps=1, start="memory")),
     }
-    tensors = {}
+    tensors = _refine_on_a_grid()
     for name, objective in objectives.items():
-        model, batches = network(), Loader(data, batch_size=64).epoch(0)
+        model, batches = network(), Loader(data, batch_size=64, augment="crop-flip", padding=1).epoch(0)
         shape = {"num_classes": 10, "image_shape": data.image_shape, "num_examples": len(data)}
         step = uiat.make_step(model, objective, torch.optim.SGD(model.parameters(), lr=0.01), **shape)
         torch.manual_seed(3)
@@ -84,6 +85,18 @@ def trained_rivals() -> dict[str, torch.Tensor]:
             step(next(batches), epoch=epoch)
         state = {**model.state_dict(), **{f"state.{key}": value for key, value in step.state.state_dict().items()}}
         tensors |= {f"{name}.{key}": value for key, value in state.items()}
+    return tensors
+
+
+def _refine_on_a_grid() -> dict[str, torch.Tensor]:
+    """z and its momentum after three steps on a grid, with more classes than a batch has images, and with fewer."""
+    inverse = UniversalInverse(radius=0.5, step_size=0.2, resolution="1/2", storage="float16", gradient_momentum=0.5)
+    objective, tensors = uiat.UIAT(attack=uiat.PGD(threat=uiat.L2(1.0), step_size=0.4), inverse=inverse), {}
+    for classes in (10, 100):
+        state = objective.init(num_classes=classes, image_shape=(1, 8, 8))
+        for batch, _ in zip(Loader(load("digits", "train"), batch_size=64).epoch(0), range(3), strict=False):
+            inverse.update(state, batch.x - 0.5, batch.y, objective.threat)
+        tensors |= {f"grid.{classes}.{name}": value for name, value in state.named_buffers()}
     return tensors
 
 

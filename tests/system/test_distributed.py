@@ -54,7 +54,12 @@ def test_two_processes_weigh_and_remember_as_one_does(results: Path) -> None:
         tensors, _ = read_tensors(results / f"rivals-{rank}-of-2.safetensors")
         assert tensors.keys() == one.keys()
         for name, value in tensors.items():
-            torch.testing.assert_close(value, one[name], rtol=1e-3, atol=1e-4, msg=name)
+            if name == "memory.state.attack_memory":  # the sign of a gradient next to zero is that of its rounding
+                assert (value - one[name]).abs().gt(1).float().mean() < 1e-3
+            else:
+                torch.testing.assert_close(value, one[name], rtol=1e-3, atol=1e-4, msg=name)
+    assert one["grid.100.z"].any()
+    torch.testing.assert_close(one["grid.100.z"][:10], one["grid.10.z"], rtol=1e-3, atol=1e-4)
     assert one["dkl.state.means"].std() > 0
     assert one["sat.state.visited"].sum() == 5 * 64
     assert not torch.equal(one["lbgat.state.natural.2.weight"], one["lbgat.2.weight"])

@@ -39,7 +39,9 @@ class PGD:
         restarts: number of independent runs; for each example the one with the best loss is returned.
         loss: "ce" (cross entropy), "margin" (Carlini & Wagner 2017), "kl" (to the prediction on x; Zhang et al. 2019),
             "squared" (squared distance of the probabilities from those on x; Pang et al. 2022).
-        start: "uniform" in the ball, "gaussian" (standard deviation 0.001), or "none" (at x).
+        start: "uniform" in the ball, "gaussian" (standard deviation 0.001), "none" (at x), or "memory": at what the
+            attack found for the same training image an epoch ago (ATTA; Zheng et al. 2020). That is for training under
+            Linf alone; the training step keeps the memory, see `uiat.training.attack_memory`.
         start_radius: radius of the ball that a uniform start is drawn from, in epsilons.
         bounded: hold every iterate in the ball. Off, they are held in [0, 1] alone, as N-FGSM does in training.
         keep: "last" iterate, or the "best" one by the loss (one forward more).
@@ -62,7 +64,7 @@ class PGD:
     steps: Whole = 10
     restarts: Count = 1
     loss: Literal["ce", "margin", "kl", "squared"] = "ce"
-    start: Literal["uniform", "gaussian", "none"] = "uniform"
+    start: Literal["uniform", "gaussian", "none", "memory"] = "uniform"
     start_radius: StartRadius = 1.0
     bounded: bool = True
     keep: Literal["last", "best"] = "last"
@@ -78,6 +80,9 @@ class PGD:
             raise UserError(
                 f'the "{self.loss}" loss has no gradient at x itself: use start="gaussian" or start="uniform"'
             )
+
+        if self.start == "memory" and not (self.threat.norm == "Linf" and self.bounded and self.restarts == 1):
+            raise UserError('start="memory" is for a bounded attack under Linf with one restart')
 
     @checked
     @neutral_surroundings()
@@ -123,6 +128,7 @@ class PGD:
         key: Tensor | None = None,
         reference: Tensor | None = None,
         watch: Watch | None = None,
+        x_start: Tensor | None = None,
     ) -> Float[Tensor, "b ..."]:
         """Return adversarial examples without checking the inputs, so that the host never waits for the device.
 
@@ -138,6 +144,10 @@ class PGD:
             reference: log-probabilities (B, K) that the losses "kl" and "squared" measure from; by default those of the
                 model on `x`, for one forward pass.
             watch: sees each step before it is made, and says which images make it (`projected_gradient`).
+            x_start: images to start from, for `start="memory"`: `batch.x_start`; they are projected first.
+
+        Raises:
+            UserError: two sources of random starts; a start from memory without `x_start`, as in an evaluation.
         """
         if generator is not None and key is not None:
             raise UserError("random starts come from a generator or from keys, not from both")
@@ -146,7 +156,7 @@ class PGD:
             mode = frozen(model, batchnorm=self.batchnorm)
         with mode:
             x = x.detach()
-            starts = (self._start(x, generator, key, restart) for restart in range(self.restarts))
+            starts = (self._start(x, generator, key, restart, x_start) for restart in range(self.restarts))
             return self._attack(self._inner_loss(model, x, y, reference), x, starts, watch)
 
     def _attack(self, loss: InnerLoss, x: Tensor, starts: Iterator[Tensor], watch: Watch | None) -> Tensor:
@@ -187,7 +197,7 @@ class PGD:
             >>> bool((PGD(threat=Linf(0.25)).draw_start(x) - x).abs().max() <= 0.25)
             True
         """
-        return self._start(x, None, None, 0)
+        return self._start(x, None, None, 0, None)
 
     def _run(self, loss: InnerLoss, x: Tensor, start: Tensor, watch: Watch | None) -> tuple[Tensor, Tensor | None]:
         x_adv, value = projected_gradient(
@@ -207,9 +217,18 @@ class PGD:
                 value = loss(x_adv)[0]
         return x_adv, value
 
-    def _start(self, x: Tensor, generator: torch.Generator | None, key: Tensor | None, restart: int) -> Tensor:
+    def _start(
+        self, x: Tensor, generator: torch.Generator | None, key: Tensor | None, restart: int, x_start: Tensor | None
+    ) -> Tensor:
         if self.start == "none":
             return x
+        if self.start == "memory":
+            if x_start is None:
+                raise UserError(
+                    'start="memory" is for training, whose step remembers each image (x_start=batch.x_start); '
+                    'elsewhere use start="uniform"'
+                )
+            return self.threat.project(x_start, x)
         if key is None:
             noise = current_rank().draw(x, lambda like: self._noise(like, generator))
         elif self.start == "uniform":

@@ -27,6 +27,9 @@ class Batch:
         y: labels, int64, (b,).
         index: position of each example in the training set, int64, (b,); state kept per example is addressed by it, and
             nothing else needs it.
+        moves: how each image was moved from where it is in the set, int64, (3, b): rows and columns cut off at its top
+            and left (negative: added), and 1 where it was mirrored after that; None where none was.
+        x_start: images that an attack with `start="memory"` starts from, (b, c, h, w); the training step fills it in.
 
     Example:
         >>> batch = Batch(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]), torch.tensor([7, 5]))
@@ -37,13 +40,17 @@ class Batch:
     x: Float[Tensor, "b c h w"]
     y: Int[Tensor, "b"]
     index: Int[Tensor, "b"] | None = None
+    moves: Int[Tensor, "3 b"] | None = None
+    x_start: Float[Tensor, "b c h w"] | None = None
 
     def __repr__(self) -> str:
         return f"Batch of {len(self.y)} images {tuple(self.x.shape[1:])}"
 
     def __getitem__(self, rows: slice) -> "Batch":
         """Return some rows of the batch."""
-        return Batch(self.x[rows], self.y[rows], None if self.index is None else self.index[rows])
+        moves = None if self.moves is None else self.moves[:, rows]
+        index, start = (None if each is None else each[rows] for each in (self.index, self.x_start))
+        return Batch(self.x[rows], self.y[rows], index, moves, start)
 
 
 @checked_fields

@@ -82,7 +82,7 @@ class Loader:
         whole = order[step * self.batch_size : (step + 1) * self.batch_size]
         rows = self.rank.rows(len(whole))
         index = whole[rows]
-        x = prepare(
+        x, moves = prepare(
             self.images.index_select(0, index),
             rows=rows,
             batch=len(whole),
@@ -91,7 +91,7 @@ class Loader:
             key=(self.seed, epoch, step),
             channels_last=self.channels_last,
         )
-        return Batch(x, self.labels.index_select(0, index), index)
+        return Batch(x, self.labels.index_select(0, index), index, moves)
 
 
 def prepare(
@@ -103,7 +103,7 @@ def prepare(
     padding: int,
     key: tuple[int, int, int],
     channels_last: bool,
-) -> Float[Tensor, "b c h w"]:
+) -> tuple[Float[Tensor, "b c h w"], Int[Tensor, "3 b"] | None]:
     """Augment a batch on its device and convert it to float32 in [0, 1]; uint8 moves a quarter of the bytes.
 
     Args:
@@ -115,14 +115,19 @@ def prepare(
         key: (seed, epoch, step), which decides every random draw.
         channels_last: as in `Loader`.
 
+    Returns:
+        The images, and how each of them was moved, as in `Batch`; None where none was.
+
     Example:
         >>> options = {"augment": "none", "padding": 4, "key": (0, 0, 0), "channels_last": False}
-        >>> prepare(torch.ones(2, 1, 8, 8), rows=slice(0, 2), batch=2, **options).shape
+        >>> prepare(torch.ones(2, 1, 8, 8), rows=slice(0, 2), batch=2, **options)[0].shape
         torch.Size([2, 1, 8, 8])
     """
+    moves = None
     if augment != "none":
         # Drawn on the CPU, the same on every device; non_blocking, because a plain copy would wait for the device.
         choice = draw(batch, augment, padding=padding, key=key)[:, rows].to(images.device, non_blocking=True)
         images = crop_flip(images, choice, padding=padding)
+        moves = torch.cat([choice[:2] - padding, choice[2:]])
     x = as_float(images)
-    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format), moves

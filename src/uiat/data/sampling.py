@@ -136,3 +136,49 @@ def crop_flip(
     flat = rows[:, :, None] * (w + 2 * padding) + columns[:, None, :]
     padded = F.pad(images, (padding,) * 4).flatten(2)
     return padded.gather(2, flat.view(b, 1, h * w).expand(b, c, h * w)).view(b, c, h, w)
+
+
+def move(images: Shaped[Tensor, "b c h w"], moves: Int[Tensor, "3 b"]) -> Shaped[Tensor, "b c h w"]:
+    """Move values that lie on images as augmentation moved those (`Batch.moves`); 0 where there was no image.
+
+    Example:
+        >>> move(torch.tensor([[[[1, 2, 3]]]]), torch.tensor([[0], [1], [0]])).tolist()
+        [[[[2, 3, 0]]]]
+    """
+    (_, _, h, w), (down, right, mirror) = images.shape, moves[:, :, None]
+    across = torch.arange(w, device=images.device)
+    rows = down + torch.arange(h, device=images.device)
+    columns = right + torch.where(mirror.bool(), w - 1 - across, across)
+    values, inside = _take(images, rows, columns)
+    return values * inside
+
+
+def move_back(
+    moved: Shaped[Tensor, "b c h w"], moves: Int[Tensor, "3 b"], *, before: Shaped[Tensor, "b c h w"]
+) -> Shaped[Tensor, "b c h w"]:
+    """Move values back to where they lie on the images of the set, the inverse of `move`.
+
+    Args:
+        moved: values on the augmented images.
+        moves: as in `Batch`.
+        before: values on the images of the set, kept where augmentation has cut them off.
+
+    Example:
+        >>> moves, before = torch.tensor([[0], [1], [0]]), torch.tensor([[[[1, 2, 3]]]])
+        >>> move_back(torch.tensor([[[[7, 8, 9]]]]), moves, before=before).tolist()
+        [[[[1, 7, 8]]]]
+    """
+    (_, _, h, w), (down, right, mirror) = moved.shape, moves[:, :, None]
+    rows = torch.arange(h, device=moved.device) - down
+    columns = torch.arange(w, device=moved.device) - right
+    values, inside = _take(moved, rows, torch.where(mirror.bool(), w - 1 - columns, columns))
+    return torch.where(inside, values, before)
+
+
+def _take(images: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Gather pixels by row (b, h) and column (b, w), and say which are on the image; the others are any value."""
+    b, c, h, w = images.shape
+    flat = rows.clamp(0, h - 1)[:, :, None] * w + columns.clamp(0, w - 1)[:, None, :]
+    values = images.flatten(2).gather(2, flat.view(b, 1, h * w).expand(b, c, h * w)).view(b, c, h, w)
+    inside = ((rows >= 0) & (rows < h))[:, :, None] & ((columns >= 0) & (columns < w))[:, None, :]
+    return values, inside[:, None]

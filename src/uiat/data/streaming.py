@@ -88,7 +88,7 @@ class StreamingLoader:
             generator=torch.Generator(),  # or it would draw from the global one, and change what training draws next
         )
         for step, (images, labels, index) in enumerate(_plain_errors(batches), start):
-            x = prepare(
+            x, moves = prepare(
                 images.to(self.device, non_blocking=True),
                 rows=self.rank.rows(count := len(images) * self.rank.size),
                 batch=count,
@@ -98,7 +98,7 @@ class StreamingLoader:
                 channels_last=self.channels_last,
             )
             y, where = (t.to(self.device, non_blocking=True) for t in (labels, index))
-            yield Batch(x, y, where)
+            yield Batch(x, y, where, moves)
 
 
 def _plain_errors(batches: Iterable[Any]) -> Iterator[Any]:

@@ -14,9 +14,19 @@ from torch import Tensor, nn
 from uiat.attacks import input_gradient, projected_gradient
 from uiat.checks import Amount, Between, Count, Whole, check_step, checked_fields, number
 from uiat.errors import UserError
+from uiat.inverse.grid import (
+    Storage,
+    cell_of,
+    check_storage,
+    grid_shape,
+    norm_scale,
+    round_inwards,
+    storage_type,
+    sum_cells,
+)
 from uiat.inverse.loss import Regulariser, inverse_loss
 from uiat.inverse.state import InverseState
-from uiat.inverse.universal import apply_universal, class_means, load_inverse
+from uiat.inverse.universal import apply_universal, class_gradients, load_inverse
 from uiat.threat import Threat
 
 
@@ -111,10 +121,15 @@ class UniversalInverse:
         gradient_momentum: fraction of the last g_c that is kept, in [0, 1).
         regulariser: R in L_inv = CE + mu R: "none", "feature", "feature-repulsion" or "logit".
         regulariser_weight: mu.
-        warm_start: a run folder or a file of universal perturbations to start from.
+        warm_start: a run folder or a file of universal perturbations to start from, of any resolution and type.
+        resolution: side of z as a fraction of the image's: 1, or 1/n such as "1/2", on whose grid z is kept and moved
+            and from which it is upsampled, each n x n pixels alike; the radius is that of the upsampled one. Not of
+            the paper; memory falls with its square.
+        storage: type that z is kept in between steps: "float32", "bfloat16" or "float16". Steps are computed in
+            float32 and rounded towards zero, which never leaves the ball. Not of the paper.
 
     Raises:
-        UserError: a field out of its range, or a warm start that does not fit.
+        UserError: a field out of its range, a step that could vanish in rounding, or a warm start that does not fit.
 
     Example:
         >>> UniversalInverse(epoch=5).refines(5), UniversalInverse(epoch=5).refines(6), UniversalInverse().refines(6)
@@ -131,9 +146,19 @@ class UniversalInverse:
     regulariser: Regulariser = "none"
     regulariser_weight: Amount = 1.0
     warm_start: str | None = None
+    resolution: float | str = 1.0
+    storage: Storage = "float32"
 
     def __post_init__(self) -> None:
         _set_numbers(self)
+        object.__setattr__(self, "resolution", number(self.resolution, name="inverse.resolution"))
+        cell_of(float(self.resolution))
+        check_storage(self.storage, step_size=float(self.step_size), radius=float(self.radius))
+
+    @property
+    def cell(self) -> int:
+        """Pixels of an image along the side of one entry of z."""
+        return cell_of(float(self.resolution))
 
     def refines(self, epoch: int) -> bool:
         """True if z is updated in this epoch."""
@@ -152,19 +177,31 @@ class UniversalInverse:
             threat: threat model whose norm the ball has.
 
         Raises:
-            UserError: the warm start cannot be read or has another shape.
+            UserError: the warm start cannot be read or has another shape, or the resolution does not divide the image.
         """
-        z = torch.zeros(num_classes, *image_shape)
-        inverse_threat = replace(threat, epsilon=self.radius)
+        shape, dtype = (num_classes, *grid_shape(image_shape, self.cell)), storage_type(self.storage)
+        if self.warm_start is None and self.start == "zeros":
+            return torch.zeros(shape, dtype=dtype)
+        ball = self._grid_ball(threat)
         if self.warm_start is not None:
-            warm = load_inverse(self.warm_start).z
-            if warm.shape != z.shape:
-                raise UserError(f"inverse.warm_start has shape {tuple(warm.shape)}, this run needs {tuple(z.shape)}")
-            return inverse_threat.ball(warm.to(z))
-        if self.start == "zeros":
-            return z
-        noise = inverse_threat.noise(z)
-        return noise if self.start == "uniform" else inverse_threat.ball(float(self.radius) * noise.sign())
+            z = ball.ball(self._read_warm(self.warm_start, num_classes, image_shape))
+        else:
+            noise = ball.noise(torch.zeros(shape))
+            z = noise if self.start == "uniform" else ball.ball(float(ball.epsilon) * noise.sign())
+        return round_inwards(z, dtype)
+
+    def _read_warm(self, path: str, num_classes: int, image_shape: tuple[int, ...]) -> Tensor:
+        """Read perturbations, on this grid: the nearest ones on it, which are the means over its cells."""
+        warm, needed = load_inverse(path), (num_classes, *image_shape)
+        if (has := (len(warm.z), *warm.image_shape)) != needed:
+            raise UserError(f"inverse.warm_start has shape {has}, this run needs {needed}")
+        if warm.cell == self.cell:
+            return warm.z.float()
+        return sum_cells(warm.upsampled(), self.cell) / self.cell**2
+
+    def _grid_ball(self, threat: Threat) -> Threat:
+        """Return the ball that z lies in on its grid, where its upsampled form lies in that of `radius`."""
+        return replace(threat, epsilon=float(self.radius) / norm_scale(threat.norm, self.cell))
 
     def find(
         self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, *, state: InverseState, threat: Threat, epoch: int
@@ -188,22 +225,29 @@ class UniversalInverse:
         if self.refines(epoch):
             loss = inverse_loss(model, x, x_adv, y, regulariser=self.regulariser, weight=self.regulariser_weight)
             for _ in range(self.steps):
-                gradient, _, logits = input_gradient(loss, apply_universal(x, y, z))
+                gradient, _, logits = input_gradient(loss, apply_universal(x, y, z, self.cell))
                 self.update(state, gradient, y, threat)
-        return Inverse(apply_universal(x, y, z), logits)
+        return Inverse(apply_universal(x, y, z, self.cell), logits)
 
     def update(self, state: InverseState, gradient: Tensor, y: Tensor, threat: Threat) -> None:
-        """Make one projected descent step on z, in place, from the gradient of each image (B, C, H, W)."""
-        assert state.z is not None
-        g, present = class_means(gradient.to(state.z.dtype), y, len(state.z))
+        """Make one projected descent step on z, in place, from the gradient of each image (B, C, H, W).
+
+        On a grid, the gradient of a cell is the sum of its pixels', and radius and step are divided by the length that
+        upsampling adds; `uiat.inverse.grid` derives that this is the step on the images.
+        """
+        z = state.z
+        assert z is not None
+        wide = torch.promote_types(z.dtype, torch.float32)
+        g, rows, present = class_gradients(gradient.to(wide), y, len(z), self.cell)
         here = present.view(-1, 1, 1, 1)
         if state.g is not None:
-            mixed = self.gradient_momentum * state.g + (1 - self.gradient_momentum) * g
-            state.g.copy_(torch.where(here, mixed, state.g))
-            g = state.g
-        inverse_threat = replace(threat, epsilon=self.radius)
-        moved = inverse_threat.ball(state.z - float(self.step_size) * inverse_threat.steepest(g))
-        state.z.copy_(torch.where(here, moved, state.z))  # absent classes do not even move by rounding
+            before = state.g[rows]
+            g = torch.where(here, self.gradient_momentum * before + (1 - self.gradient_momentum) * g, before)
+            state.g[rows] = g
+        ball, before = self._grid_ball(threat), z[rows]
+        step = float(self.step_size) / norm_scale(threat.norm, self.cell)
+        moved = round_inwards(ball.ball(before.to(wide) - step * ball.steepest(g)), z.dtype)
+        z[rows] = torch.where(here, moved, before)  # absent classes do not even move by rounding
 
 
 InverseAdversary = UniversalInverse | InstanceInverse

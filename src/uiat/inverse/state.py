@@ -18,7 +18,8 @@ class InverseState(nn.Module):
 
     Args:
         z: first universal perturbations (K, C, H, W), or None for instance-wise inverse adversaries.
-        gradient_momentum: average the class gradients over steps.
+        gradient_momentum: average the class gradients over steps, in float32 whatever the type of z: small ones would
+            vanish in a narrower one.
         rows: number of rows of p_bar: N for a row an example, K for a row a class, 0 for no momentum.
         num_classes: K.
         start: first value of p_bar: "first-visit" for the first prediction, "uniform" for 1/K.
@@ -45,7 +46,9 @@ class InverseState(nn.Module):
     ) -> None:
         super().__init__()
         self.register_buffer("z", z)
-        self.register_buffer("g", torch.zeros_like(z) if gradient_momentum and z is not None else None)
+        self.register_buffer("g", None)
+        if gradient_momentum and z is not None:
+            self.g = torch.zeros_like(z, dtype=torch.promote_types(z.dtype, torch.float32))
         if rows:
             uniform = start == "uniform"
             self.register_buffer("p_bar", torch.full((rows, num_classes), 1 / num_classes if uniform else 0.0))

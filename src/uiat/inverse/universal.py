@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from uiat.checks import check_labels, checked, checked_fields
+from uiat.checks import Count, check_labels, checked, checked_fields
 from uiat.errors import UserError
 from uiat.formatting import Summary, parse_threat_record, radius_text, threat_record, threat_text
+from uiat.inverse.grid import image_shape, norm_scale, sum_cells, upsample
 from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import current_rank
 from uiat.system.manifest import check_file, write_recorded_tensors
@@ -24,8 +25,9 @@ class UniversalPerturbation:
     """Universal inverse perturbations (UIAT), one a class, z in R^(K x C x H x W): `z(x, y)` is clip(x + z_y, 0, 1).
 
     Args:
-        z: the perturbations, (K, C, H, W), in units of the image range [0, 1].
-        threat: the ball that each of them lies in.
+        z: the perturbations, (K, C, H, W), in units of the image range [0, 1]; on a grid, (K, C, H / cell, W / cell).
+        threat: the ball that each of them lies in, at the resolution of the images.
+        cell: pixels of an image along the side of one entry of z; 1 where z has the images' resolution.
 
     Example:
         >>> from uiat import Linf
@@ -36,6 +38,22 @@ class UniversalPerturbation:
 
     z: Float[Tensor, "k c h w"]
     threat: Threat
+    cell: Count = 1
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that the perturbations are for."""
+        return image_shape(self.z, self.cell)
+
+    def upsampled(self) -> Float[Tensor, "k c H W"]:
+        """Return the perturbations at the resolution of the images, in float32.
+
+        Example:
+            >>> from uiat import Linf
+            >>> UniversalPerturbation(torch.zeros(10, 1, 4, 4).half(), Linf("4/255"), cell=2).upsampled().shape
+            torch.Size([10, 1, 8, 8])
+        """
+        return upsample(self.z.float(), self.cell)
 
     @checked
     def __call__(self, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, "b c h w"]:
@@ -44,10 +62,10 @@ class UniversalPerturbation:
         Raises:
             UserError: the images have another shape than the perturbations, or there is no perturbation for a label.
         """
-        if x.shape[1:] != self.z.shape[1:]:
-            raise UserError(f"perturbations of shape {tuple(self.z.shape[1:])} do not fit images {tuple(x.shape[1:])}")
+        if x.shape[1:] != self.image_shape:
+            raise UserError(f"perturbations of shape {self.image_shape} do not fit images {tuple(x.shape[1:])}")
         check_labels(y, num_classes=len(self.z))
-        return apply_universal(x, y, self.z.to(x))
+        return apply_universal(x, y, self.z, self.cell)
 
     def __repr__(self) -> str:
         return self.summary().text
@@ -63,14 +81,17 @@ class UniversalPerturbation:
             >>> UniversalPerturbation(torch.full((10, 1, 8, 8), 1 / 255), Linf("4/255"))
             universal inverse perturbations of 10 classes, (1, 8, 8) each, within Linf 4/255; the largest is 1/255 long
         """
-        longest = float(self.threat.length(self.z).max()) if len(self.z) else 0.0
+        scale = norm_scale(self.threat.norm, self.cell)
+        longest = scale * float(self.threat.length(self.z.float()).max()) if len(self.z) else 0.0
         within = f"within {threat_text(self.threat)}; the largest is {radius_text(self.threat.norm, longest)} long"
-        shape = tuple(self.z.shape[1:])
-        return Summary(f"universal inverse perturbations of {len(self.z)} classes, {shape} each, {within}")
+        grid = "" if self.cell == 1 else f" on a grid {tuple(self.z.shape[1:])}"
+        kept = "" if self.z.dtype == torch.float32 else f" in {str(self.z.dtype).removeprefix('torch.')}"
+        shape = f"{self.image_shape} each{grid}{kept}"
+        return Summary(f"universal inverse perturbations of {len(self.z)} classes, {shape}, {within}")
 
     def save(self, path: str | Path) -> None:
         """Write the perturbations to a safetensors file, atomically."""
-        facts = {"kind": "uiat.inverse", "threat": threat_record(self.threat, exact=True)}
+        facts = {"kind": "uiat.inverse", "threat": threat_record(self.threat, exact=True), "cell": self.cell}
         write_recorded_tensors(Path(path), {"z": self.z}, facts)
 
 
@@ -102,18 +123,23 @@ def load_inverse(run: str | Path) -> UniversalPerturbation:
         raise UserError(f"{path} is not a file of universal inverse perturbations")
     if not z.is_floating_point() or not bool(torch.isfinite(z).all()):
         raise UserError(f"{path} is damaged: it holds perturbations that are not finite")
-    return UniversalPerturbation(z, parse_threat_record(meta["threat"], path))
+    cell = meta.get("cell", 1)  # files of version 0.1 do not say it
+    if not isinstance(cell, int) or isinstance(cell, bool) or cell < 1:
+        raise UserError(f"{path} is damaged: its cell is {cell!r}")
+    return UniversalPerturbation(z, parse_threat_record(meta["threat"], path), cell)
 
 
-def apply_universal(x: Tensor, y: Tensor, z: Tensor) -> Float[Tensor, "b c h w"]:
+def apply_universal(x: Tensor, y: Tensor, z: Tensor, cell: int = 1) -> Float[Tensor, "b c h w"]:
     """Compute x_inv = clip(x + z_y, 0, 1) (UIAT), for images (B, C, H, W), labels (B,) and z (K, C, H, W).
+
+    Of a z on a grid, (K, C, H / cell, W / cell), the rows of the batch alone are upsampled.
 
     Example:
         >>> z = torch.stack([torch.zeros(1, 1, 1), torch.ones(1, 1, 1)])
         >>> apply_universal(torch.zeros(2, 1, 1, 1), torch.tensor([0, 1]), z).flatten().tolist()
         [0.0, 1.0]
     """
-    return to_range(x + z[y])
+    return to_range(x + upsample(z[y.to(z.device)].to(x), cell))
 
 
 def class_means(
@@ -136,3 +162,33 @@ def class_means(
     counts = current_rank().total(one_hot.sum(dim=0))
     means = current_rank().total((one_hot / counts.clamp_min(1)).t() @ per_example.flatten(1))
     return means.view(num_classes, *per_example.shape[1:]), counts > 0
+
+
+def class_gradients(
+    gradient: Float[Tensor, "b c H W"], y: Int[Tensor, "b"], num_classes: int, cell: int
+) -> tuple[Float[Tensor, "r c h w"], Int[Tensor, "r"], Bool[Tensor, "r"]]:
+    """Average the gradients of each class over the batch of all processes, as gradients by z on its grid.
+
+    Where there are more classes than images, only classes of the batch get a row, one for each image, so that memory
+    and time go with the batch and not with K: at K = 1000 and 224 pixels one tensor of all classes has 600 MB. Images
+    of the same class get the same row to the bit, so writing it twice does no harm. Which classes are there is never
+    asked of the device.
+
+    Returns:
+        The means (R, C, h, w), the class of each row (R,), and a mask (R,) of the rows whose class is in the batch.
+
+    Example:
+        >>> means, rows, _ = class_gradients(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1), torch.tensor([7, 7]), 9, 1)
+        >>> means.flatten().tolist(), rows.tolist()
+        ([2.0, 2.0], [7, 7])
+    """
+    per_example, rank = sum_cells(gradient, cell), current_rank()
+    if num_classes <= rank.size * len(y):
+        means, present = class_means(per_example, y, num_classes)
+        return means, torch.arange(num_classes, device=y.device), present
+    rows = rank.concatenate(y)
+    same = rows[:, None] == rows
+    weights = (rows[:, None] == y) / same.sum(dim=1, keepdim=True)
+    means = rank.total(weights.to(per_example.dtype) @ per_example.flatten(1))
+    first = same.int().argmax(dim=1)  # sums of two rows alike may be rounded differently: the first one counts for both
+    return means[first].view(-1, *per_example.shape[1:]), rows, torch.ones_like(rows, dtype=torch.bool)

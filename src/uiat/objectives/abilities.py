@@ -126,7 +126,7 @@ def universal_of(objective: Objective, state: nn.Module) -> UniversalPerturbatio
     inverse = universal_inverse_of(objective)
     if z is None or inverse is None or threat is None:
         return None
-    return UniversalPerturbation(z.detach().cpu(), type(threat)(inverse.radius))
+    return UniversalPerturbation(z.detach().cpu(), type(threat)(inverse.radius), inverse.cell)
 
 
 def one_off_epoch(objective: Objective) -> int | None:

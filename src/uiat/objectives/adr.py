@@ -79,7 +79,7 @@ class ADR:
         assert isinstance(average, AverageNetwork)
         average.update(model, decay=self.decay)
         target = self.rectify(average(batch.x), batch.y, epoch=epoch)
-        x_adv = self.attack.perturb(model, batch.x, batch.y, reference=losses.log_of(target))
+        x_adv = self.attack.perturb(model, batch.x, batch.y, x_start=batch.x_start, reference=losses.log_of(target))
         return Examples(batch.x, batch.y, x_adv, target=target)
 
     def rectify(self, logits: Tensor, y: Tensor, *, epoch: int) -> Tensor:

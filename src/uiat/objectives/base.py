@@ -126,7 +126,7 @@ def attack_batch(self: HasAttack, model: nn.Module, batch: Batch, state: nn.Modu
         >>> attack_batch(PGDAT(), model, batch, Stateless(), epoch=0).x_adv.shape
         torch.Size([3, 1, 2, 2])
     """
-    return Examples(batch.x, batch.y, self.attack.perturb(model, batch.x, batch.y))
+    return Examples(batch.x, batch.y, self.attack.perturb(model, batch.x, batch.y, x_start=batch.x_start))
 
 
 def attack_threat(self: HasAttack) -> Threat | None:

@@ -84,7 +84,7 @@ class DHAT:
         if not isinstance(state, InverseState):
             raise UserError(f"state must be what init returns, an InverseState, not a {type(state).__name__}")
         x, y, threat = batch.x, batch.y, self.attack.threat
-        x_adv = self.attack.perturb(model, x, y)
+        x_adv = self.attack.perturb(model, x, y, x_start=batch.x_start)
         with frozen(model, batchnorm=self.attack.batchnorm):
             x_inv, _ = self.inverse.find(model, x, x_adv, y, state=state, threat=threat, epoch=epoch)
         background = (grad_cam(teacher_in(state).network, x, y) <= self.threshold).to(x.dtype)

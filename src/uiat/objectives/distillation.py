@@ -52,7 +52,9 @@ class ARD:
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with x_adv and the teacher's prediction on x, at the temperature, as the target."""
         target = torch.softmax(losses.full_precision(ask_teacher(state, batch.x)) / self.temperature, dim=1)
-        return Examples(batch.x, batch.y, self.attack.perturb(model, batch.x, batch.y), target=target)
+        return Examples(
+            batch.x, batch.y, self.attack.perturb(model, batch.x, batch.y, x_start=batch.x_start), target=target
+        )
 
     @checked
     @explained
@@ -107,7 +109,7 @@ class RSLAD:
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with x_adv and the teacher's prediction on x as the target."""
         log_p = losses.log_probabilities(ask_teacher(state, batch.x))
-        x_adv = self.attack.perturb(model, batch.x, batch.y, reference=log_p)
+        x_adv = self.attack.perturb(model, batch.x, batch.y, x_start=batch.x_start, reference=log_p)
         return Examples(batch.x, batch.y, x_adv, target=log_p.exp())
 
     @checked

@@ -111,7 +111,7 @@ class DKL:
             raise UserError(f"state must be what init returns, not a {type(state).__name__}")
         with torch.no_grad(), frozen(model, batchnorm=self.attack.batchnorm):
             log_p = losses.log_probabilities(model(batch.x))
-        x_adv = self.attack.perturb(model, batch.x, batch.y, reference=log_p)
+        x_adv = self.attack.perturb(model, batch.x, batch.y, x_start=batch.x_start, reference=log_p)
         state.update(torch.softmax(log_p / self.temperature, dim=1), batch.y, epoch=epoch)
         return Examples(batch.x, batch.y, x_adv, target=state.means[batch.y])
 

@@ -94,7 +94,9 @@ class FAT:
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with its friendly adversarial examples."""
         watch = stop_early(batch.y, tau=self.tau_at(epoch))
-        return Examples(batch.x, batch.y, self.attack.perturb(model, batch.x, batch.y, watch=watch))
+        return Examples(
+            batch.x, batch.y, self.attack.perturb(model, batch.x, batch.y, x_start=batch.x_start, watch=watch)
+        )
 
     @checked
     @explained

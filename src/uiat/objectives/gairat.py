@@ -70,7 +70,7 @@ class GAIRAT:
             kappa.add_((step.logits.argmax(dim=1) == batch.y).float())
             return every
 
-        x_adv = self.attack.perturb(model, batch.x, batch.y, watch=watch)
+        x_adv = self.attack.perturb(model, batch.x, batch.y, x_start=batch.x_start, watch=watch)
         weights = importance(self.weigh(kappa)) if epoch >= self.from_epoch else None
         return Examples(batch.x, batch.y, x_adv, importance=weights)
 

@@ -53,7 +53,7 @@ class HAT:
     @explained
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with x_adv, and the teacher's label of x_adv as the target (one-hot)."""
-        x_adv = self.attack.perturb(model, batch.x, batch.y)
+        x_adv = self.attack.perturb(model, batch.x, batch.y, x_start=batch.x_start)
         logits = ask_teacher(state, x_adv)
         target = torch.nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).float()
         return Examples(batch.x, batch.y, x_adv, target=target)

@@ -51,7 +51,7 @@ class LBGAT:
     @explained
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with x_adv and the natural network."""
-        x_adv = self.attack.perturb(model, batch.x, batch.y)
+        x_adv = self.attack.perturb(model, batch.x, batch.y, x_start=batch.x_start)
         return Examples(batch.x, batch.y, x_adv, network=network_in(state, "natural"))
 
     @checked

@@ -107,7 +107,7 @@ class SelfAdaptive:
             raise UserError(f"state must be what init returns, not a {type(state).__name__}")
         with torch.no_grad(), frozen(model, batchnorm=self.attack.batchnorm):
             log_p = losses.log_probabilities(model(batch.x))
-        x_adv = self.attack.perturb(model, batch.x, batch.y, reference=log_p)
+        x_adv = self.attack.perturb(model, batch.x, batch.y, x_start=batch.x_start, reference=log_p)
         if epoch < self.from_epoch:
             return Examples(batch.x, batch.y, x_adv)
         target = state.update(positions_of(batch), batch.y, log_p.exp(), momentum=self.momentum)

@@ -97,7 +97,7 @@ class Squeeze:
     label_smoothing: BelowOne = 0.0
 
     def __post_init__(self) -> None:
-        if self.attack.restarts > 1 or self.attack.keep == "best" or self.attack.start == "none":
+        if self.attack.restarts > 1 or self.attack.keep == "best" or self.attack.start in ("none", "memory"):
             raise UserError('squeeze training searches once, from a random start: set restarts=1, keep="last", a start')
 
     threat = property(attack_threat)

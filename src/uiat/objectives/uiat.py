@@ -13,6 +13,7 @@ from uiat.checks import Amount, BelowOne, Classes, Count, Side, Whole, checked, 
 from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.inverse import InverseAdversary, InverseState, Momentum, MomentumStart, UniversalInverse
+from uiat.inverse.grid import image_shape
 from uiat.models.misfit import explained
 from uiat.models.modes import frozen, frozen_statistics
 from uiat.objectives.base import Examples, adversarial_of, correct, positions_of
@@ -119,12 +120,11 @@ class UIAT:
         if not isinstance(state, InverseState):
             raise UserError(f"state must be what init returns, an InverseState, not a {type(state).__name__}")
         x, y = batch.x, batch.y
-        if state.z is not None and state.z.shape[1:] != x.shape[1:]:
-            made = tuple(state.z.shape[1:])
-            raise UserError(
-                f"the state was made for images of shape {made}, but those of the batch are {tuple(x.shape[1:])}"
-            )
-        x_adv = self.attack.perturb(model, x, y)
+        if state.z is not None and isinstance(self.inverse, UniversalInverse):
+            made, here = image_shape(state.z, self.inverse.cell), tuple(x.shape[1:])
+            if made != here:
+                raise UserError(f"the state was made for images of shape {made}, but those of the batch are {here}")
+        x_adv = self.attack.perturb(model, x, y, x_start=batch.x_start)
         if not self.inverse.active(epoch):
             return Examples(x, y, x_adv)
         with frozen(model, batchnorm=self.attack.batchnorm):

@@ -21,6 +21,7 @@ FORMAT = 2  # of run folders; those of version 0.1 do not say theirs, and have n
 ADDED: frozenset[str] = frozenset(
     {
         *("model.weights", "model.pretrained", "model.freeze", "objective.momentum_start"),
+        *("objective.inverse.resolution", "objective.inverse.storage"),
         *("optimisation.decay_norms", "optimisation.layer_decay", "optimisation.radius_warmup_epochs"),
     }
 )

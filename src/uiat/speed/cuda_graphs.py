@@ -104,7 +104,8 @@ class RecordedStep:
         Raises:
             UserError: the work holds something that a CUDA graph cannot.
         """
-        here = Batch(batch.x.clone(), batch.y.clone(), None if batch.index is None else batch.index.clone())
+        index, moves = (None if each is None else each.clone() for each in (batch.index, batch.moves))
+        here = Batch(batch.x.clone(), batch.y.clone(), index, moves)
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads, such as one that pins memory for a loader, may continue meanwhile.
@@ -119,7 +120,8 @@ class RecordedStep:
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Do the recorded work on another batch of the same shape."""
-        for place, value in ((self.batch.x, batch.x), (self.batch.y, batch.y), (self.batch.index, batch.index)):
+        for name in ("x", "y", "index", "moves"):
+            place, value = getattr(self.batch, name), getattr(batch, name)
             if place is not None and value is not None:
                 place.copy_(value, non_blocking=True)
         self.graph.replay()

@@ -1,6 +1,7 @@
 """Estimate the cost of a run: passes of a step, operations, time, memory, and the machine's roofline."""
 
 import contextlib
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,13 +13,17 @@ from uiat import models
 from uiat.config.schema import Run
 from uiat.data import STATS, Batch, ImageSet
 from uiat.data.catalog import DATA_SETS
+from uiat.inverse import InverseState, apply_universal
 from uiat.models.freeze import freeze_parameters
 from uiat.models.modes import frozen
+from uiat.objectives.abilities import attack_of, universal_inverse_of, without_warm_start
 from uiat.speed.throughput import convolution_rate, matrix_rate, median_seconds
+from uiat.training.attack_memory import add_memory
 from uiat.training.autotune import resolve_auto
 from uiat.training.idle_settings import warn_of_idle_settings
 from uiat.training.pass_count import PassCount, step_for, step_passes
 from uiat.training.setup import can_use_channels_last, load_datasets, model_spec, pick_device, seeded
+from uiat.training.step import Step
 from uiat.training.step_options import PRECISIONS
 
 
@@ -40,6 +45,23 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A tensor that the training method keeps between steps, such as the universal perturbations z.
+
+    Args:
+        name: name of the tensor.
+        shape: its shape in the whole run.
+        dtype: name of its type.
+        bytes: memory that it takes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class CostReport:
     """Cost of a run on this machine.
 
@@ -52,6 +74,9 @@ class CostReport:
         batch_size: images a step.
         peak_bytes: peak memory in steps, of the device or, on a CPU, of this whole process.
         device: name of the device.
+        kept: tensors that the method keeps between steps.
+        universal_seconds: seconds that moving and applying universal perturbations takes in a step that refines them,
+            its passes through the model left out; None for a method without them.
     """
 
     costs: tuple[Cost, ...]
@@ -62,6 +87,8 @@ class CostReport:
     batch_size: int
     peak_bytes: int
     device: str
+    kept: tuple[Kept, ...] = ()
+    universal_seconds: float | None = None
 
     def roofline_seconds(self, cost: Cost, precision: str | None = None) -> float:
         """Return the seconds that a step's operations take at the higher of the two rates of a precision.
@@ -108,8 +135,8 @@ def estimate_cost(run: Run, *, steps: int = 3) -> CostReport:
         whole = images // len(x) * run.optimisation.epochs
         run = resolve_auto(run, model, image_shape=data.image_shape, num_classes=data.num_classes, steps=whole)
         forward = count_flops(model, x[:1])
-        step = step_for(run, model, batch, num_classes=data.num_classes, eager=False)
         passes, costs = step_passes(run, model, batch, num_classes=data.num_classes), []
+        step = step_for(run, model, batch, num_classes=data.num_classes, eager=False)  # after that other one is gone
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         for (count, epoch), each in passes.items():
@@ -117,8 +144,41 @@ def estimate_cost(run: Run, *, steps: int = 3) -> CostReport:
             # Four warm-up steps with a CUDA graph: compiled, watched, recorded, and replayed once.
             seconds = median_seconds(work, steps, device, warm=4 if step.graphed else 1)
             costs.append(Cost((count, epoch), each, seconds, each.units * forward * len(x)))
-        peak, precision, rates = _peak_bytes(device), run.compute.resolved.precision, _measure_rates(device)
-    return CostReport(tuple(costs), forward, precision, rates, images // len(x), len(x), peak, _device_name(device))
+        peak, precision = _peak_bytes(device), run.compute.resolved.precision
+        universal = _time_universal(step, batch, steps, device)
+        kept, rates = _list_kept(step, batch, images, data), _measure_rates(device)
+    name = _device_name(device)
+    return CostReport(tuple(costs), forward, precision, rates, images // len(x), len(x), peak, name, kept, universal)
+
+
+def _time_universal(step: Step, batch: Batch, steps: int, device: torch.device) -> float | None:
+    """Measure what a step's updates of z take, from gradients of noise, and applying it after each."""
+    inverse, attack = universal_inverse_of(step.objective), attack_of(step.objective)
+    if inverse is None or attack is None or not isinstance(step.state, InverseState):
+        return None
+    gradient, state = torch.randn_like(batch.x), step.state
+
+    def refine() -> None:
+        assert state.z is not None
+        inverse.update(state, gradient, batch.y, attack.threat)
+        apply_universal(batch.x, batch.y, state.z, inverse.cell)
+
+    return inverse.steps * median_seconds(refine, steps, device)
+
+
+def _list_kept(step: Step, batch: Batch, images: int, data: ImageSet) -> tuple[Kept, ...]:
+    """List the tensors of the method's state; a side that grows with the training set has the size of the run's."""
+    larger = without_warm_start(step.objective).init(
+        num_classes=data.num_classes, image_shape=data.image_shape, num_examples=len(batch.y) + 1
+    )
+    add_memory(step.objective, larger, image_shape=data.image_shape, num_examples=len(batch.y) + 1)
+    kept = []
+    for name, one in step.state.named_buffers(recurse=False):
+        other = larger.get_buffer(name).shape
+        shape = tuple(a if a == b else images for a, b in zip(one.shape, other, strict=True))
+        dtype, size = str(one.dtype).removeprefix("torch."), math.prod(shape) * one.element_size()
+        kept.append(Kept(name, shape, dtype, size))
+    return tuple(kept)
 
 
 def _measure_rates(device: torch.device) -> dict[str, dict[str, float]]:
@@ -135,7 +195,7 @@ def _make_noise(run: Run) -> tuple[ImageSet, int]:
     """Return a batch of noise shaped like the run's images, and the number of images that the run trains on."""
     name, size = run.data.name, run.data.batch_size
     row = DATA_SETS.get(name)
-    if row is not None and row.reader is not None:
+    if row is not None:  # also one that cannot be read by name: its sizes are known
         shape, classes = row.image_shape, row.classes
         left = row.train - (run.data.validation or min(1_000, row.train // 20))
         images = min(run.data.subset or left, left)

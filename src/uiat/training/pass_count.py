@@ -16,6 +16,7 @@ from uiat.models.inspect import device_of
 from uiat.models.modes import frozen
 from uiat.objectives.abilities import phases, without_warm_start
 from uiat.objectives.networks import teacher_method
+from uiat.training.attack_memory import recall_starts
 from uiat.training.optimizer import make_optimizer
 from uiat.training.step import Step
 from uiat.training.step_options import StepOptions
@@ -254,6 +255,7 @@ def activation_bytes(run: Run, model: nn.Module, *, image_shape: tuple[int, int,
         return tensor
 
     with torch.random.fork_rng():
+        batch = recall_starts(step.objective, step.state, batch)
         examples = step.objective.perturb(model, batch, step.state, epoch=run.optimisation.epochs - 1)
         with saved_tensors_hooks(pack, lambda tensor: tensor):
             terms = step.objective.loss(model, examples)

@@ -28,6 +28,7 @@ from uiat.speed.cudnn import cudnn_benchmark
 from uiat.speed.malloc import keep_memory
 from uiat.system.distributed import current_rank
 from uiat.system.surroundings import neutral_surroundings
+from uiat.training.attack_memory import add_memory, recall_starts, remember_ends
 from uiat.training.averaging import average_statistics
 from uiat.training.awp import adversarial_weights
 from uiat.training.first_batch import check_first_batch
@@ -39,9 +40,7 @@ from uiat.training.teacher import check_teacher
 class Step:
     """`step(batch, epoch=)` trains on one batch and returns the means of the loss terms, as tensors on the device.
 
-    `print(step)` says of which weights, images and attack they are.
-
-    Made by `make_step`, whose arguments these are.
+    `print(step)` says of which weights, images and attack they are. Made by `make_step`, whose arguments these are.
 
     Attributes:
         state: the objective's state (perturbations, remembered predictions), a module of buffers and, for some
@@ -65,6 +64,7 @@ class Step:
         keep_memory(self.device)
         state = objective.init(num_classes=num_classes, image_shape=image_shape, num_examples=num_examples)
         add_networks(objective, state, model)
+        add_memory(objective, state, image_shape=image_shape, num_examples=num_examples)
         self.model, self.objective, self.optimizer, self.state = model, objective, optimizer, state.to(self.device)
         self._trained = [p for p in state.parameters() if p.requires_grad]  # of a second network (LBGAT)
         if self._trained:
@@ -200,7 +200,9 @@ class Step:
             # Inner problems, on frozen weights: x_adv by the attack, then x_inv by the inverse adversary. The universal
             # perturbations z and the remembered predictions p_bar change here and nowhere else.
             with self.autocast(), self.checkpointing():
-                examples = objective.perturb(self.inner_model, batch[rows], self.state, epoch=epoch)
+                part = recall_starts(self.objective, self.state, batch[rows])
+                examples = objective.perturb(self.inner_model, part, self.state, epoch=epoch)
+                remember_ends(self.objective, self.state, part, examples)
             if self.options.replays:
                 start = examples.x_adv if x_adv is None else x_adv[rows]
                 assert start is not None  # `check_replays` refuses methods without an attack
@@ -233,12 +235,10 @@ class Step:
     def _loss_terms(self, objective: Objective, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         with self.autocast():
             terms = objective.loss(model, examples)
+        shape = tuple(examples.y.shape)
         for name, value in terms.items():
-            # (B, B) from a missing squeeze would train without complaint.
-            if value.shape != examples.y.shape:
-                raise UserError(
-                    f"loss term {name!r} must have shape {tuple(examples.y.shape)}, not {tuple(value.shape)}"
-                )
+            if value.shape != shape:  # (B, B) from a missing squeeze would train without complaint
+                raise UserError(f"loss term {name!r} must have shape {shape}, not {tuple(value.shape)}")
         return terms
 
     def _move_examples(self, objective: Objective, examples: Examples) -> Tensor:

@@ -129,6 +129,8 @@ def check_replays(replays: int, objective: Objective) -> None:
     attack = attack_of(objective)
     if not replays and attack is not None and attack.steps == 0:
         raise UserError("an attack of 0 steps takes them from replays: set optimisation.replays, or attack.steps")
+    if replays and attack is not None and attack.start == "memory":
+        raise UserError('replays move their own examples on: set attack.start to "uniform", not "memory"')
     if replays and attack is None:
         raise UserError(f"replays need a method that trains on adversarial examples, not {objective.name!r}")
     if replays and reads_adversarial_examples(objective):

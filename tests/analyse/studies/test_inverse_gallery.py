@@ -1,11 +1,14 @@
 """The universal perturbations."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from support import helpers
 from support.studies import known
-from uiat.analyse.studies.inverse_gallery import cosines, draw, measure_moves, sentences
+from uiat import Linf, UniversalPerturbation
+from uiat.analyse.studies.inverse_gallery import cosines, draw, measure, measure_moves, sentences
 
 
 def test_perturbations_are_like_themselves_and_unlike_their_opposites():
@@ -55,3 +58,17 @@ def test_classes_have_their_names_and_pictures_their_scale():
     assert "4/255" in figure.subfigs[0].get_suptitle()
     for part in figure.subfigs[1:]:
         assert [tick.get_text() for tick in part.axes[0].get_xticklabels()] == data["classes"]
+
+
+def test_perturbations_on_a_grid_are_shown_and_tried_at_the_size_of_the_images(tmp_path):
+    x, y = helpers.interior(16), torch.arange(16) % 4
+    context = known({"blocks": helpers.Blocks(4)}, x, y)
+    context.runs[0] = replace(context.runs[0], folder=tmp_path)
+    context.class_names = lambda run: list("abcd")
+    coarse = UniversalPerturbation(Linf(0.1).noise(torch.zeros(4, 1, 2, 2)).bfloat16(), Linf(0.2), cell=4)
+    coarse.save(tmp_path / "inverse.safetensors")
+    found = measure(context)
+    UniversalPerturbation(coarse.upsampled(), Linf(0.2)).save(tmp_path / "inverse.safetensors")
+    assert found == measure(context)
+    assert found["shape"] == [4, 1, 8, 8]
+    assert len(set(found["pictures"][0][0])) == 2

@@ -25,7 +25,7 @@ def measure(context: Context) -> Data:
     """
     first = context.runs[0]
     universal = load_inverse(first.folder)
-    z = universal.z.float()
+    z = universal.upsampled()
     results = {}
     for run in context.runs:
         results[run.label] = measure_moves(context, run, z)
