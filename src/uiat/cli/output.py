@@ -19,7 +19,7 @@ from rich.table import Table
 
 from uiat.config.yaml_io import write_value
 from uiat.errors import strip_controls
-from uiat.formatting import json_text
+from uiat.markup import json_text
 from uiat.system.announcements import ANNOUNCED
 
 # Columns of output that goes to a file or a pipe, where cutting lines to a screen would only lose text.

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from markupsafe import Markup, escape
 
-from uiat.formatting import markdown_code, markdown_text, spread, threat_text
+from uiat.formatting import spread, threat_text
+from uiat.markup import markdown_code, markdown_text
 from uiat.report.groups import Group, attack_names, shared_beginning
 from uiat.report.inputs import Inputs
 from uiat.report.published import compare

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uiat.errors import nearest
-from uiat.formatting import latex_text, markdown_text, mean_and_deviation, plus_minus
+from uiat.formatting import mean_and_deviation, plus_minus
+from uiat.markup import latex_text, markdown_text
 from uiat.report.groups import Group, attack_names, group_runs
 from uiat.report.page import read_all
 from uiat.report.summary import facts_of, find_warnings

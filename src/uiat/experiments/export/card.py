@@ -7,7 +7,8 @@ from typing import Any
 from uiat.errors import UserError
 from uiat.experiments.export.bundle import Bundle
 from uiat.experiments.export.formats import describe_use
-from uiat.formatting import markdown_code, markdown_text, percent, threat_text
+from uiat.formatting import percent, threat_text
+from uiat.markup import markdown_code, markdown_text
 from uiat.runs.reader import training_seconds
 
 TASK = "image-classification"
