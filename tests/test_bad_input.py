@@ -23,6 +23,13 @@ class Endless(IterableDataset):
         yield X[0], 0
 
 
+class EndsEarly(TensorDataset):
+    def __getitem__(self, i):
+        if i == 5:
+            raise IndexError("no more")
+        return super().__getitem__(i)
+
+
 def fit(data=(X, Y), model=None, **settings):
     settings = {"batch_size": 16, "objective": PGDAT(attack=tiny.attack()), **settings}
     settings.setdefault("optimisation", Optimisation(epochs=1))
@@ -55,6 +62,7 @@ def one_sentence(caught):
         (TensorDataset(NAN, Y), "NaN"),
         (TensorDataset(X), r"pair \(image, label\)"),
         (Endless(), "length"),
+        (EndsEarly(X, Y), f"the dataset has a length of {len(X)}, but ends after 5 images"),
         (X, "."),
         ([X, Y], "."),
         ("digits", "."),

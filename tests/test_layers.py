@@ -10,7 +10,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "uiat"
 
 # From the ground up. A folder counts as one module; every module has to be here.
 ORDER = [
-    *("errors", "checks", "system", "threat", "losses", "formatting", "models", "modes", "data"),
+    *("errors", "checks", "system", "threat", "losses", "formatting", "markup", "models", "modes", "data"),
     *("speed", "attacks", "inverse", "evaluation", "compat", "objectives", "config", "runs"),
     *("report", "recipes", "training", "experiments", "analyse", "cli", "__main__"),
 ]
@@ -23,6 +23,7 @@ ONLY = {
     "system": {"errors"},
     "threat": {"errors", "checks"},
     "losses": {"errors", "checks"},
+    "markup": {"errors"},
     "models": {"errors", "checks", "system"},
     "modes": {"models"},
     "data": {"errors", "checks", "system"},
@@ -31,7 +32,7 @@ ONLY = {
     # never objectives: a defence cannot influence its evaluation
     "evaluation": GROUND | {"formatting", "data", "speed", "attacks"},
     "compat": {"errors", "threat", "attacks", "evaluation"},
-    "report": {"errors", "system", "formatting", "runs"},  # reads files only
+    "report": {"errors", "system", "formatting", "markup", "runs"},  # reads files only
 }
 
 # Used by single readers or optional: only ever imported inside the function that needs it.

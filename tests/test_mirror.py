@@ -14,6 +14,7 @@ ELSEWHERE = {
     "config/compute.py": "config/test_schema.py",
     "config/plain_yaml.py": "cases/test_arguments.py",
     "models/misfit.py": "cases/test_arguments.py",
+    "markup.py": "cases/test_output.py",
     "modes.py": "models/test_modes.py",
     "data/folder_layout.py": "data/test_image_folder.py",
     "data/image_file.py": "data/test_image_folder.py",

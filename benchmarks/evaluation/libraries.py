@@ -40,7 +40,7 @@ def attacks(epsilon: float) -> dict[str, list[str | tuple[str, object]]]:
             ("apgd-ce, 50 iterations", uiat.attacks.APGD(threat=threat, iterations=50)),
             "torchattacks:APGD(steps=50)",
             "art:AutoProjectedGradientDescent(max_iter=50,nb_random_init=1,batch_size=256)",
-            "advlib:apgd(n_iter=50,n_restarts=1)",
+            "advlib:apgd(n_iter=50,n_restarts=1,loss_function='ce')",
         ],
         f"Square, {QUERIES}": [
             (f"square, {QUERIES} queries", uiat.attacks.Square(threat=threat, iterations=QUERIES)),

@@ -1,7 +1,6 @@
 """Text for numbers, threat models and small tables: percentages, mean ± deviation, radii as n/255, "Linf 8/255"."""
 
 import html
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -280,31 +279,3 @@ class Summary:
         table = f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>" if self.rows else ""
         below = "".join(f"<div>{html.escape(line)}</div>" for line in self.lines)
         return strip_controls(f"<div><b>{html.escape(self.title)}</b>{table}{below}</div>")
-
-
-def markdown_text(text: object) -> str:
-    r"""Write text in one line of Markdown that shows what it says: no HTML, link, code or end of a table's cell.
-
-    Names of classes, runs and fields come from files of others, and many viewers render the HTML in Markdown.
-
-    Example:
-        >>> markdown_text("<b>|cat|\n[a](javascript:b)")
-        '&lt;b>\\|cat\\| [a\\](javascript:b)'
-    """
-    line = " ".join(strip_controls(str(text)).split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;")
-    # A bracket is part of a link or its definition only before one of these three.
-    return re.sub(r"[\\|`]|\](?=[(\[:])|~(?=~~)|!(?=\[)", lambda match: "\\" + match[0], line)
-
-
-def markdown_code(text: object) -> str:
-    """Write text as code in a line of Markdown, between more backticks than stand together in it.
-
-    Example:
-        >>> markdown_code("objective.weight"), markdown_code("a`<b>")
-        ('`objective.weight`', '`` a`<b> ``')
-    """
-    line = " ".join(strip_controls(str(text)).split())
-    longest = max((len(run) for run in re.findall("`+", line)), default=0)
-    fence = "`" * (longest + 1)
-    return f"{fence} {line} {fence}" if longest else f"{fence}{line}{fence}"

@@ -20,7 +20,7 @@ from uiat import UserError
 from uiat.analyse.result import Result, compact, markdown
 from uiat.analyse.runner import STUDIES
 from uiat.cli.output import console
-from uiat.formatting import markdown_code, markdown_text
+from uiat.markup import markdown_code, markdown_text
 
 TRAIN = ["train", "digits-standard", "data.subset=64", "model.width=4", "optimisation.epochs=2"]
 

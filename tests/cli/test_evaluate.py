@@ -34,6 +34,21 @@ def test_evaluate_writes_the_result_twice_and_prints_it(ask, run, tmp_path):
     assert re.search(r"worst +\d+\.\d\d % +\d+\.\d\d - \d+\.\d\d +50", out)
 
 
+@pytest.mark.parametrize("words", [["--json"], ["--json", "-"], ["--json", "--n", 20]])
+def test_json_alone_is_on_standard_output_and_all_else_is_not(ask, run, words):
+    code, out, err = ask("evaluate", *words, run, "--attacks", "fgsm", *([] if "--n" in words else ["--n", 20]))
+    assert code == 0
+    assert json.loads(out) == json.loads((run / "evaluation.json").read_text())
+    assert "digits-uiat, best weights" in err
+    assert f"written: {run / 'evaluation.json'}" in err
+
+
+def test_the_folder_after_json_is_the_run_and_a_mistake_prints_nothing(ask, run):
+    code, out, err = ask("evaluate", "--json", run, "--attacks", "pdg-3")
+    assert (code, out) == (2, "")
+    assert "unknown attack 'pdg-3'" in err
+
+
 def test_help_says_defaults_and_units(ask):
     out = ask("evaluate", "--help")[1]
     assert "in units of the image range [0, 1]" in " ".join(out.split())

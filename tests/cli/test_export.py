@@ -1,6 +1,14 @@
 """`uiat export`: what it prints, and what it refuses."""
 
+from pathlib import Path
+
+import torch
+
+from support.commands import OWN, ask  # noqa: F401 - a fixture
+from support.objectives import write_objective
 from uiat.cli import main
+from uiat.experiments.export import formats
+from uiat.runs.checkpoint import load
 
 
 def test_it_says_what_it_wrote_and_checked(evaluated_run, tmp_path, capsys):
@@ -21,3 +29,22 @@ def test_mistakes_are_one_line(evaluated_run, tmp_path, capsys):
         assert says in error
         assert error.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+def test_a_run_of_an_own_objective_and_an_own_model_is_exported_where_code_is_allowed(ask, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(formats, "_read_back", lambda bundle, folder, script: 0.0)  # tested with the formats
+    write_objective(Path("mine.py"))
+    Path("net.py").write_text(OWN)
+    words = ["objective.name=mine.py:LogitPairing", "model.name=net.py:net", "data.subset=100", "validation.steps=1"]
+    assert ask("train", "digits-pgd-at", *words, "optimisation.epochs=1", "--run-dir", "run")[0] == 0
+    Path("mine.py").unlink()  # the weights need no code of the objective
+    code, _, err = ask("export", "run", "--to", "torch-export")
+    assert (code, "net.py:net" in err, "--own-code" in err) == (2, True, True)
+    assert not Path("run/export-torch-export").exists()
+    x = torch.rand(3, 1, 8, 8)
+    assert ask("export", "run", "--to", "torch-export", "--own-code")[0] == 0
+    program = torch.export.load("run/export-torch-export/model.pt2").module()
+    torch.testing.assert_close(program(x), load("run", own_code=True)(x))
+    assert ask("export", "run", "--to", "pytorch", "--own-code")[0] == 0
+    assert Path("run/export-pytorch/model.py").is_file()  # of layers of torch alone, and so there is a source

@@ -60,7 +60,7 @@ def test_every_option_says_what_it_is_in_a_sentence():
 
 def test_each_reaches_its_field(ask, monkeypatch):
     seen = []
-    monkeypatch.setattr("uiat.cli.evaluate._evaluate", seen.append)
+    monkeypatch.setattr("uiat.cli.evaluate._evaluate", lambda options, give: seen.append(options))
     words = ["runs/a", "-n", 5, "--data.root", "there", "--log-file", "log.txt", "--resume", "-v", "--which", "last"]
     assert ask("evaluate", *words)[0] == 0
     (options,) = seen

@@ -1,3 +1,4 @@
+import json
 import re
 
 import pytest
@@ -43,3 +44,32 @@ def test_a_word_lists_the_recipes_with_it(ask, word, there, missing):
     starts = [line.strip() for line in out.splitlines()]
     assert all(word in out for word in there)
     assert not any(line.startswith(word) for line in starts for word in missing)
+
+
+def test_json_has_what_the_tables_say(ask):
+    code, out, err = ask("recipes", "--json")
+    assert (code, err) == (0, "")
+    every = json.loads(out)
+    assert sorted(recipe["name"] for recipe in every["recipes"]) == sorted(uiat.recipes.names())
+    assert [setting["name"] for setting in every["settings"]] == list(SETTINGS)
+    assert [method["name"] for method in every["methods"]] == list(METHODS)
+    assert every["settings"][0] == {
+        "name": "digits",
+        "about": SETTINGS["digits"].about,
+        "cost": SETTINGS["digits"].cost,
+        "data": "digits",
+        "images": None,
+        "model": "small-cnn",
+        "threat": "Linf:0.2",
+        "steps": 10,
+        "epochs": {"": 40},
+    }
+    found = json.loads(ask("recipes", "Madry", "--json")[1])
+    assert [method["name"] for method in found["methods"]] == ["pgd-at"]
+    assert json.loads(ask("recipes", "clock", "--json")[1])["recipes"] == [
+        {"name": "cifar10-speedrun", "about": uiat.recipes.describe("cifar10-speedrun")}
+    ]
+    one = json.loads(ask("recipes", "digits-uiat", "--json")[1])
+    assert one["config"]["objective"]["inverse"]["radius"] == 0.1
+    assert {"field": "seed", "value": 0, "about": "of all random numbers"}.keys() == one["fields"][0].keys()
+    assert ask("recipes", "digits-uait", "--json")[:2] == (2, "")

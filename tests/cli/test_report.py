@@ -42,6 +42,20 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
         assert says in capsys.readouterr().err
 
 
+def test_a_table_is_printed_alone(tmp_path, capsys):
+    run, out = write_run(tmp_path / "a", accuracy=ACCURACY), str(tmp_path / "r.html")
+    assert main(["report", str(run), "--table", "markdown"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("Accuracy in percent on 10,000 test images")
+    assert printed.endswith("|\n")
+    assert main(["report", str(run), "--table", "latx"]) == 2
+    assert main(["report", str(run), "--table", "latex", "--out", out]) == 2
+    error = capsys.readouterr().err
+    assert "did you mean 'latex'" in error
+    assert "leave --out away" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_the_command_makes_its_pictures(trained_runs, tmp_path, capsys, unchecked):
     run, out = shutil.copytree(trained_runs / "uiat", tmp_path / "run"), tmp_path / "r.html"
     (run / "evaluation.json").unlink()

@@ -30,6 +30,22 @@ def test_show_works_before_the_first_epoch_has_ended(ask, run):
     assert "0 of 1 done" in out
 
 
+def test_json_is_the_whole_of_it_and_names_damage_too(ask, run):
+    code, out, err = ask("show", run, "--json")
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    assert (facts["kind"], facts["name"], facts["threat"]) == ("run", "digits-uiat", "Linf:0.2")
+    assert (facts["epochs_done"], facts["epochs"], facts["best_epoch"], facts["evaluation"]) == (1, 1, 1, None)
+    assert facts["overridden"]["model.width"] == 4
+    assert facts["config"]["model"]["width"] == 4
+    assert {"name": "config.yaml", "bytes": (run / "config.yaml").stat().st_size}.items() <= facts["files"][2].items()
+    (run / "last.safetensors").write_bytes(b"damaged")
+    code, out, err = ask("show", run, "--json")
+    assert code == 2
+    assert "last.safetensors" in json.loads(out)["damage"][0]
+    assert "last.safetensors" in err
+
+
 @pytest.mark.parametrize("name", ["metrics.jsonl", "evaluation.json", "environment.json", "config.yaml"])
 @pytest.mark.parametrize("content", [b"[1, 2", b"\xff\xfe\x00", b'{"epoch": "x"}\n'])
 def test_a_damaged_file_is_named(ask, run, name, content):
@@ -53,10 +69,15 @@ def test_the_folders_of_a_sweep_and_of_an_evaluation_alone_are_shown(ask, own, t
     code, out, _ = ask("show", tmp_path / "sweep")
     assert code == 0
     assert "stale: sweep.json lists" in out
+    facts = json.loads(ask("show", tmp_path / "sweep", "--json")[1])
+    assert (facts["kind"], facts["recipe"], len(facts["runs"])) == ("sweep", "digits-standard", 1)
+    assert facts["runs"][0]["stale"]
     assert ask("evaluate", *own, "--attacks", "fgsm", "--n", 20, "--out", tmp_path / "alone")[0] == 0
     code, out, err = ask("show", tmp_path / "alone")
     assert (code, err) == (0, "")
     assert "evaluation: mine.py:net on digits" in out
+    facts = json.loads(ask("show", tmp_path / "alone", "--json")[1])
+    assert (facts["kind"], facts["evaluation"]["n"]) == ("evaluation", 20)
     code, out, err = ask("report", tmp_path / "alone", tmp_path / "sweep", "--out", tmp_path / "new" / "r.html")
     assert code == 0
     assert "no pictures of" in out

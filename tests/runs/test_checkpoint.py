@@ -51,7 +51,7 @@ def test_load_says_what_is_missing(tmp_path, unchecked):
         load(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"has no best.safetensors: no epoch of it has ended yet"):
         load(tmp_path)
-    with pytest.raises(UserError, match="unknown which 'bets'; did you mean 'best'"):
+    with pytest.raises(UserError, match="unknown weights 'bets'; did you mean 'best'"):
         load(tmp_path, "bets")
     with pytest.raises(UserError, match="no universal perturbations"):
         uiat.load_inverse(tmp_path)

@@ -11,7 +11,8 @@ from typing import Any
 from uiat.analyse.figures import styled
 from uiat.analyse.study import Data, Study
 from uiat.errors import UserError, strip_controls
-from uiat.formatting import Summary, markdown_text
+from uiat.formatting import Summary
+from uiat.markup import markdown_text
 from uiat.runs.reader import read_object
 from uiat.system.atomic_files import write_bytes, write_text
 

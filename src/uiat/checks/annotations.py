@@ -15,6 +15,7 @@ import torch
 from jaxtyping import AbstractArray
 from torch import Tensor, nn
 
+from uiat.checks.names import NOUNS
 from uiat.checks.ranges import Between, Or
 from uiat.checks.values import (
     NO,
@@ -139,7 +140,7 @@ def _choice(values: tuple[Any, ...]) -> Kind:
         if (taken := take(value)) is not NO:
             return taken
         if isinstance(value, str):
-            raise nearest(name, value, map(str, values))
+            raise nearest(NOUNS.get(name, name), value, map(str, values))
         raise ArgumentError(f"{name} must be {words}, not {describe(value)}")
 
     return Kind(words, take, check)

@@ -51,6 +51,8 @@ ALIASES: Mapping[str, Sequence[str]] = {
     "classes": ("num_classes", "classes"),
     "folder": ("run_dir", "folder", "out"),
 }
+# Arguments whose names are no nouns -> what their values name, for "unknown ... 'bets'".
+NOUNS: Mapping[str, str] = {"which": "weights"}
 _EXAMPLES = {"threat": 'threat="Linf:8/255"'}
 
 

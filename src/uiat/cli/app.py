@@ -10,7 +10,7 @@ import typer
 
 from uiat.cli.analyse import analyse
 from uiat.cli.cost import cost
-from uiat.cli.evaluate import evaluate
+from uiat.cli.evaluate import evaluate, name_json_file
 from uiat.cli.export import export
 from uiat.cli.output import warnings_shown
 from uiat.cli.paper import paper
@@ -117,6 +117,7 @@ def _dispatch(words: list[str]) -> int:
     if first is not None and first not in COMMANDS:
         raise nearest("command", first, COMMANDS)
     app = typer.main.get_command(application())
+    words = name_json_file(words) if first == "evaluate" else words
     code = app.main(args=words, prog_name="uiat", standalone_mode=False)
     return code if isinstance(code, int) else OK
 

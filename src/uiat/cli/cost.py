@@ -1,5 +1,6 @@
 """`uiat cost`: what training a recipe costs on this machine."""
 
+import dataclasses
 from typing import Annotated, Any
 
 import torch
@@ -7,7 +8,7 @@ import typer
 from rich.console import Console
 
 from uiat import recipes
-from uiat.cli.output import console, table
+from uiat.cli.output import AsJson, console, json_printed, table
 from uiat.cli.settings import split_recipe
 from uiat.config import yaml_io
 from uiat.training.cost import CostReport, estimate_cost
@@ -16,7 +17,7 @@ Steps = Annotated[int, typer.Option(metavar="N", min=1, help="Steps to measure, 
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads on a CPU. [default: torch's]")]
 
 
-def cost(context: typer.Context, steps: Steps = 3, threads: Threads = None) -> None:
+def cost(context: typer.Context, steps: Steps = 3, threads: Threads = None, json: AsJson = False) -> None:
     """Show what a training step costs on this machine.
 
     Example: uiat cost cifar10-small-uiat compute.compile=true --steps 5
@@ -30,7 +31,27 @@ def cost(context: typer.Context, steps: Steps = 3, threads: Threads = None) -> N
     if threads is not None:
         torch.set_num_threads(threads)
     run = yaml_io.override(recipes.get(recipe), assignments)
-    _show(estimate_cost(run, steps=steps), run.name, console())
+    with json_printed(json) as give:
+        report = estimate_cost(run, steps=steps)
+        _show(report, run.name, console(quiet=json))
+        give(_to_json(report, run.name))
+
+
+def _to_json(report: CostReport, name: str) -> dict[str, Any]:
+    costs = [
+        {
+            "first_epoch": cost.epochs[1] + 1,
+            "epochs": cost.epochs[0],
+            "passes": dataclasses.asdict(cost.passes),
+            "units": cost.passes.units,
+            "flops": cost.flops,
+            "seconds": cost.seconds,
+            "floor_seconds": {precision: report.roofline_seconds(cost, precision) for precision in report.rates},
+        }
+        for cost in report.costs
+    ]
+    facts = {field.name: getattr(report, field.name) for field in dataclasses.fields(report)}
+    return {"kind": "cost", "name": name, **facts, "costs": costs, "seconds": report.seconds}
 
 
 def _show(report: CostReport, name: str, out: Console) -> None:

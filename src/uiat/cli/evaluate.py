@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,19 @@ from rich.console import Console
 from uiat.cli import tables
 from uiat.cli.evaluation_progress import evaluation_progress
 from uiat.cli.options import takes_options
-from uiat.cli.output import PlainFormatter, console
+from uiat.cli.output import PlainFormatter, console, json_printed
 from uiat.cli.streams import LastingStream
 from uiat.cli.tables import results_table
 from uiat.errors import UserError
 from uiat.evaluation import EvaluationResult
-from uiat.experiments.evaluate import check_writable, kept_state, measure, write
+from uiat.experiments.evaluate import check_writable, kept_state, make_record, measure, write
 from uiat.experiments.evaluation_state import remove_state
 from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target import EvaluationTarget, load_target
 from uiat.system.atomic_files import create_file
 from uiat.system.distributed import Rank, process_group
+
+STDOUT = Path("-")  # the FILE of a --json that names none
 
 
 @takes_options(EvaluateOptions)
@@ -38,22 +41,42 @@ def evaluate(**chosen: Any) -> None:
     right only if it is robust to every attack. --resume resumes an evaluation that was stopped or killed. Under
     torchrun the processes share the images and come to the same result.
     """
-    _evaluate(EvaluateOptions(**chosen))
+    options = EvaluateOptions(**chosen)
+    with json_printed(options.json == STDOUT) as give:
+        _evaluate(options if options.json != STDOUT else replace(options, json=None), give)
 
 
-def _evaluate(options: EvaluateOptions) -> None:
+def name_json_file(words: list[str]) -> list[str]:
+    """Return the words of the command with the FILE "-" for a --json that names none.
+
+    Example:
+        >>> name_json_file(["evaluate", "--json", "--n", "50"]), name_json_file(["evaluate", "--json", "a.json"])
+        (['evaluate', '--json', '-', '--n', '50'], ['evaluate', '--json', 'a.json'])
+    """
+    named = list[str]()
+    for word, following in zip(words, [*words[1:], "--"], strict=True):
+        named.append(word)
+        # A folder is RUN, and no file to write to.
+        if word == "--json" and (following[:1] == "-" != following or Path(following).is_dir()):
+            named.append(str(STDOUT))
+    return named
+
+
+def _evaluate(options: EvaluateOptions, give: Callable[[Any], None]) -> None:
     check_writable([options.json, options.save_examples, options.robustbench_json, options.log])
     with process_group() as rank:
         out = console(quiet=rank.rank > 0)
         target = load_target(options)
         with log_shown(out, verbose=options.verbose, file=options.log if rank.rank == 0 else None):
-            _run(options, target, rank, out)
+            _run(options, target, rank, out, give)
 
 
 BOUND = "in the worst case so far"
 
 
-def _run(options: EvaluateOptions, target: EvaluationTarget, rank: Rank, out: Console) -> None:
+def _run(
+    options: EvaluateOptions, target: EvaluationTarget, rank: Rank, out: Console, give: Callable[[Any], None]
+) -> None:
     """Measure, print and write down; only the first of several processes prints."""
     for note in target.notes:
         out.print(note if options.weights is None else f"{options.weights}: {note}", soft_wrap=True)
@@ -64,6 +87,7 @@ def _run(options: EvaluateOptions, target: EvaluationTarget, rank: Rank, out: Co
             measured = measure(options, target, rank, listener, state)
         if rank.rank == 0:
             _show_results(target, measured.result, measured.extras, out)
+            give(make_record(target, measured))
             for line in write(options, target, measured):
                 out.print(line, soft_wrap=True)
         remove_state(state, rank)

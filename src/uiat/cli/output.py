@@ -6,11 +6,12 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -18,11 +19,15 @@ from rich.table import Table
 
 from uiat.config.yaml_io import write_value
 from uiat.errors import strip_controls
+from uiat.markup import json_text
 from uiat.system.announcements import ANNOUNCED
 
 # Columns of output that goes to a file or a pipe, where cutting lines to a screen would only lose text.
 PIPE_WIDTH = 240
 NARROWEST, LARGEST = 20, 10_000  # columns; a table needs some
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, and anything else on standard error.")
+]
 
 
 class _PlainConsole(Console):
@@ -104,6 +109,31 @@ def command(*words: str | Path, own_code: bool = False) -> str:
         "uiat evaluate 'runs/my run'"
     """
     return shlex.join(["uiat", *map(str, words), *(["--own-code"] if own_code else [])])
+
+
+@contextmanager
+def json_printed(wanted: bool) -> Iterator[Callable[[Any], None]]:
+    """Give a function that prints JSON on standard output; all else that is printed inside goes to standard error.
+
+    Args:
+        wanted: False prints as ever, and the function does nothing.
+
+    Example:
+        >>> with json_printed(True) as give:
+        ...     print("under way")
+        ...     give({"n": 2})
+        {
+          "n": 2
+        }
+    """
+    out = sys.stdout
+
+    def give(value: Any) -> None:
+        if wanted:
+            print(json_text(value), file=out)
+
+    with redirect_stdout(sys.stderr) if wanted else nullcontext():
+        yield give
 
 
 class PlainFormatter(logging.Formatter):

@@ -1,15 +1,17 @@
 """`uiat recipes`: the settings and the methods that recipes are made of, or every field of one recipe."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from uiat import recipes as recipe_list
-from uiat.cli.output import console, fields, table
+from uiat.cli.output import AsJson, console, fields, json_printed, table
 from uiat.config import yaml_io
 from uiat.errors import nearest
+from uiat.formatting import threat_record
 from uiat.recipes import METHODS, SETTINGS, SINGLE, Method, Setting
+from uiat.recipes.single import SingleRecipe
 
 
 def recipes(
@@ -21,6 +23,7 @@ def recipes(
             show_default=False,
         ),
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """List settings and methods, or every field of a recipe.
 
@@ -29,12 +32,58 @@ def recipes(
     Example: uiat recipes one-off
     """
     out = console()
-    if name is None:
+    if json:
+        with json_printed(True) as give:
+            give(_one_to_json(name) if name in recipe_list.names() else _all_to_json(name or ""))
+    elif name is None:
         _show_tables(out)
     elif name in recipe_list.names():
         _show_recipe(name, out)
     else:
         _show_matching(name, out)
+
+
+def _one_to_json(name: str) -> dict[str, Any]:
+    run = recipe_list.get(name)
+    described = [{"field": path, "value": value, "about": about} for path, value, about in yaml_io.describe_fields(run)]
+    return {
+        "kind": "recipe",
+        "name": name,
+        "about": recipe_list.describe(name),
+        "config": yaml_io.to_dict(run),
+        "fields": described,
+    }
+
+
+def _all_to_json(word: str) -> dict[str, Any]:
+    """Return the recipes with a word in them, or all, and the settings and methods that they are made of."""
+    pairs = [(s, m) for s in SETTINGS.values() for m in METHODS.values() if _has_word(word, s, m)]
+    names = [f"{s.name}-{m.name}{ending}" for s, m in pairs for ending in ("", *(f"-{each}" for each in s.others))]
+    names += [each.name for each in _singles(word)]
+    if not names:
+        raise nearest("recipe", word, recipe_list.names())
+    settings, methods = {s.name: s for s, _ in pairs}.values(), {m.name: m for _, m in pairs}.values()
+    return {
+        "kind": "recipes",
+        "recipes": [{"name": name, "about": recipe_list.describe(name)} for name in names],
+        "settings": [_setting_to_json(setting) for setting in settings],
+        "methods": [{"name": method.name, "about": method.about, "base": method.base} for method in methods],
+    }
+
+
+def _setting_to_json(setting: Setting) -> dict[str, Any]:
+    schedules = {"": setting.optimisation, **setting.others}
+    return {
+        "name": setting.name,
+        "about": setting.about,
+        "cost": setting.cost,
+        "data": setting.data.name,
+        "images": setting.data.subset,
+        "model": setting.model.name,
+        "threat": threat_record(setting.attack.threat),
+        "steps": setting.steps,
+        "epochs": {name: schedule.epochs for name, schedule in schedules.items()},
+    }
 
 
 def _show_recipe(name: str, out: Console) -> None:
@@ -76,7 +125,7 @@ def _show_matching(word: str, out: Console) -> None:
         methods = tuple(method.name for method in METHODS.values() if _has_word(word, setting, method))
         settings_by_methods.setdefault(methods, []).append(setting)
     settings_by_methods.pop((), None)
-    singles = [each for each in SINGLE.values() if word.lower() in f"{each.name} {each.about}".lower()]
+    singles = _singles(word)
     if not settings_by_methods and not singles:
         raise nearest("recipe", word, recipe_list.names())
     for methods, settings in settings_by_methods.items():
@@ -89,6 +138,10 @@ def _show_matching(word: str, out: Console) -> None:
         out.print(f"{single.name}: {single.about}", soft_wrap=True)
     if any(setting.others for settings in settings_by_methods.values() for setting in settings):
         out.print("recipes of the papers' settings: also with -b at the end, or -c, for their other schedules")
+
+
+def _singles(word: str) -> list[SingleRecipe]:
+    return [each for each in SINGLE.values() if word.lower() in f"{each.name} {each.about}".lower()]
 
 
 def _has_word(word: str, setting: Setting, method: Method) -> bool:

@@ -11,12 +11,21 @@ from uiat.cli import options
 from uiat.cli.output import console
 from uiat.errors import UserError
 from uiat.experiments.predictions import predict
-from uiat.report import RunFiles, Samples, check_out, read_all, runs_with_images, write_report
+from uiat.report import FORMS, RunFiles, Samples, check_out, make_table, read_all, runs_with_images, write_report
 
 Runs = Annotated[list[Path] | None, typer.Argument(metavar="RUN", help="Run folders.", show_default=False)]
 Out = Annotated[
-    Path,
-    typer.Option(metavar="FILE", help="The HTML file; Markdown goes beside it. Replaces a report, and no other file."),
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The HTML file; Markdown goes beside it. Replaces a report, and no other file. [default: report.html]",
+    ),
+]
+InForm = Annotated[
+    str | None,
+    typer.Option(
+        "--table", metavar="|".join(FORMS), help="Print a table of the accuracies for a paper, and write no report."
+    ),
 ]
 Images = Annotated[
     int,
@@ -35,7 +44,8 @@ OwnCode = Annotated[bool, typer.Option("--own-code", help="Let runs name Python 
 
 def report(
     runs: Runs = None,
-    out: Out = Path("report.html"),
+    out: Out = None,
+    table: InForm = None,
     images: Images = 200,
     shown: Shown = 6,
     root: options.Root = None,
@@ -50,7 +60,15 @@ def report(
     seeds, beside published numbers where there are some; training and strength curves; accuracy by class and
     confusion; natural, adversarial and inverse images; the universal perturbations; the settings that differ; versions
     and hardware. Nothing is trained or evaluated: `uiat evaluate` first.
+
+    Example: uiat report runs/my-sweep --table latex > table.tex
     """
+    if table is not None:
+        if out is not None:
+            raise UserError("--table prints the table and writes no file: leave --out away, and send it on with > FILE")
+        print(make_table(runs or [], table), end="")
+        return
+    out = out or Path("report.html")
     check_out(out)
     files = read_all(runs or [])
     screen = console()

@@ -8,46 +8,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from uiat import recipes as recipe_list
-from uiat.cli.output import console, table
+from uiat.cli.output import AsJson, console, json_printed, table
 from uiat.cli.tables import results_table
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
+from uiat.experiments.overview import best_row, describe_folder, find_overrides, kind_of, list_files
 from uiat.experiments.sweep_file import SWEEP_FILE, find_staleness, read_sweep
 from uiat.formatting import batch_accuracy_name, percent, threat_text
 from uiat.runs.evaluations import choose
-from uiat.runs.own_files import OWN_CODE
-from uiat.runs.reader import (
-    CHECKPOINT_FILE,
-    CONFIG_FILE,
-    ENVIRONMENT_FILE,
-    EVALUATION_FILE,
-    EVALUATION_STATE_FILE,
-    INVERSE_FILE,
-    METRICS_FILE,
-    WEIGHTS_FILES,
-    leaves,
-    read_environment,
-    read_history,
-)
-from uiat.runs.run_files import find_runs, is_evaluation_alone
+from uiat.runs.reader import EVALUATION_FILE, read_environment, read_history
 from uiat.runs.settings import read_evaluated, read_plain
-from uiat.system.manifest import MANIFEST_FILE, find_damage
-from uiat.training.validation import selection_metric
-
-FILES = {
-    CONFIG_FILE: "every setting of the run",
-    MANIFEST_FILE: "sha256 of each file, by which damage is seen",
-    ENVIRONMENT_FILE: "versions, hardware and commit",
-    METRICS_FILE: "a row of measurements an epoch",
-    WEIGHTS_FILES["best"]: "weights of the best epoch",
-    WEIGHTS_FILES["last"]: "weights of the last epoch",
-    INVERSE_FILE: "universal inverse perturbations, one a class",
-    CHECKPOINT_FILE: "what --resume resumes from",
-    EVALUATION_FILE: "accuracy on test images, and each image's verdict",
-    EVALUATION_STATE_FILE: "what evaluate --resume resumes from",
-}
+from uiat.system.manifest import find_damage
 
 
 def show(
@@ -55,28 +27,35 @@ def show(
         Path,
         typer.Argument(metavar="RUN", help="A run folder, or one of a sweep or an evaluation.", show_default=False),
     ],
+    json: AsJson = False,
 ) -> None:
     """Show a run: settings, epochs, alarms, evaluation, files.
 
     Reads files only: a run can be looked at while it trains. Each file is held against the manifest, and one that is
     damaged is named in the end, with exit code 2.
     """
-    out = console()
-    if not (run / CONFIG_FILE).is_file() and run not in find_runs(run, alone=True):
-        _sweep(run, out)
-    elif is_evaluation_alone(run):
-        _evaluation(run, out)
+    if json:
+        with json_printed(True) as give:
+            facts = describe_folder(run)
+            give(facts)
+        damage = facts["damage"]
     else:
-        _run(run, out)
-    out.print(f"\nfiles in {run}", soft_wrap=True)
-    out.print(_files(run))
-    if damage := find_damage(run):
+        _show(run, console())
+        damage = find_damage(run)
+    if damage:
         raise UserError("; ".join(damage))
+
+
+def _show(folder: Path, out: Console) -> None:
+    show_kind = {"sweep": _sweep, "evaluation": _evaluation, "run": _run}[kind_of(folder)]
+    show_kind(folder, out)
+    out.print(f"\nfiles in {folder}", soft_wrap=True)
+    out.print(_files(folder))
 
 
 def _run(run: Path, out: Console) -> None:
     (settings, threat), plain, history = read_evaluated(run), read_plain(run), read_history(run)
-    best = _best(history, settings)
+    best = best_row(history, settings)
     out.print(_settings(settings, plain, read_environment(run), history, best))
     if history:
         out.print("\nepochs")
@@ -89,8 +68,6 @@ def _run(run: Path, out: Console) -> None:
 
 def _sweep(folder: Path, out: Console) -> None:
     """Print a table of the runs in sweep.json, and in which of them it is not what is there now."""
-    if not (folder / SWEEP_FILE).is_file():
-        raise UserError(f"{folder} holds {len(find_runs(folder))} runs and no {SWEEP_FILE}: show one of them")
     record = read_sweep(folder / SWEEP_FILE)
     rows = []
     for row in record["runs"]:
@@ -101,14 +78,6 @@ def _sweep(folder: Path, out: Console) -> None:
     for row in record["runs"]:
         if why := find_staleness(folder, row):
             out.print(f"stale: {SWEEP_FILE} lists {row.get('folder')}, {why}", soft_wrap=True)
-
-
-def _best(history: list[dict[str, Any]], run: Run) -> dict[str, Any] | None:
-    """Return the first epoch with the highest value, as training selects it; without validation the last one."""
-    validated = [row for row in history if selection_metric(row, run.validation.metric) is not None]
-    if not validated:
-        return history[-1] if history else None
-    return max(validated, key=lambda row: selection_metric(row, run.validation.metric) or 0.0)
 
 
 def _settings(
@@ -141,11 +110,10 @@ def _settings(
 
 def _differences(name: str, plain: dict[str, Any]) -> str:
     """Return the settings that were overridden, where the run is named after a recipe."""
-    if name not in recipe_list.names():
+    changed = find_overrides(name, plain)
+    if changed is None:
         return ""
-    usual = dict(leaves(yaml_io.to_dict(recipe_list.get(name))))
-    changed = [(path, value) for path, value in leaves(plain) if path not in usual or usual[path] != value]
-    return ", ".join(f"{path}={yaml_io.write_value(value)}" for path, value in changed) or "nothing"
+    return ", ".join(f"{path}={yaml_io.write_value(value)}" for path, value in changed.items()) or "nothing"
 
 
 def _accuracies(row: dict[str, Any]) -> str:
@@ -191,18 +159,8 @@ def _evaluation(run: Path, out: Console) -> None:
 
 
 def _files(run: Path) -> Table:
-    paths = sorted(path for path in run.iterdir() if path.is_file() and not path.name.startswith("."))
-    rows = [(path.name, size(path.stat().st_size), _meaning(path)) for path in paths]
-    if (run / OWN_CODE).is_dir():
-        kept = [path.stat().st_size for path in (run / OWN_CODE).iterdir() if path.is_file()]
-        rows.append((f"{OWN_CODE}/", size(sum(kept)), "copies of the code of your own that the run began with"))
+    rows = [(name, size(count), about) for name, count, about in list_files(run)]
     return table("file", "size", "what it is", rows=rows, numbers=("size",))
-
-
-def _meaning(path: Path) -> str:
-    state = Path(EVALUATION_STATE_FILE)  # evaluations that are under way at once number theirs
-    is_state = path.name.startswith(f"{state.stem}-") and path.suffix == state.suffix
-    return FILES.get(state.name if is_state else path.name, "")
 
 
 def size(count: float) -> str:

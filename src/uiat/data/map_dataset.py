@@ -64,7 +64,7 @@ def _read_items(dataset: _Indexed, name: str) -> tuple[Tensor, Tensor]:
     labels = torch.empty(len(dataset), dtype=torch.int64)
     images: Tensor | None = None
     for i in range(len(dataset)):
-        item = dataset[i]
+        item = _read_item(dataset, i, name)
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise UserError(f"{name}: item {i} must be a pair (image, label), not {type(item).__name__}")
         image = _to_tensor(item[0], f"{name}: image {i}", name)
@@ -84,6 +84,18 @@ def _read_items(dataset: _Indexed, name: str) -> tuple[Tensor, Tensor]:
         images[i], labels[i] = image, _one_label(item[1], i, name)
     assert images is not None
     return images, labels
+
+
+def _read_item(dataset: _Indexed, i: int, name: str) -> Any:
+    try:
+        return dataset[i]
+    except (IndexError, StopIteration):
+        if i == 0:
+            raise  # a fault of its own, and no end
+        raise UserError(
+            f"{name}: the dataset has a length of {len(dataset)}, but ends after {i} images; "
+            "let its length say how many there are"
+        ) from None
 
 
 def _to_tensor(image: Any, what: str, name: str) -> Tensor:

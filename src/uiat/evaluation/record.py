@@ -25,7 +25,17 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
         ...     sorted(json.loads((Path(folder) / "evaluation.json").read_text()))
         ['format', 'n', 'sha256']
     """
-    write_json(path, seal({"format": FORMAT, **record}))
+    write_json(path, sealed(record))
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record as the file holds it: with its format and its sum.
+
+    Example:
+        >>> list(sealed({"n": 2}))
+        ['format', 'n', 'sha256']
+    """
+    return seal({"format": FORMAT, **record})
 
 
 def keep_earlier(path: Path) -> Path | None:

@@ -14,7 +14,7 @@ from uiat.errors import Stopped, UserError
 from uiat.evaluation import EvaluationResult, evaluator
 from uiat.evaluation.engine.identity import identify
 from uiat.evaluation.listener import EvaluationListener, Silent
-from uiat.evaluation.record import keep_earlier, write_record
+from uiat.evaluation.record import keep_earlier, sealed, write_record
 from uiat.evaluation.robustbench import entry
 from uiat.experiments import extras
 from uiat.experiments.evaluation_state import locked_state, remove_state
@@ -148,7 +148,7 @@ def write(options: EvaluateOptions, target: EvaluationTarget, measured: Measured
 
 def _write_files(options: EvaluateOptions, target: EvaluationTarget, measured: Measured) -> Iterator[str]:
     result, files = measured.result, list[tuple[Path, Any]]()
-    record = target.record | result.to_json() | dict(measured.extras)
+    record = _make_record(target, measured)
     if target.folder is not None:
         if (earlier := keep_earlier(target.folder / EVALUATION_FILE)) is not None:
             yield f"kept: {earlier}, the result that was there"
@@ -176,6 +176,15 @@ def _write_files(options: EvaluateOptions, target: EvaluationTarget, measured: M
         yield from _say_result(target.folder)
     if failures:
         raise failures[0]
+
+
+def _make_record(target: EvaluationTarget, measured: Measured) -> dict[str, Any]:
+    return target.record | measured.result.to_json() | dict(measured.extras)
+
+
+def make_record(target: EvaluationTarget, measured: Measured) -> dict[str, Any]:
+    """Return what evaluation.json holds of an evaluation."""
+    return sealed(_make_record(target, measured))
 
 
 def _say_result(folder: Path) -> Iterator[str]:

@@ -132,7 +132,11 @@ class EvaluateOptions:
     resume: bool = _option(
         "Resume an evaluation that was stopped or killed, to the same result.", False, flags=("--resume",)
     )
-    json: Path | None = _option("Write the result here as well as to evaluation.json.", metavar="FILE")
+    json: Path | None = _option(
+        "Write the result here as well as to evaluation.json; without FILE, print it on standard output, and anything "
+        "else on standard error.",
+        metavar="[FILE]",
+    )
     save_examples: Path | None = _option(
         "Write the adversarial examples here, as .safetensors: x_adv, y, broken.", metavar="FILE"
     )

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from uiat.errors import UserError, strip_controls
-from uiat.formatting import markdown_code, markdown_text
+from uiat.markup import markdown_code, markdown_text
 from uiat.report import figures, images, provenance
 from uiat.report.groups import group_runs
 from uiat.report.inputs import Inputs, Samples

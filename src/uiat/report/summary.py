@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from markupsafe import Markup, escape
 
-from uiat.formatting import markdown_code, markdown_text, spread, threat_text
+from uiat.formatting import spread, threat_text
+from uiat.markup import markdown_code, markdown_text
 from uiat.report.groups import Group, attack_names, shared_beginning
 from uiat.report.inputs import Inputs
 from uiat.report.published import compare
@@ -73,7 +74,7 @@ def summarise(groups: Sequence[Group]) -> tuple[Table, list[tuple[str, str]]]:
     columns = [Column("run"), *(Column(name, number=True) for name in names), Column("self-checks")]
     columns += [Column("training, s", number=True), Column("evaluation, s", number=True)]
     rows = [_row(slot, group, names) for slot, group in enumerate(groups)]
-    facts = [_facts(group) for group in groups]
+    facts = [facts_of(group) for group in groups]
     common = []
     for column in (Column("n", number=True), Column("seeds"), Column("data"), Column("threat model")):
         cells = [fact[column.name] for fact in facts]
@@ -103,8 +104,16 @@ def _row(slot: int, group: Group, names: Sequence[str]) -> list[Cell]:
     ]
 
 
-def _facts(group: Group) -> dict[str, Cell]:
-    """Return the cells that say what the accuracies of a group were measured on."""
+def facts_of(group: Group) -> dict[str, Cell]:
+    """Return the cells that say what the accuracies of a group were measured on.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from uiat.runs.run_files import RunFiles
+        >>> run = RunFiles(Path("a"), {"seed": 0, "data": {"name": "digits"}})
+        >>> {name: cell.text for name, cell in facts_of(Group((run,), "a")).items()}
+        {'n': '–', 'seeds': '0', 'data': 'digits', 'threat model': '–'}
+    """
     result = group.evaluation or {}
     data = str(result.get("data") or group.first.setting("data.name", "?"))
     threat = threat_text(str(result.get("threat"))) if result else "–"

@@ -6,12 +6,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import lock_descriptor
 
 from uiat.config import yaml_io
 from uiat.config.schema import Run
@@ -20,6 +19,7 @@ from uiat.runs.config_file import FORMAT, dump_settings
 from uiat.runs.own_files import OWN_CODE, keep_own_code
 from uiat.runs.reader import CHECKPOINT_FILE, CONFIG_FILE, ENVIRONMENT_FILE, read_environment
 from uiat.system.atomic_files import is_partial, partial_name, sync_folder, write_json, write_text
+from uiat.system.atomic_folder import clear_abandoned, marked_in_use
 from uiat.system.distributed import current_rank
 from uiat.system.environment import describe_environment
 from uiat.system.locks import locked
@@ -68,13 +68,13 @@ def _make_whole(folder: Path, config: str, run: Run, facts: dict[str, Any]) -> b
     temporary = folder.absolute().parent / partial_name(folder.name)
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
-        _clear_killed_starts(folder)
+        clear_abandoned(folder, _remove_first_files)
         temporary.mkdir()
     except OSError as error:
         reason = os.strerror(errno.ENOTDIR) if isinstance(error, FileExistsError) else error.strerror
         raise UserError(f"cannot make the run folder {folder}: {reason}") from None
     try:
-        with _marked_in_use(temporary):
+        with marked_in_use(temporary):
             write_text(temporary / CONFIG_FILE, config)
             write_json(temporary / ENVIRONMENT_FILE, describe_environment())
             facts = facts | {"settings": yaml_io.to_dict(run), OWN_CODE: keep_own_code(temporary, run)}
@@ -91,30 +91,6 @@ def _make_whole(folder: Path, config: str, run: Run, facts: dict[str, Any]) -> b
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return True
-
-
-@contextmanager
-def _marked_in_use(temporary: Path) -> Iterator[None]:
-    """Inside, `_clear_killed_starts` of another process leaves the folder alone."""
-    with ExitStack() as inside:
-        with suppress(OSError):  # no descriptors of folders on Windows, nor locks everywhere
-            descriptor = os.open(temporary, os.O_RDONLY)
-            inside.callback(os.close, descriptor)
-            lock_descriptor(descriptor, blocking=False)
-        yield
-
-
-def _clear_killed_starts(folder: Path) -> None:
-    """Remove the temporary folders of starts of this run that were killed before their rename."""
-    for left in folder.absolute().parent.iterdir():
-        if is_partial(left.name, folder.name) and left.is_dir() and not left.is_symlink():
-            with suppress(OSError):
-                descriptor = os.open(left, os.O_RDONLY)
-                try:
-                    if lock_descriptor(descriptor, blocking=False):
-                        _remove_first_files(left)
-                finally:
-                    os.close(descriptor)
 
 
 def _remove_first_files(folder: Path) -> None:

@@ -41,12 +41,14 @@ def test_a_run_that_was_not_evaluated_says_so(bundle):
 
 def test_what_a_received_run_says_stays_text(bundle):
     evil = "<script>alert(1)</script> [x](javascript:1) `a` \x1b[31m | b"
-    evaluation = {**bundle.files.evaluation, "verdict": evil}
+    accuracy = bundle.files.evaluation["accuracy"] | {"a|b": 0.5}
+    evaluation = {**bundle.files.evaluation, "verdict": evil, "accuracy": accuracy}
     text = card.make_card(replace(bundle, name=evil, files=replace(bundle.files, evaluation=evaluation)))
     body = text.split("\n---\n", 1)[1]
     assert "\x1b" not in text
-    assert "# `<script>alert(1)</script> [x](javascript:1) 'a' [31m / b`" in body  # in backticks nothing is markup
-    assert r"Self-checks: \<script\>alert\(1\)\</script\> \[x\]\(javascript:1\) \`a\` \[31m \| b." in body
+    assert "# `` <script>alert(1)</script> [x](javascript:1) `a` [31m | b ``" in body  # in backticks nothing is markup
+    assert r"Self-checks: &lt;script>alert(1)&lt;/script> [x\](javascript:1) \`a\` [31m \| b." in body
+    assert r"| a\|b |" in body  # and no name ends a cell of a table
 
 
 def test_a_missing_package_is_named(bundle, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 
 from uiat.errors import UserError
 from uiat.experiments.export import export, export_run
+from uiat.system.atomic_folder import marked_in_use
 
 
 def test_a_folder_that_exists_is_left_alone(evaluated_run, tmp_path):
@@ -35,6 +36,17 @@ def test_the_folder_lies_in_the_run_by_default_and_the_run_stays_as_it_was(evalu
     assert done.files == ("config.json", "model.py", "model.safetensors")
     assert done.difference == 0.0
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+def test_what_a_killed_export_left_is_cleared_and_one_under_way_is_not(evaluated_run, tmp_path, monkeypatch):
+    under_way, left = tmp_path / ".new.0f.partial", tmp_path / ".new.1f.partial"
+    for folder in (under_way, left, tmp_path / ".other.0f.partial"):
+        folder.mkdir()
+        (folder / "model.onnx").write_text("half")
+    monkeypatch.setitem(export.FORMATS, "pytorch", lambda bundle, folder: 0.0)
+    with marked_in_use(under_way):
+        export_run(evaluated_run, "pytorch", out=tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".new.0f.partial", ".other.0f.partial", "new"]
 
 
 @pytest.mark.usefixtures("unchecked")

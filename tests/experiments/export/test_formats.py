@@ -74,11 +74,29 @@ class Branches(nn.Module):
         return self.linear(x.flatten(1)) * (2.0 if x.mean().item() > 0.5 else 1.0)
 
 
-@pytest.mark.parametrize(("write", "says"), [("write_program", "cannot trace"), ("write_onnx", "as ONNX")])
-def test_a_model_that_cannot_be_traced_is_refused_in_one_line(bundle, tmp_path, write, says):
+class NoOperator(Branches):
+    """ONNX has no Bessel functions."""
+
+    def forward(self, x):
+        return torch.special.bessel_j0(self.linear(x.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    ("write", "model", "says"),
+    [
+        ("write_program", Branches, "cannot trace"),
+        ("write_onnx", Branches, "cannot be written as ONNX"),
+        (
+            "write_onnx",
+            NoOperator,
+            r"cannot be written as ONNX: ONNX has no operator for \w+\.bessel_j0; --to torch-exp",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_written_is_refused_in_one_line(bundle, tmp_path, write, model, says):
     pytest.importorskip("onnxscript")
     with pytest.raises(UserError, match=says) as refused:
-        getattr(formats, write)(replace(bundle, model=Branches()), tmp_path)
+        getattr(formats, write)(replace(bundle, model=model().eval()), tmp_path)
     assert "\n" not in str(refused.value)
 
 

@@ -1,7 +1,6 @@
 """The model card of an exported run, in the Hub's layout: what was trained, how it was attacked, what is not known."""
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ from uiat.errors import UserError
 from uiat.experiments.export.bundle import Bundle
 from uiat.experiments.export.formats import describe_use
 from uiat.formatting import percent, threat_text
+from uiat.markup import markdown_code, markdown_text
 from uiat.runs.reader import training_seconds
 
 TASK = "image-classification"
@@ -59,9 +59,10 @@ def _evaluation_results(bundle: Bundle) -> list[Any]:
 
 def _text(bundle: Bundle) -> str:
     method = str(bundle.files.setting("objective.name"))
+    method = _METHOD_NAMES.get(method, markdown_code(method))
     parts = [
-        f"# {_code(bundle.name)}",
-        f"An image classifier trained to stay right under attack, by {_METHOD_NAMES.get(method, _code(method))}.",
+        f"# {markdown_code(bundle.name)}",
+        f"An image classifier trained to stay right under attack, by {method}.",
         _training(bundle),
         _accuracy(bundle.files.evaluation),
         _limits(bundle),
@@ -77,12 +78,12 @@ def _training(bundle: Bundle) -> str:
     device = ", ".join(map(str, environment.get("device_names") or [environment.get("processor", "an unknown device")]))
     threat = threat_text(bundle.threat) if bundle.threat else "none: standard training"
     rows = {
-        "data": f"{_code(setting('data.name'))}, {setting('data.subset') or 'all'} training images",
-        "architecture": _code(setting("model.name")),
+        "data": f"{markdown_text(setting('data.name'))}, {setting('data.subset') or 'all'} training images",
+        "architecture": markdown_text(setting("model.name")),
         "threat model": threat,
         "epochs": f"{len(bundle.files.history)} of {setting('optimisation.epochs')}, {bundle.which} weights",
         "seed": setting("seed"),
-        "time": f"{training_seconds(bundle.files.history):.0f} s on {_code(device)}",
+        "time": f"{training_seconds(bundle.files.history):.0f} s on {markdown_text(device)}",
     }
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"## Training\n\n| | |\n|---|---|\n{lines}"
@@ -96,14 +97,14 @@ def _accuracy(evaluation: Mapping[str, Any] | None) -> str:
     rows = []
     for attack, value in evaluation["accuracy"].items():
         low, high = intervals.get(attack, (None, None))
-        rows.append(f"| {_code(attack)} | {percent(value)} | {percent(low)} to {percent(high)} |")
+        rows.append(f"| {markdown_text(attack)} | {percent(value)} | {percent(low)} to {percent(high)} |")
     verdict = str(evaluation.get("verdict") or "not checked")
     return (
         f'{head}\n\nOn {evaluation["n"]:,} test images, threat model {threat_text(str(evaluation["threat"]))}; "worst" '
         "counts an image as right only if it is robust to every attack.\n\n"
         "| attack | accuracy | 95 % interval |\n|---|---|---|\n"
         + "\n".join(rows)
-        + f"\n\nSelf-checks: {_plain(verdict)}."
+        + f"\n\nSelf-checks: {markdown_text(verdict)}."
     )
 
 
@@ -115,18 +116,3 @@ def _limits(bundle: Bundle) -> str:
         f"- It holds for {threat} alone: not for larger perturbations, other norms, or other kinds of images.\n"
         "- Trained for research on adversarial robustness; not for use where a wrong answer does harm."
     )
-
-
-def _plain(text: str) -> str:
-    """Return text of a received file that Markdown and HTML show as it is: no markup, no control characters."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|<>&~])", r"\\\1", _printable(text))
-
-
-def _code(value: object) -> str:
-    """Return the same between backticks, where nothing but a backtick, and in a table a bar, is markup."""
-    text = _printable(str(value)).replace("`", "'").replace("|", "/")
-    return f"`{text}`"
-
-
-def _printable(text: str) -> str:
-    return "".join(character for character in text if character.isprintable())

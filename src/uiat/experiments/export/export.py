@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 
 from uiat.errors import UserError, nearest
 from uiat.experiments.export.bundle import Bundle, open_bundle
@@ -12,7 +11,8 @@ from uiat.experiments.export.card import make_card
 from uiat.experiments.export.formats import write_onnx, write_program, write_pytorch
 from uiat.experiments.export.vnnlib import write_properties
 from uiat.runs import checkpoint
-from uiat.system.atomic_files import write_text
+from uiat.system.atomic_files import partial_name, write_text
+from uiat.system.atomic_folder import clear_abandoned, marked_in_use
 
 CARD = "README.md"
 
@@ -92,10 +92,10 @@ def export_run(
     bundle = open_bundle(run, which=which, own_code=own_code, root=root, n=vnnlib)
     folder = _make_beside(target)
     try:
-        difference = FORMATS[to](bundle, folder)
-        properties = write_properties(bundle, folder, vnnlib) if vnnlib else 0
-        folder.chmod(0o755)  # mkdtemp's is for its owner alone
-        folder.rename(target)
+        with marked_in_use(folder):
+            difference = FORMATS[to](bundle, folder)
+            properties = write_properties(bundle, folder, vnnlib) if vnnlib else 0
+            folder.rename(target)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -104,7 +104,11 @@ def export_run(
 
 
 def _make_beside(target: Path) -> Path:
+    """Make a temporary folder in the place of the target, and clear away what killed exports of it have left there."""
+    folder = target.absolute().parent / partial_name(target.name)
     try:
-        return Path(mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.absolute().parent))
+        clear_abandoned(target, shutil.rmtree)
+        folder.mkdir()
+        return folder
     except OSError as error:
         raise UserError(f"cannot make the folder {target}: {error.strerror}") from None

@@ -1,5 +1,6 @@
 """Write a model in each format, and read it back as a stranger would: the logits must be those of the run's model."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,7 +94,9 @@ def write_onnx(bundle: Bundle, folder: Path) -> float:
             verbose=False,
         )
     except Exception as error:
-        raise UserError(f"the model cannot be written as ONNX: {_first_line(error)}") from error
+        raise UserError(
+            f"the model cannot be written as ONNX: {_find_operator(error) or _first_line(error)}"
+        ) from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"images": bundle.images.numpy()})
     return _check(bundle, torch.from_numpy(logits), path)
@@ -120,6 +123,15 @@ def _check(bundle: Bundle, logits: Tensor, path: Path) -> float:
     if not difference <= TOLERANCE:
         raise UserError(f"{path.name} computes other logits than the run's model: {difference:.1e} apart")
     return difference
+
+
+def _find_operator(error: BaseException | None) -> str:
+    """Say which operator ONNX lacks, where that is what an error of the exporter comes from; "" for another one."""
+    while error is not None:
+        if found := re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error)):
+            return f"ONNX has no operator for {found[1]}; --to torch-export takes any"
+        error = error.__cause__
+    return ""
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,56 @@
+"""Temporary folders that become a folder at one stroke: which of them a kill has left, and which are in use."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from filelock import lock_descriptor
+
+from uiat.system.atomic_files import is_partial
+
+
+@contextmanager
+def marked_in_use(temporary: Path) -> Iterator[None]:
+    """Inside, `clear_abandoned` of another process leaves the folder alone.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, marked_in_use(Path(folder)):
+        ...     pass
+    """
+    with ExitStack() as inside:
+        with suppress(OSError):  # no descriptors of folders on Windows, nor locks everywhere
+            descriptor = os.open(temporary, os.O_RDONLY)
+            inside.callback(os.close, descriptor)
+            lock_descriptor(descriptor, blocking=False)
+        yield
+
+
+def clear_abandoned(folder: Path, remove: Callable[[Path], object]) -> None:
+    """Remove the temporary folders that were to become a folder, and whose processes were killed before.
+
+    Args:
+        folder: what they were to become; it need not exist, its parent has to.
+        remove: removes one of them, such as `shutil.rmtree`.
+
+    Raises:
+        OSError: the parent cannot be read.
+
+    Example:
+        >>> import shutil, tempfile
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     (Path(parent) / ".a.0f.partial").mkdir()
+        ...     clear_abandoned(Path(parent) / "a", shutil.rmtree)
+        ...     list(Path(parent).iterdir())
+        []
+    """
+    for left in folder.absolute().parent.iterdir():
+        if is_partial(left.name, folder.name) and left.is_dir() and not left.is_symlink():
+            with suppress(OSError):
+                descriptor = os.open(left, os.O_RDONLY)
+                try:
+                    if lock_descriptor(descriptor, blocking=False):
+                        remove(left)
+                finally:
+                    os.close(descriptor)
