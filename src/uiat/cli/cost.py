@@ -25,6 +25,7 @@ def cost(context: typer.Context, steps: Steps = 3, threads: Threads = None) -> N
     the image costs one more, one to the weights two. The floor is what the step's arithmetic takes at the machine's
     rate, measured in a matrix product and a convolution, in each precision; the last column is the floor of the run's
     own precision over the seconds. Trains on noise and keeps nothing; no data is read, except for image folders.
+    Extra images (data.extra) change neither the passes nor the number of steps.
     """
     recipe, assignments = split_recipe(context)
     if threads is not None:
@@ -70,6 +71,8 @@ def _show(report: CostReport, name: str, out: Console) -> None:
             f"of a step, moving z takes {1000 * report.universal_seconds:.2g} ms beside its passes", soft_wrap=True
         )
     epoch = report.seconds / sum(item.epochs[0] for item in report.costs)
+    if report.to_label:
+        out.print(f"first, a teacher labels {report.to_label:,} extra images: one forward pass each", soft_wrap=True)
     out.print(
         f"an epoch of {report.steps} steps: {epoch:.0f} s; the run without validation: {report.seconds / 60:.1f} min"
     )
