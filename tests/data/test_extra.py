@@ -159,6 +159,11 @@ def test_a_share_that_is_no_image_is_refused(size, share, tmp_path):
         Loader(example(), batch_size=size, extra=opened(tmp_path), extra_share=share)
 
 
+def test_a_batch_of_more_extra_images_than_there_are_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is 40 extra images, but there are 30: choose a smaller share, or give more"):
+        Loader(example(), batch_size=50, extra=opened(tmp_path), extra_share=0.8)
+
+
 def test_images_without_labels_are_no_batch_yet(tmp_path):
     loader = Loader(example(), batch_size=8, extra=opened(tmp_path, labelled=False, label=None), extra_share=0.5)
     with pytest.raises(UserError, match="the extra images have no labels yet"):
@@ -166,8 +171,11 @@ def test_images_without_labels_are_no_batch_yet(tmp_path):
 
 
 def test_draws_are_even_and_new_in_each_step():
-    plan = BatchPlan(1000, 100, seed=0, extra=10, share=0.5)
-    drawn = torch.stack([p[p >= 1000] for p in (plan.positions(e, s) for e in range(10) for s in range(10))]) - 1000
-    counts = drawn.flatten().bincount(minlength=10)
-    assert (counts - 500).abs().max() < 5 * 500**0.5
-    assert len(drawn.unique(dim=0)) == 100
+    for extra in (100, 10_000):  # all of them in an order; some numbers of many
+        plan = BatchPlan(1000, 100, seed=0, extra=extra, share=0.5)
+        drawn = torch.stack([p[p >= 1000] for p in (plan.positions(e, s) for e in range(20) for s in range(10))]) - 1000
+        assert drawn.shape == (200, 50)
+        assert all(len(row.unique()) == 50 for row in drawn)  # none twice in a batch
+        counts = (drawn.flatten() * 10 // extra).bincount(minlength=10)
+        assert (counts - 1000).abs().max() < 5 * 1000**0.5
+        assert len(drawn.sort(dim=1).values.unique(dim=0)) == 200

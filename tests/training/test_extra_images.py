@@ -144,7 +144,7 @@ def _teacher(folder, **spec):
 )
 def test_what_cannot_be_meant_is_one_line_and_leaves_no_folder(words, says, tmp_path, monkeypatch, capsys, unchecked):
     monkeypatch.chdir(tmp_path)
-    write("extra.npz")
+    write("extra.npz", 60)
     write("large.npz", size=9)
     write("labels.npz", labels=np.arange(40))
     np.savez("keys.npz", np.zeros(3))

@@ -10,7 +10,7 @@ from uiat.training.open_run import start_run
 
 
 def test_each_is_trained_by_itself_the_one_of_the_extra_images_first(tmp_path):
-    np.savez(tmp_path / "a.npz", image=np.zeros((4, 8, 8), np.uint8))
+    np.savez(tmp_path / "a.npz", image=np.zeros((30, 8, 8), np.uint8))
     run = tiny.run(
         objective=ARD(attack=tiny.attack()),
         data={"extra": str(tmp_path / "a.npz"), "extra_labels": "teacher"},
@@ -22,7 +22,7 @@ def test_each_is_trained_by_itself_the_one_of_the_extra_images_first(tmp_path):
         assert labels.teacher_run.data.extra is method.teacher_run.data.extra is None
         training.prepare_teacher(only=labels)
         assert training.untrained_teachers == [method]
-        assert len(training.loader.extra.labels) == 4
+        assert len(training.loader.extra.labels) == 30
         assert not hasattr(training.step.state, "teacher")
         training.prepare_teacher(only=method)
         assert training.untrained_teachers == []

@@ -106,8 +106,8 @@ class BatchPlan:
 
     With extra images an epoch has as many batches as without, as in the papers that train on generated images (Gowal et
     al. 2021; Wang et al. 2023): so it visits the fraction 1 - share of the training set, another one in each epoch,
-    and each image at most once. The extra ones are drawn independently, and the rows of a batch are mixed, so
-    that each process has some of both.
+    and each image at most once. The extra ones are drawn anew for each batch, none of them twice in it, because state
+    that is kept for an image is written once a step; and its rows are mixed, so that each process has some of both.
 
     Args:
         own: number of images in the training set.
@@ -118,10 +118,10 @@ class BatchPlan:
         share: fraction of a batch that they are, rounded down to whole images.
 
     Raises:
-        UserError: the share is no whole image of a batch, or all of it.
+        UserError: the share is no whole image of a batch, or all of it, or more than there are extra images.
 
     Example:
-        >>> plan = BatchPlan(100, 10, seed=0, extra=5, share=0.7)
+        >>> plan = BatchPlan(100, 10, seed=0, extra=50, share=0.7)
         >>> (plan.positions(0, 0) >= 100).sum()
         tensor(7)
     """
@@ -138,6 +138,11 @@ class BatchPlan:
             raise UserError(
                 f"a share of {self.share:g} of a batch of {self.batch_size} is {self.extra_in_batch} extra images; "
                 f"choose one that gives 1 .. {self.batch_size - 1}"
+            )
+        if self.extra < self.extra_in_batch:
+            raise UserError(
+                f"a share of {self.share:g} of a batch of {self.batch_size} is {self.extra_in_batch} extra images, but "
+                f"there are {self.extra}: choose a smaller share, or give more images"
             )
 
     @property
@@ -162,9 +167,24 @@ class BatchPlan:
         if not self.extra:
             return own
         random = generator(self.seed, epoch, step, 1)  # a key of its own: that of three numbers draws the crops
-        drawn = self.own + torch.randint(self.extra, (self.extra_in_batch,), generator=random)
+        drawn = self.own + draw_distinct(self.extra, self.extra_in_batch, random)
         whole = torch.cat([own, drawn])
         return whole[torch.randperm(len(whole), generator=random)]
+
+
+def draw_distinct(n: int, count: int, random: torch.Generator) -> Int[Tensor, "m"]:
+    """Draw `count` different numbers below n, in no particular order, without making all n where they are many.
+
+    Example:
+        >>> sorted(draw_distinct(3, 3, generator(0)).tolist())
+        [0, 1, 2]
+    """
+    if n <= 64 * count:
+        return torch.randperm(n, generator=random)[:count]
+    found = torch.empty(0, dtype=torch.int64)
+    while len(found) < count:  # once, but for one time in more than there are steps
+        found = torch.randint(n, (2 * count,), generator=random).unique()
+    return found[torch.randperm(len(found), generator=random)[:count]]
 
 
 def draw(n: int, augment: str, *, padding: int, key: tuple[int, ...]) -> Int[Tensor, "3 n"]:
