@@ -54,7 +54,7 @@ def test_the_teachers_labels_are_kept(whole, file):
     assert "extra: null" in settings
     state = read_tensors(whole / "checkpoint.safetensors")[0]
     assert state["objective/p_bar"].shape == (96 + 40, 10)  # a row for each extra image too
-    assert 0 < state["objective/visited"][96:].sum() < 40
+    assert 30 < state["objective/visited"][96:].sum() <= 40  # 96 were drawn, never two of one in a batch
     assert uiat.load_generator(whole).last.weight.abs().max() > 0
 
 
