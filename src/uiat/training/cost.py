@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -137,22 +138,18 @@ def estimate_cost(run: Run, *, steps: int = 3) -> CostReport:
         whole = images // len(x) * run.optimisation.epochs
         run = resolve_auto(run, model, image_shape=data.image_shape, num_classes=data.num_classes, steps=whole)
         forward = count_flops(model, x[:1])
-        passes, costs = step_passes(run, model, batch, num_classes=data.num_classes), []
+        passes = step_passes(run, model, batch, num_classes=data.num_classes)
         step = step_for(run, model, batch, num_classes=data.num_classes, eager=False)  # after that other one is gone
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        for (count, epoch), each in passes.items():
-            work = partial(step, batch, epoch=epoch)
-            # Four warm-up steps with a CUDA graph: compiled, watched, recorded, and replayed once.
-            seconds = median_seconds(work, steps, device, warm=4 if step.graphed else 1)
-            costs.append(Cost((count, epoch), each, seconds, each.units * forward * len(x)))
+        costs = _time_phases(step, batch, passes, steps, forward)
         peak, precision = _peak_bytes(device), run.compute.resolved.precision
         universal = _time_universal(step, batch, steps, device)
         extra = open_extra_images(run.data, data)
         rows = images + (0 if extra is None else len(extra))
         kept, rates = _list_kept(step, batch, rows, data), _measure_rates(device)
     return CostReport(
-        costs=tuple(costs),
+        costs=costs,
         forward_flops=forward,
         precision=precision,
         rates=rates,
@@ -164,6 +161,19 @@ def estimate_cost(run: Run, *, steps: int = 3) -> CostReport:
         universal_seconds=universal,
         to_label=0 if extra is None or extra.labels is not None else len(extra),
     )
+
+
+def _time_phases(
+    step: Step, batch: Batch, passes: Mapping[tuple[int, int], PassCount], steps: int, forward: float
+) -> tuple[Cost, ...]:
+    """Measure the steps of each phase of a run, whose passes are known; `forward` is what one of an image computes."""
+    costs = []
+    for (count, epoch), each in passes.items():
+        work = partial(step, batch, epoch=epoch)
+        # Four warm-up steps with a CUDA graph: compiled, watched, recorded, and replayed once.
+        seconds = median_seconds(work, steps, step.device, warm=4 if step.graphed else 1)
+        costs.append(Cost((count, epoch), each, seconds, each.units * forward * len(batch.y)))
+    return tuple(costs)
 
 
 def _time_universal(step: Step, batch: Batch, steps: int, device: torch.device) -> float | None:
