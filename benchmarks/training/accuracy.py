@@ -49,7 +49,8 @@ STUDIES: dict[str, Study] = {
         "digits",
         "standard pgd-at trades mart iat uiat uiat-one-off uiat-paper hat score dkl lbgat fat sat mlcat squeeze dhat "
         "ard rslad adr gairat",
-    ),
+    )
+    | {"uiat-generator": ("digits-uiat", ["objective.inverse.kind=generator"])},
     "mnist": _methods("mnist", "uiat pgd-at trades", ["compute.precision=fp32", "compute.compile=false"]),
     "cifar10-small": _methods(
         "cifar10-small", "pgd-at uiat trades uiat-one-off iat", ["compute.precision=fp32", "compute.compile=true"]

@@ -1,6 +1,7 @@
 """Time of a training step of each method, in interleaved rounds: medians, and ratios to the first of the same round.
 
     python benchmarks/training/method_time.py cifar10-small --root DATA --threads 2 --rounds 7
+    python benchmarks/training/method_time.py digits --methods uiat,uiat/generator,iat --threads 1 --rounds 9
     python benchmarks/training/method_time.py cifar10-small --methods fgsm-rs,fgsm-rs-uiat,fgsm-rs-uiat-one-off/detached
 
 Precision is what the recipe's "auto" comes to on this machine; nothing is compiled unless asked for.
@@ -21,14 +22,16 @@ from uiat.training.autotune import resolve_auto
 from uiat.training.setup import load_datasets, model_spec
 
 METHODS = ("pgd-at", "standard", "trades", "mart", "uiat-one-off", "uiat", "iat")
-DETACHED = "/detached"  # after a method: its target without a gradient
+# After a method: its target without a gradient; inverse examples of a generator.
+ENDINGS = {"/detached": "objective.inverse_gradient=false", "/generator": "objective.inverse.kind=generator"}
 
 
 def make_method(recipe: str, root: str | None, settings: list[str]):
     """Make a step of the recipe's method, and batches of its data for it."""
     pairs = [("data.root", root)] if root else []
-    if recipe.endswith(DETACHED):
-        recipe, settings = recipe.removesuffix(DETACHED), [*settings, "objective.inverse_gradient=false"]
+    for ending, setting in ENDINGS.items():
+        if recipe.endswith(ending):
+            recipe, settings = recipe.removesuffix(ending), [*settings, setting]
     pairs += [(path, value) for path, _, value in (setting.partition("=") for setting in settings)]
     run = uiat.override(uiat.recipes.get(recipe), pairs)
     data, _ = load_datasets(run.data, run.seed)

@@ -1,11 +1,15 @@
 """Kill -9 a training run at random moments, resume it, and compare it bit for bit with one that was left alone.
 
-Command: python benchmarks/training/resume.py [--kills 20] [--epochs 3] [--seed 0]
+Commands: python benchmarks/training/resume.py [--kills 20] [--epochs 3] [--seed 0]
+          python benchmarks/training/resume.py --extra [--kills 20]
 
 Each trial trains in a process of its own, which is killed at a random moment between its first step and its end; this
 process then resumes it to the end. The trials go through checkpoints every 1, 2 and 3 steps, and through optimisers,
 schedules and averages. Weights (last, best, averaged), universal perturbations, the whole training state and the
 metrics must be those of the uninterrupted run, bit for bit. Exit code 1 if any is not.
+
+With --extra, half of each batch are extra images, labelled by a teacher that is trained first (kills come there too),
+and a generator makes the inverse examples.
 """
 
 import argparse
@@ -18,6 +22,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -65,6 +70,19 @@ def run_for(index: int, *, epochs: int, seed: int) -> uiat.Run:
     )
 
 
+def with_extra(run: uiat.Run, file: Path) -> uiat.Run:
+    """The same with extra images, a teacher that labels them, and a generator."""
+    data = replace(run.data, extra=str(file), extra_share=0.5, extra_labels="teacher")
+    return replace(run, data=data, objective=replace(run.objective, inverse=uiat.GeneratorInverse(radius=0.1)))
+
+
+def write_extra(file: Path) -> None:
+    """Write 1,000 noisy copies of digits, without labels."""
+    random, (x, _) = np.random.default_rng(0), uiat.data.tensors("digits", "train")
+    images = 255 * x[:1_000, 0].numpy() + random.normal(0, 20, (1_000, 8, 8))
+    np.savez(file, image=images.clip(0, 255).astype(np.uint8))
+
+
 def train_and_kill(folder: Path, run: uiat.Run, *, after: float) -> str | None:
     """Train in a process of its own, killed after some seconds; returns where that left the run, None at its end."""
     config = folder.with_suffix(".yaml")
@@ -83,7 +101,8 @@ def train_and_kill(folder: Path, run: uiat.Run, *, after: float) -> str | None:
         return None
     torn = "".join(f", writing {file.name[1:].partition('.')[0]}" for file in folder.glob(".*.partial"))
     if not path.exists():
-        return f"before any checkpoint{torn}"
+        where = ", its teacher begun" if (folder / "extra-teacher").exists() else ""
+        return f"before any checkpoint{where}{torn}"
     meta = read_tensors(path)[1]["meta"]
     return f"epoch {meta['epoch'] + 1}, step {meta['position']}{torn}"
 
@@ -98,9 +117,10 @@ def train_whole(folder: Path, run: uiat.Run) -> tuple[Path, float]:
 
 def differences(one: Path, two: Path) -> list[str]:
     """Every tensor of two run folders that differs in a bit, and the metrics if they do."""
-    result = []
-    for name in ("last", "best", "inverse", "checkpoint"):
-        a, b = (load_file(folder / f"{name}.safetensors") for folder in (one, two))
+    names, others = (sorted(str(p.relative_to(f)) for p in f.rglob("*.safetensors")) for f in (one, two))
+    result = [] if names == others else [f"files {set(names) ^ set(others)}"]
+    for name in set(names) & set(others):
+        a, b = (load_file(folder / name) for folder in (one, two))
         result += [f"{name}:{key}" for key in sorted(a.keys() ^ b.keys())]
         result += [f"{name}:{k}" for k in a.keys() & b.keys() if a[k].numpy().tobytes() != b[k].numpy().tobytes()]
     rows = [[json.loads(line) for line in (f / "metrics.jsonl").read_text().splitlines()] for f in (one, two)]
@@ -113,6 +133,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of the runs and of the moments")
+    parser.add_argument("--extra", action="store_true", help="extra images, a teacher and a generator")
     options = parser.parse_args()
     torch.set_num_threads(1)
     moments = random.Random(options.seed)
@@ -120,8 +141,10 @@ def main() -> int:
     print(f"{'trial':>5}  {'optimiser':9}  {'schedule':9}  {'average':7}  {'every':>5}  {'left at':36}  result")
     with tempfile.TemporaryDirectory() as name:
         folder, whole = Path(name), {}
+        write_extra(folder / "extra.npz")
         for trial in range(1, options.kills + 1):
             run, kind = run_for(trial, epochs=options.epochs, seed=options.seed), trial % len(SETTINGS)
+            run = with_extra(run, folder / "extra.npz") if options.extra else run
             if kind not in whole:
                 whole[kind] = train_whole(folder / f"whole-{kind}", run)
             reference, seconds = whole[kind]

@@ -26,7 +26,15 @@ from uiat.errors import NotFinite, UserError
 from uiat.evaluation import EvaluationResult
 from uiat.evaluation.evaluator import evaluate
 from uiat.evaluation.radius_sweep import SweepResult, radius_sweep
-from uiat.inverse import InstanceInverse, UniversalInverse, UniversalPerturbation, load_inverse
+from uiat.inverse import (
+    GeneratorInverse,
+    InstanceInverse,
+    InverseGenerator,
+    UniversalInverse,
+    UniversalPerturbation,
+    load_generator,
+    load_inverse,
+)
 from uiat.objectives import (
     ADR,
     ARD,
@@ -75,6 +83,7 @@ __all__ = [
     "Step",
     "load",
     "load_inverse",
+    "load_generator",
     # Methods.
     "Objective",
     "Standard",
@@ -104,6 +113,8 @@ __all__ = [
     "InstanceInverse",
     "UniversalInverse",
     "UniversalPerturbation",
+    "GeneratorInverse",
+    "InverseGenerator",
     # Threat models.
     "Linf",
     "L2",

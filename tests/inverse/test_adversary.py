@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from support.balls import length, slack
 from support.helpers import Binary, Blocks, Failing, assert_untouched, batch, cnn, eval_loss, interior, snapshot
-from uiat import L2, PGD, UIAT, InstanceInverse, Linf, UniversalInverse, UniversalPerturbation
+from uiat import L2, PGD, UIAT, GeneratorInverse, InstanceInverse, Linf, UniversalInverse, UniversalPerturbation
 from uiat.errors import UserError
 from uiat.inverse import InverseState, apply_universal
 from uiat.models.modes import frozen
@@ -86,7 +86,7 @@ def test_the_universal_perturbation_of_an_l2_ball():
 @given(
     st.sampled_from([Linf(0.1), Linf(0.02), L2(0.5), L2(3.0)]),
     st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
-    st.sampled_from(["universal", "instance"]),
+    st.sampled_from(["universal", "instance", "generator"]),
     st.sampled_from(["none", "feature", "feature-repulsion", "logit"]),
     st.sampled_from([(1, 8, 8), (3, 9, 11)]),
     st.booleans(),
@@ -102,7 +102,12 @@ def test_always_in_the_ball_finite_and_the_model_untouched(threat, dtype, kind, 
     else:
         inverse = InstanceInverse(radius=RADIUS, step_size=0.5, steps=2, regulariser=regulariser)
         z = None
-    state = InverseState(z, gradient_momentum=False, rows=0, num_classes=4)
+    generator = None
+    if kind == "generator":
+        inverse = GeneratorInverse(radius=RADIUS, width=3, regulariser=regulariser)
+        generator = inverse.make_generator(4, shape, threat)
+        generator.last.weight.normal_(std=10)  # far out, where its bound alone keeps it in the ball
+    state = InverseState(z, gradient_momentum=False, rows=0, num_classes=4, generator=generator)
     before = snapshot(model)
     x_inv = find(inverse, model, x, b.y, state=state, x_adv=x_adv, threat=threat).x_inv
     assert_untouched(model, before)
@@ -117,10 +122,22 @@ def test_always_in_the_ball_finite_and_the_model_untouched(threat, dtype, kind, 
 
 
 @pytest.mark.parametrize("threat", [LINF, TWO])
-@pytest.mark.parametrize("inverse", [InstanceInverse(radius=RADIUS, step_size=0.02), universal(steps=5)])
+@pytest.mark.parametrize(
+    "inverse",
+    [
+        InstanceInverse(radius=RADIUS, step_size=0.02),
+        universal(steps=5),
+        GeneratorInverse(radius=RADIUS, learning_rate=0.01),
+    ],
+)
 def test_the_loss_is_lowered(threat, inverse):
     model, b = cnn(), batch(16)
     state = state_of(inverse, threat=threat) if isinstance(inverse, UniversalInverse) else None
+    if isinstance(inverse, GeneratorInverse):
+        generator = inverse.make_generator(4, (1, 8, 8), threat)
+        state = InverseState(None, gradient_momentum=False, rows=0, num_classes=4, generator=generator)
+        for _ in range(10):
+            find(inverse, model, b.x, b.y, state=state, threat=threat)
     x_inv = find(inverse, model, b.x, b.y, state=state, threat=threat).x_inv
     before, after = eval_loss(model, b.x, b.y), eval_loss(model, x_inv, b.y)
     assert after.mean() < before.mean()
@@ -290,6 +307,9 @@ def test_a_warm_start_of_another_shape_is_refused(tmp_path, shape):
         (UniversalInverse, {"epoch": -1}, "epoch must be at least 0"),
         (UniversalInverse, {"gradient_momentum": 1.0}, r"gradient_momentum must be at most 0.9999"),
         (UniversalInverse, {"gradient_momentum": -0.1}, "gradient_momentum"),
+        (GeneratorInverse, {"radius": 0}, "inverse.radius must be positive"),
+        (GeneratorInverse, {"width": 0}, "width must be at least 1"),
+        (GeneratorInverse, {"learning_rate": 0.0}, "learning_rate must be above 0"),
     ],
 )
 def test_fields_out_of_range_are_refused(kind, fields, says):
@@ -297,7 +317,7 @@ def test_fields_out_of_range_are_refused(kind, fields, says):
         kind(**fields)
 
 
-@pytest.mark.parametrize("kind", [InstanceInverse, UniversalInverse])
+@pytest.mark.parametrize("kind", [InstanceInverse, UniversalInverse, GeneratorInverse])
 @pytest.mark.parametrize(("threat", "radius"), [(Linf(0.1), 4), (L2(0.5), 128)])
 def test_a_radius_in_pixels_is_refused_before_the_run_begins(kind, threat, radius):
     with pytest.raises(UserError, match=rf'inverse.radius {radius} is as large .* did you mean "{radius}/255"'):

@@ -29,7 +29,8 @@ def test_the_universal_perturbations_are_those_of_the_state(name):
     objective = OBJECTIVES[name]
     state = state_of(objective)
     universal = abilities.universal_of(objective, state)
-    if objective.name != "uiat" or name == "iat":
+    assert (abilities.generator_in(state) is not None) == (name == "generator")
+    if objective.name != "uiat" or name in ("iat", "generator"):
         assert universal is None
         return
     assert torch.equal(universal.z, state.z)

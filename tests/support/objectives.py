@@ -23,6 +23,7 @@ from uiat import (
     UIAT,
     Batch,
     Examples,
+    GeneratorInverse,
     InstanceInverse,
     Mart,
     Score,
@@ -37,6 +38,7 @@ from uiat.objectives.networks import add_networks, add_teacher, teacher_method
 
 UNIVERSAL = UniversalInverse(radius=0.05, step_size=0.02)
 INSTANCE = InstanceInverse(radius=0.05, step_size=0.02, steps=3)
+GENERATOR = GeneratorInverse(radius=0.05, width=4, learning_rate=0.01)
 ONE_OFF = replace(UNIVERSAL, epoch=1)
 KL_ATTACK = pgd(loss="kl", start="gaussian")
 
@@ -54,6 +56,7 @@ OBJECTIVES = {
     "uiat detached": uiat(inverse_gradient=False, weight=1.0),
     "iat": uiat(inverse=INSTANCE),
     "one-off": uiat(inverse=ONE_OFF),
+    "generator": uiat(inverse=GENERATOR),
     "class momentum": uiat(momentum="class", kl="adversarial-inverse"),
     "example momentum": uiat(momentum="example", inverse_gradient=False, weight=1.0),
     "hat": HAT(attack=KL_ATTACK),

@@ -72,6 +72,9 @@ def trained_rivals() -> dict[str, torch.Tensor]:
         "dkl": uiat.DKL(attack=kl),
         "lbgat": uiat.LBGAT(attack=kl, weight=1.0),
         "adr": uiat.ADR(attack=kl, decay=0.5),
+        "generator": uiat.UIAT(
+            attack=replace(kl, loss="ce"), inverse=uiat.GeneratorInverse(radius=0.5, width=4, learning_rate=1e-5)
+        ),
         "gairat": uiat.GAIRAT(attack=replace(kl, loss="ce"), from_epoch=0),
         "memory": uiat.PGDAT(attack=uiat.PGD(threat=uiat.Linf(0.1), step_size=0.05, steps=1, start="memory")),
     }

@@ -4,14 +4,15 @@ import torch
 
 import uiat
 from support import tiny
-from uiat.training.open_run import load_best, reopen_run, start_run
+from uiat.training.open_run import reopen_run, start_run
+from uiat.training.result import load_best
 
 
 def test_a_started_run_has_its_folder_its_lock_and_no_step(tmp_path):
     with start_run(tiny.run(), run_dir=tmp_path / "run") as training:
         assert (training.epoch, training.position, training.history) == (0, 0, [])
         assert (tmp_path / "run" / "config.yaml").exists()
-        assert training.teacher is None
+        assert training.teachers.method is None
         assert not any(p.grad is not None for p in training.model.parameters())
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from uiat import Run, models, override, recipes
 from uiat.data import Batch
-from uiat.training.pass_count import PassCount, cost_phases, count_passes, step_passes
+from uiat.training.pass_count import PassCount, cost_phases, count_flops, count_passes, step_passes
 
 THROUGH = [("objective.inverse_gradient", "true")]
 SINGLE = [("objective.attack.steps", "1"), ("objective.attack.step_size", "0.2")]
@@ -59,6 +59,14 @@ def count(model: nn.Module, name: str, *settings: tuple[str, str]) -> dict[tuple
 )
 def test_passes_of_a_step(name: str, settings: list[tuple[str, str]], expected: list[float], model: nn.Module) -> None:
     assert list(count(model, name, *settings).values()) == expected
+
+
+def test_a_generator_costs_its_own_operations(model: nn.Module) -> None:
+    layers = 64 * 9 * (1 * 16 + 16 * 16 + 16 * 1) + 10 * 16  # multiplications of three convolutions and a product
+    price = 2 * layers / count_flops(model, torch.rand(1, 1, 8, 8))
+    (units,) = count(model, "uiat", ("objective.inverse.kind", "generator")).values()
+    assert units == pytest.approx(25 + 3 * price)  # a forward pass of it, and a backward one to its weights
+    assert price > 0.1
 
 
 def test_awp_costs_a_training_pass_from_its_epoch_on(model: nn.Module) -> None:

@@ -28,7 +28,7 @@ def whole(tmp_path_factory):
 
 
 def test_the_teacher_is_a_run_of_its_own_in_the_folder(whole, tmp_path):
-    uiat.train(replace(teacher_run(RUN)), run_dir=tmp_path / "alone")
+    uiat.train(replace(teacher_run(RUN, "pgd-at")), run_dir=tmp_path / "alone")
     assert tiny.differences(whole / "teacher", tmp_path / "alone") == []
     assert uiat.load(whole / "teacher").threat == Linf(0.2)
     assert not any("teacher" in name for name in read_tensors(whole / "checkpoint.safetensors")[0])
@@ -162,11 +162,11 @@ def test_check_teacher_asks_the_network_itself():
 
 def test_the_run_of_a_teacher_is_the_students_without_its_add_ons():
     run = tiny.run(objective=RSLAD(attack=tiny.attack(loss="kl", start="gaussian")), awp=0.01, average="ema")
-    teacher = teacher_run(run)
+    teacher = teacher_run(run, "pgd-at")
     assert teacher.objective == uiat.PGDAT(attack=tiny.attack())
     assert (teacher.optimisation.awp, teacher.optimisation.average) == (0.0, "none")
     assert (teacher.data, teacher.model, teacher.seed) == (run.data, run.model, run.seed)
-    natural = teacher_run(replace(run, objective=HAT(attack=tiny.attack(loss="kl"))))
+    natural = teacher_run(replace(run, objective=HAT(attack=tiny.attack(loss="kl"))), "standard")
     assert natural.objective == uiat.Standard()
     assert natural.validation.metric == "clean"
 

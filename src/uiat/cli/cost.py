@@ -26,6 +26,7 @@ def cost(context: typer.Context, steps: Steps = 3, threads: Threads = None, json
     the image costs one more, one to the weights two. The floor is what the step's arithmetic takes at the machine's
     rate, measured in a matrix product and a convolution, in each precision; the last column is the floor of the run's
     own precision over the seconds. Trains on noise and keeps nothing; no data is read, except for image folders.
+    Extra images (data.extra) change neither the passes nor the number of steps.
     """
     recipe, assignments = split_recipe(context)
     if threads is not None:
@@ -83,6 +84,15 @@ def _show(report: CostReport, name: str, out: Console) -> None:
     out.print(f"\nforward: {report.forward_flops / 1e6:.4g} MFLOP an image; machine, GFLOP/s: {rates}", soft_wrap=True)
     held = f"most memory held in steps: {report.peak_bytes / 2**20:.0f} MiB"
     out.print(f"{held}{', by the whole process' if 'CPU' in report.device else ''}; {report.precision}", soft_wrap=True)
+    _show_beside_passes(report, out)
+    epoch = report.seconds / sum(item.epochs[0] for item in report.costs)
+    out.print(
+        f"an epoch of {report.steps} steps: {epoch:.0f} s; the run without validation: {report.seconds / 60:.1f} min"
+    )
+
+
+def _show_beside_passes(report: CostReport, out: Console) -> None:
+    """Say what a run keeps, and what it does beside the passes of its steps."""
     if report.kept:
         kept = (f"{t.name} {t.shape} {t.dtype} {t.bytes / 2**20:.3g} MiB" for t in report.kept)
         out.print(f"kept between steps: {', '.join(kept)}", soft_wrap=True)
@@ -90,7 +100,5 @@ def _show(report: CostReport, name: str, out: Console) -> None:
         out.print(
             f"of a step, moving z takes {1000 * report.universal_seconds:.2g} ms beside its passes", soft_wrap=True
         )
-    epoch = report.seconds / sum(item.epochs[0] for item in report.costs)
-    out.print(
-        f"an epoch of {report.steps} steps: {epoch:.0f} s; the run without validation: {report.seconds / 60:.1f} min"
-    )
+    if report.to_label:
+        out.print(f"first, a teacher labels {report.to_label:,} extra images: one forward pass each", soft_wrap=True)

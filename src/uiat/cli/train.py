@@ -16,14 +16,13 @@ from uiat.config.schema import Run, is_own_code, is_own_model
 from uiat.errors import Stopped, UserError
 from uiat.formatting import percent
 from uiat.runs.own_files import AllowOwnCode
-from uiat.runs.reader import CONFIG_FILE, TEACHER_FOLDER
+from uiat.runs.reader import CONFIG_FILE
 from uiat.runs.settings import read_config
 from uiat.system.distributed import process_group
 from uiat.training.listener import Listeners
 from uiat.training.loop import Interrupted, Training
 from uiat.training.open_run import reopen_run, start_run
 from uiat.training.progress import training_progress
-from uiat.training.teacher import teacher_run
 from uiat.training.trackers import TRACKERS, Lenient, make_trackers
 
 Config = Annotated[
@@ -66,6 +65,10 @@ def train(
 
     The run's folder is a new one, never one that exists. It gets the settings, metrics, weights (best and last), the
     universal perturbations and checkpoints. Ctrl-C finishes the step and saves; --resume then resumes bit for bit.
+
+    data.extra=FILE.npz adds images that a generative model made to every batch; such sets are published at
+    https://github.com/wzekai99/DM-Improves-AT and
+    https://github.com/google-deepmind/deepmind-research/tree/master/adversarial_robustness.
 
     Under `torchrun --nproc-per-node N -m uiat train ...` the processes share each batch.
     """
@@ -162,12 +165,11 @@ def _fit(training: Training, out: Console, *, trackers: Sequence[str]) -> None:
 
 
 def _prepare_teacher(training: Training, out: Console) -> None:
-    """Train the teacher of a run that asks one, with its own progress."""
-    if not training.trains_teacher:
-        return
-    with training_progress(teacher_run(training.run), out, best=None) as listener:
-        training.prepare_teacher(listener)
-    out.print(f"the teacher is in {_folder(training) / TEACHER_FOLDER}; now the run itself", soft_wrap=True)
+    """Train the teachers of a run that asks some, each with its own progress."""
+    for teacher in training.untrained_teachers:
+        with training_progress(teacher.teacher_run, out, best=None) as listener:
+            training.prepare_teacher(listener, only=teacher)
+        out.print(f"the teacher is in {_folder(training) / teacher.need.folder}; now the run itself", soft_wrap=True)
 
 
 def _show_summary(training: Training, folder: Path, out: Console) -> None:

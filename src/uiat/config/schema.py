@@ -34,6 +34,12 @@ class Data:
         batch_size: number of images in a step.
         workers: number of processes that read images, for image folders too large for memory.
         image_size: side in pixels to which the images of a folder are resized and cropped; by default they are not.
+        extra: an npz file of more training images, `image` (M, H, W, C) in uint8 and `label` (M,), as generated sets
+            are published: github.com/wzekai99/DM-Improves-AT (CIFAR-10, CIFAR-100) and
+            github.com/google-deepmind/deepmind-research, folder adversarial_robustness (CIFAR-10, CIFAR-100, SVHN).
+        extra_share: fraction of each batch that they are, between 0 and 1. An epoch has as many steps as without them.
+        extra_labels: "file" for the file's own labels, "teacher" for the predictions of a naturally trained network.
+        extra_teacher: that network, a run folder or a file of weights; by default one is trained first.
 
     Example:
         >>> Data(name="cifar10", augment="crop-flip").batch_size
@@ -48,6 +54,10 @@ class Data:
     batch_size: Count = 128
     workers: Annotated[int, Between(0, 1_000)] = 2
     image_size: Annotated[int, Between(8, 100_000)] | None = None
+    extra: str | None = None
+    extra_share: Annotated[float, Between(0, 1, above=True, below=True)] = 0.7
+    extra_labels: Literal["file", "teacher"] = "file"
+    extra_teacher: str | None = None
 
 
 @checked_fields

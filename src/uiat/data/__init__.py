@@ -4,6 +4,7 @@ Images are in [0, 1] everywhere; normalisation is the model's first layer, never
 """
 
 from uiat.data.catalog import NAMES, STATS, default_root, load, open_data, statistics, tensors
+from uiat.data.extra import ExtraImages, open_extra
 from uiat.data.image_folder import Folder, open_folder
 from uiat.data.image_set import Batch, ImageSet, as_float, check_images, from_tensors
 from uiat.data.loader import Loader
@@ -17,6 +18,7 @@ __all__ = [
     "NAMES",
     "STATS",
     "Batch",
+    "ExtraImages",
     "Folder",
     "ImageSet",
     "Loader",
@@ -31,6 +33,7 @@ __all__ = [
     "load",
     "loader_for",
     "open_data",
+    "open_extra",
     "open_folder",
     "split_validation",
     "statistics",

@@ -7,8 +7,9 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from uiat.checks import Count, Seed, checked, checked_fields
+from uiat.data.extra import ExtraImages, mix
 from uiat.data.image_set import Batch, ImageSet, as_float
-from uiat.data.sampling import batch_count, check_divisible, check_sampling, check_start, crop_flip, draw, permutation
+from uiat.data.sampling import BatchPlan, batch_count, check_divisible, check_sampling, check_start, crop_flip, draw
 from uiat.system.distributed import Rank, current_rank
 
 
@@ -29,6 +30,8 @@ class Loader:
         padding: number of zeros on each side before cropping, in pixels.
         channels_last: True for x in torch.channels_last memory format.
         rank: the process whose rows of each batch are loaded; by default this one, see `current_rank`.
+        extra: images to add to those of the set, which stay where they are; see `uiat.data.open_extra`.
+        extra_share: fraction of each batch that they are; see `uiat.data.sampling.BatchPlan`.
 
     Raises:
         UserError: a batch larger than the set, or that the processes cannot share evenly; an unknown augmentation, a
@@ -55,6 +58,8 @@ class Loader:
         padding: int = 4,
         channels_last: bool = False,
         rank: Rank | None = None,
+        extra: ExtraImages | None = None,
+        extra_share: float = 0.0,
     ) -> None:
         self.rank = rank or current_rank()
         check_divisible(batch_size, self.rank)
@@ -62,28 +67,32 @@ class Loader:
         self.device = torch.device(device)
         self.images = data.images.to(self.device)
         self.labels = data.labels.to(self.device)
-        self.num_classes, self.image_shape, self.num_examples = data.num_classes, data.image_shape, len(data)
+        self.extra, count = extra, 0 if extra is None else len(extra)
+        self.plan = BatchPlan(len(data), batch_size, seed, shuffle, count, extra_share)
+        self.num_classes, self.image_shape, self.num_examples = data.num_classes, data.image_shape, len(data) + count
         self.batch_size, self.augment, self.seed = batch_size, augment, seed
-        self.shuffle, self.drop_last, self.padding, self.channels_last = shuffle, drop_last, padding, channels_last
+        self.drop_last, self.padding, self.channels_last = drop_last, padding, channels_last
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        return batch_count(self.num_examples, self.batch_size, drop_last=self.drop_last)
+        return batch_count(self.plan.own, self.batch_size, drop_last=self.drop_last)
 
     @checked
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from step `start` on; the skipped ones cost nothing."""
         check_start(start, len(self))
-        order = permutation(self.num_examples, self.seed, epoch=epoch, shuffle=self.shuffle)
-        order = order.to(self.device, non_blocking=True)
+        order = self.plan.order(epoch)
+        if self.extra is None:
+            order = order.to(self.device, non_blocking=True)
         return (self._batch(order, epoch, step) for step in range(start, len(self)))
 
     def _batch(self, order: Int[Tensor, "n"], epoch: int, step: int) -> Batch:
-        whole = order[step * self.batch_size : (step + 1) * self.batch_size]
+        whole = self.plan.positions(epoch, step, order)
         rows = self.rank.rows(len(whole))
         index = whole[rows]
+        images, labels = self._take(index)
         x, moves = prepare(
-            self.images.index_select(0, index),
+            images,
             rows=rows,
             batch=len(whole),
             augment=self.augment,
@@ -91,7 +100,13 @@ class Loader:
             key=(self.seed, epoch, step),
             channels_last=self.channels_last,
         )
-        return Batch(x, self.labels.index_select(0, index), index, moves)
+        return Batch(x, labels, index.to(self.device, non_blocking=True), moves)
+
+    def _take(self, index: Int[Tensor, "b"]) -> tuple[Tensor, Tensor]:
+        """Return the images and labels at some positions, on the device."""
+        own = index if self.extra is None else index[index < self.plan.own].to(self.device, non_blocking=True)
+        pair = self.images.index_select(0, own), self.labels.index_select(0, own)
+        return pair if self.extra is None else mix(pair, self.extra, index, first=self.plan.own, device=self.device)
 
 
 def prepare(

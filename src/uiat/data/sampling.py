@@ -1,5 +1,7 @@
 """The order of examples and the random crops and flips: pure functions of (seed, epoch, step)."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -96,6 +98,93 @@ def batch_count(n: int, batch_size: int, *, drop_last: bool) -> int:
         (2, 3)
     """
     return n // batch_size if drop_last else -(-n // batch_size)
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Which examples each batch of an epoch has: a part of the epoch's order and, with extra images, some of these.
+
+    With extra images an epoch has as many batches as without, as in the papers that train on generated images (Gowal et
+    al. 2021; Wang et al. 2023): so it visits the fraction 1 - share of the training set, another one in each epoch,
+    and each image at most once. The extra ones are drawn anew for each batch, none of them twice in it, because state
+    that is kept for an image is written once a step; and its rows are mixed, so that each process has some of both.
+
+    Args:
+        own: number of images in the training set.
+        batch_size: number of examples in a batch.
+        seed: seed of the order and the draws.
+        shuffle: True to visit the set in a new order each epoch.
+        extra: number of extra images, whose positions follow those of the training set.
+        share: fraction of a batch that they are, rounded down to whole images.
+
+    Raises:
+        UserError: the share is no whole image of a batch, or all of it, or more than there are extra images.
+
+    Example:
+        >>> plan = BatchPlan(100, 10, seed=0, extra=50, share=0.7)
+        >>> (plan.positions(0, 0) >= 100).sum()
+        tensor(7)
+    """
+
+    own: int
+    batch_size: int
+    seed: int
+    shuffle: bool = True
+    extra: int = 0
+    share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.extra and not 1 <= self.extra_in_batch < self.batch_size:
+            raise UserError(
+                f"a share of {self.share:g} of a batch of {self.batch_size} is {self.extra_in_batch} extra images; "
+                f"choose one that gives 1 .. {self.batch_size - 1}"
+            )
+        if self.extra < self.extra_in_batch:
+            raise UserError(
+                f"a share of {self.share:g} of a batch of {self.batch_size} is {self.extra_in_batch} extra images, but "
+                f"there are {self.extra}: choose a smaller share, or give more images"
+            )
+
+    @property
+    def extra_in_batch(self) -> int:
+        """Number of extra images in a batch."""
+        return int(self.batch_size * self.share) if self.extra else 0
+
+    def order(self, epoch: int) -> Int[Tensor, "n"]:
+        """Return the order in which an epoch visits the training set."""
+        return permutation(self.own, self.seed, epoch=epoch, shuffle=self.shuffle)
+
+    def positions(self, epoch: int, step: int, order: Int[Tensor, "n"] | None = None) -> Int[Tensor, "b"]:
+        """Return the position of each example of a batch, of all processes together.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            step: number of the batch, from 0.
+            order: that of the epoch, where it is at hand; on the CPU if there are extra images.
+        """
+        each = self.batch_size - self.extra_in_batch
+        own = (self.order(epoch) if order is None else order)[step * each : (step + 1) * each]
+        if not self.extra:
+            return own
+        random = generator(self.seed, epoch, step, 1)  # a key of its own: that of three numbers draws the crops
+        drawn = self.own + draw_distinct(self.extra, self.extra_in_batch, random)
+        whole = torch.cat([own, drawn])
+        return whole[torch.randperm(len(whole), generator=random)]
+
+
+def draw_distinct(n: int, count: int, random: torch.Generator) -> Int[Tensor, "m"]:
+    """Draw `count` different numbers below n, in no particular order, without making all n where they are many.
+
+    Example:
+        >>> sorted(draw_distinct(3, 3, generator(0)).tolist())
+        [0, 1, 2]
+    """
+    if n <= 64 * count:
+        return torch.randperm(n, generator=random)[:count]
+    found = torch.empty(0, dtype=torch.int64)
+    while len(found) < count:  # once, but for one time in more than there are steps
+        found = torch.randint(n, (2 * count,), generator=random).unique()
+    return found[torch.randperm(len(found), generator=random)[:count]]
 
 
 def draw(n: int, augment: str, *, padding: int, key: tuple[int, ...]) -> Int[Tensor, "3 n"]:

@@ -1,7 +1,7 @@
 """Load batches of an image folder too large for memory: decoded by workers, augmented on the device."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from uiat.checks import Count, Seed, checked, checked_fields
+from uiat.data.extra import ExtraImages, mix
 from uiat.data.image_folder import Folder
 from uiat.data.image_set import Batch, ImageSet
 from uiat.data.loader import Loader, prepare
-from uiat.data.sampling import batch_count, check_divisible, check_sampling, check_start, permutation
+from uiat.data.sampling import BatchPlan, batch_count, check_divisible, check_sampling, check_start
 from uiat.errors import UserError
 from uiat.system.distributed import Rank, current_rank
 
@@ -27,7 +28,8 @@ class StreamingLoader:
     Args:
         data: the image files.
         num_workers: number of processes that decode; 0 decodes in this one; by default one a core, at most 8.
-        batch_size, augment, device, seed, shuffle, drop_last, padding, channels_last, rank: as in `Loader`.
+        batch_size, augment, device, seed, shuffle, drop_last, padding, channels_last, rank, extra, extra_share: as in
+            `Loader`; extra images are read by this process.
 
     Raises:
         UserError: as in `Loader`; while iterating, a file that cannot be read.
@@ -52,6 +54,8 @@ class StreamingLoader:
         padding: int = 4,
         channels_last: bool = False,
         rank: Rank | None = None,
+        extra: ExtraImages | None = None,
+        extra_share: float = 0.0,
     ) -> None:
         self.rank = rank or current_rank()
         check_divisible(batch_size, self.rank)
@@ -60,45 +64,56 @@ class StreamingLoader:
             raise UserError(f"number of workers must not be negative, but is {num_workers}; 0 reads in this process")
         self.data, self.device = data, torch.device(device)
         self.num_workers = _usable_cores() if num_workers is None else num_workers
-        self.num_classes, self.image_shape, self.num_examples = data.num_classes, data.image_shape, len(data)
+        self.extra, count = extra, 0 if extra is None else len(extra)
+        self.plan = BatchPlan(len(data), batch_size, seed, shuffle, count, extra_share)
+        self.num_classes, self.image_shape, self.num_examples = data.num_classes, data.image_shape, len(data) + count
         self.batch_size, self.augment, self.seed = batch_size, augment, seed
-        self.shuffle, self.drop_last, self.padding, self.channels_last = shuffle, drop_last, padding, channels_last
+        self.drop_last, self.padding, self.channels_last = drop_last, padding, channels_last
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        return batch_count(self.num_examples, self.batch_size, drop_last=self.drop_last)
+        return batch_count(self.plan.own, self.batch_size, drop_last=self.drop_last)
 
     @checked
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from step `start` on; files of the skipped ones are not opened."""
         check_start(start, len(self))
-        order = permutation(self.num_examples, self.seed, epoch=epoch, shuffle=self.shuffle)
-        return self._stream(order[start * self.batch_size :], epoch, start)
+        order = self.plan.order(epoch)
+        wholes = [self.plan.positions(epoch, step, order) for step in range(start, len(self))]
+        return self._stream([whole[self.rank.rows(len(whole))] for whole in wholes], epoch, start)
 
-    def _stream(self, order: Int[Tensor, "n"], epoch: int, start: int) -> Iterator[Batch]:
-        dataset: Any = self.data  # map-style: it has __getitem__ and __len__, which is all that DataLoader uses
-        own_rows = [whole[self.rank.rows(len(whole))].tolist() for whole in order.split(self.batch_size)]
-        if self.drop_last and len(order) % self.batch_size:
-            own_rows.pop()
-        batches = DataLoader(
-            dataset,
-            batch_sampler=own_rows,
-            num_workers=self.num_workers,
-            pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # or it would draw from the global one, and change what training draws next
-        )
-        for step, (images, labels, index) in enumerate(_plain_errors(batches), start):
+    def _stream(self, indices: Sequence[Int[Tensor, "b"]], epoch: int, start: int) -> Iterator[Batch]:
+        for step, (index, images, labels) in enumerate(self._read(indices), start):
             x, moves = prepare(
-                images.to(self.device, non_blocking=True),
-                rows=self.rank.rows(count := len(images) * self.rank.size),
+                images,
+                rows=self.rank.rows(count := len(index) * self.rank.size),
                 batch=count,
                 augment=self.augment,
                 padding=self.padding,
                 key=(self.seed, epoch, step),
                 channels_last=self.channels_last,
             )
-            y, where = (t.to(self.device, non_blocking=True) for t in (labels, index))
-            yield Batch(x, y, where, moves)
+            yield Batch(x, labels, index.to(self.device, non_blocking=True), moves)
+
+    def _read(self, indices: Sequence[Int[Tensor, "b"]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield (index, images, labels) of batches; index on the CPU, the rest on the device."""
+        dataset: Any = self.data  # map-style: it has __getitem__ and __len__, which is all that DataLoader uses
+        own_rows = [index[index < self.plan.own].tolist() for index in indices]
+        stream = DataLoader(
+            dataset,
+            batch_sampler=[rows for rows in own_rows if rows],
+            num_workers=self.num_workers,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # or it would draw from the global one, and change what training draws next
+        )
+        batches = _plain_errors(stream)
+        nothing = torch.empty(0, *self.image_shape, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
+        for index, rows in zip(indices, own_rows, strict=True):
+            pair = next(batches)[:2] if rows else nothing
+            images, labels = (t.to(self.device, non_blocking=True) for t in pair)
+            if self.extra is not None:
+                images, labels = mix((images, labels), self.extra, index, first=self.plan.own, device=self.device)
+            yield index, images, labels
 
 
 def _plain_errors(batches: Iterable[Any]) -> Iterator[Any]:

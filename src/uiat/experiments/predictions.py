@@ -11,20 +11,20 @@ from uiat.config.schema import Run, is_own_model
 from uiat.data import Folder, ImageSet, Subsample, as_float, open_data, take_images
 from uiat.errors import UserError
 from uiat.evaluation.registry import attack
-from uiat.inverse import load_inverse
+from uiat.inverse import load_generator, load_inverse
 from uiat.models.modes import frozen
 from uiat.report import RunFiles, Sample, Samples
 from uiat.runs import checkpoint
-from uiat.runs.reader import CHECKPOINT_FILE, EVALUATION_STATE_FILE, INVERSE_FILE, WEIGHTS_FILES
+from uiat.runs.reader import CHECKPOINT_FILE, EVALUATION_STATE_FILE, GENERATOR_FILE, INVERSE_FILE, WEIGHTS_FILES
 from uiat.runs.settings import read_evaluated
 from uiat.system.atomic_files import read_tensors
 from uiat.threat import Threat, parse
 from uiat.training.setup import pick_device
 
 ATTACK = "pgd-20"
-INVERSE_STEPS = 10  # of the inverse attack, for runs without universal perturbations
+INVERSE_STEPS = 10  # of the inverse attack, for runs without perturbations or a generator of their own
 # Files of a run folder that hold no examples and need not be opened to know that.
-OTHERS = {*WEIGHTS_FILES.values(), CHECKPOINT_FILE, INVERSE_FILE, EVALUATION_STATE_FILE}
+OTHERS = {*WEIGHTS_FILES.values(), CHECKPOINT_FILE, INVERSE_FILE, GENERATOR_FILE, EVALUATION_STATE_FILE}
 KIND = "uiat.examples"
 
 
@@ -151,6 +151,8 @@ def _inverse(folder: Path, model: nn.Module, x: Tensor, y: Tensor, threat: Threa
     if (folder / INVERSE_FILE).is_file():
         z = load_inverse(folder)
         return z(x, y), "the universal perturbation of the true class"
+    if (folder / GENERATOR_FILE).is_file():
+        return load_generator(folder).to(x.device)(x, y), "the run's generator, for the true class"
     radius = float(threat.epsilon) / 2
     step = PGD(threat=type(threat)(radius), step_size=radius / 4, steps=INVERSE_STEPS, start="none", descend=True)
     return step(model, x, y), f"PGD-{INVERSE_STEPS} that lowers the loss, in half the radius"

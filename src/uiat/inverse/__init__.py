@@ -1,14 +1,17 @@
-"""Inverse adversaries (UIAT, CVPR 2023): instance-wise and class-universal, their loss, their state, the result."""
+"""Inverse adversaries (UIAT, CVPR 2023): instance-wise, class-universal, by a generator; their loss, state, result."""
 
-from uiat.inverse.adversary import InstanceInverse, Inverse, InverseAdversary, UniversalInverse
-from uiat.inverse.loss import Regulariser, inverse_loss
+from uiat.inverse.adversary import InstanceInverse, InverseAdversary, UniversalInverse
+from uiat.inverse.generator import GeneratorInverse, InverseGenerator, load_generator
+from uiat.inverse.loss import Inverse, Regulariser, inverse_loss
 from uiat.inverse.state import InverseState, Momentum, MomentumStart
 from uiat.inverse.universal import UniversalPerturbation, apply_universal, class_means, load_inverse
 
 __all__ = [
+    "GeneratorInverse",
     "InstanceInverse",
     "Inverse",
     "InverseAdversary",
+    "InverseGenerator",
     "InverseState",
     "Momentum",
     "MomentumStart",
@@ -18,5 +21,6 @@ __all__ = [
     "apply_universal",
     "class_means",
     "inverse_loss",
+    "load_generator",
     "load_inverse",
 ]

@@ -1,11 +1,11 @@
-"""Inverse adversaries: perturbations that lower the loss, one for each image or one universal perturbation a class.
+"""Inverse adversaries: perturbations that lower the loss, for each image, a class, or by a generator of both.
 
 Source: Dong et al., "The Enemy of My Enemy is My Friend", CVPR 2023 (UIAT). PAPER.md says which details are the
 paper's own and which are inferred.
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from uiat.attacks import input_gradient, projected_gradient
 from uiat.checks import Amount, Between, Count, Whole, check_step, checked_fields, number
 from uiat.errors import UserError
+from uiat.inverse.generator import GeneratorInverse
 from uiat.inverse.grid import (
     Storage,
     cell_of,
@@ -24,25 +25,15 @@ from uiat.inverse.grid import (
     storage_type,
     sum_cells,
 )
-from uiat.inverse.loss import Regulariser, inverse_loss
+from uiat.inverse.loss import Inverse, Regulariser, inverse_loss, set_number
 from uiat.inverse.state import InverseState
 from uiat.inverse.universal import apply_universal, class_gradients, load_inverse
 from uiat.threat import Threat
 
 
-class Inverse(NamedTuple):
-    """Inverse examples, with their logits if a pass that was needed anyway has computed them."""
-
-    x_inv: Tensor  # (B, C, H, W)
-    logits: Tensor | None  # (B, K), detached
-
-
-def _set_numbers(adversary: "InverseAdversary") -> None:
-    for name in ("radius", "step_size"):
-        object.__setattr__(adversary, name, number(getattr(adversary, name), name=f"inverse.{name}"))
-        if getattr(adversary, name) == 0:
-            raise UserError(f"inverse.{name} must be positive")
-    check_step(float(adversary.step_size), radius=float(adversary.radius), name="inverse.step_size")
+def _set_numbers(adversary: "UniversalInverse | InstanceInverse") -> None:
+    radius = set_number(adversary, "radius")
+    check_step(set_number(adversary, "step_size"), radius=radius, name="inverse.step_size")
 
 
 @checked_fields
@@ -250,4 +241,4 @@ class UniversalInverse:
         z[rows] = torch.where(here, moved, before)  # absent classes do not even move by rounding
 
 
-InverseAdversary = UniversalInverse | InstanceInverse
+InverseAdversary = UniversalInverse | InstanceInverse | GeneratorInverse

@@ -1,16 +1,42 @@
-"""L_inv, the loss that an inverse adversary lowers."""
+"""L_inv, the loss that an inverse adversary lowers, and what such an adversary has in common with the others."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks import InnerLoss
+from uiat.checks import number
 from uiat.errors import UserError
 
 Regulariser = Literal["none", "feature", "feature-repulsion", "logit"]
+
+
+class Inverse(NamedTuple):
+    """Inverse examples, with their logits if a pass that was needed anyway has computed them."""
+
+    x_inv: Tensor  # (B, C, H, W)
+    logits: Tensor | None  # (B, K), detached
+
+
+def set_number(adversary: object, name: str) -> float:
+    """Put a number in place of a field of an inverse adversary's settings that may be a fraction, and return it.
+
+    Raises:
+        UserError: it is no number, or not above 0.
+
+    Example:
+        >>> from uiat import InstanceInverse
+        >>> InstanceInverse(radius="51/255").radius  # by this function
+        0.2
+    """
+    value = number(getattr(adversary, name), name=f"inverse.{name}")
+    if value == 0:
+        raise UserError(f"inverse.{name} must be positive")
+    object.__setattr__(adversary, name, value)
+    return float(value)
 
 
 def inverse_loss(

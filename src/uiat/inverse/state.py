@@ -1,4 +1,4 @@
-"""State of inverse adversaries between steps: universal perturbations and running predictions, as named buffers."""
+"""State of inverse adversaries between steps: universal perturbations, running predictions, a generator."""
 
 from typing import Literal
 
@@ -23,6 +23,7 @@ class InverseState(nn.Module):
         rows: number of rows of p_bar: N for a row an example, K for a row a class, 0 for no momentum.
         num_classes: K.
         start: first value of p_bar: "first-visit" for the first prediction, "uniform" for 1/K.
+        generator: the network that makes inverse examples, or None.
 
     Example:
         >>> state = InverseState(torch.zeros(10, 1, 8, 8), gradient_momentum=False, rows=10, num_classes=10)
@@ -43,8 +44,10 @@ class InverseState(nn.Module):
         rows: int,
         num_classes: int,
         start: MomentumStart = "first-visit",
+        generator: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.generator = generator
         self.register_buffer("z", z)
         self.register_buffer("g", None)
         if gradient_momentum and z is not None:

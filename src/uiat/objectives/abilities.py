@@ -12,7 +12,7 @@ from torch import nn
 
 from uiat.attacks import PGD
 from uiat.formatting import threat_text
-from uiat.inverse import UniversalInverse, UniversalPerturbation
+from uiat.inverse import InverseGenerator, UniversalInverse, UniversalPerturbation
 from uiat.objectives.base import Objective
 
 AnObjective = TypeVar("AnObjective", bound=Objective)
@@ -127,6 +127,18 @@ def universal_of(objective: Objective, state: nn.Module) -> UniversalPerturbatio
     if z is None or inverse is None or threat is None:
         return None
     return UniversalPerturbation(z.detach().cpu(), type(threat)(inverse.radius), inverse.cell)
+
+
+def generator_in(state: nn.Module) -> InverseGenerator | None:
+    """Return the generator of inverse examples in an objective's state; None if the objective has none.
+
+    Example:
+        >>> from uiat import UIAT
+        >>> generator_in(UIAT().init(num_classes=2, image_shape=(1, 8, 8))) is None
+        True
+    """
+    generator = getattr(state, "generator", None)
+    return generator if isinstance(generator, InverseGenerator) else None
 
 
 def one_off_epoch(objective: Objective) -> int | None:

@@ -12,7 +12,7 @@ from uiat.attacks import PGD
 from uiat.checks import Amount, BelowOne, Classes, Count, Side, Whole, checked, checked_fields
 from uiat.data import Batch
 from uiat.errors import UserError
-from uiat.inverse import InverseAdversary, InverseState, Momentum, MomentumStart, UniversalInverse
+from uiat.inverse import GeneratorInverse, InverseAdversary, InverseState, Momentum, MomentumStart, UniversalInverse
 from uiat.inverse.grid import image_shape
 from uiat.models.misfit import explained
 from uiat.models.modes import frozen, frozen_statistics
@@ -31,7 +31,8 @@ class UIAT:
 
     Args:
         attack: the inner maximisation. One step (FGSM, FGSM-RS) makes it single-step UIAT.
-        inverse: `UniversalInverse()` (UIAT), `UniversalInverse(epoch=e0)` (one-off), `InstanceInverse()` (IAT).
+        inverse: `UniversalInverse()` (UIAT), `UniversalInverse(epoch=e0)` (one-off), `InstanceInverse()` (IAT), or
+            `GeneratorInverse()`, a network that makes inverse examples.
         weight: lambda.
         ramp_epochs: lambda grows linearly from 0 over this many epochs; 0 for the full weight at once.
         kl: "inverse-adversarial" is KL(p(x_inv) || p(x_adv)), the inverse prediction being the target;
@@ -86,7 +87,7 @@ class UIAT:
     def init(
         self, *, num_classes: Classes, image_shape: tuple[Side, Side, Side], num_examples: Count | None = None
     ) -> InverseState:
-        """Return the state: z (K, C, H, W) and, with momentum, p_bar (N, K) or (K, K).
+        """Return the state: z (K, C, H, W) or a generator and, with momentum, p_bar (N, K) or (K, K).
 
         Raises:
             UserError: per-example momentum without `num_examples`.
@@ -94,12 +95,18 @@ class UIAT:
         if self.momentum == "example" and num_examples is None:
             raise UserError('momentum="example" keeps a row for each training image: give num_examples')
         rows = {"none": 0, "class": num_classes, "example": num_examples or 0}[self.momentum]
+        inverse, threat = self.inverse, self.attack.threat
         return InverseState(
-            self.inverse.initial(num_classes, image_shape, self.attack.threat),
-            gradient_momentum=isinstance(self.inverse, UniversalInverse) and self.inverse.gradient_momentum > 0,
+            inverse.initial(num_classes, image_shape, threat),
+            gradient_momentum=isinstance(inverse, UniversalInverse) and inverse.gradient_momentum > 0,
             rows=rows,
             num_classes=num_classes,
             start=self.momentum_start,
+            generator=(
+                inverse.make_generator(num_classes, image_shape, threat)
+                if isinstance(inverse, GeneratorInverse)
+                else None
+            ),
         )
 
     @checked

@@ -31,7 +31,7 @@ def method_name(config: Mapping[str, Any]) -> str:
     objective, optimisation = config.get("objective") or {}, config.get("optimisation") or {}
     base = name = str(objective.get("name"))
     if base == "uiat" and (inverse := objective.get("inverse") or {}):
-        base = "iat" if inverse.get("kind") == "instance" else base
+        base = {"instance": "iat", "generator": "uiat-generator"}.get(str(inverse.get("kind")), base)
         base += "-one-off" if inverse.get("epoch") is not None else ""
     attack = _attack_name(objective, int(optimisation.get("replays") or 0))
     if attack:  # plain adversarial training is named after its attack alone

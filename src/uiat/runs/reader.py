@@ -21,8 +21,12 @@ __all__ = [
     "ENVIRONMENT_FILE",
     "EVALUATION_FILE",
     "EVALUATION_STATE_FILE",
+    "EXTRA_LABELS_FILE",
+    "EXTRA_TEACHER_FOLDER",
+    "GENERATOR_FILE",
     "INVERSE_FILE",
     "METRICS_FILE",
+    "TEACHER_FOLDER",
     "WEIGHTS_FILES",
     "Effect",
     "effect_of",
@@ -44,7 +48,10 @@ ENVIRONMENT_FILE = "environment.json"
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 INVERSE_FILE = "inverse.safetensors"  # as `uiat.inverse.universal` names it, which knows nothing of runs
+GENERATOR_FILE = "generator.safetensors"  # as `uiat.inverse.generator` names it
 TEACHER_FOLDER = "teacher"  # the run that trained it, or the weights that were given
+EXTRA_TEACHER_FOLDER = "extra-teacher"  # likewise, of the one that labels extra images
+EXTRA_LABELS_FILE = "extra-labels.safetensors"
 EVALUATION_STATE_FILE = "evaluation-state.safetensors"
 _LARGEST = 1e300  # of the numbers in a record
 

@@ -12,14 +12,15 @@ from torch.optim.optimizer import Optimizer
 
 from uiat.config import yaml_io
 from uiat.config.schema import Run
-from uiat.data import Folder, ImageSet
+from uiat.data import ExtraImages, Folder, ImageSet
 from uiat.errors import UserError
-from uiat.inverse import load_inverse
-from uiat.objectives.abilities import universal_of
+from uiat.inverse import load_generator, load_inverse
+from uiat.objectives.abilities import generator_in, universal_of
 from uiat.runs import checkpoint
 from uiat.runs.reader import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
+    GENERATOR_FILE,
     INVERSE_FILE,
     METRICS_FILE,
     WEIGHTS_FILES,
@@ -76,16 +77,21 @@ class RunWriter:
         return checkpoint.read_weights(self.folder / WEIGHTS_FILES["best"])[0]
 
     def write_inverse(self, state: nn.Module) -> None:
-        """Write inverse.safetensors, if the method has universal inverse perturbations."""
+        """Write inverse.safetensors or generator.safetensors, if the method has perturbations or a generator."""
         if not current_rank().first:
             return
         if (universal := universal_of(self.run.objective, state)) is not None:
             universal.save(self.folder / INVERSE_FILE)
+        if (generator := generator_in(state)) is not None:
+            generator.save(self.folder / GENERATOR_FILE)
 
     def read_inverse(self, state: nn.Module) -> None:
-        """Put the perturbations in inverse.safetensors into the objective's state, if the method has some."""
+        """Put the perturbations or the generator in their file into the objective's state, if the method has some."""
         if universal_of(self.run.objective, state) is not None:
             checkpoint.restore_buffer(state, "z", load_inverse(self.folder).z, source=self.folder / INVERSE_FILE)
+        if (generator := generator_in(state)) is not None:
+            kept, source = load_generator(self.folder).state_dict(), self.folder / GENERATOR_FILE
+            checkpoint.restore(generator, {**generator.state_dict(), **kept}, source=source)
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl, one line an epoch."""
@@ -168,7 +174,7 @@ class RunWriter:
 
     def _check_others(self, path: Path, meta: Mapping[str, Any]) -> None:
         """Refuse to go on beside files that are not those of this run."""
-        for name in (METRICS_FILE, INVERSE_FILE, WEIGHTS_FILES["last"]):
+        for name in (METRICS_FILE, INVERSE_FILE, GENERATOR_FILE, WEIGHTS_FILES["last"]):
             if (self.folder / name).exists():
                 check_file(self.folder / name)
         best = self.folder / WEIGHTS_FILES["best"]
@@ -225,10 +231,11 @@ def _position_faults(meta: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     yield "stopped", isinstance(meta.get("stopped"), bool)
 
 
-def fingerprint(data: ImageSet | Folder) -> dict[str, Any]:
+def fingerprint(data: ImageSet | Folder, extra: ExtraImages | None = None) -> dict[str, Any]:
     """Return what tells one training set from another: its size, its shape, and a checksum of its labels and pixels.
 
-    Of a `Folder`, the checksum is of the files' names, not of their contents.
+    Of a `Folder`, the checksum is of the files' names, not of their contents; that of extra images is the one that
+    their file says.
 
     Example:
         >>> from uiat.data import load
@@ -242,4 +249,5 @@ def fingerprint(data: ImageSet | Folder) -> dict[str, Any]:
         names = ["/".join(Path(path).parts[-2:]) for path in data.paths]
         check = zlib.crc32("\n".join(names).encode(), check)
     shape = list(data.image_shape)
-    return {"examples": len(data), "classes": data.num_classes, "image_shape": shape, "checksum": f"{check:08x}"}
+    facts = {"examples": len(data), "classes": data.num_classes, "image_shape": shape, "checksum": f"{check:08x}"}
+    return facts if extra is None else facts | {"extra": {"examples": len(extra), "checksum": extra.checksum}}

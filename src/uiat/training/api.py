@@ -16,11 +16,10 @@ from uiat.runs.settings import CUSTOM, with_threat
 from uiat.system.surroundings import neutral_surroundings
 from uiat.training.listener import Listener, Listeners
 from uiat.training.loop import Training
-from uiat.training.open_run import begin_training, find_teacher, own_spec, reopen_run, start_run, stored
+from uiat.training.open_run import begin_training, find_teachers, own_spec, reopen_run, start_run, stored
 from uiat.training.progress import live_progress
 from uiat.training.result import Trained, make_result
 from uiat.training.setup import check_plan, seeded, split_own_data, training_device
-from uiat.training.teacher import teacher_run
 
 
 @checked
@@ -36,7 +35,7 @@ def train(
     """Train a run in a new folder: config.yaml, environment.json, metrics.jsonl, best, last, inverse and checkpoint.
 
     A method that asks a teacher (HAT, DHAT, ARD, RSLAD) has it trained first, in the folder `teacher` inside, unless
-    `objective.teacher` names one.
+    `objective.teacher` names one; likewise extra images that a teacher labels, unless `data.extra_teacher` does.
 
     Args:
         run: every setting, such as `recipes.get("digits-uiat")`.
@@ -177,7 +176,7 @@ def fit(
     with ExitStack() as inside:
         inside.enter_context(seeded(seed, training_device(model)))
         training = begin_training(run, model, data, held_out, listener=listener)
-        training.teacher = find_teacher(training, own_spec(data), data)
+        find_teachers(training, own_spec(data), data)
         if run_dir is not None:
             inside.enter_context(stored(training, run_dir, data, own_spec(data)))
         _fit(training, progress=progress)
@@ -186,9 +185,9 @@ def fit(
 
 def _fit(training: Training, *, progress: bool) -> None:
     """Train to the end, with a bar where somebody may look at it; first the teacher, if there is one to train."""
-    if training.trains_teacher:
-        with live_progress(teacher_run(training.run), shown=progress) as bar:
-            training.prepare_teacher(bar)
+    for teacher in training.untrained_teachers:
+        with live_progress(teacher.teacher_run, shown=progress) as bar:
+            training.prepare_teacher(bar, only=teacher)
     with live_progress(training.run, shown=progress, best=training.best) as bar:
         training.listener = Listeners(*(each for each in (bar, training.listener) if each is not None))
         training.fit()

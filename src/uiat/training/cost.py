@@ -2,12 +2,11 @@
 
 import contextlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from uiat import models
 from uiat.config.schema import Run
@@ -15,13 +14,13 @@ from uiat.data import STATS, Batch, ImageSet
 from uiat.data.catalog import DATA_SETS
 from uiat.inverse import InverseState, apply_universal
 from uiat.models.freeze import freeze_parameters
-from uiat.models.modes import frozen
-from uiat.objectives.abilities import attack_of, universal_inverse_of, without_warm_start
+from uiat.objectives.abilities import attack_of, generator_in, universal_inverse_of, without_warm_start
 from uiat.speed.throughput import convolution_rate, matrix_rate, median_seconds
 from uiat.training.attack_memory import add_memory
 from uiat.training.autotune import resolve_auto
+from uiat.training.extra_images import open_extra_images
 from uiat.training.idle_settings import warn_of_idle_settings
-from uiat.training.pass_count import PassCount, step_for, step_passes
+from uiat.training.pass_count import PassCount, count_flops, step_for, step_passes
 from uiat.training.setup import can_use_channels_last, load_datasets, model_spec, pick_device, seeded
 from uiat.training.step import Step
 from uiat.training.step_options import PRECISIONS
@@ -77,6 +76,7 @@ class CostReport:
         kept: tensors that the method keeps between steps.
         universal_seconds: seconds that moving and applying universal perturbations takes in a step that refines them,
             its passes through the model left out; None for a method without them.
+        to_label: number of extra images that a teacher labels first, by one forward pass of its own each.
     """
 
     costs: tuple[Cost, ...]
@@ -89,6 +89,7 @@ class CostReport:
     device: str
     kept: tuple[Kept, ...] = ()
     universal_seconds: float | None = None
+    to_label: int = 0
 
     def roofline_seconds(self, cost: Cost, precision: str | None = None) -> float:
         """Return the seconds that a step's operations take at the higher of the two rates of a precision.
@@ -107,6 +108,8 @@ class CostReport:
 
 def estimate_cost(run: Run, *, steps: int = 3) -> CostReport:
     """Estimate what a run costs on this machine: counts passes, measures steps. Trains on noise, keeps nothing.
+
+    Extra images change neither the passes of an image nor the number of steps; their file is looked at, not read.
 
     Args:
         run: every setting, such as `recipes.get("cifar10-small-uiat")`.
@@ -135,20 +138,42 @@ def estimate_cost(run: Run, *, steps: int = 3) -> CostReport:
         whole = images // len(x) * run.optimisation.epochs
         run = resolve_auto(run, model, image_shape=data.image_shape, num_classes=data.num_classes, steps=whole)
         forward = count_flops(model, x[:1])
-        passes, costs = step_passes(run, model, batch, num_classes=data.num_classes), []
+        passes = step_passes(run, model, batch, num_classes=data.num_classes)
         step = step_for(run, model, batch, num_classes=data.num_classes, eager=False)  # after that other one is gone
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        for (count, epoch), each in passes.items():
-            work = partial(step, batch, epoch=epoch)
-            # Four warm-up steps with a CUDA graph: compiled, watched, recorded, and replayed once.
-            seconds = median_seconds(work, steps, device, warm=4 if step.graphed else 1)
-            costs.append(Cost((count, epoch), each, seconds, each.units * forward * len(x)))
+        costs = _time_phases(step, batch, passes, steps, forward)
         peak, precision = _peak_bytes(device), run.compute.resolved.precision
         universal = _time_universal(step, batch, steps, device)
-        kept, rates = _list_kept(step, batch, images, data), _measure_rates(device)
-    name = _device_name(device)
-    return CostReport(tuple(costs), forward, precision, rates, images // len(x), len(x), peak, name, kept, universal)
+        extra = open_extra_images(run.data, data)
+        rows = images + (0 if extra is None else len(extra))
+        kept, rates = _list_kept(step, batch, rows, data), _measure_rates(device)
+    return CostReport(
+        costs=costs,
+        forward_flops=forward,
+        precision=precision,
+        rates=rates,
+        steps=images // len(x),
+        batch_size=len(x),
+        peak_bytes=peak,
+        device=_device_name(device),
+        kept=kept,
+        universal_seconds=universal,
+        to_label=0 if extra is None or extra.labels is not None else len(extra),
+    )
+
+
+def _time_phases(
+    step: Step, batch: Batch, passes: Mapping[tuple[int, int], PassCount], steps: int, forward: float
+) -> tuple[Cost, ...]:
+    """Measure the steps of each phase of a run, whose passes are known; `forward` is what one of an image computes."""
+    costs = []
+    for (count, epoch), each in passes.items():
+        work = partial(step, batch, epoch=epoch)
+        # Four warm-up steps with a CUDA graph: compiled, watched, recorded, and replayed once.
+        seconds = median_seconds(work, steps, step.device, warm=4 if step.graphed else 1)
+        costs.append(Cost((count, epoch), each, seconds, each.units * forward * len(batch.y)))
+    return tuple(costs)
 
 
 def _time_universal(step: Step, batch: Batch, steps: int, device: torch.device) -> float | None:
@@ -178,6 +203,10 @@ def _list_kept(step: Step, batch: Batch, images: int, data: ImageSet) -> tuple[K
         shape = tuple(a if a == b else images for a, b in zip(one.shape, other, strict=True))
         dtype, size = str(one.dtype).removeprefix("torch."), math.prod(shape) * one.element_size()
         kept.append(Kept(name, shape, dtype, size))
+    if (generator := generator_in(step.state)) is not None:
+        tensors = generator.state_dict().values()  # its weights and the moments of its optimiser
+        count = sum(tensor.numel() for tensor in tensors)
+        kept.append(Kept("generator", (count,), "float32", sum(t.numel() * t.element_size() for t in tensors)))
     return tuple(kept)
 
 
@@ -207,22 +236,6 @@ def _make_noise(run: Run) -> tuple[ImageSet, int]:
     names = tuple(str(c) for c in range(classes))
     known = name if name in STATS else "noise"
     return ImageSet(noise, torch.arange(size) % classes, names, known, partial=True), images
-
-
-def count_flops(model: nn.Module, example: Tensor) -> float:
-    """Count the floating-point operations of a forward pass of one image, in convolutions and matrix products.
-
-    Args:
-        model: any module.
-        example: images (B, C, H, W), of which the first is passed.
-
-    Example:
-        >>> count_flops(nn.Linear(4, 2), torch.rand(1, 4))
-        16.0
-    """
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), frozen(model):
-        model(example[:1])
-    return float(counter.get_total_flops())
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -278,6 +278,17 @@ RULES: tuple[Rule, ...] = (
     ),
     *(
         Rule(
+            lambda run, path=path: run.data.extra is None and _is_set(run, path),  # type: ignore[misc]
+            f"{path} has no effect: there is no data.extra",
+        )
+        for path in ("data.extra_share", "data.extra_labels", "data.extra_teacher")
+    ),
+    Rule(
+        lambda run: run.data.extra is not None and bool(run.data.extra_teacher) and run.data.extra_labels == "file",
+        "data.extra_teacher has no effect: data.extra_labels is file, and not teacher",
+    ),
+    *(
+        Rule(
             lambda run, path=path: run.compute.plain and _is_set(run, path),  # type: ignore[misc]
             f"{path} has no effect: compute.plain switches every setting of speed off",
         )

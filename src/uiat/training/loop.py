@@ -28,6 +28,7 @@ from uiat.training.resumption import own_sum, warn_of_changes
 from uiat.training.step import Step
 from uiat.training.step_options import StepOptions
 from uiat.training.teacher import TeacherSource
+from uiat.training.teachers import Teachers
 from uiat.training.validation import selection_metric, validate
 
 logger = logging.getLogger("uiat")
@@ -52,7 +53,7 @@ class Training:
         held_out: images for validation; None for none.
         listener: receives each step and epoch.
 
-    `store` writes the run folder, None keeps everything in memory; `teacher` is set until the step has its teacher.
+    `store` writes the run folder, None keeps everything in memory; `teachers` is what is asked before the next step.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Training:
     ) -> None:
         self.run, self.model, self.loader, self.held_out, self.listener = run, model, loader, held_out, listener
         self.store: RunWriter | None = None
-        self.teacher: TeacherSource | None = None
+        self.teachers = Teachers()
         self.start: dict[str, Any] = {}  # what manifest.json says of the weights that a new run starts from
         config = run.optimisation
         self.optimizer = make_optimizer(model, config, plain=run.compute.plain)
@@ -93,16 +94,15 @@ class Training:
         self._measured: tuple[tuple[int, int], dict[str, float]] | None = None  # (epoch, position), means there
 
     @property
-    def trains_teacher(self) -> bool:
-        """True if a teacher is to be trained before the next step."""
-        left = self.epoch < self.run.optimisation.epochs and not self.stopped
-        return left and self.teacher is not None and self.teacher.path is None
+    def untrained_teachers(self) -> list[TeacherSource]:
+        """The teachers that are to be trained before the next step."""
+        ended = self.epoch >= self.run.optimisation.epochs or self.stopped
+        return [] if ended else self.teachers.untrained(getattr(self.store, "folder", None))
 
-    def prepare_teacher(self, listener: Listener | None = None) -> None:
-        """Train, resume or read the teacher, if the method asks one; `fit` does so first where nobody has."""
-        if self.teacher is not None:
-            self.step.add_teacher(self.teacher.obtain(getattr(self.store, "folder", None), listener=listener))
-            self.teacher = None
+    def prepare_teacher(self, listener: Listener | None = None, *, only: TeacherSource | None = None) -> None:
+        """Prepare the run's teachers (`Teachers.prepare`); `fit` does so first where nobody has."""
+        folder = getattr(self.store, "folder", None)
+        self.teachers.prepare(self.step, self.loader, folder, listener=listener, only=only)
 
     def fit(self) -> None:
         """Train to the end, or to where a guard or the patience stops it.

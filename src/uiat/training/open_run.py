@@ -15,7 +15,6 @@ from uiat.data import Folder, ImageSet, loader_for
 from uiat.errors import UserError
 from uiat.models.freeze import freeze_parameters
 from uiat.objectives import Objective
-from uiat.objectives.networks import teacher_method
 from uiat.runs import checkpoint
 from uiat.runs.folder import check_new_folder, locked_run, new_folder, remove_killed_start
 from uiat.runs.own_files import AllowOwnCode, check_own_code
@@ -23,9 +22,11 @@ from uiat.runs.settings import CUSTOM, read_run, with_threat
 from uiat.runs.writer import RunWriter, fingerprint
 from uiat.system.distributed import current_rank
 from uiat.training.autotune import resolve_auto
+from uiat.training.extra_images import ExtraLabels, open_extra_images
 from uiat.training.initial_weights import load_initial_weights
 from uiat.training.listener import Listener
 from uiat.training.loop import Training
+from uiat.training.result import load_best
 from uiat.training.setup import (
     can_use_channels_last,
     check_plan,
@@ -38,7 +39,7 @@ from uiat.training.setup import (
     training_device,
     try_model,
 )
-from uiat.training.teacher import TeacherSource
+from uiat.training.teacher import TeacherNeed, TeacherSource, labels_need, method_need
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def start_run(
         spec = model_spec(run, training_set)
         model = models.build(**spec, pretrained=run.model.pretrained).to(device)
         training = begin_training(run, model, training_set, held_out, listener=listener)
-        training.teacher = find_teacher(training, spec, training_set, own_code=own_code)
+        find_teachers(training, spec, training_set, own_code=own_code)
         with stored(training, run_dir, training_set, spec):
             yield training
 
@@ -100,7 +101,8 @@ def stored(
     """
     folder = new_folder(training.run, run_dir, **training.start)
     with locked_run(folder):
-        training.store = RunWriter(folder, training.run, spec, fingerprint(data), data.classes)
+        facts = fingerprint(data, training.loader.extra)
+        training.store = RunWriter(folder, training.run, spec, facts, data.classes)
         if training.start:
             training.save()
         yield
@@ -152,8 +154,9 @@ def reopen_run(
                 check_own_code(folder, run.model.name, allowed=own_code)
             model = checkpoint.build(spec, own_code=bool(own_code)).to(device)
         training = make_training(run, model, training_set, held_out, listener=listener)
-        training.store = RunWriter(folder, run, spec, fingerprint(training_set), training_set.classes)
-        training.teacher = find_teacher(training, spec, training_set, own_code=bool(own_code), resumed=True)
+        data = fingerprint(training_set, training.loader.extra)
+        training.store = RunWriter(folder, run, spec, data, training_set.classes)
+        find_teachers(training, spec, training_set, own_code=bool(own_code), resumed=True)
         training.resume()
         yield training
 
@@ -225,6 +228,8 @@ def make_training(
         seed=run.seed,
         channels_last=channels_last,
         num_workers=run.data.workers,
+        extra=open_extra_images(run.data, training_set),
+        extra_share=run.data.extra_share,
     )
     freeze_parameters(model, run.model.freeze)
     steps = len(loader) * run.optimisation.epochs
@@ -232,15 +237,15 @@ def make_training(
     return Training(run, model, loader, held_out, listener=listener)
 
 
-def find_teacher(
+def find_teachers(
     training: Training,
     spec: Mapping[str, Any],
     training_set: ImageSet | Folder,
     *,
     own_code: bool = False,
     resumed: bool = False,
-) -> TeacherSource | None:
-    """Return how a run comes by its teacher; None if its method asks none.
+) -> None:
+    """Tell a run how it comes by the teachers that its method and its extra images ask.
 
     Args:
         training: the run.
@@ -257,25 +262,33 @@ def find_teacher(
         >>> run = Run(objective=PGDAT())
         >>> model = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
         >>> training_set, held_out = load_datasets(run.data, 0)
-        >>> find_teacher(make_training(run, model, training_set, held_out), {}, training_set) is None
-        True
+        >>> training = make_training(run, model, training_set, held_out)
+        >>> find_teachers(training, {}, training_set)
+        >>> training.untrained_teachers
+        []
     """
     run, model = training.run, training.model
-    if teacher_method(run.objective) is None:
-        return None
-    blank = partial(copy.deepcopy, model) if spec["name"] == CUSTOM else partial(models.build, **spec)
-    source = TeacherSource(
-        run=run,
-        train=partial(_train_teacher, training, dict(spec), training_set, blank),
-        blank=blank,
-        num_classes=training_set.num_classes,
-        image_shape=training_set.image_shape,
-        device=training.step.device,
-        own_code=own_code,
-    )
-    if not resumed:
-        source.check()
-    return source
+
+    def find(need: TeacherNeed) -> TeacherSource:
+        blank = partial(copy.deepcopy, model) if spec["name"] == CUSTOM else partial(models.build, **spec)
+        source = TeacherSource(
+            run=run,
+            need=need,
+            train=partial(_train_teacher, training, dict(spec), training_set, blank),
+            blank=blank,
+            num_classes=training_set.num_classes,
+            image_shape=training_set.image_shape,
+            device=training.step.device,
+            own_code=own_code,
+        )
+        if not resumed:
+            source.check()
+        return source
+
+    if (need := method_need(run)) is not None:
+        training.teachers.method = find(need)
+    if (need := labels_need(run)) is not None:
+        training.teachers.labels = ExtraLabels(find(need))
 
 
 def _train_teacher(
@@ -311,20 +324,3 @@ def _train_teacher(
             teacher.resume()
         teacher.fit()
         return load_best(teacher)
-
-
-def load_best(training: Training) -> nn.Module:
-    """Put the best weights of a finished run into its model, wherever they were kept; returns it in eval mode.
-
-    Example:
-        >>> model = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
-        >>> load_best(make_training(Run(), model, *load_datasets(Run().data, 0))).training
-        False
-    """
-    model, store = training.model, training.store
-    if store is not None and training.best is not None:
-        checkpoint.restore(model, store.read_best_weights(), source=store.folder)
-    elif training.best_weights is not None:
-        model.load_state_dict(training.best_weights)
-    model.threat = training.run.threat  # type: ignore[assignment]
-    return model.eval()

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 from uiat.config.schema import Run
 from uiat.data import Batch
+from uiat.inverse import InverseGenerator
 from uiat.models.inspect import device_of
 from uiat.models.modes import frozen
 from uiat.objectives.abilities import phases, without_warm_start
@@ -59,7 +61,8 @@ def count_passes(model: nn.Module, example: Tensor, *others: nn.Module) -> Itera
     Args:
         model: any module.
         example: an image (B, C, H, W), to find that layer.
-        others: further networks, whose passes are counted like the model's.
+        others: further networks, whose passes are counted like the model's; those of a generator of inverse examples by
+            the fraction of the model's operations that it needs.
 
     Example:
         >>> model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)
@@ -68,21 +71,23 @@ def count_passes(model: nn.Module, example: Tensor, *others: nn.Module) -> Itera
         >>> passes
         PassCount(forward=3, input_backward=0, training_backward=3)
     """
-    passes, layers = PassCount(), [_first_layer(network, example) for network in (model, *others)]
+    passes = PassCount()
+    prices = {_first_layer(network, example): _price(network, model, example) for network in (model, *others)}
 
     def count_forward(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        passes.forward += len(output)
+        price = prices[module]
+        passes.forward += price * len(output)
         if output.requires_grad:
             training = any(p.requires_grad for p in module.parameters())
-            output.register_hook(lambda gradient: count_backward(len(gradient), training))
+            output.register_hook(lambda gradient: count_backward(price * len(gradient), training))
 
-    def count_backward(images: int, training: bool) -> None:
+    def count_backward(images: float, training: bool) -> None:
         if training:
             passes.training_backward += images
         else:
             passes.input_backward += images
 
-    hooks = [layer.register_forward_hook(count_forward) for layer in layers]
+    hooks = [layer.register_forward_hook(count_forward) for layer in prices]
     try:
         yield passes
     finally:
@@ -95,6 +100,8 @@ def _first_layer(model: nn.Module, example: Tensor) -> nn.Module:
 
     Of a model that is frozen in part it is the first one that is trained: a backward pass to the weights ends there.
     """
+    if isinstance(model, InverseGenerator):
+        return model.first
     called: list[nn.Module] = []
     leaves = [m for m in model.modules() if not any(m.children()) and any(True for _ in m.parameters())]
     leaves = [m for m in leaves if any(p.requires_grad for p in m.parameters())] or leaves
@@ -106,6 +113,31 @@ def _first_layer(model: nn.Module, example: Tensor) -> nn.Module:
         for hook in hooks:
             hook.remove()
     return called[0]
+
+
+def _price(network: nn.Module, model: nn.Module, example: Tensor) -> float:
+    """Return the cost of a pass in passes of the model: 1, but for a small generator of inverse examples."""
+    if not isinstance(network, InverseGenerator):
+        return 1
+    y = torch.zeros(1, dtype=torch.int64, device=example.device)
+    return count_flops(network, example, y) / max(1.0, count_flops(model, example))
+
+
+def count_flops(model: nn.Module, example: Tensor, *others: Tensor) -> float:
+    """Count the floating-point operations of a forward pass of one image, in convolutions and matrix products.
+
+    Args:
+        model: any module.
+        example: images (B, C, H, W), of which the first is passed.
+        others: further arguments of the model, for one image.
+
+    Example:
+        >>> count_flops(nn.Linear(4, 2), torch.rand(1, 4))
+        16.0
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), frozen(model):
+        model(example[:1], *others)
+    return float(counter.get_total_flops())
 
 
 def step_for(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, eager: bool = True) -> Step:

@@ -1,10 +1,10 @@
-"""The teacher of a run whose method asks one: trained first, or read; kept in the run's folder."""
+"""A teacher that a run asks, for its method or to label extra images: trained first, or read; kept in its folder."""
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,9 +16,9 @@ from uiat.models.modes import frozen
 from uiat.models.weights_file import load_weights
 from uiat.objectives import PGDAT, Standard
 from uiat.objectives.abilities import attack_of
-from uiat.objectives.networks import teacher_method
+from uiat.objectives.networks import TeacherMethod, teacher_method
 from uiat.runs import checkpoint
-from uiat.runs.reader import TEACHER_FOLDER, WEIGHTS_FILES
+from uiat.runs.reader import EXTRA_TEACHER_FOLDER, TEACHER_FOLDER, WEIGHTS_FILES
 from uiat.runs.settings import CUSTOM
 from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import current_rank
@@ -30,12 +30,60 @@ logger = logging.getLogger("uiat")
 TrainTeacher = Callable[[Run, Path | None, Listener | None], nn.Module]
 
 
+class TeacherNeed(NamedTuple):
+    """What asks a teacher, and which.
+
+    Args:
+        asker: what asks it, in words.
+        method: how it is trained.
+        field: the setting that may name one.
+        given: what that setting says; None where it is to be trained.
+        folder: name of its folder in the run's.
+    """
+
+    asker: str
+    method: TeacherMethod
+    field: str
+    given: str | None
+    folder: str
+
+
+def method_need(run: Run) -> TeacherNeed | None:
+    """Return the need of a run's method for a teacher, if it has one.
+
+    Example:
+        >>> method_need(Run()) is None
+        True
+    """
+    method, given = teacher_method(run.objective), getattr(run.objective, "teacher", None)
+    if method is None:
+        return None
+    return TeacherNeed(run.objective.name, method, "objective.teacher", given, TEACHER_FOLDER)
+
+
+def labels_need(run: Run) -> TeacherNeed | None:
+    """Return the need of a run's extra images for a naturally trained teacher that labels them, if they have one.
+
+    A network that is trained on the labelled images labels the others (Carmon et al. 2019, self-training).
+
+    Example:
+        >>> labels_need(Run()) is None
+        True
+    """
+    if run.data.extra is None or run.data.extra_labels != "teacher":
+        return None
+    return TeacherNeed(
+        "data.extra_labels", "standard", "data.extra_teacher", run.data.extra_teacher, EXTRA_TEACHER_FOLDER
+    )
+
+
 @dataclass(frozen=True)
 class TeacherSource:
-    """How a run comes by its teacher.
+    """How a run comes by a teacher.
 
     Args:
         run: every setting of the student.
+        need: what the teacher is for.
         train: trains the teacher's run.
         blank: makes a network of the student's architecture, for weights that another program saved.
         num_classes: K, which the teacher has to tell apart.
@@ -45,6 +93,7 @@ class TeacherSource:
     """
 
     run: Run
+    need: TeacherNeed
     train: TrainTeacher
     blank: Callable[[], nn.Module]
     num_classes: int
@@ -55,8 +104,12 @@ class TeacherSource:
     @property
     def path(self) -> Path | None:
         """Where the settings say that the teacher is; None where it is to be trained."""
-        path = getattr(self.run.objective, "teacher", None)
-        return None if path is None else Path(path).expanduser()
+        return None if self.need.given is None else Path(self.need.given).expanduser()
+
+    @property
+    def teacher_run(self) -> Run:
+        """The run that trains it."""
+        return teacher_run(self.run, self.need.method)
 
     def check(self) -> None:
         """Refuse a teacher that is given and does not fit the run, before anything is written.
@@ -69,7 +122,7 @@ class TeacherSource:
                 self._check(self._load(self.path)[0])
 
     def obtain(self, folder: Path | None, *, listener: Listener | None = None) -> nn.Module:
-        """Return the teacher: trained in RUN/teacher, resumed there, or read and kept there.
+        """Return the teacher: trained in its folder in the run's, resumed there, or read and kept there.
 
         Args:
             folder: the student's run folder; None keeps everything in memory.
@@ -80,30 +133,31 @@ class TeacherSource:
         """
         # Making a network draws its first weights, which must not move the student's random numbers.
         with seeded(self.run.seed, self.device):
-            place = None if folder is None else folder / TEACHER_FOLDER
+            place = None if folder is None else folder / self.need.folder
             teacher = self._train(place, listener) if self.path is None else self._read(self.path, place)
         self._check(teacher)
-        if teacher_method(self.run.objective) != "standard" and getattr(teacher, "threat", None) is None:
+        if self.need.method != "standard" and getattr(teacher, "threat", None) is None:
             logger.warning("the teacher was not trained against an attack, as far as its file says")
         if can_use_channels_last(teacher, requested=self.run.compute.resolved.channels_last):
             teacher.to(memory_format=torch.channels_last)  # as the images are
         return teacher
 
     def _check(self, teacher: nn.Module) -> None:
-        name = "the teacher" if self.path is None else f"objective.teacher {self.path}"
+        name = "the teacher" if self.path is None else f"{self.need.field} {self.path}"
         check_teacher(teacher, num_classes=self.num_classes, image_shape=self.image_shape, name=name)
 
     def _train(self, place: Path | None, listener: Listener | None) -> nn.Module:
-        run = teacher_run(self.run)
+        run = self.teacher_run
         method, epochs = run.objective.name, run.optimisation.epochs
         if place is None or not place.exists():
             where = "" if place is None else f" in {place}"
             logger.warning(
-                "%s asks a teacher: trained first%s, by %s, epochs: %d (objective.teacher names one that is there)",
-                self.run.objective.name,
+                "%s asks a teacher: trained first%s, by %s, epochs: %d (%s names one that is there)",
+                self.need.asker,
                 where,
                 method,
                 epochs,
+                self.need.field,
             )
         return self.train(run, place, listener)
 
@@ -132,12 +186,12 @@ class TeacherSource:
         file = path / WEIGHTS_FILES["best"] if path.is_dir() else path
         if path.is_dir() or _is_ours(file):
             if not file.exists():
-                raise UserError(f"objective.teacher: {path} has no {file.name}: it is not the folder of a trained run")
+                raise UserError(f"{self.need.field}: {path} has no {file.name}: it is not the folder of a trained run")
             spec = dict(read_tensors(file)[1].get("model") or {})
             made_for = tuple(spec.get("image_shape") or ())
             if made_for != tuple(self.image_shape):  # a network that pools would take other sizes without complaint
                 raise UserError(
-                    f"objective.teacher {path} was trained on images of shape {made_for}, "
+                    f"{self.need.field} {path} was trained on images of shape {made_for}, "
                     f"but those of this run have {tuple(self.image_shape)}"
                 )
             model = self.blank() if spec.get("name") == CUSTOM else None
@@ -153,23 +207,35 @@ def _is_ours(file: Path) -> bool:
     return file.suffix == ".safetensors" and read_tensors(file)[1].get("kind") == checkpoint.WEIGHTS
 
 
-def teacher_run(run: Run) -> Run:
-    """Return the run that trains a run's teacher: the same but for the objective, and without AWP and averages.
+def teacher_run(run: Run, method: TeacherMethod) -> Run:
+    """Return the run that trains a teacher: the same but for the objective, without extra images, AWP and averages.
+
+    Args:
+        run: every setting of the student.
+        method: how the teacher is trained.
 
     Example:
         >>> from uiat import recipes
-        >>> teacher_run(recipes.get("digits-hat")).objective.name
+        >>> teacher_run(recipes.get("digits-hat"), "standard").objective.name
         'standard'
     """
     objective: Standard | PGDAT = Standard()
-    if teacher_method(run.objective) == "pgd-at":
+    if method == "pgd-at":
         attack = attack_of(run.objective)
         assert attack is not None
         objective = PGDAT(attack=replace(attack, loss="ce", start="uniform"))
     plain = replace(run.optimisation, awp=0.0, average="none", replays=0)
     metric = "clean" if isinstance(objective, Standard) else run.validation.metric
     validation = replace(run.validation, metric=metric, patience=None)
-    return replace(run, name=f"{run.name}-teacher", objective=objective, optimisation=plain, validation=validation)
+    whole = {field.name: field.default for field in fields(run.data) if field.name.startswith("extra")}
+    return replace(
+        run,
+        name=f"{run.name}-teacher",
+        objective=objective,
+        optimisation=plain,
+        validation=validation,
+        data=replace(run.data, **whole),  # type: ignore[arg-type]
+    )
 
 
 def check_teacher(

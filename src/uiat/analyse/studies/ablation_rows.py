@@ -5,6 +5,7 @@ from uiat.config import yaml_io
 from uiat.config.own_objectives import is_objective_code
 from uiat.config.schema import Run
 from uiat.errors import UserError
+from uiat.inverse import GeneratorInverse
 from uiat.objectives import UIAT
 
 Settings = list[tuple[str, str]]
@@ -110,7 +111,9 @@ def _own_candidates(run: Run) -> dict[str, list[tuple[str, object]]]:
 
 
 def _radius(objective: UIAT, scale: float) -> list[tuple[str, object]]:
-    """Set the inverse radius to a multiple of epsilon; its step size keeps its ratio to it."""
-    ratio = float(objective.inverse.step_size) / float(objective.inverse.radius)
+    """Set the inverse radius to a multiple of epsilon; its step size, where there is one, keeps its ratio to it."""
     radius = scale * float(objective.attack.threat.epsilon)
+    if isinstance(objective.inverse, GeneratorInverse):
+        return [("objective.inverse.radius", radius)]
+    ratio = float(objective.inverse.step_size) / float(objective.inverse.radius)
     return [("objective.inverse.radius", radius), ("objective.inverse.step_size", ratio * radius)]
