@@ -36,7 +36,7 @@ ONLY = {
 }
 
 # Used by single readers or optional: only ever imported inside the function that needs it.
-LATE = {"torchvision", "timm", "tensorboard", "matplotlib", "onnxruntime", "onnxscript", "huggingface_hub"}
+LATE = {"torchvision", "datasets", "timm", "tensorboard", "matplotlib", "onnxruntime", "onnxscript", "huggingface_hub"}
 
 FILES = sorted(SRC.rglob("*.py"))
 

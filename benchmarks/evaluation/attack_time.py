@@ -25,7 +25,7 @@ from pyautoattack import AutoAttack
 
 import uiat
 from uiat.data import as_float
-from uiat.experiments.target import evaluated_images
+from uiat.experiments.images import evaluated_images
 from uiat.runs.settings import read_run
 from uiat.speed.fast_copy import CountingModel
 from uiat.system.atomic_files import write_json

@@ -18,7 +18,7 @@ import torch
 import uiat
 from uiat.data import as_float
 from uiat.evaluation import EvaluationResult, evaluate
-from uiat.experiments.target import evaluated_images
+from uiat.experiments.images import evaluated_images
 from uiat.runs.settings import read_run
 
 STEPS, QUERIES = 20, 1000

@@ -18,7 +18,7 @@ import torch
 import uiat
 from uiat.attacks.gradient import input_gradient
 from uiat.data import as_float
-from uiat.experiments.target import evaluated_images
+from uiat.experiments.images import evaluated_images
 from uiat.runs.settings import read_run
 from uiat.speed.fast_copy import make_fast_copy
 from uiat.speed.malloc import keep_memory

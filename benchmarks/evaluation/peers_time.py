@@ -19,7 +19,7 @@ import torch
 import uiat
 from uiat.data import as_float
 from uiat.evaluation import correct_under
-from uiat.experiments.target import evaluated_images
+from uiat.experiments.images import evaluated_images
 from uiat.runs.settings import read_run
 from uiat.system.environment import describe_environment
 

@@ -21,7 +21,7 @@ import torch
 
 import uiat
 from uiat.data import as_float
-from uiat.experiments.target import evaluated_images
+from uiat.experiments.images import evaluated_images
 from uiat.runs.settings import read_run
 from uiat.system.atomic_files import read_tensors, write_text
 from uiat.system.environment import describe_environment

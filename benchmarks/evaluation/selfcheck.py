@@ -26,7 +26,7 @@ from uiat import Linf, override, recipes
 from uiat.data import as_float, tensors
 from uiat.errors import UserError
 from uiat.evaluation.selfcheck import Finding, examine
-from uiat.experiments.target import evaluated_images
+from uiat.experiments.images import evaluated_images
 from uiat.runs.settings import read_run
 from uiat.system.atomic_files import write_json
 from uiat.system.environment import describe_environment

@@ -16,8 +16,8 @@ from uiat.evaluation.corruptions import corruption_accuracy
 from uiat.evaluation.robustbench import evaluate_zoo
 from uiat.evaluation.unseen import evaluate_unseen
 from uiat.experiments import GridRun, finish
+from uiat.experiments.images import evaluated_images
 from uiat.experiments.predictions import predict
-from uiat.experiments.target import evaluated_images
 from uiat.report.groups import group_runs
 from uiat.runs.run_files import RunFiles, read_files
 from uiat.system.atomic_files import write_json

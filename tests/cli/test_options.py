@@ -32,6 +32,7 @@ FLAGS = [
     "--norms",
     "--norms-attack",
     "--corruptions",
+    "--corruption-files",
     "--out",
     "--resume",
     "--json",

@@ -42,8 +42,8 @@ def test_worst_case_and_what_broke_each_example(monkeypatch):
     def scripted_clean(target, **options):
         return scripted(target)[0], torch.ones(len(target.x), dtype=torch.float64)
 
-    monkeypatch.setattr("uiat.evaluation.evaluator.evaluate_clean", scripted_clean)
-    monkeypatch.setattr("uiat.evaluation.evaluator.attack_images", scripted)
+    monkeypatch.setattr("uiat.evaluation.engine.run.evaluate_clean", scripted_clean)
+    monkeypatch.setattr("uiat.evaluation.engine.run.attack_images", scripted)
     result = evaluate(Threshold(), x, y, threat=Linf(0.1), attacks=list(broken))
     assert result.broken_by == ["clean", "fgsm", "fgsm", "pgd-3", "", ""]
     assert result.accuracy == {"clean": 5 / 6, "fgsm": 0.5, "pgd-3": 0.5, "cw-3": pytest.approx(4 / 6), "worst": 2 / 6}

@@ -10,9 +10,6 @@ import torch
 
 import uiat
 from support.commands import OWN, TINY, fitted, folder_of_images, result
-from uiat.data import ImageSet
-from uiat.errors import UserError
-from uiat.experiments import target
 from uiat.runs import checkpoint
 from uiat.system.atomic_files import read_tensors
 
@@ -196,38 +193,6 @@ def test_normalisation_put_before_the_model(ask, own):
     assert ask("evaluate", *own, "--attacks", "clean", "--normalize", "--out", "result")[0] == 0
     assert result(Path("result"))["accuracy"]["clean"] > 0.85
     assert result(Path("result"))["normalize"] is True
-
-
-def named_set(*classes, numbers=(0, 1, 2, 0)):
-    return ImageSet(torch.rand(len(numbers), 1, 8, 8), torch.tensor(numbers), classes, "imagefolder:x")
-
-
-def test_labels_are_numbered_as_in_training_by_the_names_of_the_classes():
-    images, notes = target._match_classes(named_set("cat", "dog", "emu"), ["emu", "cat", "dog"], Path("a"))
-    assert images.labels.tolist() == [1, 2, 0, 1]
-    assert images.classes == ("emu", "cat", "dog")
-    assert notes == ["the classes of imagefolder:x are in another order than in training: labels are matched by name"]
-
-
-@pytest.mark.parametrize(
-    ("here", "trained"),
-    [
-        (("a", "b", "c"), ["a", "b", "c"]),
-        (("a", "b", "c"), []),  # weights of version 0.1
-        (("a", "b", "c"), ["0", "1", "2"]),  # trained on tensors
-        (("0", "1", "2"), ["a", "b", "c"]),
-        (("2", "10", "9"), ["0", "1", "2"]),
-    ],
-)
-def test_names_that_say_nothing_change_nothing(here, trained):
-    images, notes = target._match_classes(named_set(*here), trained, Path("a"))
-    assert (images.labels.tolist(), images.classes, notes) == ([0, 1, 2, 0], here, [])
-
-
-@pytest.mark.parametrize("trained", [["cat", "dog", "fox"], ["Cat", "dog", "emu"], ["cat", "dog", "emu", "fox"]])
-def test_other_classes_than_in_training_are_refused_by_name(trained):
-    with pytest.raises(UserError, match=r"^a was trained on other classes than imagefolder:x has"):
-        target._match_classes(named_set("cat", "dog", "emu"), trained, Path("a"))
 
 
 def test_a_run_records_its_classes_and_is_evaluated_on_those(ask, tmp_path, monkeypatch):

@@ -24,7 +24,8 @@ from uiat.runs.run_files import find_runs, is_evaluation_alone
 from uiat.runs.settings import read_evaluated
 from uiat.system.manifest import check_file
 from uiat.threat import Threat, parse
-from uiat.training.setup import load_datasets, open_split, pick_device
+from uiat.training.setup import load_datasets, pick_device
+from uiat.training.test_set import open_lasting_test_set
 
 USUAL_N = 1000  # number of images where --n is left out and there are more
 Split = Literal["test", "held-out", "train"]
@@ -70,7 +71,7 @@ class StudyOptions:
         which: "best" or "last" weights.
         root: folder of the data sets; by default that of each run.
         device: name of the device; by default that of each run.
-        own_code: True to let runs name Python code that builds their model.
+        own_code: True to let runs name Python code that builds their model or opens their data.
         recipe: a recipe of UIAT that the study `ablation` trains, with one thing changed at a time, where missing.
         seeds: seeds of the runs that are trained.
         settings: (field, value) pairs that replace fields of the recipe.
@@ -200,9 +201,11 @@ class Context:
     def _open_split(self, run: StudyRun, split: Split) -> ImageSet | Folder:
         root, data = self.options.root, run.config.data
         if split == "test":
-            return open_split(data, "test", root=root)
+            return open_lasting_test_set(run.config, run.folder, root=root, own_code=self.options.own_code)
         data = data if root is None else replace(data, root=root)
-        training_set, held_out = load_datasets(data, run.config.seed, received=root is None)
+        training_set, held_out = load_datasets(
+            data, run.config.seed, received=root is None, own_code=self.options.own_code
+        )
         return training_set if split == "train" else held_out
 
     def class_names(self, run: StudyRun) -> list[str]:

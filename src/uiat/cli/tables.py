@@ -67,7 +67,9 @@ def show_extras(extras: Mapping[str, Any], out: Console) -> None:
         rows = [(threat_text(name), percent(share)) for name, share in accuracy.items()]
         out.print(table("threat", "accuracy", rows=rows, numbers=["accuracy"]))
     if "corruptions" in extras:
-        _show_corruptions(extras["corruptions"], out)
+        _show_corruptions(f"strengths of {extras['corruptions']['strengths']}", extras["corruptions"], out)
+    if "corruption_files" in extras:
+        _show_corruptions(extras["corruption_files"]["strengths"], extras["corruption_files"], out)
 
 
 def _show_sweep(extras: Mapping[str, Any], out: Console) -> None:
@@ -81,8 +83,8 @@ def _show_sweep(extras: Mapping[str, Any], out: Console) -> None:
     out.print(table(*columns, rows=list(zip(*columns.values(), strict=True)), numbers=list(columns)))
 
 
-def _show_corruptions(extras: Mapping[str, Any], out: Console) -> None:
-    out.print(f"\ncommon corruptions, strengths of {extras['strengths']}", soft_wrap=True)
+def _show_corruptions(which: str, extras: Mapping[str, Any], out: Console) -> None:
+    out.print(f"\ncommon corruptions, {which}", soft_wrap=True)
     severities = [str(severity) for severity in next(iter(extras["accuracy"].values()))]
     rows = [
         (kind, *(percent(share) for share in shares.values()), percent(extras["by_kind"][kind]))

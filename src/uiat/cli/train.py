@@ -12,7 +12,7 @@ from uiat import recipes
 from uiat.cli.output import command, console, fields, table
 from uiat.cli.settings import list_options, split_words
 from uiat.config import yaml_io
-from uiat.config.schema import Run, is_own_code, is_own_model
+from uiat.config.schema import Run, is_own_code, is_own_data, is_own_model
 from uiat.errors import Stopped, UserError
 from uiat.formatting import percent
 from uiat.runs.own_files import AllowOwnCode
@@ -183,7 +183,7 @@ def _show_summary(training: Training, folder: Path, out: Console) -> None:
     robust = f"robust (PGD-{run.validation.steps})"
     out.print(f"\nvalidation accuracy on held-out training images; best by {run.validation.metric}", soft_wrap=True)
     out.print(table("weights", "epoch", "clean", robust, rows=rows, numbers=("epoch", "clean", robust)))
-    own = is_own_model(run)
+    own = is_own_model(run) or is_own_data(run)
     out.print(f"\neverything lies in {folder}", soft_wrap=True)
     out.print(f"evaluate it on test images: {command('evaluate', folder, own_code=own)}", soft_wrap=True)
     out.print(f"look at it again:           {command('show', folder)}", soft_wrap=True)

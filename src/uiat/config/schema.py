@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from uiat.checks import Amount, BelowOne, Between, Count, Or, Seed, Whole, checked_fields
 from uiat.config.compute import Compute as Compute
 from uiat.config.own_objectives import is_objective_code
+from uiat.data import is_data_code
 from uiat.errors import UserError
 from uiat.models import is_own_code as names_code
 from uiat.objectives import UIAT, AnyObjective, Objective
@@ -26,7 +27,8 @@ class Data:
     """The data set, and how batches are drawn from it.
 
     Args:
-        name: the data set, one of `uiat.data.NAMES`: digits, cifar10, ..., or imagefolder:PATH.
+        name: the data set, one of `uiat.data.NAMES`: digits, cifar10, ..., imagefolder:PATH, npz:FILE, hf:FOLDER; or
+            code of your own: file.py:function, package.module:function, an entry point in "uiat.datasets".
         root: folder of the data sets; $UIAT_DATA or ~/.cache/uiat/data by default.
         validation: number of training images held out for validation; by default 1,000 or 5 %, whichever is less.
         subset: train on a stratified part of this many images; all by default.
@@ -279,11 +281,21 @@ def is_own_model(run: Run) -> bool:
     return names_code(run.model.name)
 
 
+def is_own_data(run: Run) -> bool:
+    """True if the run's data set is opened by the user's own Python code.
+
+    Example:
+        >>> is_own_data(Run(data=Data(name="mine.py:faces")))
+        True
+    """
+    return is_data_code(run.data.name)
+
+
 def is_own_code(run: Run) -> bool:
-    """True if the run names Python code of the user's own, for its model or its objective.
+    """True if the run names Python code of the user's own, for its model, its data set or its objective.
 
     Example:
         >>> is_own_code(Run())
         False
     """
-    return is_own_model(run) or is_objective_code(run.objective.name)
+    return is_own_model(run) or is_own_data(run) or is_objective_code(run.objective.name)

@@ -1,6 +1,5 @@
-"""The data sets known by name: files, classes, sizes, statistics; load or download them."""
+"""The data sets known by name: files, classes, sizes, statistics; read or download those of torchvision."""
 
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,17 +8,16 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from uiat.checks import checked
 from uiat.data.image_file import import_torchvision
-from uiat.data.image_folder import Folder, open_folder
+from uiat.data.image_folder import Folder
 from uiat.data.image_set import ImageSet, as_float
 from uiat.data.sampling import generator
 from uiat.data.split import stratified_index
 from uiat.data.standard_files import find_damage, has_old_layout
-from uiat.errors import UserError, nearest
+from uiat.errors import UserError
 
 Channels = tuple[float, ...]
 SPLITS = ("train", "test")
@@ -159,7 +157,12 @@ DATA_SETS = {
         threats=("Linf:4/255", "L2:2", "L1:255"),
     ),
 }
-NAMES = (*(name for name, row in DATA_SETS.items() if row.reader is not None), "imagefolder:PATH")
+# Formats in which any set may be kept, each the first word of FORMAT:PATH.
+FORMATS = ("imagefolder", "npz", "hf")
+NAMES = (
+    *(name for name, row in DATA_SETS.items() if row.reader is not None),
+    *("imagefolder:PATH", "npz:FILE", "hf:FOLDER"),
+)
 STATS: dict[str, tuple[Channels, Channels]] = {name: (row.mean, row.std) for name, row in DATA_SETS.items() if row.mean}
 USUAL_THREATS = {name: row.threats for name, row in DATA_SETS.items() if row.threats}
 
@@ -192,92 +195,17 @@ def statistics(data: ImageSet | Folder, *, sample: int = 10_000) -> tuple[Channe
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def default_root() -> Path:
-    """Return the folder that data sets are kept in: the environment variable UIAT_DATA, else ~/.cache/uiat/data.
-
-    Example:
-        >>> isinstance(default_root(), Path)
-        True
-    """
-    return Path(os.environ.get("UIAT_DATA") or "~/.cache/uiat/data").expanduser()
-
-
-@checked
-def open_data(
-    name: str,
-    split: str,
-    *,
-    root: str | os.PathLike[str] | None = None,
-    download: bool = True,
-    image_size: int | None = None,
-) -> ImageSet | Folder:
-    """Open a data set by name: in memory, except that an image folder is only listed and decoded when asked.
-
-    Args:
-        name: one of `NAMES`, such as "digits", "cifar10" or "imagefolder:PATH".
-        split: "train" or "test".
-        root: folder in which the files are, or to which they are downloaded; see `default_root`.
-        download: True to fetch files that are missing.
-        image_size: for an image folder, the side in pixels that images are resized and cropped to.
+def read_torchvision(name: str, reader: TorchvisionReader, split: str, *, root: Path, download: bool) -> ImageSet:
+    """Read one of torchvision's data sets from the files in a folder; download those that are missing, if allowed.
 
     Raises:
-        UserError: the name or split is unknown, files are missing and cannot be fetched, or the set fails its `check`.
+        UserError: files are missing or damaged, and cannot be fetched.
 
     Example:
-        >>> open_data("digits", "test").name
-        'digits'
+        >>> read_torchvision("mnist", DATA_SETS["mnist"].reader, "test", root=Path("/missing"), download=False)
+        Traceback (most recent call last):
+        uiat.errors.UserError: mnist is missing or damaged under /missing ...
     """
-    if split not in SPLITS:
-        raise nearest("split", split, SPLITS)
-    kind, _, path = name.partition(":")
-    if kind == "imagefolder" and path:
-        return open_folder(path, split, image_size=image_size)
-    reader = DATA_SETS[name].reader if name in DATA_SETS else None
-    if reader is None:
-        raise nearest("data set", name, NAMES)
-    if image_size is not None:
-        raise UserError(f"{name} has images of one size; an image size is for imagefolder:PATH only")
-    if not isinstance(reader, TorchvisionReader):
-        return reader(split)
-    folder = Path(root).expanduser() if root else default_root()
-    return _read_torchvision(name, reader, split, root=folder, download=download)
-
-
-@checked
-def load(
-    name: str,
-    split: str,
-    *,
-    root: str | os.PathLike[str] | None = None,
-    download: bool = True,
-    image_size: int | None = None,
-) -> ImageSet:
-    """Load a data set by name into memory; arguments and errors as in `open_data`.
-
-    Example:
-        >>> data = load("digits", "train")
-        >>> len(data), data.image_shape, data.num_classes
-        (1258, (1, 8, 8), 10)
-    """
-    return open_data(name, split, root=root, download=download, image_size=image_size).decode()
-
-
-@checked
-def tensors(
-    name: str, split: str, root: str | os.PathLike[str] | None = None
-) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]:
-    """Load a data set by name as float32 images in [0, 1] and int64 labels; arguments and errors as in `open_data`.
-
-    Example:
-        >>> x, y = tensors("digits", "test")
-        >>> x.shape, x.dtype, y.dtype
-        (torch.Size([539, 1, 8, 8]), torch.float32, torch.int64)
-    """
-    data = load(name, split, root=root)
-    return as_float(data.images), data.labels
-
-
-def _read_torchvision(name: str, reader: TorchvisionReader, split: str, *, root: Path, download: bool) -> ImageSet:
     dataset_class = getattr(import_torchvision(name).datasets, reader.name)
     which = {"train": split == "train"} if reader.split_argument == "train" else {"split": split}
 

@@ -1,5 +1,6 @@
 """Read one image file as 8-bit RGB, whatever Pillow makes of it, and refuse what has no one meaning by its name."""
 
+import io
 import os
 import stat
 from pathlib import Path
@@ -61,17 +62,43 @@ def read_image(path: str, *, image_size: int | None = None) -> UInt8[Tensor, "3 
         Traceback (most recent call last):
         uiat.errors.UserError: cannot read the image missing.png: there is no such file; repair or remove it
     """
-    ops: Any = import_torchvision("an image folder").transforms.functional
     try:
         _check_file(path)
-        image = _decode(path)
+        with open(path, "rb") as file:
+            return decode_image(file, path, image_size=image_size)
+    except UserError:
+        raise
+    except Exception as fault:
+        raise _unreadable(path, _reason(fault)) from fault
+
+
+def decode_image(file: io.BufferedIOBase, what: str, *, image_size: int | None = None) -> UInt8[Tensor, "3 h w"]:
+    """Decode an image as `read_image` does.
+
+    Args:
+        file: the open file, or the bytes of one.
+        what: the file or item, for messages.
+        image_size: as for `read_image`.
+
+    Raises:
+        UserError: as for `read_image`.
+
+    Example:
+        >>> import io
+        >>> decode_image(io.BytesIO(b"%PDF"), "row 3")
+        Traceback (most recent call last):
+        uiat.errors.UserError: cannot read the image row 3: it is a PDF document; export it as an image
+    """
+    ops: Any = import_torchvision("an image folder").transforms.functional
+    try:
+        image = _decode(file, what)
         if image_size is not None:
             image = ops.center_crop(ops.resize(image, image_size), [image_size, image_size])
         pixels: Tensor = ops.pil_to_tensor(image)
     except UserError:
         raise
     except Exception as fault:  # Pillow's readers raise whatever a damaged file leads them to
-        raise _unreadable(path, _reason(fault)) from fault
+        raise _unreadable(what, _reason(fault)) from fault
     return pixels
 
 
@@ -143,21 +170,20 @@ def _check_file(path: str) -> None:
         raise _unreadable(path, "it is empty")
 
 
-def _decode(path: str) -> Any:
+def _decode(file: Any, what: str) -> Any:
     from PIL import Image
 
-    with open(path, "rb") as file:
-        start = file.read(32).lstrip()
-        for magic, reason in _IMPOSTORS.items():
-            if start.lower().startswith(magic.lower()):
-                raise _unreadable(path, reason)
-        file.seek(0)
-        image = Image.open(file)
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise _unreadable(path, _too_large(width, height))
-        image.load()
-        return to_8_bit(image, path).convert("RGB")
+    start = file.read(32).lstrip()
+    for magic, reason in _IMPOSTORS.items():
+        if start.lower().startswith(magic.lower()):
+            raise _unreadable(what, reason)
+    file.seek(0)
+    image = Image.open(file)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _unreadable(what, _too_large(width, height))
+    image.load()
+    return to_8_bit(image, what).convert("RGB")
 
 
 def _too_large(width: int, height: int) -> str:

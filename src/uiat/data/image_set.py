@@ -219,6 +219,7 @@ def from_tensors(
     *,
     num_classes: Classes | None = None,
     name: str = "tensors",
+    partial: bool = False,
 ) -> ImageSet:
     """Make a set from images and labels that are already in memory.
 
@@ -227,6 +228,7 @@ def from_tensors(
         y: integer labels, (n,).
         num_classes: number of classes; one more than the largest label when left out.
         name: what the set is called in reports.
+        partial: True for a part of a larger set, in which a class may be absent.
 
     Raises:
         UserError: see `check_images`.
@@ -247,7 +249,7 @@ def from_tensors(
         raise UserError(
             f"{name}: the labels name {count:,} classes, more than {MOST_CLASSES:,}: are they class numbers?"
         )
-    return ImageSet(images, labels, tuple(map(str, range(count))), name)
+    return ImageSet(images, labels, tuple(map(str, range(count))), name, partial=partial)
 
 
 def as_tensor(values: Any, what: str, name: str) -> Tensor:

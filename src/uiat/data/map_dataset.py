@@ -23,7 +23,9 @@ class _Indexed(Protocol):
 
 
 @checked
-def from_dataset(dataset: Any, *, name: str = "custom", num_classes: int | None = None) -> ImageSet:
+def from_dataset(
+    dataset: Any, *, name: str = "custom", num_classes: int | None = None, partial: bool = False
+) -> ImageSet:
     """Read a whole map-style torch Dataset of (image, label) into memory.
 
     An image may be a PIL image, a uint8 or float tensor (c, h, w) or (h, w), or a numpy array (h, w) or (h, w, c).
@@ -34,6 +36,7 @@ def from_dataset(dataset: Any, *, name: str = "custom", num_classes: int | None 
         dataset: anything with `len(dataset)` and `dataset[i] -> (image, label)`; leave random transforms out of it.
         name: what the set is called in reports.
         num_classes: number of classes; taken from `dataset.classes` or the largest label when left out.
+        partial: True for a part of a larger set, in which a class may be absent.
 
     Raises:
         UserError: the dataset has no length, an item is not (image, label), images differ in shape; see
@@ -49,7 +52,8 @@ def from_dataset(dataset: Any, *, name: str = "custom", num_classes: int | None 
             f"{name}: the dataset must have a length and be indexable; an iterable dataset cannot be shuffled"
         )
     images, labels = _read_items(dataset, name)
-    data = from_tensors(images, labels, num_classes=num_classes or _declared_classes(dataset), name=name)
+    count = num_classes or _declared_classes(dataset)
+    data = from_tensors(images, labels, num_classes=count, name=name, partial=partial)
     names = tuple(str(c) for c in getattr(dataset, "classes", None) or ())
     return replace(data, classes=names) if len(names) == data.num_classes else data
 
@@ -67,7 +71,7 @@ def _read_items(dataset: _Indexed, name: str) -> tuple[Tensor, Tensor]:
         item = _read_item(dataset, i, name)
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise UserError(f"{name}: item {i} must be a pair (image, label), not {type(item).__name__}")
-        image = _to_tensor(item[0], f"{name}: image {i}", name)
+        image = to_tensor(item[0], f"{name}: image {i}", name)
         if (
             images is None
         ):  # one allocation for the whole set: a list of images and its stack would need twice the memory
@@ -81,7 +85,7 @@ def _read_items(dataset: _Indexed, name: str) -> tuple[Tensor, Tensor]:
             raise UserError(
                 f"{name}: image {i} is {image.dtype} but image 0 is {images.dtype}; convert them to one type and range"
             )
-        images[i], labels[i] = image, _one_label(item[1], i, name)
+        images[i], labels[i] = image, one_label(item[1], f"{name}: label {i}")
     assert images is not None
     return images, labels
 
@@ -98,8 +102,18 @@ def _read_item(dataset: _Indexed, i: int, name: str) -> Any:
         ) from None
 
 
-def _to_tensor(image: Any, what: str, name: str) -> Tensor:
-    """Convert a PIL image, an array (h, w[, c]) or a tensor ([c,] h, w) to a tensor (c, h, w)."""
+def to_tensor(image: Any, what: str, name: str) -> Tensor:
+    """Convert a PIL image, an array (h, w[, c]) or a tensor ([c,] h, w) to a tensor (c, h, w).
+
+    Args:
+        image: the image.
+        what: the item, after the name of the set, for messages.
+        name: what the set is called in messages.
+
+    Example:
+        >>> to_tensor(np.zeros((8, 8, 3), dtype=np.uint8), "example: image 0", "example").shape
+        torch.Size([3, 8, 8])
+    """
     if isinstance(image, Tensor):
         pixels = image.detach().cpu()
     elif hasattr(image, "convert"):  # a PIL image, told by its method so that Pillow need not be installed
@@ -134,8 +148,14 @@ def _channels_first(pixels: Tensor, what: str) -> Tensor:
     return pixels.permute(2, 0, 1)
 
 
-def _one_label(label: Any, i: int, name: str) -> int:
+def one_label(label: Any, what: str) -> int:
+    """Return a label as a number, from whatever holds one whole number.
+
+    Example:
+        >>> one_label(torch.tensor([3]), "label 0")
+        3
+    """
     value = label.item() if isinstance(label, Tensor | np.ndarray | np.generic) and np.prod(label.shape) == 1 else label
     if not isinstance(value, int):
-        raise UserError(f"{name}: label {i} must be an integer class number, not {label!r}")
+        raise UserError(f"{what} must be an integer class number, not {label!r}")
     return value

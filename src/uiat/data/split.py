@@ -23,7 +23,7 @@ class Subsample:
 
     Args:
         index: position of each in the set, (n,).
-        of: number of images in the set.
+        of: number of images in the set; None where it is not known, of a stream.
         rule: "all" in their order, the "first", or "stratified": those of `stratified_order`.
 
     Example:
@@ -32,7 +32,7 @@ class Subsample:
     """
 
     index: Int[Tensor, "n"]
-    of: int
+    of: int | None
     rule: Literal["all", "first", "stratified"]
 
     def __repr__(self) -> str:
@@ -41,8 +41,10 @@ class Subsample:
     @property
     def text(self) -> str:
         """The choice in words, to stand behind the number of images; "" for all of them."""
-        if len(self.index) == self.of:
+        if len(self.index) == self.of or self.rule == "all":
             return ""
+        if self.of is None:
+            return "the first"
         return f"{'the first' if self.rule == 'first' else 'a stratified sample'} of {self.of:,}" + (
             f", seed {SAMPLE_SEED}" if self.rule == "stratified" else ""
         )

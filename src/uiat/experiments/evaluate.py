@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uiat.data import as_float
+from uiat.data import Stream
 from uiat.errors import Stopped, UserError
 from uiat.evaluation import EvaluationResult, evaluator
 from uiat.evaluation.engine.identity import identify
@@ -60,8 +60,7 @@ def kept_state(
         return
     identity = identify(
         target.model,
-        as_float(target.images.images),
-        target.images.labels,
+        *target.labelled,
         threat=target.threat,
         attacks=target.attacks,
         seed=options.seed,
@@ -82,14 +81,13 @@ def measure(
         Stopped: Ctrl-C, with a state file to resume from.
         UserError: as for `uiat.evaluate`.
     """
-    images = as_float(target.images.images)
-    result = _attack(options, target, images, state, listener)
+    labelled = target.labelled
+    result = _attack(options, target, labelled, state, listener)
     listener.close()
     more = extras.run_extras(
         target.extras,
         target.model,
-        images,
-        target.images.labels,
+        *labelled,
         batch_size=target.batch_size,
         seed=options.seed,
         progress=listener.progress,
@@ -107,13 +105,16 @@ def _make_folder(folder: Path) -> Path:
 
 
 def _attack(
-    options: EvaluateOptions, target: EvaluationTarget, images: Tensor, state: Path | None, listener: EvaluationListener
+    options: EvaluateOptions,
+    target: EvaluationTarget,
+    labelled: tuple[Tensor | Stream, Tensor | None],
+    state: Path | None,
+    listener: EvaluationListener,
 ) -> EvaluationResult:
     try:
         return evaluator.evaluate(
             target.model,
-            images,
-            target.images.labels,
+            *labelled,
             threat=target.threat,
             attacks=target.attacks,
             batch_size=target.batch_size,
@@ -124,7 +125,7 @@ def _attack(
             resume=options.resume,
             keep_examples=options.save_examples is not None,
             transfer=target.transfer,
-            class_names=target.images.classes,
+            class_names=target.images.classes or None,
         )
     except KeyboardInterrupt:
         if state is None or not Rank.paths(state):
@@ -204,6 +205,7 @@ def _entry(target: EvaluationTarget, result: EvaluationResult) -> dict[str, Any]
 
 def _write_examples(path: Path, target: EvaluationTarget, result: EvaluationResult) -> None:
     """Write the adversarial example that broke each image, or the image itself, with labels and attacks."""
+    assert not isinstance(target.images, Stream)  # `choose_images` refuses to keep examples of one
     assert result.examples is not None  # `keep_examples` asks for them
     broken = torch.tensor([bool(stage) for stage in result.broken_by])
     tensors = {"x_adv": result.examples, "y": target.images.labels, "broken": broken, "index": target.sample.index}

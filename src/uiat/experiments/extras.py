@@ -1,11 +1,14 @@
 """Extra measurements of an evaluation: radius sweep, unseen threat models, corruptions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from uiat.data import Stream
 from uiat.evaluation.corruptions import KINDS, corruption_accuracy
+from uiat.evaluation.corruptions.files import corruption_file_accuracy, open_corruption_files
 from uiat.evaluation.corruptions.kinds import check_kinds
 from uiat.evaluation.radius_sweep import radius_sweep, sweep_plan
 from uiat.evaluation.registry import needs_gradient, stages
@@ -25,6 +28,7 @@ def plan_extras(
     norms: str | None = None,
     norms_attack: str = "autoattack-quick",
     corruptions: str | None = None,
+    corruption_files: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return the extra measurements that options ask for, by name, with their arguments.
 
@@ -36,6 +40,7 @@ def plan_extras(
         norms: "usual", or threat models separated by commas.
         norms_attack: the attack under each of those threat models.
         corruptions: "all", or kinds separated by commas.
+        corruption_files: folder of published corrupted images.
 
     Raises:
         UserError: what `radius_sweep`, `evaluate_unseen` and `corruption_accuracy` refuse.
@@ -60,7 +65,23 @@ def plan_extras(
         kinds = list(KINDS) if corruptions == ALL else _words(corruptions)
         check_kinds(kinds, [1])
         measured["corruptions"] = {"kinds": kinds}
+    if corruption_files is not None:
+        open_corruption_files(corruption_files)
+        measured["corruption_files"] = {"folder": corruption_files}
     return measured
+
+
+def name_classes(
+    plan: Mapping[str, dict[str, Any]], classes: Sequence[str], *, n: int | None, image_size: int | None
+) -> dict[str, dict[str, Any]]:
+    """Return the plan with what is known of the test images by now, which published files have to fit.
+
+    Example:
+        >>> name_classes({"corruption_files": {"folder": "a"}}, ["cat"], n=5, image_size=None)["corruption_files"]
+        {'folder': 'a', 'classes': ('cat',), 'n': 5, 'image_size': None}
+    """
+    more = {"classes": tuple(classes), "n": n, "image_size": image_size}
+    return {name: how | more if name == "corruption_files" else how for name, how in plan.items()}
 
 
 def _words(text: str) -> list[str]:
@@ -70,8 +91,8 @@ def _words(text: str) -> list[str]:
 def run_extras(
     plan: Mapping[str, dict[str, Any]],
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | Stream,
+    y: Tensor | None,
     *,
     batch_size: int,
     seed: int,
@@ -83,7 +104,7 @@ def run_extras(
     Args:
         plan: from `plan_extras`.
         model: the model.
-        x: images (n, c, h, w) in [0, 1].
+        x: images (n, c, h, w) in [0, 1]; beside a stream, only published files are measured.
         y: labels (n,).
         batch_size: images at a time.
         seed: seed of the random numbers.
@@ -99,11 +120,15 @@ def run_extras(
         ['fog']
     """
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
-    able = drop_gradient_extras(plan, model, x)
+    able = dict(plan) if isinstance(x, Stream) else drop_gradient_extras(plan, model, x)
     measured: dict[str, Any] = (
         {"not_measured": unable} if (unable := [name for name in plan if name not in able]) else {}
     )
     plan = able
+    if first and "corruption_files" in plan:
+        measured["corruption_files"] = corruption_file_accuracy(model, **plan["corruption_files"], **options).to_json()
+    if isinstance(x, Stream) or y is None:
+        return measured
     if "unseen" in plan:  # splits the images over the processes
         measured["unseen"] = evaluate_unseen(model, x, y, **plan["unseen"], **options).to_json()
     if first and "sweep" in plan:

@@ -58,14 +58,15 @@ class EvaluateOptions:
         flags=("--normalize",),
     )
     data: str | None = _option(
-        f"Test images: {', '.join(NAMES)}.",
+        f"Test images: {', '.join(NAMES)}; or your own, as file.py:NAME or package.module:NAME, a function called with "
+        '"test" that returns (images, labels), a dataset or any iterable of batches.',
         metavar="NAME",
         by_default="that of the run",
     )
     root: str | None = _option(
         "Folder of the data sets.", metavar="DIR", flags=("--data.root",), by_default="that of the run"
     )
-    image_size: int | None = _option("Side that images of imagefolder:PATH are cut to.", metavar="PIXELS")
+    image_size: int | None = _option("Side that images of imagefolder:PATH or hf:FOLDER are cut to.", metavar="PIXELS")
     # Also -n and --log-file: torchrun takes --n and --log for the beginnings of options of its own.
     n: int | None = _option(
         "Number of images, the first of the test set; of an image folder a stratified sample.",
@@ -97,7 +98,9 @@ class EvaluateOptions:
     device: str | None = _option(
         "Device: auto, cpu, cuda, cuda:1, mps.", metavar="NAME", by_default="that of the run; auto"
     )
-    own_code: bool = _option("Let the run name Python code that builds the model.", False, flags=("--own-code",))
+    own_code: bool = _option(
+        "Let the run name Python code that builds the model or opens the data.", False, flags=("--own-code",)
+    )
     changed_code: bool = _option(
         "The same, for code that is not what the run began with.", False, flags=("--changed-code",)
     )
@@ -123,6 +126,10 @@ class EvaluateOptions:
     corruptions: str | None = _option(
         "Also measure under the 15 common corruptions at 5 severities, or under some: fog,jpeg_compression.",
         metavar="all|LIST",
+    )
+    corruption_files: Path | None = _option(
+        "Also measure on published corrupted images: the folder of CIFAR-10-C, CIFAR-100-C or ImageNet-C.",
+        metavar="DIR",
     )
     out: Path | None = _option(
         "Folder for evaluation.json and the state of an evaluation under way.",

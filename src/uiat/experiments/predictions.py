@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from uiat.attacks import PGD
-from uiat.config.schema import Run, is_own_model
-from uiat.data import Folder, ImageSet, Subsample, as_float, open_data, take_images
+from uiat.config.schema import Run, is_own_data, is_own_model
+from uiat.data import Folder, ImageSet, Subsample, as_float, take_images
 from uiat.errors import UserError
 from uiat.evaluation.registry import attack
 from uiat.inverse import load_generator, load_inverse
@@ -20,6 +20,7 @@ from uiat.runs.settings import read_evaluated
 from uiat.system.atomic_files import read_tensors
 from uiat.threat import Threat, parse
 from uiat.training.setup import pick_device
+from uiat.training.test_set import open_lasting_test_set
 
 ATTACK = "pgd-20"
 INVERSE_STEPS = 10  # of the inverse attack, for runs without perturbations or a generator of their own
@@ -59,9 +60,10 @@ def predict(
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
     run, _ = read_evaluated(files.folder)
-    if is_own_model(run) and not own_code:
-        raise UserError(f"its model is code, {run.model.name!r}: allow it with --own-code")
-    data, sample = take_images(_open_test_set(run, root), images)
+    for what, name, own in (("model", run.model.name, is_own_model), ("data set", run.data.name, is_own_data)):
+        if own(run) and not own_code:
+            raise UserError(f"its {what} is code, {name!r}: allow it with --own-code")
+    data, sample = take_images(_open_test_set(run, files.folder, root, own_code), images)
     where = pick_device(device or run.compute.device)
     model = checkpoint.load(files.folder, own_code=own_code).to(where).eval()
     threat = _read_threat(files, run)
@@ -88,11 +90,10 @@ def predict(
     return Samples(data.classes, attacked, helped, cards, confusion.tolist())
 
 
-def _open_test_set(run: Run, root: str | None) -> ImageSet | Folder:
+def _open_test_set(run: Run, folder: Path, root: str | None, own_code: bool) -> ImageSet | Folder:
     """Open the test images of a run; a report reads, so it downloads nothing into a folder that a run names."""
-    data = run.data
     try:
-        return open_data(data.name, "test", root=root or data.root, download=False, image_size=data.image_size)
+        return open_lasting_test_set(run, folder, root=root, own_code=own_code, download=False)
     except UserError as error:
         told = str(error).replace("or allow the download", "or `uiat evaluate --data.root DIR` downloads it")
         raise UserError(told) from None

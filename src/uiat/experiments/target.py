@@ -1,21 +1,20 @@
 """Load the model and the images of an evaluation: of a run, of a weights file, or of any model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from uiat import evaluation, models
 from uiat.config.schema import Evaluation, Run
-from uiat.data import STATS, ImageSet, Subsample, take_images
-from uiat.data.catalog import DATA_SETS
+from uiat.data import STATS, ImageSet, Stream, Subsample, as_float, can_open
 from uiat.errors import UserError, nearest
 from uiat.evaluation.engine.plan import TRANSFER
 from uiat.evaluation.own_attacks import is_own_name, split_names
-from uiat.experiments.extras import plan_extras
+from uiat.experiments.extras import name_classes, plan_extras
+from uiat.experiments.images import AnyImages, choose_images, match_classes, stream_large, trained_classes
 from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target_checks import check_fit, check_scale_of
 from uiat.formatting import threat_text
@@ -26,10 +25,9 @@ from uiat.runs.evaluations import sum_of_source
 from uiat.runs.own_files import AllowOwnCode
 from uiat.runs.reader import WEIGHTS_FILES
 from uiat.runs.settings import read_evaluated
-from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import local_device
 from uiat.threat import Threat, parse
-from uiat.training.setup import open_split, pick_device
+from uiat.training.setup import pick_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,7 @@ class EvaluationTarget:
 
     Args:
         model: on its device, in eval mode.
-        images: the test images.
+        images: the test images; those that pass by once are a stream.
         sample: which images of the test set they are.
         threat: the threat model.
         attacks: names of the attacks.
@@ -51,7 +49,7 @@ class EvaluationTarget:
     """
 
     model: nn.Module
-    images: ImageSet
+    images: ImageSet | Stream
     sample: Subsample
     threat: Threat
     attacks: tuple[str, ...]
@@ -63,11 +61,19 @@ class EvaluationTarget:
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
+    def labelled(self) -> tuple[Tensor | Stream, Tensor | None]:
+        """The images and labels as `uiat.evaluate` takes them: floats in [0, 1], or a stream alone."""
+        if isinstance(self.images, Stream):
+            return self.images, None
+        return as_float(self.images.images), self.images.labels
+
+    @property
     def title(self) -> str:
         """The model, the images and the threat model in a line."""
         facts = self.record
         what = f"{facts['run']}, {facts['which']} weights" if "run" in facts else f"{facts['model']}"
-        images = f"{len(self.images):,} test images of {self.images.name}"
+        count = self.images.total if isinstance(self.images, Stream) else len(self.images)
+        images = f"{'' if count is None else f'{count:,} '}test images of {self.images.name}"
         taken = f"; the images are {self.sample.text}" if self.sample.text else ""
         return f"{what}, on {images}; threat model {threat_text(self.threat)}{taken}"
 
@@ -111,12 +117,12 @@ def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
     )
     device = local_device(options.device or run.compute.device)
     model = _run_model(folder, options, device=device)
-    images, sample = _images(options, run, named=options.data or run.data.name)
+    images, sample = choose_images(options, run)
     check_fit(model, images)
-    images, notes = _match_classes(images, _trained_classes(folder, options.which), folder)
+    images, notes = match_classes(images, trained_classes(folder, options.which), folder)
     return EvaluationTarget(
         model=model,
-        images=images,
+        images=stream_large(images),
         sample=sample,
         threat=threat,
         attacks=names,
@@ -124,7 +130,7 @@ def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
         record={"run": run.name, "which": options.which} | _facts(options.model or run.model.name, images, sample),
         folder=options.out or folder,
         transfer=_transfer(options, images, device=device),
-        extras=more,
+        extras=name_classes(more, images.classes, n=options.n, image_size=options.image_size),
         notes=notes,
     )
 
@@ -136,7 +142,7 @@ def _require_own(options: EvaluateOptions, run: Run, folder: Path) -> None:
             f"the model of {folder} was passed to fit(): name it too, --model file.py:function, or call "
             "uiat.evaluate(...).save(folder) in Python"
         )
-    if options.data is None and run.data.name not in DATA_SETS and not run.data.name.startswith("imagefolder:"):
+    if options.data is None and not can_open(run.data.name):
         raise UserError(f"the data of {folder} was passed to fit(): name test images, --data NAME")
 
 
@@ -152,7 +158,9 @@ def _of_weights(options: EvaluateOptions, name: str) -> EvaluationTarget:
     names, more = _names(options, Evaluation().attacks, threat), _plan_extras(options, threat, str(options.data))
     device = local_device(options.device or "auto")
     where = pick_device(device)
-    images, sample = _images(options, Run(), named=str(options.data))
+    images, sample = choose_images(options, Run())
+    if not images.num_classes:
+        raise UserError(f"{images.name}: the number of classes must be known to build {name}: give it `classes`")
     model, notes = build_model(name, images, width=options.width, weights=options.weights, normalize=options.normalize)
     model = model.to(where).eval()
     check_fit(model, images)
@@ -161,7 +169,7 @@ def _of_weights(options: EvaluateOptions, name: str) -> EvaluationTarget:
     weights = None if options.weights is None else str(options.weights)
     return EvaluationTarget(
         model=model,
-        images=images,
+        images=stream_large(images),
         sample=sample,
         threat=threat,
         attacks=names,
@@ -169,13 +177,13 @@ def _of_weights(options: EvaluateOptions, name: str) -> EvaluationTarget:
         record=_facts(name, images, sample, weights) | {"weights": weights, "normalize": options.normalize},
         folder=options.out,
         transfer=_transfer(options, images, device=device),
-        extras=more,
+        extras=name_classes(more, images.classes, n=options.n, image_size=options.image_size),
         notes=notes,
     )
 
 
 def build_model(
-    name: str, images: ImageSet, *, width: str | None, weights: Path | None, normalize: bool = False
+    name: str, images: AnyImages, *, width: str | None, weights: Path | None, normalize: bool = False
 ) -> tuple[nn.Module, list[str]]:
     """Build a model by name for a set of images, with weights from a file; return also how they were made to fit.
 
@@ -213,7 +221,7 @@ def _width(word: str) -> int | float:
         ) from None
 
 
-def _facts(model: str, images: ImageSet, sample: Subsample, weights: str | None = None) -> dict[str, Any]:
+def _facts(model: str, images: AnyImages, sample: Subsample, weights: str | None = None) -> dict[str, Any]:
     """Return what evaluation.json says of the model and the images, with the sums of what lies outside the folder."""
     code, colon, _ = model.rpartition(":")
     own = [code] if colon and code.endswith(".py") else []
@@ -237,7 +245,7 @@ def _names(options: EvaluateOptions, default: Sequence[str], threat: Threat) -> 
 
 
 def _plan_extras(options: EvaluateOptions, threat: Threat, data: str) -> dict[str, dict[str, Any]]:
-    names = ("epsilons", "sweep_attack", "norms", "norms_attack", "corruptions")
+    names = ("epsilons", "sweep_attack", "norms", "norms_attack", "corruptions", "corruption_files")
     return plan_extras(threat=threat, data=data, **{name: getattr(options, name) for name in names})
 
 
@@ -254,42 +262,7 @@ def _run_model(folder: Path, options: EvaluateOptions, *, device: str) -> nn.Mod
     return checkpoint.load(folder, which, model=model, own_code=own_code).to(pick_device(device))
 
 
-def _images(options: EvaluateOptions, run: Run, *, named: str) -> tuple[ImageSet, Subsample]:
-    other = named != run.data.name
-    size = options.image_size if other or options.run is None else run.data.image_size
-    data = open_split(replace(run.data, name=named, image_size=size), "test", root=options.root)
-    if options.n is not None and options.n > len(data):
-        raise UserError(f"--n {options.n} is more than the {len(data)} test images of {named}; leave it out for all")
-    return take_images(data, options.n or run.evaluation.n)
-
-
-def _trained_classes(folder: Path, which: str) -> list[str]:
-    """Return the names of the classes that a run was trained on; none where its weights do not say (version 0.1)."""
-    names = read_tensors(folder / WEIGHTS_FILES[which])[1].get("classes")
-    return [str(name) for name in names] if isinstance(names, list) else []
-
-
-def _match_classes(images: ImageSet, trained: Sequence[str], folder: Path) -> tuple[ImageSet, list[str]]:
-    """Number the labels as in training, by the names of the classes, and say so where their order is another one.
-
-    Raises:
-        UserError: there are other names; numbers in place of names, as tensors have them, say nothing.
-    """
-    numbers = [str(label) for label in range(images.num_classes)]
-    if list(images.classes) == list(trained) or numbers in (list(images.classes), list(trained)) or not trained:
-        return images, []
-    if sorted(images.classes) != sorted(trained):
-        pairs = [f"{then!r} is {now!r} here" for then, now in zip(trained, images.classes, strict=False) if then != now]
-        raise UserError(
-            f"{folder} was trained on other classes than {images.name} has: {', '.join(pairs[:3])}; name them as in "
-            f"training ({', '.join(trained[:5])}{', ...' if len(trained) > 5 else ''})"
-        )
-    place = torch.tensor([list(trained).index(name) for name in images.classes])
-    mapped = replace(images, labels=place[images.labels], classes=tuple(trained))
-    return mapped, [f"the classes of {images.name} are in another order than in training: labels are matched by name"]
-
-
-def _transfer(options: EvaluateOptions, images: ImageSet, *, device: str) -> nn.Module | None:
+def _transfer(options: EvaluateOptions, images: AnyImages, *, device: str) -> nn.Module | None:
     if options.transfer is None:
         return None
     try:
@@ -299,13 +272,3 @@ def _transfer(options: EvaluateOptions, images: ImageSet, *, device: str) -> nn.
         raise UserError(f"--transfer {options.transfer}: {message}") from None
     check_fit(other, images, what=f"the model of --transfer {options.transfer}")
     return other
-
-
-def evaluated_images(run: Run, *, n: int | None = None, root: str | None = None) -> ImageSet:
-    """Return n test images of a run's data set, as `take_images` does; all by default, or where there are fewer.
-
-    Example:
-        >>> len(evaluated_images(Run(), n=5))
-        5
-    """
-    return take_images(open_split(run.data, "test", root=root), n)[0]

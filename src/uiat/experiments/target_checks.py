@@ -1,9 +1,12 @@
 """Check that a model and the images of an evaluation belong together."""
 
-import torch
-from torch import nn
+import math
 
-from uiat.data import STATS, ImageSet, as_float, take_images
+import torch
+from torch import Tensor, nn
+
+from uiat.data import STATS, Folder, ImageSet, Stream, as_float, choose_subsample
+from uiat.data.stream import CHUNK_BYTES
 from uiat.errors import UserError
 from uiat.evaluation.engine.stage import correct_under
 from uiat.evaluation.selfcheck.model_checks import check_scale
@@ -13,7 +16,7 @@ SCALE_IMAGES = 500  # on which the scale that a model expects is found out
 SCALE_FITS = 0.5  # accuracy on them above which it is the scale that the model expects
 
 
-def check_fit(model: nn.Module, images: ImageSet, *, what: str = "the model") -> None:
+def check_fit(model: nn.Module, images: ImageSet | Folder | Stream, *, what: str = "the model") -> None:
     """Refuse images that the model cannot take, and labels that are not its classes.
 
     Raises:
@@ -26,20 +29,36 @@ def check_fit(model: nn.Module, images: ImageSet, *, what: str = "the model") ->
         uiat.errors.UserError: the model tells 64 classes apart and digits has 10: its labels do not fit
     """
     try:
-        classes = classes_of(model, as_float(images.images[:1]), name=what)
+        classes = classes_of(model, take_few(images, 1)[0], name=what)
     except UserError as error:  # a layer of the model says so, and does not know which of two models it is in
         message = str(error)
         raise UserError(message if what in message else message.replace("the model", what, 1)) from None
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{what} cannot take images of shape {images.image_shape}: {reason}") from None
-    if classes != images.num_classes:
+    if classes != images.num_classes != 0:
         raise UserError(
             f"{what} tells {classes} classes apart and {images.name} has {images.num_classes}: its labels do not fit"
         )
 
 
-def check_scale_of(model: nn.Module, images: ImageSet) -> None:
+def take_few(images: ImageSet | Folder | Stream, n: int) -> tuple[Tensor, Tensor]:
+    """Return n images and labels, as `take_images` takes them; of a stream from its first batch, of large images fewer.
+
+    Example:
+        >>> from uiat.data import load
+        >>> take_few(load("digits", "test"), 5)[0].shape
+        torch.Size([5, 1, 8, 8])
+    """
+    n = min(n, max(1, CHUNK_BYTES // (4 * math.prod(images.image_shape))))
+    if isinstance(images, Stream):
+        return images.head[0][:n], images.head[1][:n]
+    sample = choose_subsample(images.labels, n, num_classes=images.num_classes)
+    few = images.subset(sample.index).decode()
+    return as_float(few.images), few.labels
+
+
+def check_scale_of(model: nn.Module, images: ImageSet | Folder | Stream) -> None:
     """Refuse a model that classifies most images correctly on another scale, and more than on [0, 1].
 
     Raises:
@@ -49,8 +68,7 @@ def check_scale_of(model: nn.Module, images: ImageSet) -> None:
         >>> from uiat.data import load
         >>> check_scale_of(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), load("digits", "test"))
     """
-    few, _ = take_images(images, SCALE_IMAGES)
-    x, y = as_float(few.images), few.labels
+    x, y = take_few(images, SCALE_IMAGES)
     # What it expects, how the images come to that, what to do; and those images.
     ways = {("pixel values from 0 to 255", "multiplied by 255", "multiply in the model's first layer"): 255 * x}
     if images.name in STATS:

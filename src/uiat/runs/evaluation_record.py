@@ -60,6 +60,7 @@ _FITS: dict[str, Check] = {
     "sweep": _optional(lambda value: _SWEEP(value) and len(value["epsilons"]) == len(value["accuracy"])),
     "unseen": _optional(_record_of(accuracy=_SHARES)),
     "corruptions": _optional(_CORRUPTIONS),
+    "corruption_files": _optional(_CORRUPTIONS),
 }
 
 

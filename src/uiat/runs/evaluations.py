@@ -202,7 +202,8 @@ def sum_of_source(name: str) -> str | None:
     """Return the sha256 of a file of code or weights, or of the list of an image folder's test images.
 
     Args:
-        name: a path, or "imagefolder:PATH"; of its images the names, classes and sizes count.
+        name: a path, "imagefolder:PATH" (of its images the names, classes and sizes count), "hf:FOLDER" (likewise, of
+            its files), "npz:FILE", or "file.py:NAME".
 
     Returns:
         None for what is not there.
@@ -211,9 +212,13 @@ def sum_of_source(name: str) -> str | None:
         >>> sum_of_source("missing.py")
     """
     kind, _, place = name.partition(":")
-    if kind != "imagefolder" or not place:
-        return sum_of_file(Path(name)) if Path(name).is_file() else None
+    file = Path(place if kind == "npz" else kind if kind.endswith(".py") and place else name).expanduser()
+    if kind not in ("imagefolder", "hf") or not place:
+        return sum_of_file(file) if file.is_file() else None
     try:
+        if kind == "hf":
+            files = [path for path in sorted(Path(place).expanduser().rglob("*")) if path.is_file()]
+            return sum_of("\n".join(f"{path.name}/{path.stat().st_size}" for path in files).encode()) if files else None
         data = open_data(name, "test")
         paths = [Path(path) for path in getattr(data, "paths", ())]
         rows = ["/".join([*path.parts[-2:], str(path.stat().st_size)]) for path in paths]

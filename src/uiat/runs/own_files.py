@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from uiat.config.own_objectives import ENTRY_POINTS, is_objective_code
-from uiat.config.schema import Run, is_own_model
+from uiat.config.own_objectives import ENTRY_POINTS as OBJECTIVES
+from uiat.config.own_objectives import is_objective_code
+from uiat.config.schema import Run, is_own_data, is_own_model
+from uiat.data.own_data import ENTRY_POINTS as DATA_SETS
 from uiat.errors import UserError
 from uiat.system.manifest import MANIFEST_FILE, read_manifest, sum_of_file
 from uiat.system.own_code import find_source
@@ -38,7 +40,7 @@ def keep_own_code(folder: Path, run: Run) -> dict[str, Any]:
     """
     kept: dict[str, Any] = {}
     for name in own_names(run):
-        source = find_source(name, group=ENTRY_POINTS)
+        source = _find_file(name)
         if source is None:
             continue
         copies = [entry["copy"] for entry in kept.values()]
@@ -55,14 +57,20 @@ def keep_own_code(folder: Path, run: Run) -> dict[str, Any]:
 
 
 def own_names(run: Run) -> list[str]:
-    """Return the names of the user's own code in the settings of a run: its model, its objective.
+    """Return the names of the user's own code in the settings of a run: its model, its data set, its objective.
 
     Example:
         >>> own_names(Run())
         []
     """
     names = [run.model.name] if is_own_model(run) else []
+    names += [run.data.name] if is_own_data(run) else []
     return [*names, run.objective.name] if is_objective_code(run.objective.name) else names
+
+
+def _find_file(name: str) -> Path | None:
+    """Return the file of the code of an objective, a data set or a model."""
+    return find_source(name, group=OBJECTIVES) or find_source(name, group=DATA_SETS)
 
 
 def check_own_code(folder: Path, name: str, *, allowed: AllowOwnCode) -> None:
@@ -82,7 +90,7 @@ def check_own_code(folder: Path, name: str, *, allowed: AllowOwnCode) -> None:
     kept = _find_entry(folder, name)
     if kept is None or allowed == "changed":
         return
-    source, copy = find_source(name, group=ENTRY_POINTS), folder / str(kept.get("copy"))
+    source, copy = _find_file(name), folder / str(kept.get("copy"))
     where = str(source) if source is not None else name.rpartition(":")[0] or name
     if source is None:
         raise UserError(f"{where}, which {folder} names, is not there: put its copy {copy} back in its place")

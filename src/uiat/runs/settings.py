@@ -9,7 +9,7 @@ from typing import Any, cast
 from uiat.config import yaml_io
 from uiat.config.own_objectives import is_objective_code
 from uiat.config.plain_yaml import read_text
-from uiat.config.schema import Run
+from uiat.config.schema import Run, is_own_data
 from uiat.errors import UserError
 from uiat.objectives import AnyObjective, Objective, Standard
 from uiat.runs.config_file import CUSTOM, build_run, own_objective, read_settings, threat_of
@@ -114,7 +114,7 @@ def read_config(path: Path, *, own_code: bool = False) -> Run:
 
     Args:
         path: the file.
-        own_code: True to let it name an objective of the user's own, which runs its code.
+        own_code: True to let it name an objective or a data set of the user's own, which runs its code.
 
     Raises:
         UserError: no such file, not YAML, a field or value that a run does not have, or code that is not allowed.
@@ -129,7 +129,10 @@ def read_config(path: Path, *, own_code: bool = False) -> Run:
     name = section.get("name") if isinstance(section, dict) else None
     if is_objective_code(name) and not own_code:
         raise UserError(f"{path} names code to train with, {name!r}: allow it with --own-code")
-    return yaml_io.load(read_text(path), source=str(path), own_code=own_code)
+    run: Run = yaml_io.load(read_text(path), source=str(path), own_code=own_code)
+    if is_own_data(run) and not own_code:
+        raise UserError(f"{path} names code to open the data set with, {run.data.name!r}: allow it with --own-code")
+    return run
 
 
 def with_threat(run: Run) -> Run:

@@ -229,7 +229,7 @@ def _make_noise(run: Run) -> tuple[ImageSet, int]:
         left = row.train - (run.data.validation or min(1_000, row.train // 20))
         images = min(run.data.subset or left, left)
     else:
-        data, _ = load_datasets(run.data, run.seed)
+        data, _ = load_datasets(run.data, run.seed, own_code=True)
         shape, classes, images = data.image_shape, data.num_classes, len(data)
     random = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (size, *shape), dtype=torch.uint8, generator=random)

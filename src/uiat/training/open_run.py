@@ -10,14 +10,14 @@ from typing import Any
 from torch import nn
 
 from uiat import models
-from uiat.config.schema import Run, is_own_model
+from uiat.config.schema import Run
 from uiat.data import Folder, ImageSet, loader_for
 from uiat.errors import UserError
 from uiat.models.freeze import freeze_parameters
 from uiat.objectives import Objective
 from uiat.runs import checkpoint
 from uiat.runs.folder import check_new_folder, locked_run, new_folder, remove_killed_start
-from uiat.runs.own_files import AllowOwnCode, check_own_code
+from uiat.runs.own_files import AllowOwnCode, check_own_code, own_names
 from uiat.runs.settings import CUSTOM, read_run, with_threat
 from uiat.runs.writer import RunWriter, fingerprint
 from uiat.system.distributed import current_rank
@@ -68,7 +68,7 @@ def start_run(
     check_new_folder(run_dir)
     check_plan(run := with_threat(run))
     device = pick_device(run.compute.device)
-    training_set, held_out = load_datasets(run.data, run.seed)
+    training_set, held_out = load_datasets(run.data, run.seed, own_code=True)
     with seeded(run.seed, device):
         spec = model_spec(run, training_set)
         model = models.build(**spec, pretrained=run.model.pretrained).to(device)
@@ -143,15 +143,15 @@ def reopen_run(
         inside.enter_context(locked_run(folder))
         if model is None:
             device = pick_device(run.compute.device)
-            training_set, held_out = load_datasets(run.data, run.seed)
+            for name in own_names(run) if own_code else ():
+                check_own_code(folder, name, allowed=own_code)
+            training_set, held_out = load_datasets(run.data, run.seed, own_code=bool(own_code))
         else:
             device = training_device(model)
             training_set, held_out = split_own_data(train_data, validation_data, seed=run.seed)
         inside.enter_context(seeded(run.seed, device))
         spec = model_spec(run, training_set) if model is None else own_spec(training_set)
         if model is None:
-            if own_code and is_own_model(run):
-                check_own_code(folder, run.model.name, allowed=own_code)
             model = checkpoint.build(spec, own_code=bool(own_code)).to(device)
         training = make_training(run, model, training_set, held_out, listener=listener)
         data = fingerprint(training_set, training.loader.extra)

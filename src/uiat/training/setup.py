@@ -15,9 +15,11 @@ from uiat.data import (
     STATS,
     Folder,
     ImageSet,
+    Stream,
     as_float,
     from_dataset,
     from_tensors,
+    is_data_code,
     open_data,
     split_validation,
     statistics,
@@ -118,7 +120,9 @@ def _is_pair(data: Any) -> bool:
     return isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
 
 
-def open_split(data: Data, split: str, *, root: str | None) -> ImageSet | Folder:
+def open_split(
+    data: Data, split: str, *, root: str | None, own_code: bool = False, download: bool = True
+) -> ImageSet | Folder | Stream:
     """Open the data set that a run folder names; nothing is downloaded into a place that only the folder names.
 
     Run folders come from others, too, and looking at one must not make folders or files elsewhere.
@@ -128,31 +132,40 @@ def open_split(data: Data, split: str, *, root: str | None) -> ImageSet | Folder
         split: "train" or "test".
         root: the folder of the data sets that the user names, into which missing files may be downloaded; None for that
             of the run.
+        own_code: True to let the name be code of the user's own, which runs it.
+        download: False to download nothing at all.
 
     Raises:
-        UserError: as for `uiat.data.open_data`.
+        UserError: as for `uiat.data.open_data`; code that is not allowed.
 
     Example:
         >>> open_split(Data(name="mnist", root="/missing"), "test", root=None)
         Traceback (most recent call last):
         uiat.errors.UserError: mnist is missing or damaged under /missing ... give --data.root, ...; this one ...
     """
+    if is_data_code(data.name) and not own_code:
+        raise UserError(f"the run's data set is code, {data.name!r}: allow it with own_code=True (--own-code)")
     own = root is not None or data.root is None
     try:
-        return open_data(data.name, split, root=root or data.root, download=own, image_size=data.image_size)
+        return open_data(
+            data.name, split, root=root or data.root, download=own and download, image_size=data.image_size
+        )
     except UserError as error:
-        if own or Path(str(data.root)).is_dir():
+        if own or not download or Path(str(data.root)).is_dir():
             raise
         raise UserError(f"{error}: give --data.root, a folder of your own; this one is the run's") from None
 
 
-def load_datasets(data: Data, seed: int, *, received: bool = False) -> tuple[ImageSet | Folder, ImageSet]:
+def load_datasets(
+    data: Data, seed: int, *, received: bool = False, own_code: bool = False
+) -> tuple[ImageSet | Folder, ImageSet]:
     """Load the training images of a run, and hold out of them those to validate on.
 
     Args:
         data: name, root, sizes.
         seed: seed of the images held out and of the subset.
         received: True if a run folder names the root of `data`, and nobody else; see `open_split`.
+        own_code: True to let the name be code of the user's own, which runs it.
 
     Returns:
         (images to train on, images to validate on).
@@ -163,7 +176,8 @@ def load_datasets(data: Data, seed: int, *, received: bool = False) -> tuple[Ima
         100
     """
     _check_seed(seed)
-    whole = open_split(data, "train", root=None if received else data.root)
+    whole = open_split(data, "train", root=None if received else data.root, own_code=own_code)
+    assert not isinstance(whole, Stream)  # which `open_data` refuses to train on
     training_set, held_out, _ = split_validation(whole, size=data.validation, seed=seed)
     if data.subset is not None:
         training_set = stratified_subset(training_set, data.subset, seed=seed)

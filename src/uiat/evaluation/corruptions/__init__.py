@@ -1,4 +1,4 @@
-"""Common corruptions, fifteen kinds at five severities (Hendrycks & Dietterich 2019), made on the fly.
+"""Common corruptions, fifteen kinds at five severities (Hendrycks & Dietterich 2019), made or read from files.
 
 Written out here, as no maintained library has them for tensors: imagecorruptions (last release 2020) takes one uint8
 picture at a time, numpy's global random numbers, OpenCV and scikit-image; kornia lacks shot noise, glass, fog, frost.
@@ -9,6 +9,15 @@ as JPEG); the ice of frost is drawn by a procedure in place of crops of five pho
 """
 
 from uiat.evaluation.corruptions.accuracy import CorruptionResult, corruption_accuracy
+from uiat.evaluation.corruptions.files import corruption_file_accuracy
 from uiat.evaluation.corruptions.kinds import KINDS, SEVERITIES, corrupt, strengths
 
-__all__ = ["KINDS", "SEVERITIES", "CorruptionResult", "corrupt", "corruption_accuracy", "strengths"]
+__all__ = [
+    "KINDS",
+    "SEVERITIES",
+    "CorruptionResult",
+    "corrupt",
+    "corruption_accuracy",
+    "corruption_file_accuracy",
+    "strengths",
+]

@@ -29,8 +29,8 @@ class CorruptionResult:
 
     Args:
         n: number of images.
-        strengths: name of the published set of strengths, "CIFAR-10-C" or "ImageNet-C".
-        clean: fraction of the images classified correctly as they are.
+        strengths: name of the published set of strengths, "CIFAR-10-C" or "ImageNet-C", or of the files.
+        clean: fraction of the images classified correctly as they are; None for files, which do not have those.
         accuracy: the same fraction for every kind and severity.
         seconds: time of each kind.
         seed: seed of the random numbers.
@@ -43,7 +43,7 @@ class CorruptionResult:
 
     n: int
     strengths: str
-    clean: float
+    clean: float | None
     accuracy: dict[str, dict[int, float]]
     seconds: dict[str, float]
     seed: int
@@ -68,7 +68,12 @@ class CorruptionResult:
     def summary(self) -> Summary:
         """Return what `print` shows: the accuracy under each kind, the mean over its severities."""
         rows = [(kind, percent(accuracy)) for kind, accuracy in self.by_kind.items()]
-        rows = [("corruption", "accuracy"), ("none", percent(self.clean)), *rows, ("mean", percent(self.mean))]
+        rows = [
+            ("corruption", "accuracy"),
+            *[("none", percent(self.clean))][: self.clean is not None],
+            *rows,
+            ("mean", percent(self.mean)),
+        ]
         return Summary(f"common corruptions, strengths of {self.strengths}, {self.n:,} images, seed {self.seed}", rows)
 
     def to_json(self) -> dict[str, Any]:
@@ -121,13 +126,13 @@ def corruption_accuracy(
     target = Target(model, x)
     check_inputs(target, x, y, batch_size=batch_size)
     batches = torch.arange(len(x)).split(batch_size)
-    clean = sum(_count_correct(model, x[rows].to(target.device), y[rows]) for rows in batches) / len(x)
+    clean = sum(count_correct(model, x[rows].to(target.device), y[rows]) for rows in batches) / len(x)
     accuracy, seconds = {}, {}
     for kind in kinds:
         start, correct = time.perf_counter(), dict.fromkeys(severities, 0)
         for done, (severity, rows) in enumerate(itertools.product(severities, batches), 1):
             images = corrupt(x[rows].to(target.device), kind, severity, seed=seed, index=rows)
-            correct[severity] += _count_correct(model, images, y[rows])
+            correct[severity] += count_correct(model, images, y[rows])
             if progress is not None:
                 progress(kind, done, len(severities) * len(batches))
         accuracy[kind] = {severity: count / len(x) for severity, count in correct.items()}
@@ -144,6 +149,12 @@ def _unique(values: Sequence[Any], name: str) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def _count_correct(model: nn.Module, x: Tensor, y: Tensor) -> int:
+def count_correct(model: nn.Module, x: Tensor, y: Tensor) -> int:
+    """Return how many images a model, in eval mode, classifies correctly.
+
+    Example:
+        >>> count_correct(nn.Flatten(), torch.eye(2)[:, None, None], torch.tensor([0, 0]))
+        1
+    """
     with torch.no_grad(), frozen(model):
         return len(x) - int(is_misclassified(model(x), y.to(x.device)).sum())

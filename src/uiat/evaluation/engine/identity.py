@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from uiat.data.stream import Stream
 from uiat.evaluation.engine.plan import Plan, budgets, drop_gradient_attacks, make_plan
 from uiat.evaluation.engine.state_file import fingerprint
 from uiat.formatting import threat_record
@@ -17,8 +19,8 @@ from uiat.threat import Threat
 @neutral_surroundings()
 def identify(
     model: nn.Module,
-    x: Float[Tensor, "n c h w"],
-    y: Int[Tensor, "n"],
+    x: Float[Tensor, "n c h w"] | Stream,
+    y: Int[Tensor, "n"] | None = None,
     *,
     threat: Threat,
     attacks: Sequence[str],
@@ -29,7 +31,6 @@ def identify(
     """Return what tells an evaluation from others, as its state file holds it; arguments and errors as in `evaluate`.
 
     Example:
-        >>> import torch
         >>> from uiat import Linf
         >>> model, x, y = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(8, 1, 2, 2), torch.arange(8) % 2
         >>> one, other = (identify(model, x, y, threat=Linf(0.1), attacks=["fgsm"], seed=seed) for seed in (0, 1))
@@ -37,22 +38,31 @@ def identify(
         ['seed']
     """
     check_ordinary(model)
-    x, y = ordinary(x), ordinary(y)
+    if isinstance(x, Tensor) and y is not None:
+        x, y = ordinary(x), ordinary(y)
     plan = make_plan(attacks, threat, transfer)
-    plan = plan if Target(model, x).differentiable else drop_gradient_attacks(plan)[0]
+    plan = (
+        plan
+        if Target(model, ordinary(x.head[0]) if isinstance(x, Stream) else x).differentiable
+        else drop_gradient_attacks(plan)[0]
+    )
     return identity_of(model, x, y, threat, plan, seed, keep_examples, transfer)
 
 
 def identity_of(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | Stream,
+    y: Tensor | None,
     threat: Threat,
     plan: Plan,
     seed: int,
     examples: bool,
     transfer: nn.Module | None,
 ) -> dict[str, Any]:
-    """Return the same of an evaluation whose attacks are planned."""
+    """Return the same of an evaluation whose attacks are planned; of a stream the name counts, not its images."""
     facts = {"threat": threat_record(threat, exact=True), "attacks": budgets(plan), "order": list(plan), "seed": seed}
+    if isinstance(x, Stream) or y is None:
+        assert isinstance(x, Stream)
+        facts["stream"] = [x.name, x.total, list(x.image_shape)]
+        x = y = torch.empty(0)
     return fingerprint(model, x, y, transfer=transfer, examples=examples, **facts)

@@ -147,7 +147,38 @@ def merge_outcomes(parts: Sequence[Outcomes], rank: Rank) -> Outcomes | None:
     # Rows of the concatenated parts lie in any order: `take` finds those of this process's images, in theirs.
     position = torch.cat([part.index for part in parts])
     index = rank.index(len(position))
-    take = position.argsort()[index]
+    return _join(parts, index, position.argsort()[index], is_first=rank.first)
+
+
+def append_outcomes(before: Outcomes, after: Outcomes) -> Outcomes:
+    """Return the outcomes of one process's images put together from those of two parts, attacked one after the other.
+
+    Args:
+        before: the outcomes of the first part, of all its stages.
+        after: those of the second part.
+
+    Example:
+        >>> parts = [Outcomes(torch.tensor([2 * r, 2 * r + 1]), confidence=torch.ones(2)) for r in (0, 1)]
+        >>> for part in parts:
+        ...     part.end_stage("clean", "clean", part.index > 0, torch.rand(2, 1))
+        ...     part.add_cost("clean", "clean", {"seconds": 1.0})
+        >>> both = append_outcomes(*parts)
+        >>> both.correct["clean"].tolist(), both.counts_after["clean"], both.costs["clean"]["clean"]
+        ([False, True, True, True], {'clean': [3, 3]}, {'seconds': 2.0})
+    """
+    index = torch.cat([before.index, after.index])
+    both = _join([before, after], index, torch.arange(len(index)), is_first=True)
+    seconds = {name: dict(stages) for name, stages in before.costs.items()}
+    for name, stages in after.costs.items():
+        for stage, cost in stages.items():
+            both.costs[name][stage]["seconds"] = cost["seconds"] + seconds.get(name, {}).get(stage, {}).get(
+                "seconds", 0
+            )
+    return both
+
+
+def _join(parts: Sequence[Outcomes], index: Tensor, take: Tensor, *, is_first: bool) -> Outcomes:
+    """Return the outcomes of the images at `index`, which are the rows `take` of the parts put behind one another."""
 
     def rows(columns: Sequence[Tensor | None]) -> Any:
         present = [column for column in columns if column is not None]
@@ -166,8 +197,8 @@ def merge_outcomes(parts: Sequence[Outcomes], rank: Rank) -> Outcomes | None:
         names=names,
         examples=rows([part.examples for part in parts]),
         confidence=rows([part.confidence for part in parts]),
-        counts_after=_merge_counts(parts, is_first=rank.first),
-        costs=_merge_costs(parts, is_first=rank.first),
+        counts_after=_merge_counts(parts, is_first=is_first),
+        costs=_merge_costs(parts, is_first=is_first),
         memory_limit=min(limits) if limits else None,
         verdict_by_stage={stage: rows([part.verdicts(stage) for part in parts]) for stage in stages},
     )

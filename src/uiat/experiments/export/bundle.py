@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from uiat.data import ImageSet, as_float
 from uiat.errors import UserError
-from uiat.experiments.target import evaluated_images
+from uiat.experiments.images import evaluated_images
 from uiat.formatting import threat_record
 from uiat.runs import checkpoint
 from uiat.runs.run_files import RunFiles, read_files
@@ -74,7 +74,7 @@ def open_bundle(
     Args:
         folder: the run folder.
         which: weights of the best or the last epoch.
-        own_code: let the run name code that builds the model.
+        own_code: let the run name code that builds the model or opens the data.
         root: folder of the data sets; that of the run by default.
         n: number of test images; 64 by default, and as many as there are at most.
 
@@ -83,7 +83,7 @@ def open_bundle(
     """
     run, threat = read_evaluated(folder)
     model = checkpoint.load(folder, which, own_code=own_code)
-    images = evaluated_images(run, n=max(n or 0, IMAGES), root=root)
+    images = evaluated_images(run, folder=folder, n=max(n or 0, IMAGES), root=root, own_code=own_code)
     return Bundle(
         name=run.name,
         files=read_files(folder),

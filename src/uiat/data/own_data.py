@@ -1,0 +1,82 @@
+"""Data sets of the user's own by name: file.py:NAME, package.module:NAME, or an installed package's entry point."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from uiat.data.catalog import DATA_SETS, FORMATS
+from uiat.data.image_folder import Folder
+from uiat.data.image_set import ImageSet, from_tensors
+from uiat.data.map_dataset import from_dataset
+from uiat.data.stream import Stream, is_iterable_only, open_stream
+from uiat.errors import UserError
+from uiat.system.own_code import find_entry_point, own_code
+
+ENTRY_POINTS = "uiat.datasets"
+
+
+def is_data_code(name: object) -> bool:
+    """True if the name of a data set says where it is to be imported from. Imports nothing.
+
+    Example:
+        >>> is_data_code("mine.py:faces"), is_data_code("npz:faces.npz"), is_data_code("digits")
+        (True, False, False)
+    """
+    if not isinstance(name, str) or name in DATA_SETS or name.partition(":")[0] in FORMATS:
+        return False
+    return ":" in name or bool(entry_points(group=ENTRY_POINTS, name=name))
+
+
+def open_own_data(name: str, split: str) -> ImageSet | Folder | Stream:
+    """Call a function of the user's own for a part of its data set. Runs its code.
+
+    Args:
+        name: file.py:NAME, package.module:NAME, or the name of an entry point in the group "uiat.datasets": a function
+            that is called with "train" or "test". It returns images and labels as two tensors or arrays, an `ImageSet`
+            or `Folder`, a map-style dataset, or, to be evaluated on alone, any iterable of (images, labels).
+        split: "train" or "test".
+
+    Raises:
+        UserError: no such file, module or name, one that raises an error, or data that cannot be images and labels.
+
+    Example:
+        >>> open_own_data("json:loads", "test")
+        Traceback (most recent call last):
+        uiat.errors.UserError: the data set json:loads could not be opened: JSONDecodeError: ...
+    """
+    if ":" not in name:
+        found = find_entry_point(ENTRY_POINTS, name)
+        assert found is not None  # `is_data_code` has seen it
+        return _convert(_call(found, name, split), name, split)
+    with own_code(name, what="data set") as found:
+        return _convert(_call(found, name, split), name, split)
+
+
+def _call(function: Callable[..., Any], name: str, split: str) -> Any:
+    try:
+        return function(split)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the data set {name} could not be opened: {type(error).__name__}: {reason}") from error
+
+
+def _convert(made: Any, name: str, split: str) -> ImageSet | Folder | Stream:
+    """Return what a function has returned as a set of the package's."""
+    if isinstance(made, ImageSet | Folder):
+        return replace(made, name=name)
+    if isinstance(made, tuple) and len(made) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in made):
+        return from_tensors(*made, name=name)
+    if not is_iterable_only(made):
+        return from_dataset(made, name=name)
+    if split == "train":
+        raise UserError(
+            f"the data set {name} is a {type(made).__name__}, which passes by once and cannot be shuffled: return "
+            "tensors, an ImageSet or a map-style dataset to train on"
+        )
+    return open_stream(made, name=name)
