@@ -3,12 +3,12 @@
 Images are in [0, 1] everywhere; normalisation is the model's first layer, never the data's business.
 """
 
+from uiat.data.augmentation import AUGMENTATIONS, Augmentation
 from uiat.data.catalog import NAMES, STATS, default_root, load, open_data, statistics, tensors
 from uiat.data.image_folder import Folder, open_folder
 from uiat.data.image_set import Batch, ImageSet, as_float, check_images, from_tensors
 from uiat.data.loader import Loader
 from uiat.data.map_dataset import from_dataset
-from uiat.data.sampling import AUGMENTATIONS
 from uiat.data.split import Subsample, choose_subsample, split_validation, stratified_subset, take_images
 from uiat.data.streaming import StreamingLoader, loader_for
 
@@ -16,6 +16,7 @@ __all__ = [
     "AUGMENTATIONS",
     "NAMES",
     "STATS",
+    "Augmentation",
     "Batch",
     "Folder",
     "ImageSet",

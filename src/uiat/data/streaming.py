@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from uiat.checks import Count, Seed, checked, checked_fields
+from uiat.data.augmentation import Augmentation, as_augmentation
 from uiat.data.image_folder import Folder
 from uiat.data.image_set import Batch, ImageSet
-from uiat.data.loader import Loader, prepare
+from uiat.data.loader import Loader, make_batch
 from uiat.data.sampling import batch_count, check_divisible, check_sampling, check_start, permutation
 from uiat.errors import UserError
 from uiat.system.distributed import Rank, current_rank
@@ -44,7 +45,7 @@ class StreamingLoader:
         *,
         batch_size: Count,
         num_workers: int | None = None,
-        augment: str = "none",
+        augment: str | Augmentation = "none",
         device: str | torch.device = "cpu",
         seed: Seed = 0,
         shuffle: bool = True,
@@ -55,13 +56,15 @@ class StreamingLoader:
     ) -> None:
         self.rank = rank or current_rank()
         check_divisible(batch_size, self.rank)
-        check_sampling(len(data), batch_size=batch_size, augment=augment, seed=seed, padding=padding)
+        check_sampling(len(data), batch_size=batch_size, seed=seed, padding=padding)
+        self.augment = as_augmentation(augment)
+        self.augment.check_batch(batch_size, self.rank)
         if num_workers is not None and num_workers < 0:
             raise UserError(f"number of workers must not be negative, but is {num_workers}; 0 reads in this process")
         self.data, self.device = data, torch.device(device)
         self.num_workers = _usable_cores() if num_workers is None else num_workers
         self.num_classes, self.image_shape, self.num_examples = data.num_classes, data.image_shape, len(data)
-        self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        self.batch_size, self.seed = batch_size, seed
         self.shuffle, self.drop_last, self.padding, self.channels_last = shuffle, drop_last, padding, channels_last
 
     def __len__(self) -> int:
@@ -88,8 +91,9 @@ class StreamingLoader:
             generator=torch.Generator(),  # or it would draw from the global one, and change what training draws next
         )
         for step, (images, labels, index) in enumerate(_plain_errors(batches), start):
-            x, moves = prepare(
-                images.to(self.device, non_blocking=True),
+            yield make_batch(
+                *(each.to(self.device, non_blocking=True) for each in (images, labels, index)),
+                num_classes=self.num_classes,
                 rows=self.rank.rows(count := len(images) * self.rank.size),
                 batch=count,
                 augment=self.augment,
@@ -97,8 +101,6 @@ class StreamingLoader:
                 key=(self.seed, epoch, step),
                 channels_last=self.channels_last,
             )
-            y, where = (t.to(self.device, non_blocking=True) for t in (labels, index))
-            yield Batch(x, y, where, moves)
 
 
 def _plain_errors(batches: Iterable[Any]) -> Iterator[Any]:

@@ -22,6 +22,14 @@ ADDED: frozenset[str] = frozenset(
     {
         *("model.weights", "model.pretrained", "model.freeze", "objective.momentum_start"),
         *("objective.inverse.resolution", "objective.inverse.storage"),
+        *(
+            "data.least_area",
+            "data.randaugment",
+            "data.randaugment_magnitude",
+            "data.erasing",
+            "data.mixup",
+            "data.cutmix",
+        ),
         *("optimisation.decay_norms", "optimisation.layer_decay", "optimisation.radius_warmup_epochs"),
     }
 )
