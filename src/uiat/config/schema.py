@@ -79,13 +79,13 @@ class Model:
 
     Args:
         name: a built-in architecture (small-cnn, preact-resnet8, resnet18, wrn-28-10, ...), timm:NAME,
-            torchvision:NAME, file.py:function or package.module:function.
+            torchvision:NAME, transformers:FOLDER, file.py:function or package.module:function.
         width: channels of the first stage (an int) or a factor on them (a float); the architecture's own by default.
         activation: "relu" or "silu".
         weights: a file of weights (.safetensors, or a state dict of torch.save) or a run folder, whose best ones they
             are; random by default. A last layer of another number of classes stays new.
-        pretrained: start from the weights that timm or torchvision publish, which are downloaded; images are normalised
-            as they ask for.
+        pretrained: start from the weights that timm or torchvision publish, which are downloaded, or from those in the
+            folder of transformers; images are normalised as they ask for.
         freeze: patterns of parameter names, such as "body.*", whose values training leaves as they are; BatchNorm
             layers and dropout of modules that are frozen whole stay in eval mode.
 

@@ -76,12 +76,11 @@ class Augmentation:
         Example:
             >>> Augmentation(mixup=0.8).check_batch(7, Rank(rank=0, size=1))
             Traceback (most recent call last):
-            uiat.errors.UserError: MixUp and CutMix mix pairs of images: take a batch size that is a multiple of 2, not 7
+            uiat.errors.UserError: MixUp and CutMix mix pairs: take a batch size that is a multiple of 2, not 7
         """
         if self.mixes and batch_size % (2 * rank.size):
             raise UserError(
-                f"MixUp and CutMix mix pairs of images: take a batch size that is a multiple of {2 * rank.size}, "
-                f"not {batch_size}"
+                f"MixUp and CutMix mix pairs: take a batch size that is a multiple of {2 * rank.size}, not {batch_size}"
             )
 
 

@@ -1,8 +1,10 @@
-"""Models of timm and torchvision, behind the normalisation layer; with the weights that they publish, if asked to."""
+"""Models of timm, torchvision and transformers, behind the normalisation layer; with published weights, if asked to."""
 
 import difflib
+import json
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
@@ -10,10 +12,10 @@ from torch import Tensor, nn
 
 from uiat.errors import UserError
 from uiat.models.classifier import Normalize
-from uiat.models.weights_file import fit_state_dict
+from uiat.models.weights_file import fit_state_dict, read_state_dict
 from uiat.system.announcements import announce
 
-PREFIXES = ("timm:", "torchvision:")
+PREFIXES = ("timm:", "torchvision:", "transformers:")
 # The networks of torchvision with a second head for training, which is left out.
 _AUXILIARY = ("googlenet", "inception_v3")
 
@@ -168,6 +170,86 @@ def torchvision_model(
         announce(f"torchvision:{name}: {note}", level=logging.WARNING)
     facts = published.transforms()
     return TorchvisionClassifier(Normalize(facts.mean, facts.std), net)
+
+
+class TransformersClassifier(nn.Module):
+    """An image classifier of transformers behind the normalisation layer, from images in [0, 1] to logits.
+
+    Its state dict has the keys `normalize.*` and `net.*`.
+    """
+
+    def __init__(self, normalize: nn.Module, net: nn.Module) -> None:
+        super().__init__()
+        self.normalize, self.net = normalize, net
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        """Map images in [0, 1] to logits."""
+        logits: Tensor = self.net(pixel_values=self.normalize(x)).logits
+        return logits
+
+
+def transformers_model(
+    name: str, *, num_classes: int, image_shape: tuple[int, int, int], normalize: nn.Module, pretrained: bool = False
+) -> TransformersClassifier:
+    """Build an image classifier of transformers from a folder that `save_pretrained` has written.
+
+    Only config.json and, for `pretrained`, model.safetensors and preprocessor_config.json are read: nothing is
+    downloaded, and code that a folder brings is not run.
+
+    Args:
+        name: the folder.
+        num_classes: K.
+        image_shape: (channels, height, width).
+        normalize: normalisation of the images, unless the folder states that of its weights.
+        pretrained: True for the weights of the folder; the last layer is new where they are of other classes.
+
+    Raises:
+        UserError: where transformers is not installed, the folder holds no image classifier, or its weights do not fit.
+
+    Example:
+        >>> transformers_model("missing", num_classes=2, image_shape=(3, 32, 32), normalize=Normalize([0.5], [0.5]))
+        Traceback (most recent call last):
+        uiat.errors.UserError: transformers:missing: there is no missing/config.json; name a folder that ...
+    """
+    folder = Path(name).expanduser()
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"transformers:{name}: there is no {folder / 'config.json'}; name a folder that save_pretrained has "
+            "written: nothing is downloaded"
+        )
+    try:
+        from transformers import AutoConfig, AutoModelForImageClassification
+    except ImportError as error:
+        raise UserError(
+            f"transformers:{name} needs the package transformers; install it with: pip install 'uiat[transformers]'"
+        ) from error
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config.num_labels = num_classes
+        for field, value in (("image_size", image_shape[1]), ("num_channels", image_shape[0])):
+            if hasattr(config, field):
+                setattr(config, field, value)
+        net = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"transformers:{name} holds no image classifier for {image_shape}: {reason}") from error
+    if pretrained:
+        normalize = _load_from_folder(net, folder, normalize, name=f"transformers:{name}", num_classes=num_classes)
+    return TransformersClassifier(normalize, net)
+
+
+def _load_from_folder(net: nn.Module, folder: Path, normalize: nn.Module, *, name: str, num_classes: int) -> nn.Module:
+    """Load the weights of a folder, and return the normalisation that it states or the given one."""
+    path = folder / "model.safetensors"
+    tensors, notes = read_state_dict(path)
+    for note in notes + fit_state_dict(net, tensors, source=path, num_classes=num_classes):
+        announce(f"{name}: {note}", level=logging.WARNING)
+    facts = folder / "preprocessor_config.json"
+    try:
+        stated = json.loads(facts.read_text()) if facts.is_file() else {}
+        return Normalize(stated["image_mean"], stated["image_std"]) if "image_mean" in stated else normalize
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{facts} is damaged: {' '.join(str(error).split())[:200]}") from error
 
 
 def _unknown(library: str, name: str, known: Sequence[str]) -> UserError:

@@ -99,11 +99,21 @@ def reads_adversarial_examples(objective: Objective) -> bool:
     return getattr(getattr(objective, "inverse", None), "regulariser", "none") != "none"
 
 
+def takes_soft_labels(objective: Objective) -> bool:
+    """True if the objective takes the probabilities of mixed images as labels: its `takes_soft_labels` says so.
+
+    Others ask whether an image is classified correctly, how likely its class is, or keep something for its class.
+
+    Example:
+        >>> from uiat import Mart, Trades
+        >>> takes_soft_labels(Trades()), takes_soft_labels(Mart())
+        (True, False)
+    """
+    return bool(getattr(objective, "takes_soft_labels", False))
+
+
 def require_soft_labels(objective: Objective) -> None:
     """Refuse an objective that needs one class an image, where images are mixed by MixUp or CutMix.
-
-    An objective takes the probabilities of mixed images if its `takes_soft_labels` is true. Others ask whether an image
-    is classified correctly, how likely its class is, or keep something for its class.
 
     Raises:
         UserError: the objective does not take them.
@@ -114,7 +124,7 @@ def require_soft_labels(objective: Objective) -> None:
         Traceback (most recent call last):
         uiat.errors.UserError: mart needs one class an image: set data.mixup and data.cutmix to 0
     """
-    if not getattr(objective, "takes_soft_labels", False):
+    if not takes_soft_labels(objective):
         momentum = getattr(objective, "momentum", "none")
         cause = "" if momentum == "none" else f" with objective.momentum {momentum}"
         raise UserError(f"{objective.name}{cause} needs one class an image: set data.mixup and data.cutmix to 0")

@@ -1,7 +1,7 @@
 """LBGAT: the robust model's adversarial logits are pulled to those of a natural network that is trained with it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 

@@ -37,8 +37,8 @@ def check_plan(run: Run) -> None:
     """Refuse, before hours of training, a run whose mistake would only show after them; warn of what cannot matter.
 
     Raises:
-        UserError: an attack of the evaluation that does not exist, a one-off epoch that never comes, or mixed images for
-            a method that needs one class an image.
+        UserError: an attack of the evaluation that does not exist, a one-off epoch that never comes, or mixed images
+            for a method that needs one class an image.
 
     Example:
         >>> from uiat.config.schema import Evaluation
