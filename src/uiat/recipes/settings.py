@@ -154,9 +154,9 @@ ADAMW = Optimisation(
 _SINGH = (
     "Singh, Croce, Hein 2023, arXiv:2303.01870, and their program (github.com/nmndeep/revisiting-at): AdamW 1e-3, "
     "decay 0.05 but of norms and biases, cosine after 20 epochs of warm-up (10 in 50 epochs), RandAugment 9 of 10, "
-    "MixUp 0.8 or CutMix 1, erasing 0.25, label smoothing 0.1, EMA 0.9999, 2 steps at 4/255. There the "
-    "steps are APGD's and 80 images a GPU a batch, a convolutional stem replaces the patches, AdamW's second beta is 0.95, "
-    "and colours are jittered"
+    "MixUp 0.8 or CutMix 1, erasing 0.25, label smoothing 0.1, EMA 0.9999, 2 steps at 4/255. There the steps are "
+    "APGD's and 80 images a GPU a batch, a convolutional stem replaces the patches, AdamW's second beta is 0.95, and "
+    "colours are jittered"
 )
 _LIU = (
     "Liu et al. 2023, arXiv:2302.14301, by the file resnet50.yaml of their program ARES (github.com/thu-ml/ares): SGD "
