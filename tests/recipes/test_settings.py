@@ -69,7 +69,7 @@ def test_the_settings_of_imagenet():
         assert run.threat == Linf(4 / 255)
         assert run.objective.inverse.radius == 2 / 255
         assert run.optimisation.average == "ema"
-    assert (resnet.objective.attack.start, resnet.objective.attack.steps) == ("none", 3)
+    assert resnet.objective.attack.steps == 3
     assert (resnet.data.cutmix, resnet.data.mixup, resnet.objective.label_smoothing) == (1.0, 0.0, 0.1)
     assert recipes.get("imagenet-vit-small-pgd-at-b").optimisation.epochs == 50
     assert (vit.data.mixup, vit.data.cutmix, vit.data.erasing, vit.objective.attack.steps) == (0.8, 1.0, 0.25, 2)

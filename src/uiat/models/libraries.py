@@ -5,14 +5,14 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from uiat.errors import UserError
 from uiat.models.classifier import Normalize
-from uiat.models.weights_file import fit_state_dict, read_state_dict
+from uiat.models.weights_file import fit_state_dict
 from uiat.system.announcements import announce
 
 PREFIXES = ("timm:", "torchvision:", "transformers:")
@@ -229,21 +229,43 @@ def transformers_model(
         for field, value in (("image_size", image_shape[1]), ("num_channels", image_shape[0])):
             if hasattr(config, field):
                 setattr(config, field, value)
-        net = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+        auto = AutoModelForImageClassification
+        if not pretrained:
+            return TransformersClassifier(normalize, auto.from_config(config, trust_remote_code=False))
+        net = _load_from_folder(auto, config, folder, num_classes=num_classes)
+    except UserError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"transformers:{name} holds no image classifier for {image_shape}: {reason}") from error
-    if pretrained:
-        normalize = _load_from_folder(net, folder, normalize, name=f"transformers:{name}", num_classes=num_classes)
-    return TransformersClassifier(normalize, net)
+    return TransformersClassifier(_stated_normalize(folder, normalize), net)
 
 
-def _load_from_folder(net: nn.Module, folder: Path, normalize: nn.Module, *, name: str, num_classes: int) -> nn.Module:
-    """Load the weights of a folder, and return the normalisation that it states or the given one."""
-    path = folder / "model.safetensors"
-    tensors, notes = read_state_dict(path)
-    for note in notes + fit_state_dict(net, tensors, source=path, num_classes=num_classes):
-        announce(f"{name}: {note}", level=logging.WARNING)
+def _load_from_folder(auto: Any, config: Any, folder: Path, *, num_classes: int) -> nn.Module:
+    """Make a network with the weights of its folder, by transformers, which renames what older versions wrote.
+
+    Raises:
+        UserError: weights that do not fit in more than the number of classes.
+    """
+    options = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
+    net, report = auto.from_pretrained(
+        folder, config=config, ignore_mismatched_sizes=True, output_loading_info=True, **options
+    )
+    differ = {name: (tuple(theirs), tuple(ours)) for name, theirs, ours in report["mismatched_keys"]}
+    heads = {theirs[0] for theirs, ours in differ.values() if theirs[1:] == ours[1:] and ours[0] == num_classes}
+    wrong = [f"{name} is {theirs} and not {ours}" for name, (theirs, ours) in differ.items() if theirs[1:] != ours[1:]]
+    wrong += [f"missing {name}" for name in sorted(report["missing_keys"]) if name not in differ]
+    wrong += [f"unexpected {name}" for name in sorted(report["unexpected_keys"])]
+    if wrong or len(heads) > 1:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(f"the weights in {folder} do not fit the model: {', '.join(wrong[:3])}{more}")
+    for classes in heads:
+        _announce_new_head(f"transformers:{folder}", classes, num_classes)
+    return cast(nn.Module, net)
+
+
+def _stated_normalize(folder: Path, normalize: nn.Module) -> nn.Module:
+    """Return the normalisation that a folder of transformers states for its weights, or the given one."""
     facts = folder / "preprocessor_config.json"
     try:
         stated = json.loads(facts.read_text()) if facts.is_file() else {}

@@ -35,7 +35,6 @@ class Setting:
         one_off: epoch in which one-off UIAT computes its perturbations; the middle of the run by default.
         ramp_epochs: epochs over which the weight of the inverse methods grows.
         inverse_gradient: True to train through the inverse prediction of the inverse methods too.
-        start: where the attack starts, see `PGD`.
         label_smoothing: fraction of the label spread over all classes, of the methods that have it.
         source: where the setting is from, and how it differs from there.
 
@@ -60,14 +59,13 @@ class Setting:
     one_off: int | None = None
     ramp_epochs: int = 0
     inverse_gradient: bool = True
-    start: Literal["uniform", "none"] = "uniform"
     label_smoothing: float = 0.0
     source: str = ""
 
     @property
     def attack(self) -> PGD:
         """Multi-step attack of training."""
-        return PGD(threat=Linf(self.epsilon), step_size=self.step_size, steps=self.steps, start=self.start)
+        return PGD(threat=Linf(self.epsilon), step_size=self.step_size, steps=self.steps)
 
 
 # The papers' schedules. "-b" is the one of the HAT authors, "-c" the one that a third party attributes to UIAT itself.
@@ -161,8 +159,9 @@ _SINGH = (
 _LIU = (
     "Liu et al. 2023, arXiv:2302.14301, by the file resnet50.yaml of their program ARES (github.com/thu-ml/ares): SGD "
     "0.2 for 512 images, decay 1e-4, a tenth each 30 of 95 epochs after 5 of warm-up, CutMix, label smoothing 0.1, EMA "
-    "0.9998, 3 steps of (8/255)/3 from the image. They report 67.0 % clean and 34.1 % under AutoAttack of 1,000 "
-    "images. There colours are jittered a little, and the step of the attack grows over 5 epochs"
+    "0.9998, 3 steps of (8/255)/3. They report 67.0 % clean and 34.1 % under AutoAttack of 1,000 "
+    "images. There colours are jittered a little, and the attack starts at the image, with a step that grows over 5 "
+    "epochs"
 )
 
 # One row a setting: its recipes with every method follow from it.
@@ -237,7 +236,6 @@ _ROWS = (
         epsilon="4/255",
         step_size=8 / 255 / 3,
         steps=3,
-        start="none",
         optimisation=Optimisation(
             epochs=95,
             learning_rate=0.2,
