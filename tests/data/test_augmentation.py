@@ -6,12 +6,14 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
+import uiat
 from support.images import example, same
 from uiat.data import Augmentation, Folder, Loader, loader_for
 from uiat.data.augmentation import Boxes, draw_boxes, erase_boxes, mix_pairs, resize_boxes
 from uiat.data.sampling import generator
 from uiat.errors import UserError
 from uiat.system.distributed import Rank
+from uiat.training.setup import check_plan
 
 EVERYTHING = Augmentation(
     crop="resized-crop-flip", randaugment=2, randaugment_magnitude=20, erasing=0.5, mixup=0.8, cutmix=1.0
@@ -108,6 +110,11 @@ def test_workers_change_nothing(folder):
 
 
 def test_refused():
+    memory = uiat.PGDAT(attack=uiat.PGD(start="memory"))
+    for data in ({"augment": "resized-crop"}, {"randaugment": 1}, {"mixup": 0.8}):
+        with pytest.raises(UserError, match='"memory" follows pixels through crops and mirroring alone'):
+            check_plan(uiat.Run(objective=memory, data=uiat.Data(**data)))
+    check_plan(uiat.Run(objective=memory, data=uiat.Data(augment="crop-flip", erasing=0.5)))
     data = example()
     two_channels = Loader(replace(data, images=data.images[:, :2]), batch_size=8, augment=EVERYTHING).epoch(0)
     with pytest.raises(UserError, match="RandAugment takes images of 1 or 3 channels, not 2"):

@@ -67,6 +67,11 @@ class Augmentation:
         """True if pairs of images are mixed, so that labels are probabilities."""
         return self.mixup > 0 or self.cutmix > 0
 
+    @property
+    def keeps_pixels(self) -> bool:
+        """True if each pixel is one of the image, at a place that `Batch.moves` tells, or empty."""
+        return not (self.mixes or self.randaugment or self.crop.startswith("resized"))
+
     def check_batch(self, batch_size: int, rank: Rank) -> None:
         """Refuse a batch whose images cannot be mixed in pairs within each process.
 

@@ -146,8 +146,8 @@ class UIAT:
                     logits = model(x_inv)
         target, share = self._update_target(state, batch, logits)
         weight = self.lambda_at(epoch)
-        x_inv = x_inv if self.inverse_gradient else None
-        return Examples(x, y, x_adv, x_inv, target, share, weight, soft_labels=soft)
+        kept = x_inv if self.inverse_gradient else None
+        return Examples(x, y, x_adv, kept, target, share, weight, soft_labels=soft)
 
     def _update_target(
         self, state: InverseState, batch: Batch, logits: Tensor | None

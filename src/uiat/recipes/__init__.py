@@ -43,7 +43,7 @@ def make_run(setting: Setting, method: Method, *, schedule: str = "") -> Run:
         setting = replace(setting, optimisation=setting.others[schedule])
     objective, data = method.build(setting), setting.data
     if setting.label_smoothing and hasattr(objective, "label_smoothing"):
-        objective = replace(objective, label_smoothing=setting.label_smoothing)
+        objective = replace(objective, label_smoothing=setting.label_smoothing)  # type: ignore[arg-type]
     if data.augmentation.mixes and not takes_soft_labels(objective):
         data = replace(data, mixup=0.0, cutmix=0.0)
     return Run(

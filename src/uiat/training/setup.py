@@ -28,6 +28,7 @@ from uiat.evaluation import stages
 from uiat.objectives.abilities import one_off_epoch, require_soft_labels
 from uiat.system.distributed import current_rank, local_device
 from uiat.threat import Linf
+from uiat.training.attack_memory import has_memory
 from uiat.training.idle_settings import warn_of_idle_settings
 
 logger = logging.getLogger("uiat")
@@ -51,8 +52,14 @@ def check_plan(run: Run) -> None:
             stages(name, threat=run.threat or Linf("8/255"))
         except UserError as error:
             raise UserError(f"evaluation.attacks: {error}") from None
-    if run.data.augmentation.mixes:
+    augmentation = run.data.augmentation
+    if augmentation.mixes:
         require_soft_labels(run.objective)
+    if has_memory(run.objective) and not augmentation.keeps_pixels:
+        raise UserError(
+            'objective.attack.start "memory" follows pixels through crops and mirroring alone: take data.augment '
+            "crop-flip, without data.randaugment, data.mixup and data.cutmix"
+        )
     epochs, epoch = run.optimisation.epochs, one_off_epoch(run.objective)
     if epoch is not None and epoch >= epochs:
         raise UserError(
