@@ -7,7 +7,7 @@ import torch
 
 from support.helpers import batch, cnn, pgd
 from support.objectives import INSTANCE, OBJECTIVES, ONE_OFF, UNIVERSAL, state_of, uiat
-from uiat import PGDAT, UIAT, Standard
+from uiat import PGDAT, UIAT, Standard, make_step
 from uiat.errors import UserError
 from uiat.objectives import METHOD_NAMES, Examples, abilities
 
@@ -91,6 +91,12 @@ def test_methods_that_need_one_class_an_image_refuse_mixed_ones():
     assert not abilities.takes_soft_labels(Mine())
     with pytest.raises(UserError, match=r"uiat with objective.momentum class needs one class an image: set data.mixup"):
         abilities.require_soft_labels(OBJECTIVES["class momentum"])
+    mixed, model = replace(batch(), soft_labels=torch.full((12, 4), 0.25)), cnn()
+    step = make_step(
+        model, OBJECTIVES["mart"], torch.optim.SGD(model.parameters(), lr=0.1), num_classes=4, image_shape=(1, 8, 8)
+    )
+    with pytest.raises(UserError, match="mart needs one class an image"):
+        step(replace(mixed, soft_labels=mixed.soft_labels[: len(mixed.y)]))
 
 
 @pytest.mark.parametrize("name", TAKES_SOFT)

@@ -19,7 +19,7 @@ from uiat.errors import UserError
 from uiat.models.modes import find_frozen_parts, frozen_statistics, train_mode
 from uiat.models.outputs import logits_only
 from uiat.objectives import Examples, Objective, total
-from uiat.objectives.abilities import attack_of, describe_batches, is_second_order, require_soft_labels, with_radius
+from uiat.objectives.abilities import attack_of, describe_batches, is_second_order, with_radius
 from uiat.objectives.networks import add_networks, add_teacher, networks_in, teacher_method
 from uiat.speed.activation_checkpointing import checkpointed_blocks, find_blocks
 from uiat.speed.compile import compile_model
@@ -151,11 +151,8 @@ class Step:
         """Refuse what cannot be trained on or with (`check_first_batch`); the first call does so before its update."""
         if teacher_method(self.objective) is not None and not hasattr(self.state, "teacher"):
             raise UserError(f"{self.objective.name} asks a teacher: give make_step one, teacher=model")
-        if batch.soft_labels is not None:
-            require_soft_labels(self.objective)
-        check_first_batch(
-            batch, self.model, self.optimizer, num_classes=self._num_classes, image_shape=self._image_shape
-        )
+        shape = {"num_classes": self._num_classes, "image_shape": self._image_shape}
+        check_first_batch(batch, self.model, self.optimizer, self.objective, **shape)  # type: ignore[arg-type]
         self._checked = True
 
     def objective_at(self, epoch: int) -> Objective:
