@@ -76,13 +76,13 @@ def log_of(p: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
 @checked
 @_labelled
 def cross_entropy(
-    logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], *, label_smoothing: AtMostOne = 0.0
+    logits: Float[Tensor, "b k"], y: Int[Tensor, "b"] | Float[Tensor, "b k"], *, label_smoothing: AtMostOne = 0.0
 ) -> Float[Tensor, "b"]:
     """Compute -log p_y, or the cross entropy against labels smoothed to (1 - s) one-hot + s / K.
 
     Args:
         logits: logits (B, K).
-        y: labels (B,).
+        y: labels (B,), or probabilities (B, K) in place of one-hot ones.
         label_smoothing: s, in [0, 1].
 
     Example:

@@ -137,7 +137,10 @@ def test_width_refused(width, message):
     [
         ("resnet81", "unknown model 'resnet81'; did you mean 'resnet18'"),
         ("", "known: mnist-cnn, preact-resnet18"),
-        ("xyz", "wrn-D-K, timm:NAME, torchvision:NAME, path/to/file.py:function, package.module:function"),
+        (
+            "xyz",
+            "wrn-D-K, timm:NAME, torchvision:NAME, transformers:FOLDER, path/to/file.py:function, package.module",
+        ),
         ("wrn-30-10", "there is no wrn-30-10: the depth is 6n + 4"),
         ("wrn-4-10", "there is no wrn-4-10"),
         ("wrn-28-0", "there is no wrn-28-0"),

@@ -160,3 +160,55 @@ def test_a_pretrained_run_is_recorded_and_reopened_without_fetching(published, t
 def tiny_sets(images):
     labels = torch.arange(len(images)) % 4
     return uiat.data.from_tensors(images, labels), uiat.data.from_tensors(images[:8], labels[:8])
+
+
+@pytest.fixture
+def vit_folder(tmp_path):
+    """A tiny transformers ViT of 5 classes, as `save_pretrained` writes it."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = transformers.ViTConfig(
+        image_size=8, patch_size=4, num_channels=1, num_labels=5, attention_probs_dropout_prob=0.5, **sizes
+    )
+    net = transformers.ViTForImageClassification(config)
+    net.save_pretrained(tmp_path / "vit")
+    (tmp_path / "vit" / "preprocessor_config.json").write_text('{"image_mean": [0.25], "image_std": [0.5]}')
+    return tmp_path / "vit", net.eval()
+
+
+def test_transformers_classifiers_start_from_their_folder(vit_folder, caplog):
+    folder, net = vit_folder
+    x = torch.rand(2, 1, 8, 8)
+    same = build(f"transformers:{folder}", num_classes=5, image_shape=(1, 8, 8), pretrained=True).eval()
+    torch.testing.assert_close(same(x), net(pixel_values=(x - 0.25) / 0.5).logits)
+    new = build(f"transformers:{folder}", num_classes=3, image_shape=(1, 8, 8), mean=(0.1,), std=(1.0,))
+    assert new(x).shape == (2, 3)
+    assert float(new.normalize.mean) == pytest.approx(0.1)
+    assert not caplog.records
+    other = build(f"transformers:{folder}", num_classes=3, image_shape=(1, 8, 8), pretrained=True)
+    assert "the last layer is new: the weights are of 5 classes, the model has 3" in caplog.text
+    assert torch.equal(other.net.vit.state_dict()["layernorm.weight"], net.vit.state_dict()["layernorm.weight"])
+
+
+def test_transformers_refused(vit_folder, monkeypatch):
+    folder, _ = vit_folder
+    name = f"transformers:{folder}"
+    message = refusal(build, name, num_classes=5, image_shape=(1, 16, 16), pretrained=True)
+    assert "do not fit the model: vit.embeddings.position_embeddings is (1, 5, 8) and not (1, 17, 8)" in message
+    (folder / "config.json").write_text('{"model_type": "vit", "auto_map": {"AutoConfig": "evil.Config"}, "hidden')
+    assert "holds no image classifier" in refusal(build, name, num_classes=5, image_shape=(1, 8, 8))
+    (folder / "evil.py").write_text("raise SystemExit('run')")
+    (folder / "config.json").write_text('{"model_type": "none", "auto_map": {"AutoConfig": "evil.Config"}}')
+    assert "holds no image classifier" in refusal(build, name, num_classes=5, image_shape=(1, 8, 8))
+    assert "nothing is downloaded" in refusal(build, "transformers:google/vit", num_classes=5, image_shape=(1, 8, 8))
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert "pip install 'uiat[transformers]'" in refusal(build, name, num_classes=5, image_shape=(1, 8, 8))
+
+
+def test_a_transformers_classifier_trains_from_the_command_line_settings(vit_folder):
+    folder, _ = vit_folder
+    run = tiny.run(
+        model=Model(name=f"transformers:{folder}", pretrained=True), epochs=1, data={"randaugment": 1, "cutmix": 1.0}
+    )
+    result = uiat.train(run, progress=False)
+    assert len(result.history) == 1

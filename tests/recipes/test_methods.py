@@ -77,7 +77,8 @@ def test_rivals_have_the_settings_budget_and_their_authors_fields(setting):
         # Beside its attack and its epochs, each is as its class has it.
         own = {"attack", "tau_epochs", "from_epoch", "epochs", "inverse"}
         fields = {f.name for f in dataclasses.fields(o)} - own
-        assert {f: getattr(o, f) for f in fields} == {f: getattr(kind(), f) for f in fields}
+        smoothing = {"label_smoothing": SETTINGS[setting].label_smoothing} if hasattr(o, "label_smoothing") else {}
+        assert {f: getattr(o, f) for f in fields} == {f: getattr(kind(), f) for f in fields} | smoothing
         assert (o.attack.loss, o.attack.start) == (kind().attack.loss, kind().attack.start)
 
 

@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import uiat
 from uiat import Linf, UserError, recipes
 from uiat.config import yaml_io
+from uiat.objectives.abilities import require_soft_labels
 from uiat.recipes import METHODS, SETTINGS, SINGLE
 
 # Names of the recipes of the first version, with a digest of the fields that a run had then.
@@ -49,13 +51,30 @@ def test_each_is_a_run_that_survives_being_written(setting):
         run = recipes.get(name)
         assert run.name == name
         assert recipes.get(name) == run
-        assert run.data.name in uiat.data.NAMES
+        assert run.data.name in uiat.data.NAMES or run.data.name.startswith("imagefolder:")
+        if run.data.augmentation.mixes:
+            require_soft_labels(run.objective)
         assert len(recipes.describe(name)) > 20
     run = recipes.get(mine[-1])
     assert uiat.load_config(uiat.dump(run)) == run
     for attack in run.evaluation.attacks:
         assert uiat.evaluation.stages(attack, threat=run.threat)
-    uiat.models.build(run.model.name.replace("28-10", "10-1"), num_classes=10, image_shape=(3, 32, 32))
+    with torch.device("meta" if ":" in run.model.name else "cpu"):
+        uiat.models.build(run.model.name.replace("28-10", "10-1"), num_classes=10, image_shape=(3, 32, 32))
+
+
+def test_the_settings_of_imagenet():
+    resnet, convnext, vit = (recipes.get(f"imagenet-{net}-uiat") for net in ("resnet50", "convnext-tiny", "vit-small"))
+    for run in (resnet, convnext, vit, recipes.get("finetune-uiat")):
+        assert run.threat == Linf(4 / 255)
+        assert run.objective.inverse.radius == 2 / 255
+        assert run.optimisation.average == "ema"
+    assert resnet.objective.attack.steps == 3
+    assert (resnet.data.cutmix, resnet.data.mixup, resnet.objective.label_smoothing) == (1.0, 0.0, 0.1)
+    assert recipes.get("imagenet-vit-small-pgd-at-b").optimisation.epochs == 50
+    assert (vit.data.mixup, vit.data.cutmix, vit.data.erasing, vit.objective.attack.steps) == (0.8, 1.0, 0.25, 2)
+    assert not recipes.get("imagenet-vit-small-mart").data.augmentation.mixes
+    assert "arXiv:2303.01870" in recipes.describe("imagenet-vit-small-mart")
 
 
 @pytest.mark.parametrize(

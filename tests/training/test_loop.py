@@ -103,6 +103,16 @@ def test_a_model_with_dropout_resumes_and_so_does_its_average(tmp_path):
     assert tiny.differences(tmp_path / "whole", tmp_path / "run") == []
 
 
+def test_a_run_with_every_augmentation_resumes_bit_for_bit(tmp_path):
+    heavy = {"augment": "resized-crop-flip", "randaugment": 2, "erasing": 0.5, "mixup": 0.8, "cutmix": 1.0}
+    run = tiny.run(data=heavy)
+    uiat.train(run, run_dir=tmp_path / "whole")
+    with pytest.raises(Killed):
+        uiat.train(run, run_dir=tmp_path / "run", listener=Killer(5))
+    uiat.resume(tmp_path / "run")
+    assert tiny.differences(tmp_path / "whole", tmp_path / "run") == []
+
+
 def test_many_kills_of_one_run(whole, tmp_path):
     name = "uiat, momentum, ema, awp, crop"
     with pytest.raises(Killed):

@@ -129,6 +129,7 @@ class PGD:
         reference: Tensor | None = None,
         watch: Watch | None = None,
         x_start: Tensor | None = None,
+        soft_labels: Float[Tensor, "b k"] | None = None,
     ) -> Float[Tensor, "b ..."]:
         """Return adversarial examples without checking the inputs, so that the host never waits for the device.
 
@@ -145,6 +146,8 @@ class PGD:
                 model on `x`, for one forward pass.
             watch: sees each step before it is made, and says which images make it (`projected_gradient`).
             x_start: images to start from, for `start="memory"`: `batch.x_start`; they are projected first.
+            soft_labels: labels as probabilities (B, K), which the loss "ce" takes in place of `y`; the others need one
+                true class, and take `y`.
 
         Raises:
             UserError: two sources of random starts; a start from memory without `x_start`, as in an evaluation.
@@ -157,7 +160,7 @@ class PGD:
         with mode:
             x = x.detach()
             starts = (self._start(x, generator, key, restart, x_start) for restart in range(self.restarts))
-            return self._attack(self._inner_loss(model, x, y, reference), x, starts, watch)
+            return self._attack(self._inner_loss(model, x, y, reference, soft_labels), x, starts, watch)
 
     def _attack(self, loss: InnerLoss, x: Tensor, starts: Iterator[Tensor], watch: Watch | None) -> Tensor:
         """Run all restarts, and return for each example the one with the best loss."""
@@ -243,15 +246,18 @@ class PGD:
             return noise if self.start_radius == 1 else self.start_radius * noise
         return torch.empty_like(like).normal_(0.0, GAUSSIAN_STANDARD_DEVIATION, generator=generator)
 
-    def _inner_loss(self, model: Classifier, x: Tensor, y: Tensor, reference: Tensor | None) -> InnerLoss:
+    def _inner_loss(
+        self, model: Classifier, x: Tensor, y: Tensor, reference: Tensor | None, soft_labels: Tensor | None
+    ) -> InnerLoss:
         """Return the loss as a function of the images alone; what it takes of x is computed once."""
         if self.loss in ("kl", "squared"):
             return self._distance(model, x, reference)
+        labels = soft_labels if soft_labels is not None and self.loss == "ce" else y
         loss_function = losses.cross_entropy if self.loss == "ce" else losses.margin
 
         def inner(x_adv: Tensor) -> tuple[Tensor, Tensor]:
             logits = model(x_adv)
-            return loss_function(logits, y), logits
+            return loss_function(logits, labels), logits
 
         return inner
 

@@ -103,7 +103,7 @@ def _show_tables(out: Console) -> None:
     out.print(
         "\nOther names:\n"
         f"  -uiat, -uiat-one-off    after {bases}: UIAT on that attack\n"
-        "  -b, -c                  after cifar10-resnet18-uiat, say: the second and third length, onecycle\n"
+        "  -b, -c                  after cifar10-resnet18-uiat, say: the second and third length\n"
         + "".join(f"  {single.name:<24}{single.about}\n" for single in SINGLE.values())
         + "uiat recipes NAME lists every field of a recipe, uiat recipes WORD the recipes with a word in them.",
         soft_wrap=True,

@@ -7,10 +7,12 @@ for them.
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from uiat.checks import Amount, BelowOne, Between, Count, Or, Seed, Whole, checked_fields
+from uiat.checks import Amount, AtMostOne, BelowOne, Between, Count, Or, Seed, Whole, checked_fields
 from uiat.config.compute import Compute as Compute
 from uiat.config.own_objectives import is_objective_code
 from uiat.data import is_data_code
+from uiat.data.augmentation import Augmentation, Crop
+from uiat.data.rand_augment import MOST_MAGNITUDE
 from uiat.errors import UserError
 from uiat.models import is_own_code as names_code
 from uiat.objectives import UIAT, AnyObjective, Objective
@@ -32,7 +34,15 @@ class Data:
         root: folder of the data sets; $UIAT_DATA or ~/.cache/uiat/data by default.
         validation: number of training images held out for validation; by default 1,000 or 5 %, whichever is less.
         subset: train on a stratified part of this many images; all by default.
-        augment: "none", "crop" (zero padding, random position), "crop-flip" (and horizontal flips).
+        augment: "none", "crop" (zero padding, random position), "crop-flip" (and horizontal flips), "resized-crop" (a
+            random box, resized to the image) or "resized-crop-flip".
+        least_area: smallest fraction of an image's area in a resized crop.
+        randaugment: number of random operations on each image (RandAugment), 0 for none.
+        randaugment_magnitude: their strength, 0 to 30.
+        erasing: fraction of the images of which a random box is erased.
+        mixup: alpha of MixUp, 0 for none: pairs of images are blended, and their labels.
+        cutmix: alpha of CutMix, 0 for none: a box of an image is put into another, with its part of the label. With
+            both, each batch takes one of them.
         batch_size: number of images in a step.
         workers: number of processes that read images, for image folders too large for memory.
         image_size: side in pixels to which the images of a folder are resized and cropped; by default they are not.
@@ -52,7 +62,13 @@ class Data:
     root: str | None = None
     validation: FromTwo | None = None
     subset: FromTwo | None = None
-    augment: Literal["none", "crop", "crop-flip"] = "none"
+    augment: Crop = "none"
+    least_area: Annotated[float, Between(0, 1, above=True)] = 0.08
+    randaugment: Whole = 0
+    randaugment_magnitude: Annotated[int, Between(0, MOST_MAGNITUDE)] = 9
+    erasing: AtMostOne = 0.0
+    mixup: Amount = 0.0
+    cutmix: Amount = 0.0
     batch_size: Count = 128
     workers: Annotated[int, Between(0, 1_000)] = 2
     image_size: Annotated[int, Between(8, 100_000)] | None = None
@@ -60,6 +76,12 @@ class Data:
     extra_share: Annotated[float, Between(0, 1, above=True, below=True)] = 0.7
     extra_labels: Literal["file", "teacher"] = "file"
     extra_teacher: str | None = None
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How training images are changed at random."""
+        same = ("least_area", "randaugment", "randaugment_magnitude", "erasing", "mixup", "cutmix")
+        return Augmentation(crop=self.augment, **{name: getattr(self, name) for name in same})
 
 
 @checked_fields
@@ -69,13 +91,13 @@ class Model:
 
     Args:
         name: a built-in architecture (small-cnn, preact-resnet8, resnet18, wrn-28-10, ...), timm:NAME,
-            torchvision:NAME, file.py:function or package.module:function.
+            torchvision:NAME, transformers:FOLDER, file.py:function or package.module:function.
         width: channels of the first stage (an int) or a factor on them (a float); the architecture's own by default.
         activation: "relu" or "silu".
         weights: a file of weights (.safetensors, or a state dict of torch.save) or a run folder, whose best ones they
             are; random by default. A last layer of another number of classes stays new.
-        pretrained: start from the weights that timm or torchvision publish, which are downloaded; images are normalised
-            as they ask for.
+        pretrained: start from the weights that timm or torchvision publish, which are downloaded, or from those in the
+            folder of transformers; images are normalised as they ask for.
         freeze: patterns of parameter names, such as "body.*", whose values training leaves as they are; BatchNorm
             layers and dropout of modules that are frozen whole stay in eval mode.
 

@@ -3,6 +3,7 @@
 Images are in [0, 1] everywhere; normalisation is the model's first layer, never the data's business.
 """
 
+from uiat.data.augmentation import AUGMENTATIONS, Augmentation
 from uiat.data.catalog import NAMES, STATS, statistics
 from uiat.data.extra import ExtraImages, open_extra
 from uiat.data.image_folder import Folder, open_folder
@@ -10,7 +11,6 @@ from uiat.data.image_set import Batch, ImageSet, as_float, check_images, from_te
 from uiat.data.loader import Loader
 from uiat.data.map_dataset import from_dataset
 from uiat.data.own_data import is_data_code
-from uiat.data.sampling import AUGMENTATIONS
 from uiat.data.sources import can_open, default_root, has_test_part, load, open_data, tensors
 from uiat.data.split import Subsample, choose_subsample, split_validation, stratified_subset, take_images
 from uiat.data.stream import Labelled, Stream, open_stream
@@ -20,6 +20,7 @@ __all__ = [
     "AUGMENTATIONS",
     "NAMES",
     "STATS",
+    "Augmentation",
     "Batch",
     "ExtraImages",
     "Folder",

@@ -1,6 +1,6 @@
 """Labelled images in memory, checked once, and the batches that training draws from them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,12 +24,13 @@ class Batch:
 
     Args:
         x: images in [0, 1], (b, c, h, w).
-        y: labels, int64, (b,).
+        y: labels, int64, (b,); of mixed images, that of the larger share.
         index: position of each example in the training set, int64, (b,); state kept per example is addressed by it, and
             nothing else needs it.
         moves: how each image was moved from where it is in the set, int64, (3, b): rows and columns cut off at its top
             and left (negative: added), and 1 where it was mirrored after that; None where none was.
         x_start: images that an attack with `start="memory"` starts from, (b, c, h, w); the training step fills it in.
+        soft_labels: labels as probabilities, (b, k), of images that MixUp or CutMix has mixed; None for others.
 
     Example:
         >>> batch = Batch(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]), torch.tensor([7, 5]))
@@ -42,15 +43,23 @@ class Batch:
     index: Int[Tensor, "b"] | None = None
     moves: Int[Tensor, "3 b"] | None = None
     x_start: Float[Tensor, "b c h w"] | None = None
+    soft_labels: Float[Tensor, "b k"] | None = None
 
     def __repr__(self) -> str:
         return f"Batch of {len(self.y)} images {tuple(self.x.shape[1:])}"
 
     def __getitem__(self, rows: slice) -> "Batch":
         """Return some rows of the batch."""
+        index, start, soft = (
+            None if each is None else each[rows] for each in (self.index, self.x_start, self.soft_labels)
+        )
         moves = None if self.moves is None else self.moves[:, rows]
-        index, start = (None if each is None else each[rows] for each in (self.index, self.x_start))
-        return Batch(self.x[rows], self.y[rows], index, moves, start)
+        return Batch(self.x[rows], self.y[rows], index, moves, start, soft)
+
+    def apply(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the batch with each of its tensors changed by a function."""
+        optional = (self.index, self.moves, self.x_start, self.soft_labels)
+        return Batch(change(self.x), change(self.y), *(None if each is None else change(each) for each in optional))
 
 
 @checked_fields

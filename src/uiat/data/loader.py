@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from uiat.checks import Count, Seed, checked, checked_fields
+from uiat.data.augmentation import Augmentation, as_augmentation, change_images, mix_pairs
 from uiat.data.extra import ExtraImages, mix
 from uiat.data.image_set import Batch, ImageSet, as_float
-from uiat.data.sampling import BatchPlan, batch_count, check_divisible, check_sampling, check_start, crop_flip, draw
+from uiat.data.sampling import BatchPlan, batch_count, check_divisible, check_sampling, check_start
 from uiat.system.distributed import Rank, current_rank
 
 
@@ -22,7 +23,7 @@ class Loader:
     Args:
         data: the training set.
         batch_size: number of examples in a batch, of all processes together.
-        augment: "none", "crop" (pad by zeros, cut out at random) or "crop-flip" (mirrored half of the time as well).
+        augment: an `Augmentation`, or the name of one that crops and mirrors alone, such as "crop-flip".
         device: the device on which the set is kept and batches are made.
         seed: seed of the shuffling and the augmentation.
         shuffle: True to visit the set in a new order each epoch.
@@ -50,7 +51,7 @@ class Loader:
         data: ImageSet,
         *,
         batch_size: Count,
-        augment: str = "none",
+        augment: str | Augmentation = "none",
         device: str | torch.device = "cpu",
         seed: Seed = 0,
         shuffle: bool = True,
@@ -63,14 +64,16 @@ class Loader:
     ) -> None:
         self.rank = rank or current_rank()
         check_divisible(batch_size, self.rank)
-        check_sampling(len(data), batch_size=batch_size, augment=augment, seed=seed, padding=padding)
+        check_sampling(len(data), batch_size=batch_size, seed=seed, padding=padding)
+        self.augment = as_augmentation(augment)
+        self.augment.check_batch(batch_size, self.rank)
         self.device = torch.device(device)
         self.images = data.images.to(self.device)
         self.labels = data.labels.to(self.device)
         self.extra, count = extra, 0 if extra is None else len(extra)
         self.plan = BatchPlan(len(data), batch_size, seed, shuffle, count, extra_share)
         self.num_classes, self.image_shape, self.num_examples = data.num_classes, data.image_shape, len(data) + count
-        self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        self.batch_size, self.seed = batch_size, seed
         self.drop_last, self.padding, self.channels_last = drop_last, padding, channels_last
 
     def __len__(self) -> int:
@@ -91,8 +94,11 @@ class Loader:
         rows = self.rank.rows(len(whole))
         index = whole[rows]
         images, labels = self._take(index)
-        x, moves = prepare(
+        return make_batch(
             images,
+            labels,
+            index.to(self.device, non_blocking=True),
+            num_classes=self.num_classes,
             rows=rows,
             batch=len(whole),
             augment=self.augment,
@@ -100,7 +106,6 @@ class Loader:
             key=(self.seed, epoch, step),
             channels_last=self.channels_last,
         )
-        return Batch(x, labels, index.to(self.device, non_blocking=True), moves)
 
     def _take(self, index: Int[Tensor, "b"]) -> tuple[Tensor, Tensor]:
         """Return the images and labels at some positions, on the device."""
@@ -109,40 +114,45 @@ class Loader:
         return pair if self.extra is None else mix(pair, self.extra, index, first=self.plan.own, device=self.device)
 
 
-def prepare(
+def make_batch(
     images: Shaped[Tensor, "b c h w"],
+    labels: Int[Tensor, "b"],
+    index: Int[Tensor, "b"],
     *,
+    num_classes: int,
     rows: slice,
     batch: int,
-    augment: str,
+    augment: Augmentation,
     padding: int,
     key: tuple[int, int, int],
     channels_last: bool,
-) -> tuple[Float[Tensor, "b c h w"], Int[Tensor, "3 b"] | None]:
-    """Augment a batch on its device and convert it to float32 in [0, 1]; uint8 moves a quarter of the bytes.
+) -> Batch:
+    """Augment images on their device and convert them to float32 in [0, 1]; uint8 moves a quarter of the bytes.
 
     Args:
         images: (b, c, h, w), uint8 or float32 in [0, 1].
+        labels: labels, int64.
+        index: position of each image in the training set.
+        num_classes: K.
         rows: the rows of the whole batch that they are; the others are with other processes.
         batch: number of images in the batch of all processes, for which the random numbers are drawn.
-        augment: as in `Loader`.
+        augment: what is done at random.
         padding: as in `Loader`.
         key: (seed, epoch, step), which decides every random draw.
         channels_last: as in `Loader`.
 
-    Returns:
-        The images, and how each of them was moved, as in `Batch`; None where none was.
-
     Example:
-        >>> options = {"augment": "none", "padding": 4, "key": (0, 0, 0), "channels_last": False}
-        >>> prepare(torch.ones(2, 1, 8, 8), rows=slice(0, 2), batch=2, **options)[0].shape
-        torch.Size([2, 1, 8, 8])
+        >>> options = {"padding": 4, "key": (0, 0, 0), "channels_last": False, "num_classes": 2}
+        >>> x, y = torch.rand(2, 1, 8, 8), torch.tensor([0, 1])
+        >>> make_batch(
+        ...     x, y, y, rows=slice(0, 2), batch=2, augment=Augmentation(cutmix=1.0), **options
+        ... ).soft_labels.shape
+        torch.Size([2, 2])
     """
-    moves = None
-    if augment != "none":
-        # Drawn on the CPU, the same on every device; non_blocking, because a plain copy would wait for the device.
-        choice = draw(batch, augment, padding=padding, key=key)[:, rows].to(images.device, non_blocking=True)
-        images = crop_flip(images, choice, padding=padding)
-        moves = torch.cat([choice[:2] - padding, choice[2:]])
-    x = as_float(images)
-    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format), moves
+    changed, moves = change_images(images, augment, rows=rows, batch=batch, padding=padding, key=key)
+    x = as_float(changed)
+    soft = None
+    if augment.mixes:
+        x, labels, soft = mix_pairs(x, labels, augment, num_classes=num_classes, key=key)
+    x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return Batch(x, labels, index, moves, soft_labels=soft)

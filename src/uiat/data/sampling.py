@@ -8,10 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from uiat.errors import UserError, nearest
+from uiat.errors import UserError
 from uiat.system.distributed import Rank
-
-AUGMENTATIONS = ("none", "crop", "crop-flip")
 
 
 def generator(*key: int) -> torch.Generator:
@@ -39,14 +37,14 @@ def permutation(n: int, seed: int, *, epoch: int, shuffle: bool = True) -> Int[T
     return torch.randperm(n, generator=generator(seed, epoch)) if shuffle else torch.arange(n)
 
 
-def check_sampling(n: int, *, batch_size: int, augment: str, seed: int, padding: int) -> None:
+def check_sampling(n: int, *, batch_size: int, seed: int, padding: int) -> None:
     """Refuse settings that no loader can serve.
 
     Raises:
-        UserError: a batch that is empty or larger than the set, an unknown augmentation, a negative seed or padding.
+        UserError: a batch that is empty or larger than the set, a negative seed or padding.
 
     Example:
-        >>> check_sampling(10, batch_size=2, augment="crop", seed=0, padding=4)
+        >>> check_sampling(10, batch_size=2, seed=0, padding=4)
     """
     if batch_size < 1:
         raise UserError(f"batch size must be at least 1, not {batch_size}")
@@ -54,8 +52,6 @@ def check_sampling(n: int, *, batch_size: int, augment: str, seed: int, padding:
         raise UserError(
             f"batch size {batch_size} is larger than the set of {n} images; use a batch size of at most {n}"
         )
-    if augment not in AUGMENTATIONS:
-        raise nearest("augmentation", augment, AUGMENTATIONS)
     if seed < 0 or padding < 0:
         raise UserError(f"seed and padding must not be negative (seed {seed}, padding {padding})")
 

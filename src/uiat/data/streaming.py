@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from uiat.checks import Count, Seed, checked, checked_fields
+from uiat.data.augmentation import Augmentation, as_augmentation
 from uiat.data.extra import ExtraImages, mix
 from uiat.data.image_folder import Folder
 from uiat.data.image_set import Batch, ImageSet
-from uiat.data.loader import Loader, prepare
+from uiat.data.loader import Loader, make_batch
 from uiat.data.sampling import BatchPlan, batch_count, check_divisible, check_sampling, check_start
 from uiat.errors import UserError
 from uiat.system.distributed import Rank, current_rank
@@ -46,7 +47,7 @@ class StreamingLoader:
         *,
         batch_size: Count,
         num_workers: int | None = None,
-        augment: str = "none",
+        augment: str | Augmentation = "none",
         device: str | torch.device = "cpu",
         seed: Seed = 0,
         shuffle: bool = True,
@@ -59,7 +60,9 @@ class StreamingLoader:
     ) -> None:
         self.rank = rank or current_rank()
         check_divisible(batch_size, self.rank)
-        check_sampling(len(data), batch_size=batch_size, augment=augment, seed=seed, padding=padding)
+        check_sampling(len(data), batch_size=batch_size, seed=seed, padding=padding)
+        self.augment = as_augmentation(augment)
+        self.augment.check_batch(batch_size, self.rank)
         if num_workers is not None and num_workers < 0:
             raise UserError(f"number of workers must not be negative, but is {num_workers}; 0 reads in this process")
         self.data, self.device = data, torch.device(device)
@@ -67,7 +70,7 @@ class StreamingLoader:
         self.extra, count = extra, 0 if extra is None else len(extra)
         self.plan = BatchPlan(len(data), batch_size, seed, shuffle, count, extra_share)
         self.num_classes, self.image_shape, self.num_examples = data.num_classes, data.image_shape, len(data) + count
-        self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        self.batch_size, self.seed = batch_size, seed
         self.drop_last, self.padding, self.channels_last = drop_last, padding, channels_last
 
     def __len__(self) -> int:
@@ -84,8 +87,11 @@ class StreamingLoader:
 
     def _stream(self, indices: Sequence[Int[Tensor, "b"]], epoch: int, start: int) -> Iterator[Batch]:
         for step, (index, images, labels) in enumerate(self._read(indices), start):
-            x, moves = prepare(
+            yield make_batch(
                 images,
+                labels,
+                index.to(self.device, non_blocking=True),
+                num_classes=self.num_classes,
                 rows=self.rank.rows(count := len(index) * self.rank.size),
                 batch=count,
                 augment=self.augment,
@@ -93,7 +99,6 @@ class StreamingLoader:
                 key=(self.seed, epoch, step),
                 channels_last=self.channels_last,
             )
-            yield Batch(x, labels, index.to(self.device, non_blocking=True), moves)
 
     def _read(self, indices: Sequence[Int[Tensor, "b"]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield (index, images, labels) of batches; index on the CPU, the rest on the device."""

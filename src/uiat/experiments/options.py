@@ -44,8 +44,9 @@ class EvaluateOptions:
 
     run: Path | None = _option("A run folder; or --model.", metavar="RUN")
     model: str | None = _option(
-        "A built-in model, wrn-D-K, timm:NAME, or your own code: file.py:function or package.module:function, called "
-        "as function(num_classes=, image_shape=); it takes images in [0, 1].",
+        "A built-in model, wrn-D-K, timm:NAME, torchvision:NAME, transformers:FOLDER, or your own code: "
+        "file.py:function or package.module:function, called as function(num_classes=, image_shape=); it takes images "
+        "in [0, 1].",
         metavar="NAME",
     )
     width: str | None = _option("Width of a built-in --model: channels (16) or a factor (0.5).", metavar="NUMBER")

@@ -20,6 +20,11 @@ _BODIES: dict[str, tuple[_Body, int]] = {
     "preact-resnet18": (partial(architectures.preact_resnet, blocks=(2, 2, 2, 2)), 64),
     "resnet18": (partial(architectures.resnet, blocks=(2, 2, 2, 2)), 64),
 }
+_LIBRARIES: dict[str, Callable[..., nn.Module]] = {
+    "timm": libraries.timm_model,
+    "torchvision": libraries.torchvision_model,
+    "transformers": libraries.transformers_model,
+}
 _ACTIVATIONS = ("relu", "silu")
 _FEWEST_CHANNELS, _LARGEST_FACTOR = 4, 16
 
@@ -49,8 +54,8 @@ def build(
     """Build a model by name, initialised from torch's global generator: images in [0, 1] (B, C, H, W) to logits (B, K).
 
     Args:
-        name: one of `names()`, any `wrn-D-K` with D = 6n + 4, `timm:NAME`, `torchvision:NAME`, or the user's own
-            function as `path/to/file.py:function` or `package.module:function`, which is called as
+        name: one of `names()`, any `wrn-D-K` with D = 6n + 4, `timm:NAME`, `torchvision:NAME`, `transformers:FOLDER`,
+            or the user's own function as `path/to/file.py:function` or `package.module:function`, which is called as
             `function(num_classes=, image_shape=)`, must return an `nn.Module`, and does its own normalisation.
         num_classes: number of classes K, at least 2.
         image_shape: (channels, height, width); any number of channels, height and width of at least 8.
@@ -59,8 +64,9 @@ def build(
         mean: mean of the training images in [0, 1], one value a channel; 0 by default. The user's own function does
             not get it.
         std: standard deviation of the training images, likewise; 1 by default.
-        pretrained: True for the weights that timm or torchvision publish, which are downloaded; the last layer is new
-            where they are of another number of classes, and their normalisation takes the place of mean and std.
+        pretrained: True for the weights that timm or torchvision publish, which are downloaded, or those in the folder
+            of transformers; the last layer is new where they are of another number of classes, and their normalisation
+            takes the place of mean and std.
 
     Raises:
         UserError: for a name, shape, width, activation or statistic that cannot be used, saying what to change.
@@ -83,7 +89,7 @@ def build(
             _refuse_pretrained(name, pretrained)
             return custom.own_model(name, num_classes=num_classes, image_shape=shape)
         library, _, net = name.partition(":")
-        make_net = libraries.timm_model if library == "timm" else libraries.torchvision_model
+        make_net = _LIBRARIES[library]
         normalize = _make_normalize(shape[0], mean=mean, std=std)
         return make_net(net, num_classes=num_classes, image_shape=shape, normalize=normalize, pretrained=pretrained)
     _refuse_pretrained(name, pretrained)
@@ -107,7 +113,8 @@ def is_own_code(name: str) -> bool:
 def _refuse_pretrained(name: str, pretrained: bool) -> None:
     if pretrained:
         raise UserError(
-            f"no weights are published of {name!r}: model.pretrained is for timm:NAME and torchvision:NAME; "
+            f"no weights are published of {name!r}: model.pretrained is for timm:NAME, torchvision:NAME and "
+            "transformers:FOLDER; "
             "set model.weights=FILE for weights of your own"
         )
 
@@ -120,8 +127,8 @@ def _lookup(name: str) -> tuple[_Body, int]:
     if name.endswith(".py"):
         raise UserError(f"{name!r} does not say which function makes the model; write {name}:FUNCTION")
     raise UserError(
-        f"{nearest('model', name, names())}; or wrn-D-K, timm:NAME, torchvision:NAME, path/to/file.py:function, "
-        "package.module:function"
+        f"{nearest('model', name, names())}; or wrn-D-K, timm:NAME, torchvision:NAME, transformers:FOLDER, "
+        "path/to/file.py:function, package.module:function"
     )
 
 

@@ -1,9 +1,11 @@
-"""Models of timm and torchvision, behind the normalisation layer; with the weights that they publish, if asked to."""
+"""Models of timm, torchvision and transformers, behind the normalisation layer; with published weights, if asked to."""
 
 import difflib
+import json
 import logging
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from uiat.models.classifier import Normalize
 from uiat.models.weights_file import fit_state_dict
 from uiat.system.announcements import announce
 
-PREFIXES = ("timm:", "torchvision:")
+PREFIXES = ("timm:", "torchvision:", "transformers:")
 # The networks of torchvision with a second head for training, which is left out.
 _AUXILIARY = ("googlenet", "inception_v3")
 
@@ -168,6 +170,108 @@ def torchvision_model(
         announce(f"torchvision:{name}: {note}", level=logging.WARNING)
     facts = published.transforms()
     return TorchvisionClassifier(Normalize(facts.mean, facts.std), net)
+
+
+class TransformersClassifier(nn.Module):
+    """An image classifier of transformers behind the normalisation layer, from images in [0, 1] to logits.
+
+    Its state dict has the keys `normalize.*` and `net.*`.
+    """
+
+    def __init__(self, normalize: nn.Module, net: nn.Module) -> None:
+        super().__init__()
+        self.normalize, self.net = normalize, net
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        """Map images in [0, 1] to logits."""
+        logits: Tensor = self.net(pixel_values=self.normalize(x)).logits
+        return logits
+
+
+def transformers_model(
+    name: str, *, num_classes: int, image_shape: tuple[int, int, int], normalize: nn.Module, pretrained: bool = False
+) -> TransformersClassifier:
+    """Build an image classifier of transformers from a folder that `save_pretrained` has written.
+
+    Only config.json and, for `pretrained`, model.safetensors and preprocessor_config.json are read: nothing is
+    downloaded, and code that a folder brings is not run.
+
+    Args:
+        name: the folder.
+        num_classes: K.
+        image_shape: (channels, height, width).
+        normalize: normalisation of the images, unless the folder states that of its weights.
+        pretrained: True for the weights of the folder; the last layer is new where they are of other classes.
+
+    Raises:
+        UserError: where transformers is not installed, the folder holds no image classifier, or its weights do not fit.
+
+    Example:
+        >>> transformers_model("missing", num_classes=2, image_shape=(3, 32, 32), normalize=Normalize([0.5], [0.5]))
+        Traceback (most recent call last):
+        uiat.errors.UserError: transformers:missing: there is no missing/config.json; name a folder that ...
+    """
+    folder = Path(name).expanduser()
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"transformers:{name}: there is no {folder / 'config.json'}; name a folder that save_pretrained has "
+            "written: nothing is downloaded"
+        )
+    try:
+        from transformers import AutoConfig, AutoModelForImageClassification
+    except ImportError as error:
+        raise UserError(
+            f"transformers:{name} needs the package transformers; install it with: pip install 'uiat[transformers]'"
+        ) from error
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config.num_labels = num_classes
+        for field, value in (("image_size", image_shape[1]), ("num_channels", image_shape[0])):
+            if hasattr(config, field):
+                setattr(config, field, value)
+        auto = AutoModelForImageClassification
+        if not pretrained:
+            return TransformersClassifier(normalize, auto.from_config(config, trust_remote_code=False))
+        net = _load_from_folder(auto, config, folder, num_classes=num_classes)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"transformers:{name} holds no image classifier for {image_shape}: {reason}") from error
+    return TransformersClassifier(_stated_normalize(folder, normalize), net)
+
+
+def _load_from_folder(auto: Any, config: Any, folder: Path, *, num_classes: int) -> nn.Module:
+    """Make a network with the weights of its folder, by transformers, which renames what older versions wrote.
+
+    Raises:
+        UserError: weights that do not fit in more than the number of classes.
+    """
+    options = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
+    net, report = auto.from_pretrained(
+        folder, config=config, ignore_mismatched_sizes=True, output_loading_info=True, **options
+    )
+    differ = {name: (tuple(theirs), tuple(ours)) for name, theirs, ours in report["mismatched_keys"]}
+    heads = {theirs[0] for theirs, ours in differ.values() if theirs[1:] == ours[1:] and ours[0] == num_classes}
+    wrong = [f"{name} is {theirs} and not {ours}" for name, (theirs, ours) in differ.items() if theirs[1:] != ours[1:]]
+    wrong += [f"missing {name}" for name in sorted(report["missing_keys"]) if name not in differ]
+    wrong += [f"unexpected {name}" for name in sorted(report["unexpected_keys"])]
+    if wrong or len(heads) > 1:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(f"the weights in {folder} do not fit the model: {', '.join(wrong[:3])}{more}")
+    for classes in heads:
+        _announce_new_head(f"transformers:{folder}", classes, num_classes)
+    return cast(nn.Module, net)
+
+
+def _stated_normalize(folder: Path, normalize: nn.Module) -> nn.Module:
+    """Return the normalisation that a folder of transformers states for its weights, or the given one."""
+    facts = folder / "preprocessor_config.json"
+    try:
+        stated = json.loads(facts.read_text()) if facts.is_file() else {}
+        return Normalize(stated["image_mean"], stated["image_std"]) if "image_mean" in stated else normalize
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{facts} is damaged: {' '.join(str(error).split())[:200]}") from error
 
 
 def _unknown(library: str, name: str, known: Sequence[str]) -> UserError:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from torch import nn
 
 from uiat.attacks import PGD
+from uiat.errors import UserError
 from uiat.formatting import threat_text
 from uiat.inverse import InverseGenerator, UniversalInverse, UniversalPerturbation
 from uiat.objectives.base import Objective
@@ -96,6 +97,37 @@ def reads_adversarial_examples(objective: Objective) -> bool:
         True
     """
     return getattr(getattr(objective, "inverse", None), "regulariser", "none") != "none"
+
+
+def takes_soft_labels(objective: Objective) -> bool:
+    """True if the objective takes the probabilities of mixed images as labels: its `takes_soft_labels` says so.
+
+    Others ask whether an image is classified correctly, how likely its class is, or keep something for its class.
+
+    Example:
+        >>> from uiat import Mart, Trades
+        >>> takes_soft_labels(Trades()), takes_soft_labels(Mart())
+        (True, False)
+    """
+    return bool(getattr(objective, "takes_soft_labels", False))
+
+
+def require_soft_labels(objective: Objective) -> None:
+    """Refuse an objective that needs one class an image, where images are mixed by MixUp or CutMix.
+
+    Raises:
+        UserError: the objective does not take them.
+
+    Example:
+        >>> from uiat import Mart
+        >>> require_soft_labels(Mart())
+        Traceback (most recent call last):
+        uiat.errors.UserError: mart needs one class an image: set data.mixup and data.cutmix to 0
+    """
+    if not takes_soft_labels(objective):
+        momentum = getattr(objective, "momentum", "none")
+        cause = "" if momentum == "none" else f" with objective.momentum {momentum}"
+        raise UserError(f"{objective.name}{cause} needs one class an image: set data.mixup and data.cutmix to 0")
 
 
 def universal_inverse_of(objective: Objective) -> UniversalInverse | None:

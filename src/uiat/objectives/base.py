@@ -33,6 +33,7 @@ class Examples:
         importance: (B,), detached: how much an example counts, 1 in the mean over the batch.
         x_background: inverse adversarial examples without their foreground (B, C, H, W), of DHAT.
         network: a second network that is trained together with the model (LBGAT).
+        soft_labels: labels as probabilities (B, K), of images that MixUp or CutMix has mixed.
 
     Example:
         >>> Examples(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])).x_adv is None
@@ -49,6 +50,12 @@ class Examples:
     importance: Float[Tensor, "b"] | None = None
     x_background: Float[Tensor, "b ..."] | None = None
     network: nn.Module | None = None
+    soft_labels: Float[Tensor, "b k"] | None = None
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels that a cross entropy takes: probabilities (B, K) where images were mixed, else `y`."""
+        return self.y if self.soft_labels is None else self.soft_labels
 
     def __repr__(self) -> str:
         parts = {"adversarial": self.x_adv, "inverse": self.x_inv, "target": self.target}
@@ -126,7 +133,8 @@ def attack_batch(self: HasAttack, model: nn.Module, batch: Batch, state: nn.Modu
         >>> attack_batch(PGDAT(), model, batch, Stateless(), epoch=0).x_adv.shape
         torch.Size([3, 1, 2, 2])
     """
-    return Examples(batch.x, batch.y, self.attack.perturb(model, batch.x, batch.y, x_start=batch.x_start))
+    x_adv = self.attack.perturb(model, batch.x, batch.y, x_start=batch.x_start, soft_labels=batch.soft_labels)
+    return Examples(batch.x, batch.y, x_adv, soft_labels=batch.soft_labels)
 
 
 def attack_threat(self: HasAttack) -> Threat | None:

@@ -1,7 +1,7 @@
 """Methods that UIAT is compared with: standard training, PGD adversarial training, TRADES, MART."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -36,6 +36,7 @@ class Standard:
         'standard'
     """
 
+    takes_soft_labels: ClassVar[bool] = True  # they enter by the cross entropy alone
     name: Literal["standard"] = "standard"
     label_smoothing: BelowOne = 0.0
 
@@ -49,14 +50,14 @@ class Standard:
     @checked
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the images as they are."""
-        return Examples(batch.x, batch.y)
+        return Examples(batch.x, batch.y, soft_labels=batch.soft_labels)
 
     @checked
     @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"ce": (B,)}."""
         logits = model(examples.x)
-        ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
+        ce = losses.cross_entropy(logits, examples.labels, label_smoothing=self.label_smoothing)
         return {"ce": ce, "correct": correct(logits, examples.y)}
 
 
@@ -76,6 +77,7 @@ class PGDAT:
         5
     """
 
+    takes_soft_labels: ClassVar[bool] = True  # they enter by the cross entropy alone
     name: Literal["pgd-at"] = "pgd-at"
     attack: PGD = field(default_factory=PGD)
     label_smoothing: BelowOne = 0.0
@@ -90,10 +92,10 @@ class PGDAT:
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"adv_ce": (B,)}, and {"alignment": (B,)} where it has a weight."""
         logits = model(adversarial_of(examples))
-        ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
+        ce = losses.cross_entropy(logits, examples.labels, label_smoothing=self.label_smoothing)
         terms = {"adv_ce": ce, "correct": correct(logits, examples.y)}
         if self.alignment:
-            terms["alignment"] = self.alignment * misalignment(model, examples.x, examples.y, self.attack)
+            terms["alignment"] = self.alignment * misalignment(model, examples.x, examples.labels, self.attack)
         return terms
 
 
@@ -114,6 +116,7 @@ class Trades:
         'kl'
     """
 
+    takes_soft_labels: ClassVar[bool] = True  # they enter by the cross entropy alone
     name: Literal["trades"] = "trades"
     attack: PGD = field(default_factory=kl_attack)
     weight: Amount = 6.0
@@ -128,7 +131,7 @@ class Trades:
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"ce": (B,), "kl": (B,)}; "kl" is weighted."""
         logits, adv_logits = model(examples.x), model(adversarial_of(examples))
-        ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
+        ce = losses.cross_entropy(logits, examples.labels, label_smoothing=self.label_smoothing)
         kl = losses.kl(losses.log_probabilities(logits), losses.log_probabilities(adv_logits))
         return {"ce": ce, "kl": self.weight * kl, "correct": correct(adv_logits, examples.y)}
 

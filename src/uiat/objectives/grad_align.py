@@ -15,7 +15,9 @@ from uiat.threat import Threat, to_range
 POINT = 2  # the stream of an image's random numbers that its second point is drawn from
 
 
-def misalignment(model: nn.Module, x: Float[Tensor, "b ..."], y: Int[Tensor, "b"], attack: PGD) -> Float[Tensor, "b"]:
+def misalignment(
+    model: nn.Module, x: Float[Tensor, "b ..."], y: Int[Tensor, "b"] | Float[Tensor, "b k"], attack: PGD
+) -> Float[Tensor, "b"]:
     """Compute 1 - cos(grad loss(x), grad loss(x + eta)), eta uniform in the ball, with its gradient for the weights.
 
     "Understanding and Improving Fast Adversarial Training", eq. 4: single-step training that keeps this small does not
@@ -30,7 +32,7 @@ def misalignment(model: nn.Module, x: Float[Tensor, "b ..."], y: Int[Tensor, "b"
     Args:
         model: maps images (B, C, H, W) in [0, 1] to logits (B, K).
         x: images.
-        y: labels.
+        y: labels, or probabilities.
         attack: the attack that the model is trained on: its threat model gives the ball, and its `batchnorm` the mode.
 
     Example:

@@ -1,7 +1,7 @@
 """LBGAT: the robust model's adversarial logits are pulled to those of a natural network that is trained with it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -35,6 +35,7 @@ class LBGAT:
         0.0
     """
 
+    takes_soft_labels: ClassVar[bool] = True  # they enter by the cross entropy alone
     name: Literal["lbgat"] = "lbgat"
     attack: PGD = field(default_factory=kl_attack)
     weight: Amount = 0.0
@@ -51,8 +52,8 @@ class LBGAT:
     @explained
     def perturb(self, model: nn.Module, batch: Batch, state: nn.Module, *, epoch: int) -> Examples:
         """Return the batch with x_adv and the natural network."""
-        x_adv = self.attack.perturb(model, batch.x, batch.y, x_start=batch.x_start)
-        return Examples(batch.x, batch.y, x_adv, network=network_in(state, "natural"))
+        x_adv = self.attack.perturb(model, batch.x, batch.y, x_start=batch.x_start, soft_labels=batch.soft_labels)
+        return Examples(batch.x, batch.y, x_adv, network=network_in(state, "natural"), soft_labels=batch.soft_labels)
 
     @checked
     @explained
@@ -63,7 +64,7 @@ class LBGAT:
         adv_logits = losses.full_precision(model(adversarial_of(examples)))
         natural = losses.full_precision(examples.network(examples.x))
         terms = {
-            "natural_ce": losses.cross_entropy(natural, examples.y, label_smoothing=self.label_smoothing),
+            "natural_ce": losses.cross_entropy(natural, examples.labels, label_smoothing=self.label_smoothing),
             "squared": (adv_logits - natural).square().mean(dim=1),
             "correct": correct(adv_logits, examples.y),
         }

@@ -1,7 +1,7 @@
 """MLCAT: adversarial training that does not fit examples of small loss any further."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -33,6 +33,7 @@ class MLCAT:
         1.5
     """
 
+    takes_soft_labels: ClassVar[bool] = True  # they enter by the cross entropy alone
     name: Literal["mlcat"] = "mlcat"
     attack: PGD = field(default_factory=PGD)
     least_loss: Amount = 1.5
@@ -47,5 +48,5 @@ class MLCAT:
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"adv_ce": (B,)}, not below `least_loss`."""
         logits = model(adversarial_of(examples))
-        ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
+        ce = losses.cross_entropy(logits, examples.labels, label_smoothing=self.label_smoothing)
         return {"adv_ce": ce.clamp_min(self.least_loss), "correct": correct(logits, examples.y)}

@@ -83,6 +83,15 @@ class UIAT:
         """The attack's threat model."""
         return self.attack.threat
 
+    @property
+    def takes_soft_labels(self) -> bool:
+        """True without momentum: a remembered prediction is of one image or one class, and mixed images are of two.
+
+        The inverse adversary of a mixed image is that of the class of its larger share, so that z of a class keeps
+        what lowers the loss of that class; adversarial examples and the cross entropy take the probabilities.
+        """
+        return self.momentum == "none"
+
     @checked
     def init(
         self, *, num_classes: Classes, image_shape: tuple[Side, Side, Side], num_examples: Count | None = None
@@ -131,9 +140,10 @@ class UIAT:
             made, here = image_shape(state.z, self.inverse.cell), tuple(x.shape[1:])
             if made != here:
                 raise UserError(f"the state was made for images of shape {made}, but those of the batch are {here}")
-        x_adv = self.attack.perturb(model, x, y, x_start=batch.x_start)
+        soft = batch.soft_labels
+        x_adv = self.attack.perturb(model, x, y, x_start=batch.x_start, soft_labels=soft)
         if not self.inverse.active(epoch):
-            return Examples(x, y, x_adv)
+            return Examples(x, y, x_adv, soft_labels=soft)
         with frozen(model, batchnorm=self.attack.batchnorm):
             threat = self.attack.threat
             # Universal inverse adversaries update z in here, by `steps` gradients (one-off: in their one epoch).
@@ -143,7 +153,8 @@ class UIAT:
                     logits = model(x_inv)
         target, share = self._update_target(state, batch, logits)
         weight = self.lambda_at(epoch)
-        return Examples(x, y, x_adv, x_inv if self.inverse_gradient else None, target, share, weight)
+        kept = x_inv if self.inverse_gradient else None
+        return Examples(x, y, x_adv, kept, target, share, weight, soft_labels=soft)
 
     def _update_target(
         self, state: InverseState, batch: Batch, logits: Tensor | None
@@ -170,14 +181,14 @@ class UIAT:
         With a weight `alignment`, also {"alignment": (B,)}.
         """
         logits = model(adversarial_of(examples))
-        ce = losses.cross_entropy(logits, examples.y, label_smoothing=self.label_smoothing)
+        ce = losses.cross_entropy(logits, examples.labels, label_smoothing=self.label_smoothing)
         terms = {"adv_ce": ce, "correct": correct(logits, examples.y)}
         if examples.x_inv is not None or examples.target is not None:
             log_adv, log_inv = losses.log_probabilities(logits), self._log_target(model, examples)
             pair = (log_inv, log_adv) if self.kl == "inverse-adversarial" else (log_adv, log_inv)
             terms["inverse_kl"] = examples.weight * losses.kl(*pair)
         if self.alignment:
-            terms["alignment"] = self.alignment * misalignment(model, examples.x, examples.y, self.attack)
+            terms["alignment"] = self.alignment * misalignment(model, examples.x, examples.labels, self.attack)
         return terms
 
     def _log_target(self, model: nn.Module, examples: Examples) -> Tensor:

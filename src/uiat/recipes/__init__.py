@@ -11,6 +11,7 @@ from dataclasses import replace
 from uiat.checks import checked
 from uiat.config.schema import Evaluation, Run, Validation
 from uiat.errors import nearest
+from uiat.objectives.abilities import takes_soft_labels
 from uiat.recipes.methods import METHODS, Method
 from uiat.recipes.settings import SETTINGS, Setting
 from uiat.recipes.single import SINGLE
@@ -21,6 +22,8 @@ __all__ = ["METHODS", "SETTINGS", "SINGLE", "Method", "Setting", "describe", "ge
 @checked
 def make_run(setting: Setting, method: Method, *, schedule: str = "") -> Run:
     """Return the run of a method in a setting, named after both.
+
+    Of a method that needs one class an image, images are not mixed.
 
     Args:
         setting: data, model, threat model, schedule.
@@ -38,11 +41,16 @@ def make_run(setting: Setting, method: Method, *, schedule: str = "") -> Run:
         if schedule not in setting.others:
             raise nearest(f"schedule of {setting.name}", schedule, setting.others)
         setting = replace(setting, optimisation=setting.others[schedule])
+    objective, data = method.build(setting), setting.data
+    if setting.label_smoothing and hasattr(objective, "label_smoothing"):
+        objective = replace(objective, label_smoothing=setting.label_smoothing)  # type: ignore[arg-type]
+    if data.augmentation.mixes and not takes_soft_labels(objective):
+        data = replace(data, mixup=0.0, cutmix=0.0)
     return Run(
         name="-".join([setting.name, method.name, *([schedule] if schedule else [])]),
-        data=setting.data,
+        data=data,
         model=setting.model,
-        objective=method.build(setting),
+        objective=objective,
         optimisation=replace(setting.optimisation, replays=method.replays),
         validation=Validation(metric=method.metric or setting.metric),
         compute=setting.compute,
@@ -118,4 +126,5 @@ def describe(name: str) -> str:
         raise nearest("recipe", name, names())
     setting, method, schedule = parts
     ordinal = dict(zip(setting.others, ("second", "third"), strict=False)).get(schedule)
-    return f"{setting.about}; {method.about}" + (f"; the {ordinal} schedule" if ordinal else "")
+    about = f"{setting.about}; {method.about}" + (f"; the {ordinal} schedule" if ordinal else "")
+    return f"{about} ({setting.source})" if setting.source else about

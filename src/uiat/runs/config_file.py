@@ -23,6 +23,14 @@ ADDED: frozenset[str] = frozenset(
         *("model.weights", "model.pretrained", "model.freeze", "objective.momentum_start"),
         *("objective.inverse.resolution", "objective.inverse.storage"),
         *("data.extra", "data.extra_share", "data.extra_labels", "data.extra_teacher"),
+        *(
+            "data.least_area",
+            "data.randaugment",
+            "data.randaugment_magnitude",
+            "data.erasing",
+            "data.mixup",
+            "data.cutmix",
+        ),
         *("optimisation.decay_norms", "optimisation.layer_decay", "optimisation.radius_warmup_epochs"),
     }
 )

@@ -104,8 +104,7 @@ class RecordedStep:
         Raises:
             UserError: the work holds something that a CUDA graph cannot.
         """
-        index, moves = (None if each is None else each.clone() for each in (batch.index, batch.moves))
-        here = Batch(batch.x.clone(), batch.y.clone(), index, moves)
+        here = batch.apply(torch.clone)
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads, such as one that pins memory for a loader, may continue meanwhile.
@@ -120,7 +119,7 @@ class RecordedStep:
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Do the recorded work on another batch of the same shape."""
-        for name in ("x", "y", "index", "moves"):
+        for name in ("x", "y", "index", "moves", "soft_labels"):
             place, value = getattr(self.batch, name), getattr(batch, name)
             if place is not None and value is not None:
                 place.copy_(value, non_blocking=True)

@@ -1,14 +1,16 @@
 """Train a recipe (`train`), resume a run from its folder (`resume`), train one's own model and data (`fit`)."""
 
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from uiat.checks import Count, Seed, checked
 from uiat.config.schema import Compute, Data, Guards, Model, Optimisation, Run, Validation
 from uiat.data import ImageSet
+from uiat.data.augmentation import Augmentation, Crop, as_augmentation
 from uiat.objectives import UIAT, AnyObjective, Objective, check_objective
 from uiat.runs.folder import check_new_folder
 from uiat.runs.own_files import AllowOwnCode
@@ -118,7 +120,7 @@ def fit(
     guards: Guards | None = None,
     compute: Compute | None = None,
     batch_size: Count = 128,
-    augment: Literal["none", "crop", "crop-flip"] = "none",
+    augment: Crop | Augmentation = "none",
     weights: str | Path | None = None,
     seed: Seed = 0,
     run_dir: str | Path | None = None,
@@ -137,7 +139,7 @@ def fit(
         guards: warnings, and what to do on catastrophic overfitting.
         compute: precision and memory format, channels last only if set here; the device is the model's.
         batch_size: images a step.
-        augment: "none", "crop" or "crop-flip".
+        augment: "none", "crop", "crop-flip", "resized-crop", "resized-crop-flip", or an `Augmentation`.
         weights: a file of weights or a run folder to start from, see `Model`; the model's own by default.
         seed: seed of order, augmentation, held-out part and random starts.
         run_dir: a new folder to write weights, perturbations, metrics and checkpoints to; none by default. A run that
@@ -166,7 +168,7 @@ def fit(
     run = Run(
         name="fit",
         seed=seed,
-        data=Data(name=data.name, batch_size=batch_size, augment=augment),
+        data=Data(name=data.name, batch_size=batch_size, **_augmentation_fields(augment)),
         model=Model(name=CUSTOM, weights=None if weights is None else str(weights)),
         objective=cast(AnyObjective, objective or UIAT()),
         compute=compute or Compute(channels_last=False),
@@ -181,6 +183,12 @@ def fit(
             inside.enter_context(stored(training, run_dir, data, own_spec(data)))
         _fit(training, progress=progress)
     return make_result(training)
+
+
+def _augmentation_fields(augment: str | Augmentation) -> dict[str, Any]:
+    """Return the fields of `Data` that say how training images are changed."""
+    fields = asdict(as_augmentation(augment))
+    return {"augment": fields.pop("crop"), **fields}
 
 
 def _fit(training: Training, *, progress: bool) -> None:

@@ -190,6 +190,9 @@ RULES: tuple[Rule, ...] = (
         is_used=lambda run: _get(run, "objective.from_epoch") is not None and _is_set(run, "objective.from_epoch"),
     ),
     _set_without("objective.weight", "objective.form", "trades"),
+    # The images.
+    _set_without("data.least_area", "data.augment", "resized-crop", "resized-crop-flip"),
+    _set_with("data.randaugment_magnitude", "data.randaugment", 0),
     # Inverse adversaries.
     _set_with("objective.inverse.regulariser_weight", _REGULARISER, "none"),
     Rule(

@@ -223,7 +223,7 @@ def make_training(
     loader = loader_for(
         training_set,
         batch_size=run.data.batch_size,
-        augment=run.data.augment,
+        augment=run.data.augmentation,
         device=device,
         seed=run.seed,
         channels_last=channels_last,

@@ -27,9 +27,10 @@ from uiat.data import (
 )
 from uiat.errors import UserError
 from uiat.evaluation import stages
-from uiat.objectives.abilities import one_off_epoch
+from uiat.objectives.abilities import one_off_epoch, require_soft_labels
 from uiat.system.distributed import current_rank, local_device
 from uiat.threat import Linf
+from uiat.training.attack_memory import has_memory
 from uiat.training.idle_settings import warn_of_idle_settings
 
 logger = logging.getLogger("uiat")
@@ -39,7 +40,8 @@ def check_plan(run: Run) -> None:
     """Refuse, before hours of training, a run whose mistake would only show after them; warn of what cannot matter.
 
     Raises:
-        UserError: an attack of the evaluation that does not exist, or a one-off epoch that never comes.
+        UserError: an attack of the evaluation that does not exist, a one-off epoch that never comes, or mixed images
+            for a method that needs one class an image.
 
     Example:
         >>> from uiat.config.schema import Evaluation
@@ -52,6 +54,14 @@ def check_plan(run: Run) -> None:
             stages(name, threat=run.threat or Linf("8/255"))
         except UserError as error:
             raise UserError(f"evaluation.attacks: {error}") from None
+    augmentation = run.data.augmentation
+    if augmentation.mixes:
+        require_soft_labels(run.objective)
+    if has_memory(run.objective) and not augmentation.keeps_pixels:
+        raise UserError(
+            'objective.attack.start "memory" follows pixels through crops and mirroring alone: take data.augment '
+            "crop-flip, without data.randaugment, data.mixup and data.cutmix"
+        )
     epochs, epoch = run.optimisation.epochs, one_off_epoch(run.objective)
     if epoch is not None and epoch >= epochs:
         raise UserError(

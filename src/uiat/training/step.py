@@ -151,9 +151,8 @@ class Step:
         """Refuse what cannot be trained on or with (`check_first_batch`); the first call does so before its update."""
         if teacher_method(self.objective) is not None and not hasattr(self.state, "teacher"):
             raise UserError(f"{self.objective.name} asks a teacher: give make_step one, teacher=model")
-        check_first_batch(
-            batch, self.model, self.optimizer, num_classes=self._num_classes, image_shape=self._image_shape
-        )
+        shape = {"num_classes": self._num_classes, "image_shape": self._image_shape}
+        check_first_batch(batch, self.model, self.optimizer, self.objective, **shape)  # type: ignore[arg-type]
         self._checked = True
 
     def objective_at(self, epoch: int) -> Objective:
