@@ -27,6 +27,7 @@ from uiat.evaluation import EvaluationResult
 from uiat.evaluation.evaluator import evaluate
 from uiat.evaluation.radius_sweep import SweepResult, radius_sweep
 from uiat.inverse import InstanceInverse, UniversalInverse, UniversalPerturbation, load_inverse
+from uiat.models.bpda import BPDA, CheckpointedSteps
 from uiat.objectives import (
     ADR,
     ARD,
@@ -121,6 +122,9 @@ __all__ = [
     "Noise",
     "Transfer",
     "minimum_norm",
+    # Gradients for defences without one.
+    "BPDA",
+    "CheckpointedSteps",
     # Evaluate.
     "evaluate",
     "EvaluationResult",

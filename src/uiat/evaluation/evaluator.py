@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from uiat.checks import Count, checked
 from uiat.evaluation.engine.aggregate import aggregate
+from uiat.evaluation.engine.asked import WORST
+from uiat.evaluation.engine.asking import conclude, run_asking
 from uiat.evaluation.engine.attack_target import AttackTarget, exact_inference
+from uiat.evaluation.engine.calls import CallRule, Calls
 from uiat.evaluation.engine.identity import identity_of
 from uiat.evaluation.engine.outcomes import Outcomes
 from uiat.evaluation.engine.plan import (
@@ -64,11 +67,17 @@ def evaluate(
     transfer: nn.Module | None = None,
     selfchecks: bool = True,
     class_names: Sequence[str] | None = None,
+    calls: Calls = 1,
+    wrong_calls: Calls | None = None,
 ) -> EvaluationResult:
     """Compute accuracy under each attack by name and in the worst case over them, and check if it is to be believed.
 
     An image misclassified as it is counts as broken under every attack and is not attacked. Otherwise an image counts
     as broken by an attack when the model, in eval mode, misclassifies the attack's example (in the ball, in [0, 1]).
+    Of a model that answers at random, every stage ends in fresh calls on the examples that it has found (`calls`), and
+    an image counts as broken when enough of these misclassify its example (`wrong_calls`); the result's `calls` has
+    what that proves, and the accuracy as the mean over calls on the hardest example of each image.
+
     Of a model without a gradient, the accuracy under attacks that need one is not in the result: a warning names them,
     and the verdict says why.
 
@@ -100,10 +109,14 @@ def evaluate(
             verdict into the result; costs less than a thousand forward passes on each of 128 images. Without an attack
             nothing is claimed, and nothing is checked.
         class_names: names of the classes; with them, one without an image is a warning in the result.
+        calls: number of fresh calls on each example, for a model that answers at random; give such a model attacks that
+            average, see the names that end in -eot-D.
+        wrong_calls: number of these calls that have to be wrong to break an image; by default more than half.
 
     Raises:
-        UserError: an unknown attack, images or labels that do not fit, a model that does not return logits, a state
-            file that is in the way, damaged, or of another evaluation, a second model with other classes.
+        UserError: fewer calls than have to be wrong, an unknown attack, images or labels that do not fit, a model that
+            does not return logits, a state file that is in the way, damaged, or of another evaluation, a second model
+            with other classes.
 
     Example:
         >>> import torch
@@ -115,32 +128,33 @@ def evaluate(
         >>> "8 images" in result.verdict
         True
     """
+    rule = CallRule(calls=calls, wrong=wrong_calls)
     check_ordinary(model)
-    x, y = ordinary(x), ordinary(y)
+    x, y, rank = ordinary(x), ordinary(y), current_rank()
     plan, target = make_plan(attacks, threat, transfer), Target(model, x)
     check_inputs(target, x, y, batch_size=batch_size, transfer=transfer)
     plan, left = (plan, []) if target.differentiable else drop_gradient_attacks(plan)
-    rank = current_rank()
     listener = Callbacks(progress, bound) if rank.first else Silent()
-    identity = identity_of(model, x, y, threat, plan, seed, keep_examples, transfer) if state is not None else {}
+    identity = identity_of(model, x, y, threat, plan, seed, keep_examples, transfer, rule) if state is not None else {}
     state_file = StateFile(state, identity, save_minutes, rank=rank)
     with exact_inference(model):
-        under_attack = _prepare(target, x, y, rank, batch_size=batch_size, seed=seed)
+        under_attack = _prepare(target, x, y, rank, batch_size=batch_size, seed=seed, rule=rule)
         run = _Evaluation(under_attack, rank, state_file, len(x), listener)
         run.run(plan, resume=resume, keep_examples=keep_examples)
-    known: dict[str, Any] = {"threat": threat, "unable": left, "class_names": class_names, "classes": target.classes}
-    result = replace(aggregate(run.outcomes, rank, y, seed=seed, plan=plan, **known), sums=_sum_inputs(model, x, y))
-    result = replace(result, batch_size=min(rank.gather(under_attack.batch_size.size)), processes=rank.size)
-    _log_worst(result, rank)
+    known: dict[str, Any] = {"threat": threat, "unable": left, "class_names": class_names, "rule": rule}
+    result = aggregate(run.outcomes, rank, y, seed=seed, plan=plan, classes=target.classes, **known)
+    result = _complete(result, under_attack, rank, _sum_inputs(model, x, y))
     if not selfchecks or (transfer is None and all(given == "clean" for given in attacks)):
         return result
     return replace(result, verdict=_selfcheck(target, x, y, threat, result, transfer, rank, listener))
 
 
-def _log_worst(result: EvaluationResult, rank: Rank) -> None:
-    """Log the accuracy in the worst case, in the words of the reference implementation, as after each stage."""
+def _complete(result: EvaluationResult, target: AttackTarget, rank: Rank, sums: dict[str, str]) -> EvaluationResult:
+    """Add what the result is of and how it came about; log the worst case in the words of the reference."""
+    result = replace(result, sums=sums, batch_size=min(rank.gather(target.batch_size.size)), processes=rank.size)
     if rank.first and len(result.accuracy) > 2:
         logger.info("robust accuracy: %.2f%%", 100 * result.accuracy["worst"])
+    return result
 
 
 def _sum_inputs(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
@@ -149,11 +163,13 @@ def _sum_inputs(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
     return {name: sum_of_tensors(each) for name, each in tensors.items()}
 
 
-def _prepare(target: Target, x: Tensor, y: Tensor, rank: Rank, *, batch_size: int, seed: int) -> AttackTarget:
+def _prepare(
+    target: Target, x: Tensor, y: Tensor, rank: Rank, *, batch_size: int, seed: int, rule: CallRule
+) -> AttackTarget:
     """Choose this process's images, the batch size, and the fast copy of the model that guides attacks."""
     index, example = rank.index(len(x)), x[:4].to(target.device)
     size = AdaptiveBatchSize(fastest_batch(target.model, example, at_most=batch_size))
-    return AttackTarget(target, x[index], y[index], index, size, seed, make_fast_copy(target.model, example))
+    return AttackTarget(target, x[index], y[index], index, size, seed, make_fast_copy(target.model, example), rule)
 
 
 @dataclass
@@ -183,6 +199,7 @@ class _Evaluation:
         self.state_file.clear()
         for name, parts in plan.items():
             self._run_attack(name, parts)
+        self._conclude(WORST)
 
     def _begin(self, saved: tuple[Outcomes, State | None] | None, *, keep_examples: bool) -> None:
         """Start from a state or from nothing; a file that cannot be written is refused before the work."""
@@ -202,11 +219,16 @@ class _Evaluation:
                 self._run_stage(name, stage, settings, on_progress=self._stage_progress(name, parts, at))
                 self.state_file.save(self.outcomes)
             self._announce(name, stage)
+        self._conclude(name)
 
     def _run_stage(self, name: str, stage: str, settings: Settings, *, on_progress: OnProgress) -> None:
         target, outcomes = self.target, self.outcomes
         target.pop_costs()
-        if settings is None:
+        if target.rule.repeats:
+            saved, self.inside = self.inside, None
+            run = partial(run_asking, target, outcomes, self.rank, saver=partial(self._save, name, stage), saved=saved)
+            correct, x_adv = run(name, stage, settings, on_progress=on_progress)
+        elif settings is None:
             x_adv = target.x
             correct, outcomes.confidence = evaluate_clean(target, on_progress=on_progress)
         else:
@@ -228,6 +250,10 @@ class _Evaluation:
             correct = correct | robust
         self._add_cost(name, stage)
         outcomes.end_stage(name, stage, correct, x_adv)
+
+    def _conclude(self, name: str) -> None:
+        if conclude(self.target, self.outcomes, self.rank, name):
+            self.state_file.save(self.outcomes)
 
     def _save(self, name: str, stage: str, snapshot: Callable[[], State]) -> None:
         if self.state_file.is_due():

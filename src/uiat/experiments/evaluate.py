@@ -67,6 +67,8 @@ def kept_state(
         seed=options.seed,
         keep_examples=options.save_examples is not None,
         transfer=target.transfer,
+        calls=options.calls,
+        wrong_calls=options.wrong_calls,
     )
     folder = _make_folder(target.folder)
     with locked_state(folder, identity, rank, resume=options.resume, beside_others=beside_others) as state:
@@ -125,6 +127,8 @@ def _attack(
             keep_examples=options.save_examples is not None,
             transfer=target.transfer,
             class_names=target.images.classes,
+            calls=options.calls,
+            wrong_calls=options.wrong_calls,
         )
     except KeyboardInterrupt:
         if state is None or not Rank.paths(state):

@@ -22,6 +22,7 @@ ADDED: frozenset[str] = frozenset(
     {
         *("model.weights", "model.pretrained", "model.freeze", "objective.momentum_start"),
         *("objective.inverse.resolution", "objective.inverse.storage"),
+        "objective.attack.draws",
         *("optimisation.decay_norms", "optimisation.layer_decay", "optimisation.radius_warmup_epochs"),
     }
 )

@@ -25,6 +25,7 @@ from uiat.evaluation.selfcheck.result_checks import (
     is_scale_free,
     plain_attacks,
 )
+from uiat.models.bpda import has_surrogate
 from uiat.models.inspect import Target
 from uiat.models.modes import frozen
 from uiat.system.surroundings import neutral_surroundings
@@ -178,7 +179,7 @@ def examine_target(
         findings += _check_class_order(case, x, y, order[: max(n, OF_A_CLASS * target.classes)])
     few = [attack_checks.check_sample_size(len(x))]
     findings += from_result(result) if result is not None else _present(few)
-    findings = [_soften(finding, result) for finding in findings]
+    findings = [_soften(finding, result, target.model) for finding in findings]
     return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity == "note")
 
 
@@ -197,12 +198,15 @@ def _check_class_order(case: Case, x: Tensor, y: Tensor, rows: Tensor) -> Iterat
     yield from _present([model_checks.check_class_order(predicted, y[rows].cpu(), classes=case.target.classes)])
 
 
-def _soften(finding: Finding, result: EvaluationResult | None) -> Finding:
-    """Make a finding a note where all attacks of the evaluation are made for just this."""
+def _soften(finding: Finding, result: EvaluationResult | None, model: nn.Module) -> Finding:
+    """Make a finding a note where all attacks of the evaluation, or the model's own surrogate, are made for this."""
+    if finding.check == "finite differences" and has_surrogate(model):
+        reason = "the gradient is that of a surrogate (BPDA), and the number as good as that"
+        return Finding(finding.check, reason, "note")
     made_for = {"saturation": is_scale_free, "randomness": is_averaged}
     if result is None or finding.check not in made_for or not made_for[finding.check](result):
         return finding
-    return replace(finding, severity="note", reason=f"{finding.reason}, but these attacks see through that")
+    return Finding(finding.check, f"{finding.reason}, but these attacks see through that", "note")
 
 
 def _run_checks(case: Case, transfer: nn.Module | None) -> Iterator[Finding]:
