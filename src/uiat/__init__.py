@@ -35,6 +35,7 @@ from uiat.inverse import (
     load_generator,
     load_inverse,
 )
+from uiat.models.bpda import BPDA, CheckpointedSteps
 from uiat.objectives import (
     ADR,
     ARD,
@@ -132,6 +133,9 @@ __all__ = [
     "Noise",
     "Transfer",
     "minimum_norm",
+    # Gradients for defences without one.
+    "BPDA",
+    "CheckpointedSteps",
     # Evaluate.
     "evaluate",
     "EvaluationResult",

@@ -56,6 +56,7 @@ def test_help_says_defaults_and_units(ask):
 
 
 EVALUATION_MISTAKES = {
+    "calls": (["--calls", "10", "--wrong-calls", "11"], "11 wrong calls cannot be among 10"),
     "attack": (["--attacks", "clean,pdg-20"], "unknown attack 'pdg-20'; did you mean 'pgd-K'"),
     "none": (["--n", "0"], "--n"),
     "too many": (["--n", "100000"], "--n 100000 is more than the 539 test images of digits"),

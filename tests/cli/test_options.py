@@ -22,6 +22,8 @@ FLAGS = [
     "--attacks",
     "--batch-size",
     "--seed",
+    "--calls",
+    "--wrong-calls",
     "--device",
     "--own-code",
     "--changed-code",

@@ -1,12 +1,14 @@
 from pathlib import Path
+from statistics import NormalDist
 
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 import uiat
 from support import helpers, tiny
-from support.evaluations import Threshold, correct_images, evaluate, network, ramp
+from support.evaluations import Threshold, correct_images, evaluate, images, net, network, ramp
 from uiat import L2, Linf
 from uiat.attacks import Square
 
@@ -169,6 +171,85 @@ def test_a_transfer_attack_makes_its_examples_on_the_second_model():
     assert list(result.accuracy) == ["clean", "pgd-10", "transfer", "worst"]
     assert abs(result.accuracy["transfer"] - result.accuracy["pgd-10"]) < 0.3
     assert result.budgets["transfer"]["source"] == "Sequential"
+
+
+# --- models that answer at random
+
+
+class Coin(nn.Module):
+    """Two classes; the mean of the pixels is the probability of a wrong answer."""
+
+    def forward(self, x):
+        mean = x.flatten(1).mean(1)
+        wrong = torch.rand(len(x), device=x.device) < mean
+        score = torch.where(wrong, -1.0, 1.0) + 0 * mean
+        return torch.stack([score, -score], dim=1)
+
+
+def coins(n=40):
+    """Images that are misclassified never, half of the time and always, as many of each; no attack changes that."""
+    p = torch.tensor([0.0, 0.5, 1.0]).repeat_interleave(n)
+    return p.view(-1, 1, 1, 1).expand(-1, 1, 4, 4).clone(), torch.zeros(3 * n, dtype=torch.int64)
+
+
+def test_an_image_is_broken_by_m_of_m_fresh_calls_and_the_accuracy_is_the_mean_over_calls():
+    x, y = coins()
+    options = {"threat": Linf(1e-4), "attacks": ["noise-2"], "calls": 20, "wrong_calls": 18}
+    result = evaluate(Coin(), x, y, **options)
+    assert result.accuracy == {"clean": 2 / 3, "noise-2": 2 / 3, "worst": 2 / 3}  # half of the time is not 18 of 20
+    assert result.broken_by == [""] * 80 + ["clean"] * 40
+    calls = result.calls
+    assert (calls["calls"], calls["wrong"], calls["tests"]) == (20, 18, 2)
+    # Clopper and Pearson's bound and the tail of the binomial, for two tests together.
+    assert calls["error_at_least"] == pytest.approx(stats.beta.ppf(0.025, 18, 3))
+    assert calls["by_chance"] == pytest.approx(2 * stats.binom.sf(17, 20, 0.5))
+    for name in ("clean", "noise-2"):
+        assert calls["accuracy"][name] == pytest.approx(0.5, abs=0.03)
+        low, high = calls["intervals"][name]
+        assert 0.45 < low < calls["accuracy"][name] < high < 0.55
+    assert calls["wrong_calls"][:40] == [0] * 40
+    assert calls["wrong_calls"][80:] == [20] * 40
+    assert 8 < sum(calls["wrong_calls"][40:80]) / 40 < 12
+    assert evaluate(Coin(), x, y, **options).calls == calls  # the model's own random numbers go by the seed, too
+    assert "misclassified in 18 of 20 fresh calls" in repr(result)
+    once = evaluate(Coin(), x, y, **{**options, "calls": 1, "wrong_calls": None})
+    assert once.accuracy["worst"] < 0.45  # two chances of one call each, as in the reference
+    assert once.calls == {}
+
+
+@pytest.mark.usefixtures("short")
+def test_several_calls_change_nothing_for_a_model_that_always_answers_alike():
+    x, y = images()
+    attacks = ["pgd-3-2", ("mine", lambda model, x, y: x - 0.03), "apgd-ce", "apgd-dlr", "square", "noise-5"]
+    one, many = (evaluate(net(), x, y, threat=Linf(0.06), attacks=attacks, calls=calls) for calls in (1, 3))
+    assert 0 < one.accuracy["worst"] < 1
+    assert (one.accuracy, one.broken_by, one.stages) == (many.accuracy, many.broken_by, many.stages)
+    assert many.calls["accuracy"] == many.accuracy
+    assert all(high - low < 1e-12 for low, high in many.calls["intervals"].values())
+
+
+@pytest.mark.usefixtures("short")
+def test_of_an_image_that_does_not_break_the_worst_example_is_measured():
+    """A step to the left makes the error 0.6 where 18 of 20 are asked for: broken by no rule, and worth its 0.6."""
+
+    class Steep(nn.Module):
+        def forward(self, x):
+            score = x.flatten(1).mean(1) - 0.4 + 0.1 * torch.randn(len(x))
+            return torch.stack([score, -score], dim=1)
+
+    x, y = torch.full((60, 1, 4, 4), 0.6), torch.zeros(60, dtype=torch.int64)
+    exact = NormalDist(0, 0.1).cdf(0.025)  # of 0.2 - 0.225: wrong more often than right
+    attacks = ["pgd-4-eot-4", "apgd-dlr-eot-4", "fmn-9-eot-4"]
+    result = evaluate(Steep(), x, y, threat=Linf(0.225), attacks=attacks, calls=40, wrong_calls=39)
+    assert result.accuracy["worst"] == 1
+    for name in attacks:
+        assert result.calls["accuracy"][name] == pytest.approx(1 - exact, abs=0.06), name
+
+
+def test_fewer_calls_than_have_to_be_wrong_are_refused():
+    x, y = ramp(3)
+    with pytest.raises(uiat.UserError, match="3 wrong calls cannot be among 2"):
+        evaluate(Threshold(), x, y, threat=Linf(0.1), attacks=["fgsm"], calls=2, wrong_calls=3)
 
 
 # --- the verdict of the self-checks

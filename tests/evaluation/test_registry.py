@@ -13,8 +13,13 @@ from uiat import L2, PGD, Linf
 from uiat.attacks import APGD, FMN, Noise, Search, SparseAPGD, Transfer
 from uiat.attacks.search import begin
 from uiat.errors import UserError
-from uiat.evaluation.engine.search_runner import search
-from uiat.evaluation.registry import ENSEMBLES, ROWS, attack, find_row, help_text, needs_gradient, stages
+from uiat.evaluation import correct_under
+from uiat.evaluation.engine.attack_target import AttackTarget
+from uiat.evaluation.engine.calls import CallRule
+from uiat.evaluation.engine.search_runner import AdaptiveBatchSize, search
+from uiat.evaluation.engine.stage import attack_images
+from uiat.evaluation.registry import ENSEMBLES, ROWS, attack, averages, find_row, help_text, needs_gradient, stages
+from uiat.models.inspect import Target
 from uiat.threat import L1
 
 THREATS = [Linf(0.1), L2(0.5), L1(3.0)]
@@ -111,12 +116,23 @@ def test_what_names_stand_for(threat):
 
 
 def test_every_row_makes_its_attack_and_is_in_the_help():
-    words = re.sub(r" \(.*?\)", "", help_text()).split(", ")
+    words = re.sub(r" \(.*?\)", "", help_text().partition(";")[0]).split(", ")
     assert words == [row.name for row in ROWS]
     for row in ROWS:
-        name = row.name.replace("-K", "-10").replace("-R", "-2").replace("-D", "-3")
-        assert find_row(name)[0] is row
-        assert stages(name, threat=Linf(0.1), source=mlp())
+        name = row.name.replace("-K", "-10").replace("-R", "-2")
+        assert find_row(name)[0] is find_row(f"{name}-eot-3")[0] is row
+        plain = stages(name, threat=Linf(0.1), source=mlp())
+        assert plain
+        if name == "clean":
+            continue
+        for (stage, one), (mean, many) in zip(
+            plain, stages(f"{name}-eot-3", threat=Linf(0.1), source=mlp()), strict=True
+        ):
+            assert (mean, many.draws) == (f"{stage}-eot-3", 3)
+            assert averages(mean)
+            assert needs_gradient(mean) == needs_gradient(stage)
+            if name != "transfer":  # which has another source here
+                assert replace(many, draws=one.draws) == one
     for name in ENSEMBLES:
         for stage, settings in stages(name, threat=Linf(0.1)):
             assert isinstance(settings, Search)
@@ -143,7 +159,8 @@ def test_what_a_row_says_holds_for_all_its_names_and_for_stages_with_their_ensem
         ("noise", "did you mean 'noise-R'"),
         ("noise-0", "unknown attack"),
         ("fmn-", "unknown attack"),
-        ("apgd-t-eot-20", "unknown attack"),
+        ("apgd-t-eot-0", "unknown attack"),
+        ("clean-eot-2", "nothing to average"),
         ("pgd-10-0", "unknown attack"),
         ("transfer", "needs a second model"),
     ],
@@ -181,6 +198,15 @@ def test_few_classes_under_every_ensemble(threat, classes, name):
 # --- randomised models
 
 
+class Blurred(nn.Module):
+    """Two classes by the mean of the pixels, far from the boundary; the slopes of one answer are mostly noise."""
+
+    def forward(self, x):
+        slope = 1 + 6 * torch.randn_like(x)
+        score = (slope * (x - 0.5)).flatten(1).mean(1) + 0.2
+        return torch.stack([score, -score], dim=1)
+
+
 class Shaky(nn.Module):
     """Two classes by the sum of the pixels, under noise that outweighs the gradient of a single pass."""
 
@@ -198,6 +224,36 @@ def test_averaging_finds_a_direction_that_one_pass_does_not():
         points = begin(settings, Shaky(), x, y, torch.arange(20))
         risen[draws] = (points["gradient"].sign() < 0).float().mean().item()
     assert risen[1] < 0.55 < 0.57 < risen[100]
+
+
+@pytest.mark.parametrize("name", ["pgd-3", "pgd-3-2", "fmn-4", "fab-t", "fab", "noise-4", "square-6", "apgd-t"])
+def test_the_mean_over_answers_of_a_model_that_always_answers_alike_changes_nothing(name):
+    x = torch.rand(8, 1, 8, 8)
+    model = mlp().double().eval()
+    x = x.double()
+    y = model(x).argmax(1)
+    one, mean = (attack(each, threat=Linf(0.05)) for each in (name, f"{name}-eot-4"))
+    if hasattr(one, "iterations"):
+        one, mean = (replace(each, iterations=4) for each in (one, mean))
+    verdicts = [correct_under(model, x, y, each, index=torch.arange(8)) for each in (one, mean)]
+    assert verdicts[0].equal(verdicts[1])
+
+
+@pytest.mark.parametrize("name", ["pgd-2", "fmn-8", "fab-t", "fab", "transfer", "square-20"])
+def test_every_attack_follows_the_mean_of_the_answers(name):
+    """The noise of one answer outweighs the slope; the mean of many shows it."""
+    model, x, y = Blurred(), torch.full((8, 1, 4, 4), 0.5), torch.zeros(8, dtype=torch.int64)
+    found = {}
+    for draws in (1, 64):
+        settings = attack(f"{name}-eot-{draws}", threat=Linf(0.1), source=model)
+        if hasattr(settings, "iterations"):
+            settings = replace(
+                settings, iterations=min(settings.iterations, 8 if name != "square-20" else 20), restarts=1
+            )
+        target = AttackTarget(Target(model, x), x, y, torch.arange(8), AdaptiveBatchSize(8), rule=CallRule(calls=2))
+        _, x_adv = attack_images(target, name, settings, torch.ones(8, dtype=torch.bool))
+        found[draws] = (x - x_adv).mean().item() / 0.1  # 1 where every pixel is moved the right way
+    assert found[64] > max(0.5, found[1] + 0.1), found
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from uiat.threat import Threat
 
 evaluate = partial(uiat.evaluate, selfchecks=False)
 ATTACKS = ("pgd-3-2", "autoattack")
+# As a model that answers at random is evaluated; one that does not has the same verdicts.
+ASKING = {"attacks": ("pgd-3-2-eot-2", "apgd-ce-eot-2", "square-eot-2"), "calls": 3}
 
 
 class Threshold(nn.Module):
@@ -88,7 +90,7 @@ def evaluate_short(
 
 def assert_same(one: EvaluationResult, other: EvaluationResult) -> None:
     """Two evaluations have come to the same verdicts and examples."""
-    names = ("accuracy", "broken_by", "stages", "intervals", "per_class", "calibration", "budgets")
+    names = ("accuracy", "broken_by", "stages", "intervals", "per_class", "calibration", "budgets", "calls")
     assert {name: getattr(one, name) for name in names} == {name: getattr(other, name) for name in names}
     assert one.examples is not None
     assert other.examples is not None
@@ -113,8 +115,9 @@ def evaluate_parts(folder: Path, **options: Any) -> dict[str, Any]:
     options |= {"batch_size": 3, "keep_examples": True, "state": folder / "state"}
     with pytest.MonkeyPatch.context() as monkeypatch:  # and not by a fixture: other processes call this too
         shorten_ensembles(monkeypatch)
-        result = evaluate(net(), x, y, threat=Linf(0.06), attacks=["pgd-3", "autoattack-quick"], **options)
+        options = {"attacks": ["pgd-3", "autoattack-quick"], **options}
+        result = evaluate(net(), x, y, threat=Linf(0.06), **options)
     record = result.to_json()
-    names = ("accuracy", "broken_by", "stages", "intervals", "per_class", "calibration", "passes")
+    names = ("accuracy", "broken_by", "stages", "intervals", "per_class", "calibration", "passes", "calls")
     assert result.examples is not None
     return {name: record[name] for name in names} | {"examples": result.examples.tolist()}

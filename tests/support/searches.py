@@ -17,6 +17,7 @@ from uiat.models.modes import frozen
 LINF = st.sampled_from([0.001, 8 / 255, 0.3]).map(Linf)
 L2S = st.sampled_from([0.05, 0.5, 3.0]).map(L2)
 L1S = st.sampled_from([0.01, 1.0, 30.0]).map(L1)
+DRAWS = st.sampled_from([1, 1, 2])  # of the mean over answers
 LOSSES = ["ce", "dlr", "targeted-dlr"]
 SINGLE, DOUBLE = torch.float32, torch.float64
 
@@ -50,7 +51,7 @@ KINDS = {
     "apgd": Kind(
         APGD,
         (Linf(0.05), L2(0.25)),
-        of(APGD, LINF | L2S, loss=st.sampled_from(LOSSES), rho=st.sampled_from([0.5, 0.75, 1.0])),
+        of(APGD, LINF | L2S, loss=st.sampled_from(LOSSES), draws=DRAWS, rho=st.sampled_from([0.5, 0.75, 1.0])),
         later=1,
         dtypes=(SINGLE, DOUBLE, torch.bfloat16),
         starts_at_image=False,
@@ -58,7 +59,7 @@ KINDS = {
     "apgd-l1": Kind(
         SparseAPGD,
         (L1(1.0),),
-        of(SparseAPGD, L1S, loss=st.sampled_from(LOSSES), shrinking=st.booleans()),
+        of(SparseAPGD, L1S, loss=st.sampled_from(LOSSES), shrinking=st.booleans(), draws=DRAWS),
         later=1,
     ),
     "fab": Kind(
@@ -73,6 +74,7 @@ KINDS = {
             eta=st.sampled_from([1.0, 1.05, 3.0]),
             beta=st.sampled_from([0.0, 0.9, 1.0]),
             targeted=st.booleans(),
+            draws=DRAWS,
         ),
         settings={"restarts": 2},
         later=4,
@@ -81,10 +83,16 @@ KINDS = {
     "fmn": Kind(
         FMN,
         (Linf(0.03), L2(0.2), L1(1.0)),
-        of(FMN, LINF | L2S | L1S, step_size=st.sampled_from([0.1, 1.0]), gamma=st.sampled_from([0.05, 0.3])),
+        of(
+            FMN,
+            LINF | L2S | L1S,
+            step_size=st.sampled_from([0.1, 1.0]),
+            gamma=st.sampled_from([0.05, 0.3]),
+            draws=DRAWS,
+        ),
         later=1,
     ),
-    "noise": Kind(Noise, (Linf(0.3), L2(1.5), L1(8.0)), of(Noise, LINF | L2S | L1S), later=1),
+    "noise": Kind(Noise, (Linf(0.3), L2(1.5), L1(8.0)), of(Noise, LINF | L2S | L1S, draws=DRAWS), later=1),
     "square": Kind(
         Square,
         (Linf(0.1), L2(1.5), L1(15.0)),
@@ -94,6 +102,7 @@ KINDS = {
             p_init=st.sampled_from([0.05, 0.8, 1.0]),
             loss=st.sampled_from(["margin", "ce"]),
             stretched=st.booleans(),
+            draws=DRAWS,
         ),
         later=1,
         dtypes=(SINGLE, DOUBLE, torch.bfloat16),
@@ -102,7 +111,13 @@ KINDS = {
     "transfer": Kind(
         transfer,
         (Linf(0.05), L2(0.25), L1(1.0)),
-        of(transfer, LINF | L2S | L1S, loss=st.sampled_from(["margin", "ce"]), momentum=st.sampled_from([0.0, 1.0])),
+        of(
+            transfer,
+            LINF | L2S | L1S,
+            loss=st.sampled_from(["margin", "ce"]),
+            momentum=st.sampled_from([0.0, 1.0]),
+            draws=DRAWS,
+        ),
         later=1,
     ),
 }

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from uiat.attacks.apgd_loss import NAMES, LossName, count_attempts, evaluate_loss
+from uiat.attacks.gradient import expected_logits
 from uiat.attacks.random_numbers import normal, uniform
 from uiat.attacks.search import Classifier, SearchState, per_image, target_class, where_image
 from uiat.checks import Between, Count, checked_fields
@@ -91,7 +92,9 @@ class APGD:
         x_adv = _random_start(self.threat, x, points["key"])
         points = points | {"x_adv": x_adv, "x_old": x_adv}
         if self.loss == "targeted-dlr":
-            points["target"] = target_class(model(x), y, attempt, targets=self.targets)
+            points["target"] = target_class(
+                expected_logits(model, x, draws=self.draws), y, attempt, targets=self.targets
+            )
         points |= self._evaluate(model, points)
         return points | {
             "x_best": x_adv,
@@ -120,6 +123,10 @@ class APGD:
             if at == i + 1:
                 return self._adapt_step(points, steps=at - since)
         return points
+
+    def best(self, points: SearchState) -> Tensor:
+        """Return the iterate with the highest loss so far; of a broken image its example."""
+        return where_image(points["broken"], points["x_adv"], points["x_best"])
 
     def _take_step(self, points: SearchState, *, momentum: bool) -> Tensor:
         """Return z = project(x_t + step * steepest); then project(x_t + 0.75 (z - x_t) + 0.25 (x_t - x_t-1))."""

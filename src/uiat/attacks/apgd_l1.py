@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uiat.attacks.apgd_loss import NAMES, LossName, count_attempts, evaluate_loss
+from uiat.attacks.gradient import expected_logits
 from uiat.attacks.random_numbers import normal
 from uiat.attacks.search import Classifier, SearchState, target_class, where_image
 from uiat.checks import Count, checked_fields
@@ -93,7 +94,11 @@ class SparseAPGD:
         x = points["x"]
         x_t = x + normal(points["key"], x.shape[1:]).to(x)
         if self.loss == "targeted-dlr":
-            points = points | {"target": target_class(model(x), points["y"], attempt, targets=self.targets)}
+            points = points | {
+                "target": target_class(
+                    expected_logits(model, x, draws=self.draws), points["y"], attempt, targets=self.targets
+                )
+            }
         points = self._enter_phase(model, points, x_t, phase=0)
         if self.shrinking:
             return points
@@ -121,6 +126,10 @@ class SparseAPGD:
         }
         every = max(int(BETWEEN_CHECKPOINTS * (last - first)), 1)
         return self._adapt_step(points, phase) if (i + 1 - first) % every == 0 else points
+
+    def best(self, points: SearchState) -> Tensor:
+        """Return the iterate of the last phase with the highest loss so far; of a broken image its example."""
+        return where_image(points["broken"], points["x_adv"], points["x_best"])
 
     def _phases(self) -> list[tuple[int, float]]:
         """(first iteration, radius in epsilon) of each phase that has iterations."""

@@ -6,6 +6,7 @@ not raise a loss in a ball: it walks along the boundary towards the image, and r
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from uiat.attacks.apgd_loss import count_attempts
 from uiat.attacks.boundary import forget_distance, nearest_boundary, record_distance, step_onto_hyperplane
-from uiat.attacks.gradient import Gradient, InnerLoss, input_gradient
+from uiat.attacks.gradient import Gradient, InnerLoss, expected_gradient, expected_logits, one_draw
 from uiat.attacks.random_numbers import normal, uniform
 from uiat.attacks.search import Classifier, SearchState, per_image, target_class, where_image
 from uiat.checks import AtMostOne, Between, Count, checked_fields
@@ -50,6 +51,7 @@ class FAB:
         beta: fraction of the perturbation that an adversarial iterate keeps.
         targeted: aim at one class an attempt. Otherwise every step goes to the boundary that is nearest by its
             linearisation, whichever class is behind it.
+        draws: number of passes over each iterate that are averaged, for a model that answers at random (EOT).
 
     Raises:
         UserError: a field out of its range.
@@ -75,6 +77,7 @@ class FAB:
     eta: Annotated[float, Between(1, 1_000)] = 1.05  # from 1 on a step reaches the boundary
     beta: AtMostOne = 0.9
     targeted: bool = True
+    draws: Count = one_draw()
 
     @property
     def name(self) -> str:
@@ -99,9 +102,13 @@ class FAB:
         def aim(logits: Tensor) -> Tensor:
             return target_class(logits, y, attempt, targets=self.targets)
 
-        here = self._boundary(model, points, x, aim)
-        if self.targeted:
-            points = points | {"target": aim(here.logits)}
+        if self.targeted and self.draws > 1:  # one class for all passes: that of their mean
+            with torch.no_grad():
+                points = points | {"target": aim(expected_logits(model, x, draws=self.draws))}
+            here = self._boundary(model, points, x, lambda _: points["target"])
+        else:
+            here = self._boundary(model, points, x, aim)
+            points = points | ({"target": aim(here.logits)} if self.targeted else {})
         points = points | {"distance": torch.full_like(here.values, float("inf"), dtype=x.dtype)}
         points = _keep_linearisation(record_distance(self._move(points, x), here.logits, self.threat), here)
         if attempt < self._attempts_per_round(here.logits.shape[1]):
@@ -116,8 +123,12 @@ class FAB:
         and which ones cannot be told beforehand. So they do not share a forward pass.
         """
         points = self._move(points, self._next_iterate(points))
-        points = record_distance(points, model(points["x_t"]), self.threat)
+        points = record_distance(points, expected_logits(model, points["x_t"], draws=self.draws), self.threat)
         return points if i + 1 >= self.iterations else self._linearise(model, self._retreat(points))
+
+    def best(self, points: SearchState) -> Tensor:
+        """Return the last iterate, projected onto the ball; of a broken image its example."""
+        return where_image(points["broken"], points["x_adv"], self.threat.project(points["x_t"], points["x"]))
 
     def unbreak(self, points: SearchState, mask: Bool[Tensor, "b"]) -> SearchState:
         """Forget the distance of an example that proved to be none."""
@@ -163,8 +174,9 @@ class FAB:
     ) -> Gradient:
         """Linearise the boundary to the class that `aim` picks from the logits, or the nearest boundary."""
         if self.targeted:
-            return input_gradient(_difference(model, points["y"], aim), at)
-        return nearest_boundary(model, at, points["y"], norm=self.threat.norm)
+            return expected_gradient(_difference(model, points["y"], aim), at, draws=self.draws)
+        mean = partial(expected_logits, model, draws=self.draws)
+        return nearest_boundary(mean, at, points["y"], norm=self.threat.norm)
 
 
 def _difference(model: Classifier, y: Tensor, aim: Callable[[Tensor], Tensor]) -> InnerLoss:

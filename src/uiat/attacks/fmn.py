@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from uiat import losses
 from uiat.attacks.boundary import DUAL_ORDER, forget_distance, record_distance
 from uiat.attacks.fab import FAB
-from uiat.attacks.gradient import input_gradient
+from uiat.attacks.gradient import expected_gradient, one_draw
 from uiat.attacks.random_numbers import KeyedNumbers, keys
 from uiat.attacks.search import Classifier, Search, SearchState, begin, per_image, where_image
 from uiat.checks import Between, Count, check_batch, checked, checked_fields
@@ -45,6 +45,7 @@ class FMN:
         restarts: number of attempts; the first begins at the image itself, others at random in the ball.
         step_size: length of the first step, in L2 whatever the norm; it falls to a hundredth along a cosine.
         gamma: fraction by which the radius changes at first; it falls to a fiftieth along a cosine.
+        draws: number of passes over each iterate that are averaged, for a model that answers at random (EOT).
 
     Raises:
         UserError: a field out of its range.
@@ -68,6 +69,7 @@ class FMN:
     restarts: Count = 1
     step_size: Annotated[float, Between(0, 1_000, above=True)] = 1.0
     gamma: Annotated[float, Between(0, 1, above=True, below=True)] = 0.05
+    draws: Count = one_draw()
 
     def attempts(self, num_classes: int) -> int:
         """Return the number of restarts, 0 if there is only one class to predict."""
@@ -99,6 +101,10 @@ class FMN:
         delta = scale * replace(self.threat, epsilon=UNIT_RADIUS).ball(delta / scale)
         points = self._move(points | {"radius": radius}, to_range(x + delta))
         return self._evaluate(model, points, last=i + 1 == self.iterations)
+
+    def best(self, points: SearchState) -> Tensor:
+        """Return the last iterate, projected onto the ball; of a broken image its example."""
+        return where_image(points["broken"], points["x_adv"], self.threat.project(points["x_t"], points["x"]))
 
     def unbreak(self, points: SearchState, mask: Bool[Tensor, "b"]) -> SearchState:
         """Forget the distance of an example that proved to be none."""
@@ -133,11 +139,11 @@ class FMN:
             logits = model(at)
             return losses.margin(logits, points["y"]), logits
 
-        if last:
+        if last and self.draws == 1:
             value, logits = margin(points["x_t"])
             slope = points["gradient"]
         else:
-            slope, value, logits = input_gradient(margin, points["x_t"])
+            slope, value, logits = expected_gradient(margin, points["x_t"], draws=self.draws)
         points = record_distance(points, logits, self.threat)
         value = value.to(points["distance"].dtype).nan_to_num(0, 0, 0)
         return points | {"gradient": slope.nan_to_num(0, 0, 0), "margin": value}

@@ -1,13 +1,14 @@
 """The projected-gradient loop, of which every first-order attack and the inverse adversary is a setting."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import field
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uiat.checks import Whole, checked
+from uiat.checks import Count, Whole, checked
 from uiat.errors import UserError
 from uiat.models.misfit import explained
 from uiat.threat import Threat, to_range
@@ -27,6 +28,19 @@ class Gradient(NamedTuple):
 
 # Sees each step before it is made, and returns which images make it (B,), True for those that do.
 Watch = Callable[[Gradient], Tensor]
+
+
+UNSAID = "unsaid"  # in the metadata of a field: the value at which records leave it out
+
+
+def one_draw() -> Any:
+    """Return the default of a field `draws`: 1, at which records leave it out, so that they are as before it was there.
+
+    Example:
+        >>> one_draw().default
+        1
+    """
+    return field(default=1, metadata={UNSAID: 1})
 
 
 @checked
@@ -97,6 +111,36 @@ def expected_gradient(loss: InnerLoss, x: Float[Tensor, "b ..."], *, draws: int)
     return total if draws == 1 else Gradient(*(value / draws for value in total))
 
 
+def expected_values(loss: InnerLoss, x: Float[Tensor, "b ..."], *, draws: int) -> Float[Tensor, "b"]:
+    """Average an inner loss alone over several passes of a randomised model, without a gradient.
+
+    Example:
+        >>> expected_values(lambda x: (x.sum(1), x), torch.ones(1, 2), draws=2).tolist()
+        [2.0]
+    """
+    return _mean(lambda at: loss(at)[0], x, draws)
+
+
+def expected_logits(
+    model: Callable[[Tensor], Tensor], x: Float[Tensor, "b ..."], *, draws: int
+) -> Float[Tensor, "b k"]:
+    """Average the logits over several passes of a randomised model, for queries as `expected_gradient` does for steps.
+
+    Example:
+        >>> answers = iter([torch.tensor([[0.0, 2.0]]), torch.tensor([[4.0, 0.0]])])
+        >>> expected_logits(lambda x: next(answers), torch.zeros(1, 2), draws=2).tolist()
+        [[2.0, 1.0]]
+    """
+    return _mean(model, x, draws)
+
+
+def _mean(function: Callable[[Tensor], Tensor], x: Tensor, draws: int) -> Tensor:
+    total = function(x)
+    for _ in range(draws - 1):
+        total = total + function(x)
+    return total if draws == 1 else total / draws
+
+
 @checked
 def projected_gradient(
     loss: InnerLoss,
@@ -110,6 +154,7 @@ def projected_gradient(
     bounded: bool = True,
     keep_best: bool = False,
     watch: Watch | None = None,
+    draws: Count = 1,
 ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b"] | None]:
     """Run x_{t+1} = project(x_t +- step_size * steepest(grad)) (Madry et al. 2018, eq. 2.2), with minus to descend.
 
@@ -124,6 +169,7 @@ def projected_gradient(
         bounded: project each iterate onto the ball; off, iterates are only clipped to [0, 1].
         keep_best: return, for each example, the iterate with the best loss and that loss, at one forward more.
         watch: sees each step before it is made, and says which images make it; by default all do.
+        draws: number of passes over each iterate that are averaged, for a model that answers at random.
 
     Returns:
         The last or the best iterate (B, ...), and its loss (B,), which is None for the last iterate.
@@ -140,8 +186,7 @@ def projected_gradient(
     """
     if start.shape != x.shape:
         raise UserError(f"start must have the shape of x, {tuple(x.shape)}, not {tuple(start.shape)}")
-    direction = -step_size if descend else step_size
-    x_t = start
+    direction, x_t = -step_size if descend else step_size, start
     best: Tensor | None = None
     best_value: Tensor | None = None
 
@@ -155,7 +200,7 @@ def projected_gradient(
         best_value = torch.where(better, value, best_value)
 
     for _ in range(steps):
-        step = input_gradient(loss, x_t)
+        step = expected_gradient(loss, x_t, draws=draws)
         if keep_best:
             update_best(step.values)
         moved = x_t + direction * threat.steepest(step.gradient)
@@ -163,5 +208,5 @@ def projected_gradient(
         x_t = moved if watch is None else torch.where(watch(step).view(-1, *[1] * (x.ndim - 1)), moved, x_t)
     if keep_best:
         with torch.no_grad():
-            update_best(loss(x_t)[0])
+            update_best(expected_values(loss, x_t, draws=draws))
     return (x_t if best is None else best), best_value

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 
+from uiat.attacks.gradient import expected_logits, one_draw
 from uiat.attacks.random_numbers import KeyedNumbers, rekey
 from uiat.attacks.search import Classifier, SearchState, where_image
 from uiat.checks import Count, checked_fields
@@ -21,7 +22,8 @@ class Noise:
 
     Args:
         threat: the ball.
-        iterations: number of draws.
+        iterations: number of draws from the ball.
+        draws: number of answers to each query that are averaged, for a model that answers at random (EOT).
 
     Raises:
         UserError: `threat` is no threat model, or there is no draw.
@@ -41,6 +43,7 @@ class Noise:
     name: ClassVar[str] = "noise"
     threat: Threat
     iterations: Count = 100
+    draws: Count = one_draw()
 
     def attempts(self, num_classes: int) -> int:
         """Return 1, or 0 if there is only one class to predict."""
@@ -55,5 +58,5 @@ class Noise:
         """Draw once more, and keep the draw where it breaks the image."""
         x, broken = points["x"], points["broken"]
         x_t = self.threat.project(x + self.threat.noise_from(x, KeyedNumbers(rekey(points["key"], i + 1))), x)
-        breaks = (model(x_t).argmax(dim=1) != points["y"]) & ~broken
+        breaks = (expected_logits(model, x_t, draws=self.draws).argmax(dim=1) != points["y"]) & ~broken
         return points | {"x_adv": where_image(breaks, x_t, points["x_adv"]), "broken": broken | breaks}

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat import losses
-from uiat.attacks.gradient import InnerLoss, Watch, projected_gradient
+from uiat.attacks.gradient import InnerLoss, Watch, expected_logits, expected_values, one_draw, projected_gradient
 from uiat.attacks.random_numbers import KeyedNumbers, rekey
 from uiat.attacks.search import Classifier, where_image
 from uiat.checks import Between, Count, Whole, check_step, check_values, checked, checked_fields, number
@@ -47,6 +47,8 @@ class PGD:
         keep: "last" iterate, or the "best" one by the loss (one forward more).
         descend: lower the loss instead, as the inverse adversary of UIAT does.
         batchnorm: mode of the model during the attack: "eval", or "train" (batch statistics, nothing written).
+        draws: number of passes over each iterate whose gradients and losses are averaged, for a model that answers at
+            random (EOT; Athalye et al. 2018).
 
     Raises:
         UserError: a field out of its range.
@@ -70,6 +72,7 @@ class PGD:
     keep: Literal["last", "best"] = "last"
     descend: bool = False
     batchnorm: BatchNormMode = "eval"
+    draws: Count = one_draw()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "step_size", number(self.step_size, name="step_size"))
@@ -214,10 +217,11 @@ class PGD:
             bounded=self.bounded,
             keep_best=self.keep == "best",
             watch=watch,
+            draws=self.draws,
         )
         if value is None and self.restarts > 1:
             with torch.no_grad():
-                value = loss(x_adv)[0]
+                value = expected_values(loss, x_adv, draws=self.draws)
         return x_adv, value
 
     def _start(
@@ -265,7 +269,7 @@ class PGD:
         """Return the distance of a prediction from that on x, or from another reference."""
         if reference is None:
             with torch.no_grad():
-                reference = losses.log_probabilities(model(x))
+                reference = losses.log_probabilities(expected_logits(model, x, draws=self.draws))
         distance = losses.kl if self.loss == "kl" else losses.squared_distance
 
         def inner(x_adv: Tensor) -> tuple[Tensor, Tensor]:

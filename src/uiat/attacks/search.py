@@ -137,6 +137,22 @@ def unbreak(search: Search, points: SearchState, mask: Bool[Tensor, "b"]) -> Sea
     return points if own is None else own(points, mask)
 
 
+def best_example(search: Search, points: SearchState) -> Float[Tensor, "b ..."]:
+    """Return the likeliest example of each image, broken or not, which a randomised model is judged by.
+
+    That is `x_adv`, unless the search has a method `best` that knows better.
+
+    Example:
+        >>> from uiat import Linf
+        >>> from uiat.attacks import APGD
+        >>> points = {"broken": torch.tensor([False]), "x_adv": torch.zeros(1, 2), "x_best": torch.ones(1, 2)}
+        >>> best_example(APGD(threat=Linf(0.1)), points).tolist()
+        [[1.0, 1.0]]
+    """
+    own: Callable[[SearchState], Tensor] | None = getattr(search, "best", None)
+    return points["x_adv"] if own is None else own(points)
+
+
 def advance(
     search: Search,
     model: Classifier,

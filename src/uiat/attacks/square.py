@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uiat import losses
+from uiat.attacks.gradient import expected_logits, one_draw
 from uiat.attacks.random_numbers import rekey, uniform
 from uiat.attacks.search import Classifier, SearchState, where_image
 from uiat.checks import Between, Count, checked_fields
@@ -73,6 +74,7 @@ class Square:
         loss: loss that has to fall: "margin" (logit_y - the largest other one) or "ce" (log p_y).
         stretched: fit the schedule of window sizes, which is for 10,000 queries, to the budget; the standard ensemble
             takes the first 5,000 queries of it as they are.
+        draws: number of answers to each query that are averaged, for a model that answers at random (EOT).
 
     Raises:
         UserError: a field out of its range, or a norm that the attack does not have.
@@ -96,6 +98,7 @@ class Square:
     p_init: Annotated[float, Between(0, 1, above=True)] = 0.8
     loss: Literal["margin", "ce"] = "margin"
     stretched: bool = True
+    draws: Count = one_draw()
 
     def __post_init__(self) -> None:
         if self.threat.norm not in ("Linf", "L2", "L1"):
@@ -116,7 +119,7 @@ class Square:
             raise UserError(f"the Square Attack needs images (B, C, H, W), not a batch of shape {tuple(x.shape)}")
         draw = _draw_stripes if self.threat.norm == "Linf" else _draw_bumps
         x_adv = draw(x, rekey(points["key"], 0), self.threat)
-        loss, broken = self._evaluate(model(x_adv), points["y"])
+        loss, broken = self._evaluate(expected_logits(model, x_adv, draws=self.draws), points["y"])
         return points | {"x_adv": x_adv, "loss": loss, "broken": broken}
 
     @torch.no_grad()
@@ -129,12 +132,16 @@ class Square:
         changes: Sequence[Change] = ()
         if self.threat.norm != "Linf":
             x_new = _move_mass(x, x_adv, key, pixels, self.threat)
-            logits = model(x_new)
+            logits = expected_logits(model, x_new, draws=self.draws)
         else:
             x_new, corner = _repaint_window(x, x_adv, key, pixels, self.threat)
-            incremental: IncrementalModel | None = getattr(model, "incremental", None)
+            # Cached layer outputs are one answer's, and not those of a mean.
+            incremental: IncrementalModel | None = getattr(model, "incremental", None) if self.draws == 1 else None
             maps = _cached_maps(incremental, points, pixels)
-            logits, changes = incremental(x_new, corner, pixels, maps) if incremental and maps else (model(x_new), ())
+            if incremental and maps:
+                logits, changes = incremental(x_new, corner, pixels, maps)
+            else:
+                logits = expected_logits(model, x_new, draws=self.draws)
         loss, wrong = self._evaluate(logits, points["y"])
         kept = (wrong | (loss < points["loss"])) & ~broken
         # The maps are now those of x_new; for images that keep x_adv they go back to those of x_adv.

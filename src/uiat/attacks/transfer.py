@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from uiat import losses
-from uiat.attacks.gradient import input_gradient
+from uiat.attacks.gradient import expected_gradient, expected_logits, one_draw
 from uiat.attacks.random_numbers import KeyedNumbers
 from uiat.attacks.search import Classifier, SearchState, per_image, where_image
 from uiat.checks import Amount, Count, checked_fields
@@ -31,6 +31,7 @@ class Transfer:
         restarts: number of attempts; the first begins at the image itself, others at random in the ball.
         loss: loss that is raised on the second model: "margin" or "ce".
         momentum: fraction of the last direction that the next one keeps.
+        draws: number of passes of either model that are averaged, where one answers at random (EOT).
 
     Raises:
         UserError: a field out of its range.
@@ -54,6 +55,7 @@ class Transfer:
     restarts: Count = 2
     loss: Literal["margin", "ce"] = "margin"
     momentum: Amount = 1.0
+    draws: Count = one_draw()
 
     def attempts(self, num_classes: int) -> int:
         """Return the number of restarts, 0 if there is only one class to predict."""
@@ -75,6 +77,10 @@ class Transfer:
             x_t = self.threat.project(x + self.threat.noise_from(x, KeyedNumbers(points["key"])), x)
         return points | {"x_t": x_t, "direction": torch.zeros_like(x)}
 
+    def best(self, points: SearchState) -> Tensor:
+        """Return the last iterate; of a broken image its example."""
+        return where_image(points["broken"], points["x_adv"], points["x_t"])
+
     @torch.no_grad()
     def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
         """Make a step on the second model, and query the first."""
@@ -86,13 +92,13 @@ class Transfer:
             return loss_function(logits, y), logits
 
         with frozen(self.source):
-            gradient = input_gradient(loss, x_t).gradient.nan_to_num(0, 0, 0)
+            gradient = expected_gradient(loss, x_t, draws=self.draws).gradient.nan_to_num(0, 0, 0)
         # Each gradient at L1 length one, as in the paper, so that the momentum weighs directions and not sizes.
         size = gradient.abs().flatten(1).sum(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
         direction = self.momentum * points["direction"] + gradient / per_image(size, x)
         step = min(2.5 / self.iterations, 1.0) * float(self.threat.epsilon) * self.threat.steepest(direction)
         x_t = where_image(broken, x_t, self.threat.project(x_t + step, x))
-        breaks = (model(x_t).argmax(dim=1) != y) & ~broken
+        breaks = (expected_logits(model, x_t, draws=self.draws).argmax(dim=1) != y) & ~broken
         return points | {
             "x_t": x_t,
             "direction": direction,

@@ -18,6 +18,7 @@ from uiat.cli.streams import LastingStream
 from uiat.cli.tables import results_table
 from uiat.errors import UserError
 from uiat.evaluation import EvaluationResult
+from uiat.evaluation.result import sentence_on_calls
 from uiat.experiments.evaluate import check_writable, kept_state, make_record, measure, write
 from uiat.experiments.evaluation_state import remove_state
 from uiat.experiments.options import EvaluateOptions
@@ -97,6 +98,8 @@ def _show_results(target: EvaluationTarget, result: EvaluationResult, extras: Ma
     out.print(results_table(result.to_json()))
     for line in tables.describe_classes(result.to_json()):
         out.print(line, soft_wrap=True)
+    if result.calls:
+        out.print(sentence_on_calls(result.calls), soft_wrap=True)
     tables.show_extras(extras, out)
     if "autoattack-quick" in result.accuracy:
         out.print("autoattack-quick is the first two attacks of the standard ensemble: no substitute for autoattack")

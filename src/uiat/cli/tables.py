@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from uiat.cli.output import table
+from uiat.evaluation.result import mean_of_calls
 from uiat.formatting import percent, strength_text, threat_text
 
 
@@ -18,13 +19,16 @@ def results_table(result: Mapping[str, Any]) -> Table:
         2
     """
     n, seconds, intervals = result["n"], result.get("seconds", {}), result.get("intervals", {})
-    times = result.get("stage_seconds", {})
-    rows = []
+    times, calls = result.get("stage_seconds", {}), result.get("calls", {})
+    rows: list[tuple[str, ...]] = []
     for name, accuracy in result["accuracy"].items():
         for stage, after in result.get("stages", {}).get(name, {}).items():
             rows.append((f"  after {stage}", percent(after), "", f"{n:,}", _seconds(times.get(stage))))
         rows.append((name, percent(accuracy), _interval(intervals.get(name)), f"{n:,}", _seconds(seconds.get(name))))
-    columns = ("attack", "accuracy", "95 % interval", "images", "seconds")
+    columns = ["attack", "accuracy", "95 % interval", "images", "seconds"]
+    if calls:
+        columns.append(f"mean of {calls['calls']} calls")
+        rows = [(*row, mean_of_calls(calls, row[0])) for row in rows]
     return table(*columns, rows=rows, numbers=columns[1:])
 
 

@@ -14,6 +14,7 @@ from uiat.data.stream import Labelled, Stream, open_stream
 from uiat.errors import UserError
 from uiat.evaluation.engine.aggregate import aggregate
 from uiat.evaluation.engine.attack_target import AttackTarget, exact_inference
+from uiat.evaluation.engine.calls import CallRule, Calls
 from uiat.evaluation.engine.identity import identity_of
 from uiat.evaluation.engine.plan import Plan, check_inputs, drop_gradient_attacks, make_plan
 from uiat.evaluation.engine.run import EvaluationRun
@@ -57,11 +58,17 @@ def evaluate(
     transfer: nn.Module | None = None,
     selfchecks: bool = True,
     class_names: Sequence[str] | None = None,
+    calls: Calls = 1,
+    wrong_calls: Calls | None = None,
 ) -> EvaluationResult:
     """Compute accuracy under each attack by name and in the worst case over them, and check if it is to be believed.
 
     An image misclassified as it is counts as broken under every attack and is not attacked. Otherwise an image counts
     as broken by an attack when the model, in eval mode, misclassifies the attack's example (in the ball, in [0, 1]).
+    Of a model that answers at random, every stage ends in fresh calls on the examples that it has found (`calls`), and
+    an image counts as broken when enough of these misclassify its example (`wrong_calls`); the result's `calls` has
+    what that proves, and the accuracy as the mean over calls on the hardest example of each image.
+
     Of a model without a gradient, the accuracy under attacks that need one is not in the result: a warning names them,
     and the verdict says why.
 
@@ -96,11 +103,14 @@ def evaluate(
             verdict into the result; costs less than a thousand forward passes on each of 128 images. Without an attack
             nothing is claimed, and nothing is checked.
         class_names: names of the classes; with them, one without an image is a warning in the result.
+        calls: number of fresh calls on each example, for a model that answers at random; give such a model attacks that
+            average, see the names that end in -eot-D.
+        wrong_calls: number of these calls that have to be wrong to break an image; by default more than half.
 
     Raises:
-        UserError: an unknown attack, images or labels that do not fit, a model that does not return logits, a state
-            file that is in the way, damaged, or of another evaluation, a second model with other classes; an iterable
-            that ends early, or whose images change their shape or type.
+        UserError: fewer calls than have to be wrong, an unknown attack, images or labels that do not fit, a model that
+            does not return logits, a state file that is in the way, damaged, or of another evaluation, a second model
+            with other classes; an iterable that ends early, or whose images change their shape or type.
 
     Example:
         >>> import torch
@@ -112,6 +122,7 @@ def evaluate(
         >>> "8 images" in result.verdict
         True
     """
+    rule = CallRule(calls=calls, wrong=wrong_calls)
     check_ordinary(model)
     plan, rank = make_plan(attacks, threat, transfer), current_rank()
     listener = Callbacks(progress, bound) if rank.first else Silent()
@@ -119,18 +130,18 @@ def evaluate(
     settings |= {"seed": seed, "batch_size": batch_size, "state": state, "resume": resume}
     settings |= {"rank": rank, "listener": listener}
     if y is not None and isinstance(x, Tensor):
-        how: dict[str, Any] = {"save_minutes": save_minutes, "keep_examples": keep_examples}
+        how: dict[str, Any] = {"save_minutes": save_minutes, "keep_examples": keep_examples, "rule": rule}
         done = _evaluate_whole(ordinary(x), ordinary(y), **settings, **how)
     else:
-        stream = _open(x, y, keep_examples=keep_examples)
+        stream = _open(x, y, keep_examples=keep_examples, rule=rule)
         done, class_names = StreamEvaluation(**settings).run(stream), class_names or stream.classes or None
-    result = _sum_up(done, rank, threat=threat, seed=seed, class_names=class_names)
+    result = _sum_up(done, rank, threat=threat, seed=seed, class_names=class_names, rule=rule)
     if not selfchecks or (transfer is None and all(given == "clean" for given in attacks)):
         return result
     return replace(result, verdict=_selfcheck(done, threat, result, transfer, rank, listener))
 
 
-def _open(x: Tensor | Labelled | Stream, y: Tensor | None, *, keep_examples: bool) -> Stream:
+def _open(x: Tensor | Labelled | Stream, y: Tensor | None, *, keep_examples: bool, rule: CallRule) -> Stream:
     """Open images that are no tensor, or a tensor without labels, which is refused."""
     if isinstance(x, Tensor):
         raise UserError("images x need their labels y; without y, x is an iterable of (images, labels)")
@@ -138,6 +149,8 @@ def _open(x: Tensor | Labelled | Stream, y: Tensor | None, *, keep_examples: boo
         raise UserError(f"labels y go with a tensor of images, and x is a {type(x).__name__}: it yields labels itself")
     if keep_examples:
         raise UserError("keep_examples keeps every image in memory: give images and labels as tensors for that")
+    if rule.repeats:
+        raise UserError("calls keeps the hardest example of every image: give images and labels as tensors for that")
     return open_stream(x)
 
 
@@ -157,15 +170,16 @@ def _evaluate_whole(
     transfer: nn.Module | None,
     rank: Rank,
     listener: EvaluationListener,
+    rule: CallRule,
 ) -> Evaluated:
     """Run all attacks on images in memory."""
     target = Target(model, x)
     check_inputs(target, x, y, batch_size=batch_size, transfer=transfer)
     plan, unable = (plan, []) if target.differentiable else drop_gradient_attacks(plan)
-    identity = identity_of(model, x, y, threat, plan, seed, keep_examples, transfer) if state is not None else {}
+    identity = identity_of(model, x, y, threat, plan, seed, keep_examples, transfer, rule) if state is not None else {}
     state_file = StateFile(state, identity, save_minutes, rank=rank)
     with exact_inference(model):
-        under_attack = _prepare(target, x, y, rank, batch_size=batch_size, seed=seed)
+        under_attack = _prepare(target, x, y, rank, batch_size=batch_size, seed=seed, rule=rule)
         run = EvaluationRun(under_attack, rank, state_file, len(x), listener)
         run.run(plan, resume=resume, keep_examples=keep_examples)
     size = under_attack.batch_size.size
@@ -173,7 +187,7 @@ def _evaluate_whole(
 
 
 def _sum_up(
-    done: Evaluated, rank: Rank, *, threat: Threat, seed: int, class_names: Sequence[str] | None
+    done: Evaluated, rank: Rank, *, threat: Threat, seed: int, class_names: Sequence[str] | None, rule: CallRule
 ) -> EvaluationResult:
     """Reduce what all processes have found to the result, and log the worst case in the reference's words."""
     result = aggregate(
@@ -186,6 +200,7 @@ def _sum_up(
         classes=done.target.classes,
         unable=done.unable,
         class_names=class_names,
+        rule=rule,
     )
     result = replace(result, sums=done.sums, batch_size=min(rank.gather(done.batch_size)), processes=rank.size)
     if rank.first and len(result.accuracy) > 2:
@@ -199,11 +214,13 @@ def _sum_inputs(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
     return {name: sum_of_tensors(each) for name, each in tensors.items()}
 
 
-def _prepare(target: Target, x: Tensor, y: Tensor, rank: Rank, *, batch_size: int, seed: int) -> AttackTarget:
+def _prepare(
+    target: Target, x: Tensor, y: Tensor, rank: Rank, *, batch_size: int, seed: int, rule: CallRule
+) -> AttackTarget:
     """Choose this process's images, the batch size, and the fast copy of the model that guides attacks."""
     index, example = rank.index(len(x)), x[:4].to(target.device)
     size = AdaptiveBatchSize(fastest_batch(target.model, example, at_most=batch_size))
-    return AttackTarget(target, x[index], y[index], index, size, seed, make_fast_copy(target.model, example))
+    return AttackTarget(target, x[index], y[index], index, size, seed, make_fast_copy(target.model, example), rule)
 
 
 def _selfcheck(

@@ -21,12 +21,13 @@ class Attack:
     """A name, or a pattern of names, and what is known of the attack it stands for; everything else is made from these.
 
     Args:
-        name: as users write it; each of K (steps), R (restarts) and D (draws) stands for a whole number, as in "pgd-K".
+        name: as users write it; each of K (steps) and R (restarts) stands for a whole number, as in "pgd-K". With
+            "-eot-D" behind it, it takes the mean over D answers of a randomised model at each step and query.
         make: `make(threat, source, *numbers)`, the settings; `source` is the second model of a transfer attack, the
             numbers are those of the pattern. None for an ensemble.
         needs_gradient: it can do nothing to a model without a gradient with respect to its input.
         scale_free: multiplying the logits by a number changes nothing, so that saturated logits do not stop it.
-        averages: it takes the mean over several answers of a randomised model.
+        averages: it takes the mean over several answers of a randomised model without being asked to.
         summary: a few words for `--help`.
         stages: of an ensemble, the attacks that it runs one after another, by name, each with the settings in which it
             differs from the attack of that name alone.
@@ -48,11 +49,11 @@ class Attack:
     @property
     def stem(self) -> str:
         """The name without the letters that stand for numbers."""
-        return re.sub(r"-[KRD]\b", "", self.name)
+        return re.sub(r"-[KR]\b", "", self.name)
 
     def numbers(self, name: str) -> tuple[int, ...] | None:
         """Return the numbers in a name that fits this row's; None for one that does not fit."""
-        pattern = re.sub(r"(?<=-)[KRD]\b", r"([1-9]\\d*)", self.name)
+        pattern = re.sub(r"(?<=-)[KR]\b", r"([1-9]\\d*)", self.name)
         match = re.fullmatch(pattern, name)
         return None if match is None else tuple(int(digits) for digits in match.groups())
 
@@ -70,13 +71,10 @@ def _pgd(loss: str) -> Callable[..., PGD]:
 def _apgd(loss: str) -> Callable[..., Search]:
     """Auto-PGD: 100 iterations and 9 targets, for L1 five restarts or five targets (Croce & Hein 2020, 2021)."""
 
-    def make(threat: Threat, source: object, draws: int | None = None) -> Search:
-        search: Search
+    def make(threat: Threat, source: object) -> Search:
         if threat.norm == "L1":
-            search = SparseAPGD(threat=threat, loss=loss, restarts=1 if loss == "targeted-dlr" else 5, targets=5)  # type: ignore[arg-type]
-        else:
-            search = APGD(threat=threat, loss=loss)  # type: ignore[arg-type]
-        return search if draws is None else _with_settings(search, restarts=1, draws=draws)
+            return SparseAPGD(threat=threat, loss=loss, restarts=1 if loss == "targeted-dlr" else 5, targets=5)  # type: ignore[arg-type]
+        return APGD(threat=threat, loss=loss)  # type: ignore[arg-type]
 
     return make
 
@@ -102,11 +100,15 @@ ROWS = (
     Attack("apgd-ce", _apgd("ce")),
     Attack("apgd-dlr", _apgd("dlr"), scale_free=True),
     Attack("apgd-t", _apgd("targeted-dlr"), scale_free=True),
-    Attack("apgd-ce-eot-D", _apgd("ce"), averages=True, summary="mean of D answers"),
-    Attack("apgd-dlr-eot-D", _apgd("dlr"), scale_free=True, averages=True),
     Attack("fab", lambda threat, source: FAB(threat=threat, targeted=False, restarts=5), scale_free=True),
     Attack("fab-t", lambda threat, source: FAB(threat=threat), scale_free=True),
     Attack("square", lambda threat, source: Square(threat=threat, stretched=False), needs_gradient=False),
+    Attack(
+        "square-K",
+        lambda threat, source, n: Square(threat=threat, iterations=n),
+        needs_gradient=False,
+        summary="K queries",
+    ),
     Attack(
         "autoattack",
         stages={"apgd-ce": {}, "apgd-t": {}, "fab-t": {}, "square": {}},
@@ -134,6 +136,29 @@ ATTACKS = tuple(row.name for row in ROWS)
 ENSEMBLES = {row.name: tuple(row.stages) for row in ROWS if row.stages}
 
 
+def split_draws(name: str) -> tuple[str, int | None]:
+    """Split the name of an attack from the number of answers that it averages; None for a name that says none.
+
+    Example:
+        >>> split_draws("pgd-20-eot-5"), split_draws("pgd-20")
+        (('pgd-20', 5), ('pgd-20', None))
+    """
+    match = re.fullmatch(r"(.+)-eot-([1-9]\d*)", name)
+    return (name, None) if match is None else (match[1], int(match[2]))
+
+
+def stage_names(name: str) -> tuple[str, ...]:
+    """Return the names of an ensemble's stages; that of an attack alone.
+
+    Example:
+        >>> stage_names("autoattack-quick"), stage_names("autoattack-quick-eot-5"), stage_names("fgsm")
+        (('apgd-ce', 'apgd-t'), ('apgd-ce-eot-5', 'apgd-t-eot-5'), ('fgsm',))
+    """
+    base, draws = split_draws(name)
+    suffix = "" if draws is None else f"-eot-{draws}"
+    return tuple(f"{stage}{suffix}" for stage in ENSEMBLES[base]) if base in ENSEMBLES else (name,)
+
+
 def find_row(name: str) -> tuple[Attack, tuple[int, ...]] | None:
     """Return the row that a name belongs to and the numbers in it; None for a name that is no attack.
 
@@ -144,7 +169,7 @@ def find_row(name: str) -> tuple[Attack, tuple[int, ...]] | None:
         >>> row.name, numbers, find_row("apgd-ce (autoattack-rand)")[0].name
         ('cw-K-R', (20, 3), 'apgd-ce')
     """
-    name = name.partition(" (")[0]
+    name, _ = split_draws(name.partition(" (")[0])
     rows = ((row, row.numbers(name)) for row in ROWS)
     return next(((row, numbers) for row, numbers in rows if numbers is not None), None)
 
@@ -154,7 +179,7 @@ def attack(name: str, *, threat: Threat, source: nn.Module | None = None) -> Set
     """Return the settings of the attack that a name stands for; None for "clean".
 
     `ATTACKS` lists the names: pgd-K and cw-K (margin loss) take K steps, pgd-K-R has R restarts, noise-R R draws,
-    apgd-ce-eot-D takes the mean over D answers of a randomised model, and transfer makes its examples on `source`.
+    NAME-eot-D takes the mean over D answers of a randomised model, and transfer makes its examples on `source`.
 
     PGD starts uniformly in the ball, takes K steps of 2.5 epsilon / K (Madry et al. 2018), which is 2/255 for 10 steps
     at 8/255, and returns the last iterate, as is usual for published figures.
@@ -175,7 +200,16 @@ def attack(name: str, *, threat: Threat, source: nn.Module | None = None) -> Set
     # Only a plan names stages with their ensemble in brackets; as a name to ask for, that is unknown.
     if row is None or row.make is None or " (" in name:
         raise nearest("attack", name, ATTACKS)
-    return row.make(threat, source, *numbers)
+    settings, (_, draws) = row.make(threat, source, *numbers), split_draws(name)
+    if draws is None:
+        return settings
+    if settings is None:
+        raise UserError(f"{name}: the images as they are are no attack, and there is nothing to average")
+    if not hasattr(settings, "draws"):
+        raise UserError(f"{name}: this attack does not average over the answers of a model")
+    # As the version of the reference for randomised models: what restarts would find, averaging finds.
+    once = {"restarts": 1} if isinstance(settings, SparseAPGD) else {}
+    return _with_settings(settings, draws=draws, **once)
 
 
 @checked
@@ -194,17 +228,32 @@ def stages(name: str, *, threat: Threat, source: nn.Module | None = None) -> lis
         >>> [stage for stage, _ in stages("autoattack", threat=Linf("8/255"))]
         ['apgd-ce', 'apgd-t', 'fab-t', 'square']
     """
-    if name not in ENSEMBLES:
+    base, draws = split_draws(name)
+    if base not in ENSEMBLES:
         return [(name, attack(name, threat=threat, source=source))]
-    (row,) = (row for row in ROWS if row.name == name)
-    return [(stage, _with_settings(attack(stage, threat=threat), **changes)) for stage, changes in row.stages.items()]
+    (row,) = (row for row in ROWS if row.name == base)
+    averaging = {} if draws is None else {"draws": draws}
+    return [
+        (stage, _with_settings(attack(stage, threat=threat), **{**changes, **averaging}))
+        for stage, changes in zip(stage_names(name), row.stages.values(), strict=True)
+    ]
 
 
-def _with_settings(search: Settings, **changes: int) -> Search:
-    """Return the same search with other settings."""
-    as_dataclass: Any = search
-    changed: Search = replace(as_dataclass, **changes)
-    return changed
+def averages(name: str) -> bool:
+    """True if an attack, a stage or all of an ensemble take the mean over several answers of a randomised model.
+
+    Example:
+        >>> averages("autoattack-rand"), averages("square-eot-5"), averages("pgd-20-eot-1"), averages("square")
+        (True, True, False, False)
+    """
+    row, (_, draws) = find_row(name), split_draws(name.partition(" (")[0])
+    return row is not None and (row[0].averages if draws is None else draws > 1)
+
+
+def _with_settings(settings: Settings, **changes: int) -> Any:
+    """Return the same attack with other settings."""
+    as_dataclass: Any = settings
+    return replace(as_dataclass, **changes)
 
 
 def needs_gradient(name: str, settings: Settings = None) -> bool:
@@ -220,7 +269,7 @@ def needs_gradient(name: str, settings: Settings = None) -> bool:
         >>> needs_gradient("square"), needs_gradient("noise-20"), needs_gradient("autoattack")
         (False, False, True)
     """
-    rows = [find_row(stage) for stage in ENSEMBLES.get(name, (name,))]
+    rows = [find_row(stage) for stage in stage_names(name)]
     return any(not isinstance(settings, External) if row is None else row[0].needs_gradient for row in rows)
 
 
@@ -231,4 +280,5 @@ def help_text() -> str:
         >>> help_text()
         'clean, fgsm, pgd-K (K steps), pgd-K-R (R restarts), cw-K (margin loss), cw-K-R, noise-R, ...'
     """
-    return ", ".join(f"{row.name} ({row.summary})" if row.summary else row.name for row in ROWS)
+    names = ", ".join(f"{row.name} ({row.summary})" if row.summary else row.name for row in ROWS)
+    return f"{names}; any of them with -eot-D (mean of D answers of a model that answers at random)"

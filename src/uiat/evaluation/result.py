@@ -46,6 +46,12 @@ class EvaluationResult:
         processes: number of processes among which the images were divided.
         sums: sha256 of the "weights", "images" and "labels" that the result is of.
         examples: for each image the adversarial example that broke it, or itself; where they were asked for.
+        calls: of a model that answers at random, evaluated in several calls: `calls` and how many of them have to be
+            `wrong` to break an image; the number of `tests` an image went through; `error_at_least`, the 95 % lower
+            bound on how often a broken image is misclassified (Clopper & Pearson 1934, for all tests together);
+            `by_chance`, the probability that the rule breaks an image that is misclassified half of the time; the mean
+            `accuracy` over further calls on the hardest example of each image, by attack, with its `intervals` over
+            calls; and of the worst case the number of `wrong_calls` of each image.
 
     Example:
         >>> result = EvaluationResult("Linf:0.1", 2, {"clean": 1.0, "worst": 0.5}, {"clean": 0.1}, ["", "fgsm"], 0)
@@ -75,6 +81,7 @@ class EvaluationResult:
     processes: int = 1
     sums: dict[str, str] = field(default_factory=dict)
     examples: Tensor | None = field(default=None, repr=False, compare=False)
+    calls: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return self.summary().text
@@ -93,14 +100,21 @@ class EvaluationResult:
             worst    50.00 %
         """
         edges = {name: f"{100 * low:.2f} - {100 * high:.2f}" for name, (low, high) in self.intervals.items()}
-        rows = [(name, percent(accuracy), edges.get(name, "")) for name, accuracy in self.accuracy.items()]
+        rows: list[tuple[str, ...]] = [
+            (name, percent(accuracy), edges.get(name, "")) for name, accuracy in self.accuracy.items()
+        ]
+        columns: tuple[str, ...] = ("attack", "accuracy", "95 % interval")
+        if self.calls:
+            columns = (*columns, f"mean of {self.calls['calls']} calls")
+            rows = [(*row, mean_of_calls(self.calls, row[0])) for row in rows]
         absent = [str(label) for label, value in enumerate(self.per_class.get("clean", ())) if value is None]
         unseen = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
         lines = [f"no image of class {unseen}, counted from 0"] if absent else []
+        lines += [sentence_on_calls(self.calls)] if self.calls else []
         lines += [f"warning: {warning}" for warning in self.warnings]
         lines += [f"verdict: {self.verdict}"] if self.verdict else []
         title = f"{self.n:,} images, threat model {threat_text(self.threat)}, seed {self.seed}"
-        return Summary(title, [("attack", "accuracy", "95 % interval"), *rows], lines)
+        return Summary(title, [columns, *rows], lines)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, in the order of the fields; the examples are left out."""
@@ -130,6 +144,30 @@ class EvaluationResult:
         keep_earlier(path)
         write_record(path, record)
         return path
+
+
+def mean_of_calls(calls: Mapping[str, Any], name: str) -> str:
+    """Return the accuracy as a mean over calls, with its interval, as text; "" where there is none.
+
+    Example:
+        >>> mean_of_calls({"accuracy": {"clean": 0.9}, "intervals": {"clean": [0.85, 0.95]}}, "clean")
+        '90.00 % (85.00 - 95.00)'
+    """
+    if name not in calls["accuracy"]:
+        return ""
+    low, high = calls["intervals"][name]
+    return f"{percent(calls['accuracy'][name])} ({100 * low:.2f} - {100 * high:.2f})"
+
+
+def sentence_on_calls(calls: Mapping[str, Any]) -> str:
+    """Say what broken means of a model that answers at random.
+
+    Example:
+        >>> sentence_on_calls({"calls": 20, "wrong": 18, "error_at_least": 0.7174, "by_chance": 0.0002})
+        'broken: misclassified in 18 of 20 fresh calls, so that its error is at least 71.74 % (95 % bound)'
+    """
+    rule = f"broken: misclassified in {calls['wrong']} of {calls['calls']} fresh calls"
+    return f"{rule}, so that its error is at least {percent(calls['error_at_least'])} (95 % bound)"
 
 
 def wilson(successes: int, n: int, *, confidence: float = 0.95) -> list[float]:

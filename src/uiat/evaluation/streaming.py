@@ -15,6 +15,7 @@ from uiat.checks import check_labels
 from uiat.data.stream import Piece, Stream
 from uiat.errors import UserError
 from uiat.evaluation.engine.attack_target import AttackTarget, Guide, exact_inference
+from uiat.evaluation.engine.calls import ONE_CALL
 from uiat.evaluation.engine.identity import identity_of
 from uiat.evaluation.engine.outcomes import Outcomes, append_outcomes
 from uiat.evaluation.engine.plan import Plan, check_inputs, drop_gradient_attacks
@@ -212,7 +213,7 @@ class StreamEvaluation:
     def _identify(self, stream: Stream, plan: Plan) -> dict[str, object]:
         if self.state is None:
             return {}
-        return identity_of(self.model, stream, None, self.threat, plan, self.seed, False, self.transfer)
+        return identity_of(self.model, stream, None, self.threat, plan, self.seed, False, self.transfer, ONE_CALL)
 
     def _open(self, file: StateFile) -> tuple[Outcomes | None, int, int]:
         """Return what an earlier evaluation has left: its outcomes, the number of its images, and their checksum."""

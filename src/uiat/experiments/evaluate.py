@@ -66,6 +66,8 @@ def kept_state(
         seed=options.seed,
         keep_examples=options.save_examples is not None,
         transfer=target.transfer,
+        calls=options.calls,
+        wrong_calls=options.wrong_calls,
     )
     folder = _make_folder(target.folder)
     with locked_state(folder, identity, rank, resume=options.resume, beside_others=beside_others) as state:
@@ -126,6 +128,8 @@ def _attack(
             keep_examples=options.save_examples is not None,
             transfer=target.transfer,
             class_names=target.images.classes or None,
+            calls=options.calls,
+            wrong_calls=options.wrong_calls,
         )
     except KeyboardInterrupt:
         if state is None or not Rank.paths(state):

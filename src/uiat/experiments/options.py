@@ -7,6 +7,7 @@ from typing import Any
 from uiat.checks import checked_fields
 from uiat.data import NAMES
 from uiat.evaluation import registry
+from uiat.evaluation.engine.calls import CallRule
 
 
 def _option(
@@ -96,6 +97,19 @@ class EvaluateOptions:
         at_least=1,
     )
     seed: int = _option("Seed of the random numbers.", 0, metavar="N")
+    calls: int = _option(
+        "Of a model that answers at random: fresh calls on each example, the mean over which is its accuracy; with "
+        "attacks that average, such as pgd-20-eot-20.",
+        1,
+        metavar="M",
+        at_least=1,
+    )
+    wrong_calls: int | None = _option(
+        "How many of these --calls have to be wrong to break an image.",
+        metavar="N",
+        by_default="more than half",
+        at_least=1,
+    )
     device: str | None = _option(
         "Device: auto, cpu, cuda, cuda:1, mps.", metavar="NAME", by_default="that of the run; auto"
     )
@@ -157,3 +171,6 @@ class EvaluateOptions:
         flags=("--verbose", "-v"),
     )
     log: Path | None = _option("Add the log to a file.", metavar="FILE", flags=("--log-file",))
+
+    def __post_init__(self) -> None:
+        CallRule(calls=self.calls, wrong=self.wrong_calls)  # refuses what cannot be before any work

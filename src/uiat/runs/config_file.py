@@ -31,6 +31,7 @@ ADDED: frozenset[str] = frozenset(
             "data.mixup",
             "data.cutmix",
         ),
+        "objective.attack.draws",
         *("optimisation.decay_norms", "optimisation.layer_decay", "optimisation.radius_warmup_epochs"),
     }
 )

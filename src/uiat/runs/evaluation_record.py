@@ -42,6 +42,7 @@ def _optional(fits: Check) -> Check:
 _TEXT, _NUMBERS, _SHARES = _is(str), _list_of(is_number), _table_of(is_number)
 _SWEEP = _record_of(norm=_TEXT, attack=_TEXT, epsilons=_NUMBERS, accuracy=_NUMBERS)
 _CORRUPTIONS = _record_of(accuracy=_table_of(_SHARES))
+_CALLS = _record_of(calls=is_number, wrong=is_number, accuracy=_SHARES, intervals=_table_of(_NUMBERS))
 # What each field can hold; those that a reader cannot do without come first.
 _FITS: dict[str, Check] = {
     "accuracy": lambda value: _SHARES(value) and "clean" in value,
@@ -58,6 +59,7 @@ _FITS: dict[str, Check] = {
     "fairness": _optional(_table_of(_SHARES)),
     "per_class": _optional(_table_of(_list_of(_or_none(is_number)))),
     "sweep": _optional(lambda value: _SWEEP(value) and len(value["epsilons"]) == len(value["accuracy"])),
+    "calls": _optional(lambda value: value == {} or _CALLS(value)),
     "unseen": _optional(_record_of(accuracy=_SHARES)),
     "corruptions": _optional(_CORRUPTIONS),
     "corruption_files": _optional(_CORRUPTIONS),

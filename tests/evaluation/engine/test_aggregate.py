@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from support.evaluations import (
+    ASKING,
     ATTACKS,
     Threshold,
     correct_images,
@@ -39,11 +40,12 @@ import torch, torch.distributed as dist
 torch.set_num_threads(1)
 from pathlib import Path
 import uiat
-from support.evaluations import evaluate_parts
+from support.evaluations import ASKING, evaluate_parts
 rank, folder, calls, facts = int(sys.argv[1]), Path(sys.argv[2]), [], {}
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 facts["result"] = evaluate_parts(folder, progress=lambda *words: calls.append(words))
 facts["progress"] = bool(calls)
+facts["asked"] = evaluate_parts(folder / "asked", **ASKING)
 try:
     evaluate_parts(folder)
 except uiat.UserError as error:
@@ -57,6 +59,7 @@ def test_two_processes_come_to_the_verdicts_of_one(tmp_path):
     paths = [str(SRC), str(ROOT / "tests")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     commands = ([sys.executable, "-c", PROCESS, str(rank), str(tmp_path)] for rank in range(2))
+    (tmp_path / "asked").mkdir()
     started = [subprocess.Popen(command, env=environment) for command in commands]
     (tmp_path / "alone").mkdir()
     alone = evaluate_parts(tmp_path / "alone")
@@ -64,6 +67,9 @@ def test_two_processes_come_to_the_verdicts_of_one(tmp_path):
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first["result"] == second["result"] == json.loads(json.dumps(alone))
     assert len(set(alone["broken_by"])) > 2
+    asked = evaluate_parts(tmp_path / "asked", **ASKING, resume=True)
+    assert {**first["asked"], "passes": None} == {**json.loads(json.dumps(asked)), "passes": None}
+    assert asked["calls"]["accuracy"] == asked["accuracy"]
     assert (first["progress"], second["progress"]) == (True, False)
     # Each names its own file, and neither waits for the other.
     for rank, facts in enumerate((first, second)):
@@ -94,7 +100,7 @@ def test_what_is_in_the_record(tmp_path):
     assert list(record)[:8] == ["threat", "n", "accuracy", "seconds", "broken_by", "seed", "environment", "stages"]
     assert list(record)[8:12] == ["passes", "stage_seconds", "intervals", "per_class"]
     assert list(record)[12:15] == ["fairness", "calibration", "budgets"]
-    assert list(record)[15:] == ["projected", "warnings", "verdict", "batch_size", "processes", "sums"]
+    assert list(record)[15:] == ["projected", "warnings", "verdict", "batch_size", "processes", "sums", "calls"]
     assert (record["batch_size"], record["processes"]) == (500, 1)
     assert record["threat"] == "Linf:0.03137255"
     assert (record["n"], record["seed"]) == (11, 7)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from support import tiny
-from support.evaluations import ATTACKS, assert_same, evaluate, evaluate_short, images, net, stop_at
+from support.evaluations import ASKING, ATTACKS, assert_same, evaluate, evaluate_short, images, net, stop_at
 from uiat import L2, Linf, UserError
 from uiat.evaluation.engine.outcomes import Outcomes
 from uiat.evaluation.engine.state_file import StateFile, checksum
@@ -17,15 +17,19 @@ from uiat.system.distributed import Rank
 
 
 @pytest.mark.usefixtures("short")
-def test_wherever_it_is_stopped_it_is_resumed_to_the_same_verdicts(tmp_path):
+@pytest.mark.parametrize("options", [{}, ASKING], ids=["one call", "several calls"])
+def test_wherever_it_is_stopped_it_is_resumed_to_the_same_verdicts(tmp_path, options):
     bound, calls = stop_at(0)
-    whole = evaluate_short(bound=bound)
-    assert {"clean", "pgd-3-2", "apgd-ce", "square"} <= set(whole.broken_by) | set(calls)
+    whole = evaluate_short(bound=bound, **options)
+    suffix = "-eot-2" if options else ""
+    assert {"clean", *(f"{name}{suffix}" for name in ("pgd-3-2", "apgd-ce", "square"))} <= set(whole.broken_by) | set(
+        calls
+    )
     for at in range(1, len(calls) + 1, 13):
         path = tmp_path / f"{at}.state"
         with pytest.raises(tiny.Killed):
-            evaluate_short(path, bound=stop_at(at)[0])
-        assert_same(evaluate_short(path, resume=True), whole)
+            evaluate_short(path, bound=stop_at(at)[0], **options)
+        assert_same(evaluate_short(path, resume=True, **options), whole)
 
 
 @pytest.mark.usefixtures("short")
@@ -104,6 +108,7 @@ def test_another_kind_of_file_is_refused(half):
         ({"attacks": ("pgd-3-2",)}, "not the same attacks, order$"),
         ({"attacks": ATTACKS[::-1]}, "not the same order$"),
         ({"seed": 1}, "not the same seed$"),
+        ({"calls": 2}, "not the same calls$"),
         ({"keep_examples": False}, "not the same examples$"),
         ({"transfer": net(5)}, "not the same transfer model, "),
     ],

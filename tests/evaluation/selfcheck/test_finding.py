@@ -7,6 +7,13 @@ def test_verdicts():
     assert verdict([]) == "nothing speaks against the number"
     assert verdict([note]) == "nothing speaks against the number, but note: it rests on 3 images"
     assert verdict([reason, note]) == "do not believe this number: noise breaks it"
+    advice = [
+        Finding("noise", "noise breaks it", next_step="run that"),
+        Finding("gradient", "none", next_step="run that"),
+    ]
+    more = Finding("square", "it helps", "note", "run this")
+    assert verdict([*advice, more]) == "do not believe this number: noise breaks it; none; next: run that"
+    assert verdict([note, more]).endswith("but note: it rests on 3 images; it helps; next: run this")
 
 
 def test_a_share_needs_enough_images_to_speak():

@@ -12,7 +12,12 @@ def test_what_a_result_knows():
     assert result_checks.from_result(result()) == []
     behind = result(["square"] * 50, autoattack=0.5)
     assert [f.check for f in result_checks.from_result(behind)] == ["square"]
-    assert result_checks.from_result(result(["square"] * 20, autoattack=0.5)) == []  # 2 of 100 may be
+    # 2 of 100 may be, and are a note as in the reference, which warns from 2 in 1,000.
+    (note,) = result_checks.from_result(result(["square"] * 20, autoattack=0.5))
+    assert (note.check, note.severity) == ("square", "note")
+    assert note.reason.startswith("Square breaks 20 of 1000 images (2.0 %)")
+    assert "square-20000" in note.next_step
+    assert result_checks.from_result(result(["square"] * 2, autoattack=0.5)) == []
     first, behind_pgd = (
         result(["square"] * 50, square=0.5, autoattack=0.5),
         result(["square"] * 50, pgd_20=0.5, square=0.5),

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from uiat.checks import Count, checked
 from uiat.errors import UserError
 from uiat.evaluation.corruptions.kinds import KINDS, SEVERITIES, check_kinds, corrupt, strengths
+from uiat.evaluation.engine.misclassified import is_misclassified
 from uiat.evaluation.engine.plan import check_inputs
-from uiat.evaluation.engine.search_runner import is_misclassified
 from uiat.evaluation.listener import Progress
 from uiat.formatting import Summary, percent
 from uiat.models.inspect import Target

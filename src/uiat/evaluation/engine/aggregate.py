@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from uiat.evaluation.engine.asked import WORST
+from uiat.evaluation.engine.calls import EVEN, ONE_CALL, CallRule, binomial_tail, least_probability, mean_interval
 from uiat.evaluation.engine.outcomes import Outcomes
 from uiat.evaluation.engine.plan import Plan, budgets
-from uiat.evaluation.registry import ENSEMBLES
+from uiat.evaluation.registry import stage_names
 from uiat.evaluation.result import (
     BINS,
     EvaluationResult,
@@ -19,6 +22,8 @@ from uiat.evaluation.result import (
 from uiat.formatting import class_spread, threat_record
 from uiat.system.distributed import Rank
 from uiat.threat import Threat
+
+LEVEL = 0.05  # of the bound on how often an image that is called broken is misclassified
 
 
 def aggregate(
@@ -32,6 +37,7 @@ def aggregate(
     classes: int,
     unable: Sequence[str] = (),
     class_names: Sequence[str] | None = None,
+    rule: CallRule = ONE_CALL,
 ) -> EvaluationResult:
     """Reduce the outcomes that each process holds to the result of the evaluation, the same in all processes.
 
@@ -45,6 +51,7 @@ def aggregate(
         classes: number of classes.
         unable: attacks that could not be run, because the model has no gradient.
         class_names: names of the classes, to warn of those without an image; by default no warning.
+        rule: how many wrong calls break an image.
 
     Example:
         >>> import torch
@@ -70,7 +77,7 @@ def aggregate(
         seconds={name: max(_seconds(part.costs[name]) for part in parts) for name in plan},
         broken_by=_broken_by(parts, n),
         seed=seed,
-        stages={name: accuracies for name, accuracies in after.items() if name in ENSEMBLES},
+        stages={name: accuracies for name, accuracies in after.items() if stage_names(name) != (name,)},
         **_costs(parts),
         intervals={name: wilson(int(mask.sum()), n) for name, mask in correct.items()},
         per_class=per_class,
@@ -79,7 +86,31 @@ def aggregate(
         budgets=budgets(plan),
         warnings=_warnings(parts, unable) + _warn_of_own_attacks(parts) + _absent_classes(y, class_names or ()),
         examples=_scatter(examples, parts, n) if examples else None,
+        calls=_describe_calls(parts, n, rule, tests=sum(map(len, plan.values()))),
     )
+
+
+def _describe_calls(parts: Sequence[Outcomes], n: int, rule: CallRule, *, tests: int) -> dict[str, Any]:
+    """Return the rule, what it proves of an image that it calls broken, and the accuracy as a mean over calls."""
+    asked = [part.asked for part in parts if part.asked is not None]
+    if not rule.repeats or len(asked) < len(parts):
+        return {}
+    totals = {
+        name: torch.stack([each.correct_calls[name] for each in asked]).sum(dim=0) for name in asked[0].correct_calls
+    }
+    # Of each image the hardest example by some calls is not the hardest of all: one attack alone may do better.
+    totals[WORST] = min(totals.values(), key=lambda total: int(total.sum()))
+    wrong = [each.wrong_calls for each in asked if each.wrong_calls is not None]
+    return {
+        "calls": rule.calls,
+        "wrong": rule.least,
+        "tests": tests,
+        "error_at_least": least_probability(rule.least, rule.calls, error=LEVEL / tests),
+        "by_chance": min(1.0, tests * binomial_tail(rule.least, rule.calls, EVEN)),
+        "accuracy": {name: int(total.sum()) / (n * rule.calls) for name, total in totals.items()},
+        "intervals": {name: mean_interval((total.double() / n).tolist()) for name, total in totals.items()},
+        "wrong_calls": _scatter(wrong, parts, n).tolist(),
+    }
 
 
 def _scatter(values: Sequence[Tensor], parts: Sequence[Outcomes], n: int) -> Tensor:

@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from uiat.evaluation.engine.search_runner import AdaptiveBatchSize, is_misclassified
+from uiat.evaluation.engine.calls import ONE_CALL, CallRule
+from uiat.evaluation.engine.misclassified import is_misclassified
+from uiat.evaluation.engine.search_runner import AdaptiveBatchSize
 from uiat.models.inspect import Target
 from uiat.models.modes import BatchNormMode, frozen
 from uiat.speed.fast_copy import CountingModel
@@ -56,6 +58,7 @@ class AttackTarget:
         batch_size: images at a time.
         seed: seed of the random numbers.
         guide: what gradients and queries of attacks go through; by default the model itself.
+        rule: how many wrong calls break an image.
 
     Example:
         >>> x, y = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
@@ -73,6 +76,7 @@ class AttackTarget:
     batch_size: AdaptiveBatchSize
     seed: int = 0
     guide: Guide | None = None
+    rule: CallRule = ONE_CALL
     _before: tuple[float, int, int] = field(default=(0.0, 0, 0), init=False)
 
     def __post_init__(self) -> None:
@@ -103,3 +107,23 @@ class AttackTarget:
         with torch.no_grad():
             logits = self.model(images.to(self.device))
         return logits, is_misclassified(logits, self.y[rows].to(self.device)).cpu()
+
+    def count_wrong(self, images: Tensor, rows: Int[Tensor, "m"]) -> Int[Tensor, "m"]:
+        """Return the number of the rule's calls that misclassify each of some images, a batch, on the CPU."""
+        count = torch.zeros(len(rows), dtype=torch.int64)
+        for _ in range(self.rule.calls):
+            count += self.classify(images, rows)[1]
+        return count
+
+    def ask(self, images: Tensor, rows: Int[Tensor, "m"]) -> Bool[Tensor, "calls m"]:
+        """Return which of the rule's calls misclassify which of some images, however many, on the CPU."""
+        wrong = torch.zeros(self.rule.calls, len(rows), dtype=torch.bool)
+
+        def ask(part: Tensor) -> None:
+            for call in wrong:
+                call[part] = self.classify(images[part], rows[part])[1]
+
+        with exact_inference(self.module):
+            for _ in self.batch_size.batches(torch.arange(len(rows)), ask):
+                pass
+        return wrong

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.data.stream import Stream
+from uiat.evaluation.engine.calls import CallRule
 from uiat.evaluation.engine.plan import Plan, budgets, drop_gradient_attacks, make_plan
 from uiat.evaluation.engine.state_file import fingerprint
 from uiat.formatting import threat_record
@@ -27,6 +28,8 @@ def identify(
     seed: int = 0,
     keep_examples: bool = False,
     transfer: nn.Module | None = None,
+    calls: int = 1,
+    wrong_calls: int | None = None,
 ) -> dict[str, Any]:
     """Return what tells an evaluation from others, as its state file holds it; arguments and errors as in `evaluate`.
 
@@ -46,7 +49,8 @@ def identify(
         if Target(model, ordinary(x.head[0]) if isinstance(x, Stream) else x).differentiable
         else drop_gradient_attacks(plan)[0]
     )
-    return identity_of(model, x, y, threat, plan, seed, keep_examples, transfer)
+    rule = CallRule(calls=calls, wrong=wrong_calls)
+    return identity_of(model, x, y, threat, plan, seed, keep_examples, transfer, rule)
 
 
 def identity_of(
@@ -58,9 +62,17 @@ def identity_of(
     seed: int,
     examples: bool,
     transfer: nn.Module | None,
+    rule: CallRule,
 ) -> dict[str, Any]:
     """Return the same of an evaluation whose attacks are planned; of a stream the name counts, not its images."""
-    facts = {"threat": threat_record(threat, exact=True), "attacks": budgets(plan), "order": list(plan), "seed": seed}
+    facts: dict[str, Any] = {
+        "threat": threat_record(threat, exact=True),
+        "attacks": budgets(plan),
+        "order": list(plan),
+        "seed": seed,
+    }
+    if rule.repeats:  # left out otherwise, as in files of before there were several calls
+        facts["calls"] = [rule.least, rule.calls]
     if isinstance(x, Stream) or y is None:
         assert isinstance(x, Stream)
         facts["stream"] = [x.name, x.total, list(x.image_shape)]

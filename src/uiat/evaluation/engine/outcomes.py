@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from uiat.evaluation.engine.asked import Asked, merge_asked
 from uiat.evaluation.engine.search_runner import State
 from uiat.system.distributed import Rank
 
@@ -28,6 +29,7 @@ class Outcomes:
         costs: by attack and stage: seconds, images forward and backward; of an attack from outside also those
             "attacked", "projected" and left "unchanged".
         memory_limit: images that fit into memory at once, where it ran out.
+        asked: of a randomised model: what was asked of it, see `engine.asked.Asked`; None otherwise.
         verdict_by_stage: for each stage: 1 for an image that is robust to it, 0 for one that it breaks, -1 for one not
             attacked with it.
 
@@ -45,6 +47,7 @@ class Outcomes:
     counts_after: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     costs: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     memory_limit: int | None = None
+    asked: Asked | None = None
     verdict_by_stage: dict[str, Int[Tensor, "n"]] = field(default_factory=dict)
 
     @property
@@ -94,6 +97,7 @@ class Outcomes:
         tensors = {"index": self.index, "broken_by": self.breaker}
         tensors |= {f"right/{name}": value for name, value in self.correct.items()}
         tensors |= {f"known/{stage}": value for stage, value in self.verdict_by_stage.items()}
+        tensors |= {} if self.asked is None else self.asked.pack()
         optional = {"examples": self.examples, "confidence": self.confidence}
         tensors |= {name: value for name, value in optional.items() if value is not None}
         # Attacks in the order in which they were run, which sorted tensors would not tell.
@@ -118,6 +122,7 @@ class Outcomes:
             costs=meta["spent"],
             memory_limit=meta["limit"],
             verdict_by_stage=verdicts,
+            asked=Asked.unpack(tensors),
         )
 
 
@@ -200,6 +205,7 @@ def _join(parts: Sequence[Outcomes], index: Tensor, take: Tensor, *, is_first: b
         counts_after=_merge_counts(parts, is_first=is_first),
         costs=_merge_costs(parts, is_first=is_first),
         memory_limit=min(limits) if limits else None,
+        asked=merge_asked([part.asked for part in parts], rows, is_first=is_first),
         verdict_by_stage={stage: rows([part.verdicts(stage) for part in parts]) for stage in stages},
     )
 

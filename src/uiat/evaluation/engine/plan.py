@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from uiat.attacks import PGD, External
+from uiat.attacks.gradient import UNSAID
 from uiat.checks import check_batch
 from uiat.errors import UserError
 from uiat.evaluation.own_attacks import OwnAttack, make_attack, name_attack
@@ -22,6 +23,7 @@ from uiat.threat import Threat
 Stage = tuple[str, Settings]
 Plan = Mapping[str, Sequence[Stage]]
 TRANSFER = "transfer"
+_NEVER = object()
 RESERVED = {"clean", "worst", ""}  # of the results
 
 
@@ -126,7 +128,11 @@ def _to_plain(settings: Settings) -> dict[str, Any]:
         return {}
     values = {"attack": type(settings).__name__}
     if dataclasses.is_dataclass(settings):
-        values |= {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+        values |= {
+            field.name: getattr(settings, field.name)
+            for field in dataclasses.fields(settings)
+            if field.metadata.get(UNSAID, _NEVER) != getattr(settings, field.name)
+        }
     plain = (str, int, float, bool, type(None))
     return {name: value if isinstance(value, plain) else _to_text(value) for name, value in values.items()}
 

@@ -3,6 +3,7 @@
 import zlib
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from uiat.attacks import PGD, External
@@ -26,6 +27,8 @@ class _CountedModule(nn.Module):
 
 class Restarts:
     """PGD batch by batch, a restart at a time; a restart is only spent on images that survived the one before it.
+
+    An image whose example not every call of the rule misclassifies survives, and keeps the one that most of them do.
 
     Args:
         target: the model and its images.
@@ -51,6 +54,8 @@ class Restarts:
         self.target, self.settings, self.mask = target, settings, mask
         self.key = rekey(keys(target.seed, target.index), zlib.crc32(stage.encode()))
         self.correct, self.x_adv = mask.clone(), target.x.detach().clone()
+        # Calls that misclassify x_adv. With one call only an example that breaks the image counts, with several any.
+        self.most_wrong = torch.full((len(mask),), -1 if target.rule.repeats else 0)
         # The restart under way, the rows that it is spent on, and how many of them are done.
         self.restart, self.rows, self.done = 0, mask.nonzero().flatten(), 0
 
@@ -76,9 +81,11 @@ class Restarts:
         else:
             x_adv = self._call(self.settings, x, y, key)
         with exact_inference(target.module):
-            _, wrong = target.classify(x_adv, rows)
-        self.correct[rows] = ~wrong
-        self.x_adv[rows[wrong]] = x_adv.to(self.x_adv)[wrong.to(self.x_adv.device)]
+            count = target.count_wrong(x_adv, rows)
+        better = count > self.most_wrong[rows]
+        self.most_wrong[rows] = torch.maximum(count, self.most_wrong[rows])
+        self.correct[rows] = self.most_wrong[rows] < target.rule.calls
+        self.x_adv[rows[better]] = x_adv.to(self.x_adv)[better.to(self.x_adv.device)]
 
     def _perturb(self, once: PGD, x: Tensor, y: Tensor, key: Tensor) -> Tensor:
         # A fast copy is in eval mode for good.
@@ -101,6 +108,8 @@ class Restarts:
         """Return what `restore` needs to resume from here."""
         broken = self.mask & ~self.correct
         tensors = {"right": self.correct.clone(), "left": self.rows, "found": self.x_adv[broken]}
+        if self.target.rule.repeats:
+            tensors |= {"best": self.x_adv.clone(), "most_wrong": self.most_wrong.clone()}
         return tensors, {"restart": self.restart, "done": self.done}
 
     def restore(self, state: State) -> None:
@@ -108,4 +117,6 @@ class Restarts:
         tensors, meta = state
         self.correct, self.rows = tensors["right"].clone(), tensors["left"]
         self.x_adv[self.mask & ~self.correct] = tensors["found"].to(self.x_adv)
+        if "best" in tensors:
+            self.x_adv, self.most_wrong = tensors["best"].to(self.x_adv), tensors["most_wrong"].clone()
         self.restart, self.done = int(meta["restart"]), int(meta["done"])

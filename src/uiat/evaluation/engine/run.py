@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from uiat.evaluation.engine.asked import WORST
+from uiat.evaluation.engine.asking import conclude, run_asking
 from uiat.evaluation.engine.attack_target import AttackTarget
 from uiat.evaluation.engine.outcomes import Outcomes
 from uiat.evaluation.engine.plan import Plan, Stage, count_steps
@@ -63,6 +65,7 @@ class EvaluationRun:
         self.state_file.clear()
         for name, parts in plan.items():
             self._run_attack(name, parts)
+        self._conclude(WORST)
 
     def _begin(self, saved: tuple[Outcomes, State | None] | None, *, keep_examples: bool) -> None:
         """Start from a state or from nothing; a file that cannot be written is refused before the work."""
@@ -83,11 +86,16 @@ class EvaluationRun:
                 self.state_file.save(self.outcomes)
             if self.announced:
                 announce(self.outcomes, name, stage, n=self.n, rank=self.rank, listener=self.listener)
+        self._conclude(name)
 
     def _run_stage(self, name: str, stage: str, settings: Settings, *, on_progress: OnProgress) -> None:
         target, outcomes = self.target, self.outcomes
         target.pop_costs()
-        if settings is None:
+        if target.rule.repeats:
+            saved, self.inside = self.inside, None
+            run = partial(run_asking, target, outcomes, self.rank, saver=partial(self._save, name, stage), saved=saved)
+            correct, x_adv = run(name, stage, settings, on_progress=on_progress)
+        elif settings is None:
             x_adv = target.x
             correct, outcomes.confidence = evaluate_clean(target, on_progress=on_progress)
         else:
@@ -109,6 +117,10 @@ class EvaluationRun:
             correct = correct | robust
         self._add_cost(name, stage)
         outcomes.end_stage(name, stage, correct, x_adv)
+
+    def _conclude(self, name: str) -> None:
+        if conclude(self.target, self.outcomes, self.rank, name):
+            self.state_file.save(self.outcomes)
 
     def _save(self, name: str, stage: str, snapshot: Callable[[], State]) -> None:
         if self.state_file.is_due():

@@ -16,7 +16,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from uiat.attacks.random_numbers import keys, rekey
-from uiat.attacks.search import Classifier, Search, SearchState, advance, begin, join, select, split, unbreak
+from uiat.attacks.search import (
+    Classifier,
+    Search,
+    SearchState,
+    advance,
+    begin,
+    best_example,
+    join,
+    select,
+    split,
+    unbreak,
+)
+from uiat.evaluation.engine.misclassified import count_misclassified, is_allowed
 from uiat.evaluation.listener import OnProgress, ignore_progress
 from uiat.models.modes import frozen
 
@@ -111,16 +123,6 @@ def is_out_of_memory(error: Exception) -> bool:
     return says_so or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
-def is_misclassified(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Bool[Tensor, "b"]:
-    """Mask of the images whose largest logit is not that of y, or with a NaN logit, which would win every comparison.
-
-    Example:
-        >>> is_misclassified(torch.tensor([[1.0, 2.0], [1.0, float("nan")]]), torch.tensor([1, 1])).tolist()
-        [False, True]
-    """
-    return (logits.argmax(dim=1) != y) | logits.isnan().any(dim=1)
-
-
 def search(
     attack: Search,
     model: Classifier,
@@ -134,6 +136,7 @@ def search(
     batch_size: int | AdaptiveBatchSize = 500,
     on_progress: OnProgress = ignore_progress,
     fast: Classifier | None = None,
+    calls: int = 1,
     saver: Saver | None = None,
     saved: State | None = None,
 ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "n ..."]]:
@@ -152,6 +155,9 @@ def search(
         on_progress: called after every round with (iterations done, of all attempts together, points not broken).
         fast: what guides the attack instead of the model, such as a fast copy. A point that it misclassifies and that
             the model classifies correctly is attacked further.
+        calls: number of calls of a randomised model, all of which have to misclassify an example to end the search.
+            With more than one, a point that does not break has, of what its attempts have come to, the one that most of
+            the calls misclassify.
         saver: called after every batch of a round, see `Saver`.
         saved: a state that a saver was given: the search is resumed from there, and ends as it would have.
 
@@ -171,7 +177,7 @@ def search(
     """
     key = rekey(keys(seed, index), zlib.crc32(attack.name.encode()))
     size = batch_size if isinstance(batch_size, AdaptiveBatchSize) else AdaptiveBatchSize(batch_size)
-    run = _SearchRun(attack, model, fast or model, x, y, key, device=device, batch_size=size)
+    run = _SearchRun(attack, model, fast or model, x, y, key, device=device, batch_size=size, calls=calls)
     if saved is not None:
         run.restore(saved)
     mode: AbstractContextManager[None] = frozen(model) if isinstance(model, nn.Module) else nullcontext()
@@ -194,10 +200,12 @@ class _SearchRun:
         *,
         device: torch.device,
         batch_size: AdaptiveBatchSize,
+        calls: int,
     ) -> None:
         self.attack, self.model, self.guide, self.device, self.batch_size = attack, model, guide, device, batch_size
-        self.x, self.y, self.key = x, y, key
+        self.x, self.y, self.key, self.calls = x, y, key, calls
         self.broken, self.x_adv = torch.zeros(len(x), dtype=torch.bool), x.clone()
+        self.most_wrong = torch.full((len(x),), -1)  # calls that misclassify x_adv; known where there are several
         self.attempt = 0
         # The batches under way, the iterations that each has done, and those done when they were last packed.
         self.work: list[SearchState] = []
@@ -218,6 +226,8 @@ class _SearchRun:
                         saver(self.snapshot)
                 done = self.attempt * iterations + last
                 on_progress(done, attempts * iterations, int((~self.broken).sum()))
+            if self.calls > 1:
+                self._keep_best()
             self.attempt, self.packed, self.work, self.done = self.attempt + 1, 0, [], []
 
     def _begin(self) -> None:
@@ -272,11 +282,21 @@ class _SearchRun:
         if not bool(new.any()):
             return points
         x_adv = points["x_adv"][new]
-        with torch.no_grad():
-            confirmed = is_misclassified(self.model(x_adv), points["y"][new])
-        confirmed &= _is_allowed(self.attack, x_adv, points["x"][new])
+        confirmed = count_misclassified(self.model, x_adv, points["y"][new], self.calls) == self.calls
+        confirmed &= is_allowed(self.attack, x_adv, points["x"][new])
         verified = points["verified"].masked_scatter(new, confirmed)
         return unbreak(self.attack, points | {"verified": verified}, points["broken"] & ~verified)
+
+    def _keep_best(self) -> None:
+        """Keep what an attempt has come to on points that did not break, where no attempt before did better."""
+        for points in self.work:
+            x_adv = best_example(self.attack, points)
+            count = count_misclassified(self.model, x_adv, points["y"], self.calls)
+            count = count.masked_fill(~is_allowed(self.attack, x_adv, points["x"]), -1).to(self.most_wrong.device)
+            where = points["where"].to(self.broken.device)
+            better = count >= self.most_wrong[where].clamp_min(0)
+            self.most_wrong[where[better]] = count[better]
+            self.x_adv[where[better]] = x_adv[better.to(x_adv.device)].to(self.x_adv)
 
     def _record_broken(self, points: SearchState) -> None:
         where = points["where"].to(self.broken.device)
@@ -286,6 +306,8 @@ class _SearchRun:
     def snapshot(self) -> State:
         """Return the state, without what the search was called with."""
         tensors = {"broken": self.broken.clone(), "found": self.x_adv[self.broken]}
+        if self.calls > 1:
+            tensors |= {"best": self.x_adv.clone(), "most_wrong": self.most_wrong.clone()}
         tensors["sizes"] = torch.tensor([len(points["y"]) for points in self.work], dtype=torch.int64)
         tensors["done"] = torch.tensor(self.done, dtype=torch.int64)
         if self.work:
@@ -298,18 +320,10 @@ class _SearchRun:
         self.attempt, self.packed = int(meta["attempt"]), int(meta["packed"])
         self.broken, self.done = tensors["broken"].clone(), tensors["done"].tolist()
         self.x_adv[self.broken] = tensors["found"].to(self.x_adv)
+        if "best" in tensors:
+            self.x_adv, self.most_wrong = tensors["best"].to(self.x_adv), tensors["most_wrong"].clone()
         names = [name for name in tensors if name.startswith("work/")]
         columns = {name: tensors[name].to(self.device).split(tensors["sizes"].tolist()) for name in names}
         self.work = [
             {name.removeprefix("work/"): columns[name][at] for name in names} for at in range(len(tensors["sizes"]))
         ]
-
-
-def _is_allowed(attack: Search, x_adv: Tensor, x: Tensor) -> Tensor:
-    """Mask of the examples in the ball and in [0, 1], up to rounding; without a threat model, in [0, 1]."""
-    threat = getattr(attack, "threat", None)
-    flat = x_adv.flatten(1)
-    inside = (flat >= 0).all(dim=1) & (flat <= 1).all(dim=1)
-    if threat is None:
-        return inside
-    return inside & (threat.length(x_adv - x) <= float(threat.epsilon) * (1 + 1e-4) + 1e-6)

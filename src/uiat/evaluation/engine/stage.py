@@ -70,7 +70,9 @@ def attack_images(
         saved: a state that a saver was given, to resume from.
 
     Returns:
-        A mask of the images of `mask` that are still correct, and for the others the example that broke each.
+        A mask of the images of `mask` that are still correct, and for the others the example that broke each. Where the
+        target's rule asks more than once, these are the images that not every call misclassifies, and each has an
+        example, the best that was found.
 
     Example:
         >>> from uiat import Linf
@@ -114,12 +116,14 @@ def _search_images(
             batch_size=target.batch_size,
             on_progress=on_progress,
             fast=target.guided,
+            calls=target.rule.calls,
             saver=saver,
             saved=saved,
         )
     correct, x_adv = mask.clone(), target.x.clone()
     correct[rows[broken]] = False
-    x_adv[rows[broken]] = examples[broken]
+    kept = torch.ones_like(broken) if target.rule.repeats else broken
+    x_adv[rows[kept]] = examples[kept]
     total = settings.iterations * settings.attempts(classes)
     on_progress(total, total, int(correct.sum()))  # also where it ended early, with nothing left
     return correct, x_adv

@@ -5,7 +5,15 @@ import math
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from uiat.evaluation.selfcheck.finding import CHANCE, Finding, Severity, sign_test, whole_percent, wilson_lower
+from uiat.evaluation.selfcheck.finding import (
+    CHANCE,
+    WITHOUT_GRADIENT,
+    Finding,
+    Severity,
+    sign_test,
+    whole_percent,
+    wilson_lower,
+)
 
 # exp(-17) is half of what float32 can tell from one: beyond that gap p_y rounds to one, where cross entropy is flat.
 ROUNDED = 17.0
@@ -29,6 +37,10 @@ BY_STEPS = 0.10
 # is a number of the attack and not of the model.
 BY_STRONGER = 0.03
 MISLED = 0.20
+# What the reference implementation of the standard ensemble warns from: Square's part in the accuracy.
+GAIN = 0.002
+# Attacks that the scale of the logits does not stop.
+SCALE_FREE = "run --attacks apgd-dlr,apgd-t,fab-t,square"
 ENOUGH = 1_000  # images: at 50 % the 95 % interval is then 3 points to either side
 
 
@@ -56,9 +68,10 @@ def check_saturation(
     beyond = f"an attack on the margin breaks {more} of {n} points that cross entropy leaves, and misses {fewer}"
     if wilson_lower(zero, n) > BLIND:
         lost = f"the gradient of cross entropy vanishes at {zero} of {n} images ({whole_percent(zero, n)})"
-        return Finding("saturation", f"the logits are saturated, so that {lost}; {beyond}")
+        return Finding("saturation", f"the logits are saturated, so that {lost}; {beyond}", next_step=SCALE_FREE)
     if sign_test(more, fewer) < CHANCE and wilson_lower(rounded, n) > BLIND:
-        return Finding("saturation", f"the logits are saturated at {rounded} of {n} images; {beyond}")
+        reason = f"the logits are saturated at {rounded} of {n} images; {beyond}"
+        return Finding("saturation", reason, next_step=SCALE_FREE)
     if sign_test(more, fewer) < CHANCE and more - fewer > IMBALANCED * n:
         return Finding("cross entropy", f"{beyond}: use both", "note")
     return None
@@ -100,7 +113,28 @@ def check_gradient_free_wins(by: str, count: int, n: int) -> Finding | None:
         return None
     name = {"noise": "random noise", "square": "Square, which needs no gradient,", "transfer": "another model's attack"}
     points = f"{count} of {n} points ({whole_percent(count, n)})"
-    return Finding(by, f"{name[by]} breaks {points} that the attacks by gradient did not break")
+    reason = f"{name[by]} breaks {points} that the attacks by gradient did not break"
+    return Finding(by, reason, next_step=WITHOUT_GRADIENT)
+
+
+def check_square_gains(count: int, n: int) -> Finding | None:
+    """Note that Square has lowered the accuracy that the gradient attacks before it had left, as the reference warns.
+
+    Args:
+        count: number of images that it alone breaks.
+        n: number of images of the evaluation.
+
+    Example:
+        >>> check_square_gains(2, 1_000) is None, check_square_gains(10, 1_000).severity
+        (True, 'note')
+    """
+    if count < 2 or count <= GAIN * n:  # one image of few may be chance
+        return None
+    reason = (
+        f"Square breaks {count} of {n} images ({whole_percent(count, n, digits=1)}) that the attacks by gradient left "
+        "before it: a longer one may break more"
+    )
+    return Finding("square", reason, "note", "run --attacks autoattack,square-20000")
 
 
 def check_unbounded_attack(left: int, n: int) -> Finding | None:
@@ -113,7 +147,8 @@ def check_unbounded_attack(left: int, n: int) -> Finding | None:
     if wilson_lower(left, n) <= BEYOND:
         return None
     points = f"{left} of {n} points ({whole_percent(left, n)})"
-    return Finding("unbounded attack", f"{points} are not broken when the radius is the whole range of the images")
+    reason = f"{points} are not broken when the radius is the whole range of the images"
+    return Finding("unbounded attack", reason, next_step=WITHOUT_GRADIENT)
 
 
 def check_more_steps(gained: int, n: int, *, few: int = 10, many: int = 100) -> Finding | None:
@@ -126,7 +161,7 @@ def check_more_steps(gained: int, n: int, *, few: int = 10, many: int = 100) -> 
     if wilson_lower(gained, n) <= BY_STEPS:
         return None
     reason = f"{many} steps break {gained} of {n} points ({whole_percent(gained, n)}) that {few} steps did not break"
-    return Finding("steps", f"{reason}: the attack has not converged")
+    return Finding("steps", f"{reason}: the attack has not converged", next_step="run --attacks autoattack")
 
 
 def check_overstatement(plain: str, stronger: str, count: int, n: int) -> Finding | None:
@@ -171,7 +206,7 @@ def check_plain_attacks(names: str, count: int, n: int) -> Finding | None:
     images = f"{count} of {n} images ({whole_percent(count, n)})"
     reason = f"{names} overstates the robustness: short runs of Auto-PGD break {images} that it left robust"
     severity: Severity = "do not believe" if surely > MISLED else "note"
-    return Finding("plain attack", f"{reason}: evaluate by autoattack-quick", severity)
+    return Finding("plain attack", reason, severity, "run --attacks autoattack-quick")
 
 
 def check_larger_radius(gained: int, lost: int, n: int) -> Finding | None:
@@ -188,7 +223,8 @@ def check_larger_radius(gained: int, lost: int, n: int) -> Finding | None:
     """
     if sign_test(lost, gained) >= CHANCE:
         return None
-    return Finding("radius", f"an attack of twice the radius loses {lost} of {n} points and gains {gained}")
+    reason = f"an attack of twice the radius loses {lost} of {n} points and gains {gained}"
+    return Finding("radius", reason, next_step="run --attacks autoattack")
 
 
 def check_sample_size(n: int) -> Finding | None:

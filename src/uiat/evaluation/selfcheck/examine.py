@@ -1,7 +1,7 @@
 """Run the self-checks: look at a model, at some of its test images, and at short attacks that should agree."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,9 +13,9 @@ from uiat.attacks.random_numbers import keys, uniform
 from uiat.checks import Count, check_batch, checked
 from uiat.errors import UserError
 from uiat.evaluation import registry
-from uiat.evaluation.engine.search_runner import search
 from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import attack_checks, model_checks
+from uiat.evaluation.selfcheck.case import Case
 from uiat.evaluation.selfcheck.finding import Finding
 from uiat.evaluation.selfcheck.image_scales import list_scales
 from uiat.evaluation.selfcheck.result_checks import (
@@ -25,6 +25,7 @@ from uiat.evaluation.selfcheck.result_checks import (
     is_scale_free,
     plain_attacks,
 )
+from uiat.models.bpda import has_surrogate
 from uiat.models.inspect import Target
 from uiat.models.modes import frozen
 from uiat.system.surroundings import neutral_surroundings
@@ -38,67 +39,6 @@ APART = 4  # images that are passed through the model without the others of thei
 SHORT_STEP = 1 / 100  # of the radius, for finite differences
 ITERATIONS, FEW, MANY, DRAWS, QUERIES = 20, 10, 100, 10, 100
 WHOLE = 0.999  # the largest Linf radius there is: any image may become nearly any other
-
-
-@dataclass(frozen=True)
-class Case:
-    """A frozen model in eval mode, and images to examine it on."""
-
-    target: Target
-    x: Tensor
-    y: Tensor
-    threat: Threat
-    seed: int
-    batch_size: int
-    plain: str = ""  # names of the attacks of the evaluation, where all are plain ones
-    left: Bool[Tensor, "n"] | None = None  # mask of the images that these left robust
-
-    @property
-    def model(self) -> nn.Module:
-        """The model itself."""
-        return self.target.model
-
-    def map_batches(self, function: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
-        """Apply `function(images, labels)` batch by batch, and join the results on the CPU."""
-        batches = zip(x.split(self.batch_size), self.y.split(self.batch_size), strict=True)
-        return torch.cat([function(images, labels).cpu() for images, labels in batches])
-
-    def find_broken(self, attack: Search | PGD, mask: Tensor | None = None) -> Tensor:
-        """Return a mask of the images that an attack breaks, of all images or of those in `mask`."""
-        broken = torch.zeros(len(self.y), dtype=torch.bool)
-        rows = torch.arange(len(self.y)) if mask is None else mask.nonzero().flatten()
-        if len(rows) == 0:
-            return broken
-        x, y = self.x[rows.to(self.x.device)], self.y[rows.to(self.y.device)]
-        if isinstance(attack, PGD):
-            generator = torch.Generator(x.device).manual_seed(self.seed)
-
-            def is_broken(images: Tensor, labels: Tensor) -> Tensor:
-                logits = self.logits(attack.perturb(self.model, images, labels, generator=generator))
-                # NaN would win every argmax, and so count as an answer.
-                return (logits.argmax(dim=1) != labels) & ~logits.isnan().any(dim=1)
-
-            broken[rows] = replace(self, y=y).map_batches(is_broken, x)
-            return broken
-        found, _ = search(
-            attack,
-            self.model,
-            x,
-            y,
-            rows,
-            num_classes=self.target.classes,
-            device=x.device,
-            seed=self.seed,
-            batch_size=self.batch_size,
-        )
-        broken[rows] = found.cpu()
-        return broken
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Compute the outputs, without a gradient."""
-        with torch.no_grad():
-            logits: Tensor = self.model(x)
-        return logits
 
 
 @checked
@@ -178,7 +118,7 @@ def examine_target(
         findings += _check_class_order(case, x, y, order[: max(n, OF_A_CLASS * target.classes)])
     few = [attack_checks.check_sample_size(len(x))]
     findings += from_result(result) if result is not None else _present(few)
-    findings = [_soften(finding, result) for finding in findings]
+    findings = [_soften(finding, result, target.model) for finding in findings]
     return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity == "note")
 
 
@@ -197,12 +137,15 @@ def _check_class_order(case: Case, x: Tensor, y: Tensor, rows: Tensor) -> Iterat
     yield from _present([model_checks.check_class_order(predicted, y[rows].cpu(), classes=case.target.classes)])
 
 
-def _soften(finding: Finding, result: EvaluationResult | None) -> Finding:
-    """Make a finding a note where all attacks of the evaluation are made for just this."""
+def _soften(finding: Finding, result: EvaluationResult | None, model: nn.Module) -> Finding:
+    """Make a finding a note where all attacks of the evaluation, or the model's own surrogate, are made for this."""
+    if finding.check == "finite differences" and has_surrogate(model):
+        reason = "the gradient is that of a surrogate (BPDA), and the number as good as that"
+        return Finding(finding.check, reason, "note")
     made_for = {"saturation": is_scale_free, "randomness": is_averaged}
     if result is None or finding.check not in made_for or not made_for[finding.check](result):
         return finding
-    return replace(finding, severity="note", reason=f"{finding.reason}, but these attacks see through that")
+    return Finding(finding.check, f"{finding.reason}, but these attacks see through that", "note")
 
 
 def _run_checks(case: Case, transfer: nn.Module | None) -> Iterator[Finding]:

@@ -16,6 +16,10 @@ from uiat.formatting import DOUBT, percent
 
 Severity = Literal["do not believe", "note"]
 CHANCE = 0.01  # level of a sign test
+# What to do where the gradient says nothing, or not what the model does.
+WITHOUT_GRADIENT = (
+    "put the step that hides the gradient into uiat.BPDA and run --attacks autoattack; as it is, --attacks square-20000"
+)
 
 
 @checked_fields
@@ -27,6 +31,7 @@ class Finding:
         check: name of the check, a word or two.
         reason: what the check saw, as the end of a sentence.
         severity: "do not believe" or "note".
+        next_step: what to do or to run next, as a command would have it; "" where nothing follows.
 
     Example:
         >>> Finding("images", "it rests on 10 images", "note").severity
@@ -36,6 +41,7 @@ class Finding:
     check: str
     reason: str
     severity: Severity = "do not believe"
+    next_step: str = ""
 
 
 def wilson_lower(count: int, n: int) -> float:
@@ -59,14 +65,14 @@ def sign_test(ahead: int, behind: int) -> float:
     return sum(math.comb(tosses, k) for k in range(ahead, tosses + 1)) / 2**tosses
 
 
-def whole_percent(count: int, n: int) -> str:
-    """Return a fraction as text, in whole percent.
+def whole_percent(count: int, n: int, *, digits: int = 0) -> str:
+    """Return a fraction as text, in whole percent or with some digits more.
 
     Example:
         >>> whole_percent(1, 8)
         '12 %'
     """
-    return percent(count / max(n, 1), digits=0)
+    return percent(count / max(n, 1), digits=digits)
 
 
 @checked
@@ -80,9 +86,13 @@ def verdict(findings: Sequence[Finding]) -> str:
         'nothing speaks against the number, but note: it rests on 10 images'
         >>> verdict([Finding("gradient", "there is none")])
         'do not believe this number: there is none'
+        >>> verdict([Finding("steps", "more steps break more", next_step="run --attacks autoattack")])
+        'do not believe this number: more steps break more; next: run --attacks autoattack'
     """
     grave = [finding.reason for finding in findings if finding.severity == DOUBT]
     notes = [finding.reason for finding in findings if finding.severity == "note"]
+    steps = [finding.next_step for finding in findings if finding.severity == DOUBT or not grave]
+    then = [f"next: {step}" for step in dict.fromkeys(steps) if step]
     if grave:
-        return f"{DOUBT} this number: " + "; ".join(grave)
-    return "nothing speaks against the number" + (", but note: " + "; ".join(notes) if notes else "")
+        return f"{DOUBT} this number: " + "; ".join([*grave, *then])
+    return "nothing speaks against the number" + (", but note: " + "; ".join([*notes, *then]) if notes else "")

@@ -4,7 +4,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uiat.evaluation.selfcheck.finding import CHANCE, Finding, Severity, sign_test, whole_percent, wilson_lower
+from uiat.evaluation.selfcheck.finding import (
+    CHANCE,
+    WITHOUT_GRADIENT,
+    Finding,
+    Severity,
+    sign_test,
+    whole_percent,
+    wilson_lower,
+)
 
 # Outputs for the same images that differ by more than this fraction of the logits' spread: kernels that add up in
 # another order stay below 1e-5 in float32; half precision, whose numbers have 8 bits, is left to the second bound.
@@ -22,6 +30,8 @@ BY_SCALE = 0.05
 # Another order of the classes must not help either. It is chosen on one half of the images and tried on the other, and
 # a model that mistakes some classes for others gains next to nothing by it.
 BY_ORDER = 0.10
+# What to do where the same images get other answers.
+RANDOM = "run --attacks autoattack-rand,square-300-eot-10 --calls 20"
 
 
 def check_probabilities(logits: Float[Tensor, "n k"]) -> Finding | None:
@@ -33,7 +43,8 @@ def check_probabilities(logits: Float[Tensor, "n k"]) -> Finding | None:
     """
     tolerance = 1e-3 if torch.finfo(logits.dtype).bits > 16 else 2e-2
     if (logits >= 0).all() and ((logits.double().sum(1) - 1).abs() < tolerance).all():
-        return Finding("probabilities", "the model returns probabilities where attacks expect logits")
+        reason = "the model returns probabilities where attacks expect logits"
+        return Finding("probabilities", reason, next_step="return logits: leave out the softmax at the model's end")
     return None
 
 
@@ -62,7 +73,7 @@ def check_randomness(answers: Float[Tensor, "calls n k"]) -> Finding | None:
     classes = answers.argmax(dim=2)
     changed = int((classes != classes[0]).any(dim=0).sum())
     reason = f"the outputs change from call to call (so do {changed} of {len(classes[0])} predictions)"
-    return Finding("randomness", f"{reason}: attacks have to average over many calls (autoattack-rand)")
+    return Finding("randomness", f"{reason}: attacks have to average over many calls", next_step=RANDOM)
 
 
 def check_batch_dependence(together: Float[Tensor, "n k"], apart: Float[Tensor, "n k"]) -> Finding | None:
@@ -74,7 +85,8 @@ def check_batch_dependence(together: Float[Tensor, "n k"], apart: Float[Tensor, 
     """
     if _difference(together, apart) <= NEIGHBOURS:
         return None
-    return Finding("batch", "an image's output depends on the other images of its batch, and so do attack and number")
+    reason = "an image's output depends on the other images of its batch, and so do attack and number"
+    return Finding("batch", reason, next_step="run with --batch-size 1")
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
@@ -91,7 +103,7 @@ def check_detached_output() -> Finding:
         'no gradient'
     """
     reason = "the output has no gradient with respect to the input, which is detached, quantised or left torch"
-    return Finding("no gradient", f"{reason}: attacks by gradient do nothing")
+    return Finding("no gradient", f"{reason}: attacks by gradient do nothing", next_step=WITHOUT_GRADIENT)
 
 
 def check_zero_gradients(gradient: Float[Tensor, "n ..."]) -> Finding | None:
@@ -109,7 +121,8 @@ def check_zero_gradients(gradient: Float[Tensor, "n ..."]) -> Finding | None:
     what = "zero" if zero else "zero or NaN"
     reason = f"the gradient is {what} at {count} of {len(rows)} images ({whole_percent(count, len(rows))})"
     severity: Severity = "do not believe" if wilson_lower(count, len(rows)) > DEAD else "note"
-    return Finding("gradient", f"{reason}: attacks by gradient do nothing there", severity)
+    step = WITHOUT_GRADIENT if severity == "do not believe" else ""
+    return Finding("gradient", f"{reason}: attacks by gradient do nothing there", severity, step)
 
 
 def check_gradient_direction(
@@ -140,6 +153,7 @@ def check_gradient_direction(
         "finite differences",
         f"along the gradient the loss changes by less than half or more than twice of what it promises at {count} of "
         f"{n} images ({whole_percent(count, n)}): the gradient is not that of the model, or the model jumps",
+        next_step=WITHOUT_GRADIENT,
     )
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from uiat.evaluation.registry import ENSEMBLES, Attack, find_row
+from uiat.evaluation.registry import Attack, averages, find_row, stage_names
 from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck.attack_checks import (
     check_gradient_free_wins,
@@ -11,6 +11,7 @@ from uiat.evaluation.selfcheck.attack_checks import (
     check_overstatement,
     check_own_attack_wins,
     check_sample_size,
+    check_square_gains,
 )
 from uiat.evaluation.selfcheck.finding import Finding
 
@@ -48,7 +49,7 @@ def stage_order(result: EvaluationResult) -> list[str]:
         >>> stage_order(EvaluationResult("Linf:0.1", 1, accuracy, {}, [""], 0))
         ['apgd-ce', 'apgd-t']
     """
-    by_attack = (result.stages.get(name, ENSEMBLES.get(name, (name,))) for name in attack_names(result))
+    by_attack = (result.stages.get(name, stage_names(name)) for name in attack_names(result))
     return [stage for stages in by_attack for stage in stages]
 
 
@@ -73,8 +74,8 @@ def is_averaged(result: EvaluationResult) -> bool:
         >>> is_averaged(EvaluationResult("Linf:0.1", 1, {"clean": 1.0, "autoattack-rand": 1.0}, {}, [""], 0))
         True
     """
-    rows = [_row(name) for name in attack_names(result)]
-    return bool(rows) and all(row is not None and row.averages for row in rows)
+    names = attack_names(result)
+    return bool(names) and all(averages(name) for name in names)
 
 
 def plain_attacks(result: EvaluationResult) -> list[str]:
@@ -110,7 +111,8 @@ def _check_gradient_free(result: EvaluationResult) -> Iterator[Finding | None]:
         if row is None:
             yield check_own_attack_wins(stage, count, attacked)
         elif not row.needs_gradient:
-            yield check_gradient_free_wins(row.stem, count, attacked)
+            wins = check_gradient_free_wins(row.stem, count, attacked)
+            yield check_square_gains(count, result.n) if wins is None and row.stem == "square" else wins
 
 
 def _check_convergence(result: EvaluationResult) -> Finding | None:
