@@ -138,10 +138,11 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     only = [name for name in arguments.only.split(";") if name]
     defences = make_defences(model, only).items()
-    rows = [measure(name, defence, x, y, arguments.seed) for name, defence in defences]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    facts = {"environment": describe_environment(), "undefended": plain.accuracy, "rows": rows}
-    write_json(RESULTS / f"advised-seed{arguments.seed}.json", facts)
+    facts: dict[str, Any] = {"environment": describe_environment(), "undefended": plain.accuracy, "rows": []}
+    for name, defence in defences:
+        facts["rows"].append(measure(name, defence, x, y, arguments.seed))
+        write_json(RESULTS / f"advised-seed{arguments.seed}.json", facts)
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def main() -> None:
             rows.append(measure(kind, seed))
             shown = {name: round(value, 3) for name, value in rows[-1].items() if isinstance(value, float)}
             print(kind, seed, shown, [round(s, 1) for s in rows[-1]["cpu"]], flush=True)
-    write_json(RESULTS, {"environment": describe_environment(), "rows": rows})
+            write_json(RESULTS, {"environment": describe_environment(), "rows": rows})
     print_table(rows)
 
 
