@@ -136,10 +136,11 @@ class InverseGenerator(nn.Module):
 class GeneratorInverse:
     """A network G(x, y) that makes the inverse example in one pass, trained with the model by one step a batch.
 
-    The paper (UIAT, CVPR 2023) names generative models of inverse adversaries as future work and says no more; how the network looks and
-    learns is this package's choice (`uiat.inverse.generator.InverseGenerator`). G lowers the mean of L_inv(G(x, y))
-    over the batch by Adam, on frozen weights of the model: one forward and one input-only backward pass of it, as for
-    a step of the universal perturbation, and a forward and a backward pass of G. Unlike z_y, G sees the image.
+    The paper (UIAT, CVPR 2023) names generative models of inverse adversaries as future work and says no more; how the
+    network looks and learns is this package's choice (`uiat.inverse.generator.InverseGenerator`). G lowers the mean of
+    L_inv(G(x, y)) over the batch by Adam, on frozen weights of the model: one forward and one input-only backward pass
+    of it, as for a step of the universal perturbation, and a forward and a backward pass of G. Unlike z_y, G sees the
+    image.
 
     Args:
         radius: epsilon_inv in units of [0, 1], in the norm of the attack; a number or a fraction.
