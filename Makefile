@@ -59,7 +59,7 @@ clean:
 	@touch $@
 
 $(CORE): pyproject.toml | .venv/.created
-	"$(BIN)/python" -m pip install $(PIP_ARGS) -e .
+	"$(BIN)/python" -m pip install $(PIP_ARGS) -e '.[data,report]'
 	@touch $@
 
 $(DEV): pyproject.toml | .venv/.created

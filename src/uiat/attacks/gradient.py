@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from uiat.checks import Whole, checked
 from uiat.errors import UserError
 from uiat.models.misfit import explained
+from uiat.shapes import Float
 from uiat.threat import Threat, to_range
 
 NO_GRADIENT = "the model's output has no gradient with respect to its input: it detaches or quantises it"

@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from uiat.checks import checked
@@ -20,6 +19,8 @@ from uiat.data.sampling import generator
 from uiat.data.split import stratified_index
 from uiat.data.standard_files import find_damage, has_old_layout
 from uiat.errors import UserError, nearest
+from uiat.shapes import Float, Int
+from uiat.system.extras import from_extra
 
 Channels = tuple[float, ...]
 SPLITS = ("train", "test")
@@ -69,7 +70,8 @@ class DataSet:
 
 def _read_digits(split: str) -> ImageSet:
     """Read scikit-learn's 1,797 digits of 8x8, grey levels 0 .. 16; always the same 30 % are the test set."""
-    from sklearn.datasets import load_digits
+    with from_extra("data", "digits"):
+        from sklearn.datasets import load_digits
 
     bunch = load_digits()
     labels = torch.from_numpy(bunch.target).long()

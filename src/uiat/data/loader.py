@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from uiat.checks import Count, Seed, checked, checked_fields
 from uiat.data.extra import ExtraImages, mix
 from uiat.data.image_set import Batch, ImageSet, as_float
 from uiat.data.sampling import BatchPlan, batch_count, check_divisible, check_sampling, check_start, crop_flip, draw
+from uiat.shapes import Float, Int, Shaped
 from uiat.system.distributed import Rank, current_rank
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -16,6 +15,7 @@ from uiat.data.image_set import Batch, ImageSet
 from uiat.data.loader import Loader, prepare
 from uiat.data.sampling import BatchPlan, batch_count, check_divisible, check_sampling, check_start
 from uiat.errors import UserError
+from uiat.shapes import Int
 from uiat.system.distributed import Rank, current_rank
 
 GIBIBYTE = 1 << 30

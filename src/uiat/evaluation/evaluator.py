@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.checks import Count, checked
@@ -33,6 +32,7 @@ from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import verdict
 from uiat.evaluation.selfcheck.examine import examine_target
 from uiat.models.inspect import Target
+from uiat.shapes import Float, Int
 from uiat.speed.fast_copy import fastest_batch, make_fast_copy
 from uiat.system.distributed import Rank, current_rank
 from uiat.system.manifest import sum_of_tensors

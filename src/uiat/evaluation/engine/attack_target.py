@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from uiat.evaluation.engine.search_runner import AdaptiveBatchSize, is_misclassified
 from uiat.models.inspect import Target
 from uiat.models.modes import BatchNormMode, frozen
+from uiat.shapes import Bool, Int
 from uiat.speed.fast_copy import CountingModel
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.evaluation.engine.plan import Plan, budgets, drop_gradient_attacks, make_plan
 from uiat.evaluation.engine.state_file import fingerprint
 from uiat.formatting import threat_record
 from uiat.models.inspect import Target
+from uiat.shapes import Float, Int
 from uiat.system.surroundings import check_ordinary, neutral_surroundings, ordinary
 from uiat.threat import Threat
 
