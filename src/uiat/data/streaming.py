@@ -25,11 +25,11 @@ GIBIBYTE = 1 << 30
 class StreamingLoader:
     """Loads the batches that a `Loader` would give of the decoded set; worker processes read the files.
 
+    The arguments not listed are those of `Loader`.
+
     Args:
         data: the image files.
         num_workers: number of processes that decode; 0 decodes in this one; by default one a core, at most 8.
-        batch_size, augment, device, seed, shuffle, drop_last, padding, channels_last, rank, extra, extra_share: as in
-            `Loader`; extra images are read by this process.
 
     Raises:
         UserError: as in `Loader`; while iterating, a file that cannot be read.
