@@ -26,7 +26,10 @@ PAGES = {
     "CODE_OF_CONDUCT.md": "code-of-conduct.md",
     "benchmarks/RESULTS.md": "results/summary.md",
 }
-FILES = {"docs/pictures/method.png": "pictures/method.png", "docs/cifar10-small/report.html": "cifar10-small/report.html"}
+FILES = {
+    "docs/pictures/method.png": "pictures/method.png",
+    "docs/cifar10-small/report.html": "cifar10-small/report.html",
+}
 INSTEAD = {"docs/cifar10-small/report.md": "docs/cifar10-small/report.html"}  # the page that a browser shows
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\[\]]+)\]\((?P<target>[^()\s]+)\)")
 BLOCK = re.compile(r"(^```.*?^```$)", re.M | re.S)  # in which nothing is a link
@@ -59,6 +62,7 @@ ERRORS = {"UserError", "ArgumentError", "NotFinite", "Lost", "Busy", "Stopped"}
 
 
 def main() -> None:
+    """Make the folder anew."""
     shutil.rmtree(OUT, ignore_errors=True)
     pages = find_pages()
     for source, target in pages.items():
@@ -73,6 +77,7 @@ def main() -> None:
 
 
 def write(target: str, text: str) -> None:
+    """Write a page of the site."""
     path = OUT / target
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -141,11 +146,12 @@ def troubleshooting() -> str:
     lines = [
         "# Troubleshooting",
         "",
-        "Every mistake is answered in one line that names what is wrong and what to do; the command line puts `uiat: error:`",
-        "before it and exits with 2. Below are all of them, as the source has them. Words in capitals stand for values of",
-        "yours: search for the words around them. Anything else, with a traceback, is a fault of the program: report it.",
+        "Every mistake is answered in one line that names what is wrong and what to do; the command line puts",
+        "`uiat: error:` before it and exits with 2. Below are all of them, as the source has them. Words in",
+        "capitals stand for values of yours: search for the words around them. Anything else, with a traceback,",
+        "is a fault of the program: report it.",
         "",
-        "A number that seems wrong is no error: `uiat evaluate` ends with a verdict, which [Evaluate](evaluate.md) explains.",
+        "A number that seems wrong is no error: `uiat evaluate` ends with a verdict: see [Evaluate](evaluate.md).",
     ]
     for area, title in AREAS.items():
         found = sorted({message for file in files_of(area) for message in messages(file)}, key=str.lower)
@@ -158,12 +164,13 @@ def troubleshooting() -> str:
 
 
 def files_of(area: str) -> list[Path]:
+    """Return the source files of a room of the package."""
     return [SOURCE / f"{area}.py"] if (SOURCE / f"{area}.py").exists() else sorted((SOURCE / area).rglob("*.py"))
 
 
 def quote(message: str) -> str:
-    fence = "``" if "`" in message else "`"
-    return f"{fence} {message} {fence}" if "`" in message else f"{fence}{message}{fence}"
+    """Return a message as code in Markdown."""
+    return f"`` {message} ``" if "`" in message else f"`{message}`"
 
 
 def messages(file: Path) -> Iterator[str]:

@@ -1,10 +1,14 @@
-"""Open a wheel: types are marked, data files are inside, the metadata is what an index shows. `check_wheel.py WHEEL`."""
+"""Open a wheel: types are marked, data files are inside, the core is small. `check_wheel.py WHEEL`."""
 
 import sys
 from email.parser import Parser
 from zipfile import ZipFile
 
-NEEDED = ("uiat/py.typed", "uiat/cli/PAPER.md", "uiat/report/templates/report.html.j2", "uiat/report/templates/style.css")
+NEEDED = (
+    "uiat/py.typed",
+    "uiat/cli/PAPER.md",
+    *(f"uiat/report/templates/{name}" for name in ("report.html.j2", "style.css")),
+)
 CORE = {"torch", "numpy", "safetensors", "filelock", "rich", "pydantic", "typer", "pyyaml"}
 
 

@@ -1,4 +1,4 @@
-"""What a user writes: checked by mypy --strict and pyright, and run in an environment with no extra (`make package`)."""
+"""What a user writes: checked by mypy --strict and pyright, run in an environment without extras (`make package`)."""
 
 from dataclasses import dataclass, field
 
@@ -61,7 +61,9 @@ def main() -> None:
         robust: float = result.accuracy["worst"]
         verdict: str = result.verdict
         x_adv: Tensor = universal.attack(trained.model, x, y)
-        assert robust > 0.9 and verdict and float((x_adv - x).abs().max()) <= 0.1 + 1e-6, result
+        assert robust > 0.9, result
+        assert verdict
+        assert float((x_adv - x).abs().max()) <= 0.1 + 1e-6
     run: uiat.Run = uiat.override(uiat.recipes.get("digits-uiat"), [("seed", "1")])
     print(f"uiat {uiat.__version__}: {run.name}, robust accuracy {robust:.0%}")
 
