@@ -1,13 +1,16 @@
 """The public interface, and what it works without."""
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
+import yaml
 
 import uiat
-from support.paths import SRC
+from support.paths import ROOT, SRC
 
 # Packages of the extras, which somebody who installs `uiat` alone does not have.
 EXTRAS = (
@@ -83,3 +86,11 @@ def test_every_public_name_is_there_and_listed():
 def test_a_name_that_is_not_there_is_an_attribute_error(name):
     with pytest.raises(AttributeError, match=f"module 'uiat' has no attribute '{name}'"):
         getattr(uiat, name)
+
+
+def test_the_version_is_the_same_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == version
+    assert f"version = {{{version}}}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## \[(.+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)[0] == version
