@@ -92,4 +92,4 @@ $(DEV): pyproject.toml | .venv/.created
 
 $(TOOLS): pyproject.toml | .venv/.created
 	"$(BIN)/python" -m pip install $(PIP_ARGS) -e '.[docs,package]'
-	@touch $(CORE) $@
+	@touch $@
