@@ -2,6 +2,8 @@
 # make test     install with the development tools, then formatter check, linter, type checker and tests
 # make lint     the same without the tests
 # make format   rewrite the code in the project's format
+# make package  build wheel and source archive, check them, run a user's script on the wheel in a fresh environment
+# make docs     build the documentation site into site/, strictly
 # make clean    remove .venv and all caches (never runs/)
 #
 # Variables: PYTHON=python3.12  RECIPE=mnist-uiat  RUN=runs/my-run  ARGS="seed=1"  PYTEST_ARGS="-n 4"
@@ -17,10 +19,13 @@ PYTEST_ARGS ?= -n 2
 BIN := .venv/bin
 CORE := .venv/.installed
 DEV := .venv/.installed-dev
+TOOLS := .venv/.installed-tools
+FRESH := build/fresh/bin
+SCRIPT := tests/package/user_script.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test lint format clean
+.PHONY: help train test lint format package docs clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -46,8 +51,27 @@ format: $(DEV)
 	"$(BIN)/ruff" format .
 	"$(BIN)/ruff" check --fix .
 
+# The script is checked and run outside the source tree, so that it can only find the wheel.
+package: $(TOOLS)
+	rm -rf dist build
+	"$(BIN)/python" -m build
+	"$(BIN)/twine" check --strict dist/*
+	"$(BIN)/validate-pyproject" pyproject.toml
+	"$(BIN)/python" tests/package/check_wheel.py dist/*.whl
+	"$(PYTHON)" -m venv build/fresh
+	"$(FRESH)/python" -m pip install $(PIP_ARGS) dist/*.whl
+	cp "$(SCRIPT)" build/script.py
+	cd build && ../"$(BIN)/mypy" --strict --python-executable fresh/bin/python script.py
+	cd build && ../"$(BIN)/pyright" --pythonpath fresh/bin/python script.py
+	cd build && fresh/bin/python script.py
+	cd build && fresh/bin/uiat --version
+
+docs: $(TOOLS)
+	"$(BIN)/python" docs/site/make_pages.py
+	"$(BIN)/mkdocs" build --strict
+
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamp files: a second call installs nothing unless pyproject.toml has changed.
@@ -59,9 +83,13 @@ clean:
 	@touch $@
 
 $(CORE): pyproject.toml | .venv/.created
-	"$(BIN)/python" -m pip install $(PIP_ARGS) -e .
+	"$(BIN)/python" -m pip install $(PIP_ARGS) -e '.[data,report]'
 	@touch $@
 
 $(DEV): pyproject.toml | .venv/.created
 	"$(BIN)/python" -m pip install $(PIP_ARGS) -e '.[dev]'
 	@touch $(CORE) $@
+
+$(TOOLS): pyproject.toml | .venv/.created
+	"$(BIN)/python" -m pip install $(PIP_ARGS) -e '.[docs,package]'
+	@touch $@

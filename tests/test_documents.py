@@ -20,6 +20,7 @@ DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md"),
     *(
         "docs/methods.md",
+        "docs/coming-from.md",
         "docs/fine-tune.md",
         "docs/own-model-and-data.md",
         "docs/own-loop.md",

@@ -1,167 +1,28 @@
 """Adversarial training with inverse adversaries (UIAT, CVPR 2023): train, attack and evaluate robust classifiers.
 
-The names in `__all__` are the public interface, grouped by meaning; everything else may change between versions.
+The public interface is what `uiat.api` gathers, grouped by meaning; everything else may change between versions. It is
+loaded by the first use of one of its names, so that `uiat --help` does not wait for torch.
 """
 
-from uiat import analyse, data, experiments, models, recipes
-from uiat.attacks import (
-    APGD,
-    FAB,
-    FGSM,
-    FGSMRS,
-    FMN,
-    NFGSM,
-    PGD,
-    Noise,
-    SparseAPGD,
-    Square,
-    Transfer,
-    minimum_norm,
-)
-from uiat.config.schema import Compute, Data, Evaluation, Guards, Model, Optimisation, Run, Validation
-from uiat.config.yaml_io import dump, override
-from uiat.config.yaml_io import load as load_config
-from uiat.data import Batch
-from uiat.errors import NotFinite, UserError
-from uiat.evaluation import EvaluationResult
-from uiat.evaluation.evaluator import evaluate
-from uiat.evaluation.radius_sweep import SweepResult, radius_sweep
-from uiat.inverse import (
-    GeneratorInverse,
-    InstanceInverse,
-    InverseGenerator,
-    UniversalInverse,
-    UniversalPerturbation,
-    load_generator,
-    load_inverse,
-)
-from uiat.models.bpda import BPDA, CheckpointedSteps
-from uiat.objectives import (
-    ADR,
-    ARD,
-    DHAT,
-    DKL,
-    FAT,
-    GAIRAT,
-    HAT,
-    LBGAT,
-    MLCAT,
-    PGDAT,
-    RSLAD,
-    UIAT,
-    Examples,
-    Mart,
-    Objective,
-    Score,
-    SelfAdaptive,
-    Squeeze,
-    Standard,
-    Trades,
-    total,
-)
-from uiat.objectives.iat import IAT
-from uiat.runs.checkpoint import load
-from uiat.system.environment import installed_version
-from uiat.threat import L1, L2, Linf
-from uiat.training.api import fit, resume, train
-from uiat.training.loop import Interrupted
-from uiat.training.result import Trained
-from uiat.training.step import Step, make_step
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-# As the papers write them.
-MART, TRADES = Mart, Trades
-sweep = radius_sweep  # the old name; `uiat.experiments.sweep` is a grid of runs
-__version__ = installed_version("uiat") or "0"  # "0" in a source tree that is not installed
+if TYPE_CHECKING:
+    from uiat.api import *  # noqa: F403
+    from uiat.api import __version__ as __version__
 
-__all__ = [
-    # Train: recipes, a model of one's own, or a loop of one's own.
-    "recipes",
-    "train",
-    "resume",
-    "fit",
-    "Trained",
-    "make_step",
-    "Step",
-    "load",
-    "load_inverse",
-    "load_generator",
-    # Methods.
-    "Objective",
-    "Standard",
-    "PGDAT",
-    "Trades",
-    "TRADES",
-    "Mart",
-    "MART",
-    "IAT",
-    "UIAT",
-    "HAT",
-    "Score",
-    "DKL",
-    "LBGAT",
-    "FAT",
-    "SelfAdaptive",
-    "MLCAT",
-    "Squeeze",
-    "DHAT",
-    "ARD",
-    "RSLAD",
-    "ADR",
-    "GAIRAT",
-    "Examples",
-    "total",
-    # Inverse adversaries.
-    "InstanceInverse",
-    "UniversalInverse",
-    "UniversalPerturbation",
-    "GeneratorInverse",
-    "InverseGenerator",
-    # Threat models.
-    "Linf",
-    "L2",
-    "L1",
-    # Attacks.
-    "PGD",
-    "FGSM",
-    "FGSMRS",
-    "NFGSM",
-    "APGD",
-    "SparseAPGD",
-    "FAB",
-    "FMN",
-    "Square",
-    "Noise",
-    "Transfer",
-    "minimum_norm",
-    # Gradients for defences without one.
-    "BPDA",
-    "CheckpointedSteps",
-    # Evaluate.
-    "evaluate",
-    "EvaluationResult",
-    "radius_sweep",
-    "sweep",
-    "SweepResult",
-    # Settings of a run.
-    "Run",
-    "Data",
-    "Model",
-    "Optimisation",
-    "Validation",
-    "Guards",
-    "Compute",
-    "Evaluation",
-    "override",
-    "dump",
-    "load_config",
-    # Data, models, studies, grids of runs.
-    "Batch",
-    "data",
-    "models",
-    "analyse",
-    "experiments",
-    # What can go wrong.
-    "UserError",
-    "NotFinite",
-    "Interrupted",
-]
+
+def __getattr__(name: str) -> Any:
+    """Import a submodule, or the public interface, at the first use of a name."""
+    if name == "__all__" or name == "__version__" or not name.startswith("_"):
+        if find_spec(f"{__name__}.{name}") is not None:
+            return import_module(f"{__name__}.{name}")
+        api = import_module(f"{__name__}.api")
+        if hasattr(api, name):
+            return globals().setdefault(name, getattr(api, name))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})

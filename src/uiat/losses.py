@@ -9,11 +9,11 @@ from typing import ParamSpec
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from uiat.checks import AtMostOne, check_labels, checked
 from uiat.errors import UserError
+from uiat.shapes import Float, Int
 
 # Equal logits make DLR's denominator zero; the numerator is then zero too, unless the prediction is already wrong.
 _SMALLEST_SPREAD = 1e-12

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from uiat.checks import checked_fields, radius
 from uiat.errors import nearest
+from uiat.shapes import Float
 
 IN_WORDS = 'a threat model such as Linf("8/255")'  # in messages
 L1_FRACTION = 0.05  # fraction of the pixels that a step under L1 changes

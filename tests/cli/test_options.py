@@ -49,7 +49,7 @@ FLAGS = [
 
 
 def test_flags_are_those_of_before():
-    command = typer.main.get_command(application()).commands["evaluate"]
+    command = typer.main.get_command(application("evaluate")).commands["evaluate"]
     flags = [flag for parameter in command.params for flag in parameter.opts if flag.startswith("-")]
     flags += [flag for parameter in command.params for flag in parameter.secondary_opts]
     assert set(flags) == set(FLAGS) - {"--help", "-h"}

@@ -1,8 +1,6 @@
-import logging
-
 from rich.console import Console
 
-from uiat.cli.output import command, console, fields, table, warnings_shown
+from uiat.cli.output import command, console, fields, table
 
 
 def test_nothing_in_the_text_is_markup_and_a_pipe_is_wide(capsys, monkeypatch):
@@ -22,11 +20,3 @@ def test_tables(capsys):
 
 def test_a_command_can_be_copied():
     assert command("evaluate", "a run", own_code=True) == "uiat evaluate 'a run' --own-code"
-
-
-def test_warnings_of_the_package_go_to_standard_error(capsys):
-    with warnings_shown():
-        logging.getLogger("uiat").warning("careful")
-        logging.getLogger("uiat").info("not this")
-    assert capsys.readouterr().err == "uiat: warning: careful\n"
-    assert not any(type(handler) is logging.StreamHandler for handler in logging.getLogger("uiat").handlers)

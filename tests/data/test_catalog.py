@@ -82,7 +82,7 @@ def test_names_that_do_not_exist():
 
 def test_without_torchvision(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(UserError, match=r"cifar10 needs torchvision.*pip install torchvision"):
+    with pytest.raises(UserError, match=r"cifar10 needs torchvision, .*: pip install .uiat\[data\]"):
         load("cifar10", "train")
 
 

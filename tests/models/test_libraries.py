@@ -87,7 +87,7 @@ def test_torchvision_refused(name, says):
 
 def test_torchvision_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    assert "needs the package torchvision" in refusal(digits, "torchvision:resnet18")
+    assert "needs torchvision, which is not installed: pip install" in refusal(digits, "torchvision:resnet18")
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import re
 import pytest
 
 import uiat
-from uiat.cli.output import warnings_shown
 from uiat.system.announcements import announced
+from uiat.system.log_lines import warnings_shown
 from uiat.training import autotune
 
 

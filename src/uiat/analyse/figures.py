@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from uiat.system.extras import from_extra
+
 WIDTH = 5.2  # inches: at 390 pixels, a phone's width, text of 11 points is still 11 pixels high
 # Okabe & Ito (2008), which colour-blind readers tell apart, without the yellow that paper swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7F7F7F")
@@ -47,7 +49,8 @@ def styled() -> Iterator[None]:
         >>> len(axes)
         1
     """
-    import matplotlib
+    with from_extra("report", "a figure"):
+        import matplotlib
 
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         yield
@@ -60,7 +63,8 @@ def make_panels(*heights: float) -> tuple[Any, list[Any]]:
         >>> len(make_panels(2.0, 1.0)[1])
         2
     """
-    from matplotlib.figure import Figure
+    with from_extra("report", "a figure"):
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
@@ -74,7 +78,8 @@ def make_parts(*heights: float) -> tuple[Any, list[Any]]:
         >>> len(make_parts(2.0, 1.0)[1])
         2
     """
-    from matplotlib.figure import Figure
+    with from_extra("report", "a figure"):
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     return figure, list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flatten())
@@ -119,7 +124,8 @@ def label_radii(axes: Any, strengths: Sequence[float]) -> None:
 
 def tick_whole_numbers(axes: Any) -> None:
     """Put ticks at whole numbers alone along the x axis: there is no epoch 1.5."""
-    from matplotlib.ticker import MaxNLocator
+    with from_extra("report", "a figure"):
+        from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 

@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from uiat.attacks.apgd_loss import NAMES, LossName, count_attempts, evaluate_loss
@@ -18,6 +17,7 @@ from uiat.attacks.random_numbers import normal
 from uiat.attacks.search import Classifier, SearchState, target_class, where_image
 from uiat.checks import Count, checked_fields
 from uiat.errors import UserError
+from uiat.shapes import Float
 from uiat.threat import Threat
 
 # Section 3 of the paper and the reference implementation of the ensemble.

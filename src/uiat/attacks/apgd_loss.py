@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from jaxtyping import Float
 from torch import Tensor
 
 from uiat import losses
 from uiat.attacks.gradient import expected_gradient
 from uiat.attacks.search import Classifier, SearchState
+from uiat.shapes import Float
 
 # Cross entropy, difference of logits ratio, and that ratio towards one class an attempt.
 LossName = Literal["ce", "dlr", "targeted-dlr"]

@@ -6,12 +6,12 @@ FAB and FMN search for the nearest adversarial example; this is what the two sha
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uiat.attacks.gradient import Gradient, require_gradient
 from uiat.attacks.search import Classifier, SearchState, where_image
 from uiat.errors import UserError, nearest
+from uiat.shapes import Bool, Float, Int
 from uiat.threat import Threat
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from uiat.errors import UserError
+from uiat.shapes import Bool, Float, Int
 from uiat.system.own_code import describe_code
 from uiat.system.surroundings import seeded
 from uiat.threat import Threat

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Annotated
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from uiat.attacks.apgd_loss import count_attempts
@@ -19,6 +18,7 @@ from uiat.attacks.gradient import Gradient, InnerLoss, expected_gradient, expect
 from uiat.attacks.random_numbers import normal, uniform
 from uiat.attacks.search import Classifier, SearchState, per_image, target_class, where_image
 from uiat.checks import AtMostOne, Between, Count, checked_fields
+from uiat.shapes import Bool
 from uiat.threat import Threat, to_range
 
 SHORTEST = 1e-8  # a step of length zero counts as this long where two lengths are compared

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from uiat import losses
@@ -21,6 +20,7 @@ from uiat.attacks.search import Classifier, Search, SearchState, begin, per_imag
 from uiat.checks import Between, Count, check_batch, checked, checked_fields
 from uiat.models.inspect import classes_of
 from uiat.models.modes import frozen
+from uiat.shapes import Bool, Float, Int
 from uiat.system.surroundings import check_ordinary, neutral_surroundings, ordinary
 from uiat.threat import NORMS, Threat, to_range
 

@@ -5,12 +5,12 @@ from dataclasses import field
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from uiat.checks import Count, Whole, checked
 from uiat.errors import UserError
 from uiat.models.misfit import explained
+from uiat.shapes import Float
 from uiat.threat import Threat, to_range
 
 NO_GRADIENT = "the model's output has no gradient with respect to its input: it detaches or quantises it"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat import losses
@@ -18,6 +17,7 @@ from uiat.errors import UserError
 from uiat.models.inspect import classes_of
 from uiat.models.misfit import explained
 from uiat.models.modes import BatchNormMode, frozen
+from uiat.shapes import Float, Int
 from uiat.system.distributed import current_rank
 from uiat.system.surroundings import check_ordinary, neutral_surroundings, ordinary
 from uiat.threat import Linf, Threat, to_range

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
+
+from uiat.shapes import Float, Int
 
 
 def keys(seed: int, index: Int[Tensor, "b"]) -> Int[Tensor, "b"]:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uiat.attacks.random_numbers import rekey
 from uiat.errors import UserError
+from uiat.shapes import Bool, Float, Int
 
 # Tensors by name, one row an image. Every search has "x", "y", "key" (of its random numbers), "x_adv" and "broken".
 # Unfinished evaluations are saved under these names and those that a search adds: do not rename them.

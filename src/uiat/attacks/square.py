@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uiat import losses
@@ -20,6 +19,7 @@ from uiat.attacks.random_numbers import rekey, uniform
 from uiat.attacks.search import Classifier, SearchState, where_image
 from uiat.checks import Between, Count, checked_fields
 from uiat.errors import UserError
+from uiat.shapes import Bool, Float, Int
 from uiat.threat import Threat
 
 # The windows' area halves after these queries of 10,000 (section 5 of the paper); other budgets in proportion.

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 import torch
-from jaxtyping import AbstractArray
 from torch import Tensor, nn
 
 from uiat.checks.names import NOUNS
@@ -30,6 +29,7 @@ from uiat.checks.values import (
     take_whole,
 )
 from uiat.errors import ArgumentError, UserError, nearest
+from uiat.shapes import Shape
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,8 @@ def kind_of(hint: Any) -> Kind:
 
 
 def _annotated(hint: Any, metadata: Sequence[Any]) -> Kind:
+    if shapes := [each for each in metadata if isinstance(each, Shape)]:
+        return _array(shapes[0])
     kind = kind_of(hint)
     others = [kind_of(each.kind) for each in metadata if isinstance(each, Or)]
     if others:
@@ -253,8 +255,6 @@ def _mapping(key: Kind = _ANYTHING, item: Kind = _ANYTHING) -> Kind:
 
 
 def _of_class(kind: type) -> Kind:
-    if issubclass(kind, AbstractArray):
-        return _array(kind)
     if getattr(kind, "_is_protocol", False):
         return _protocol(kind)
     read = getattr(kind, "from_text", None)  # a threat model may be written as on the command line
@@ -291,20 +291,26 @@ def _protocol(kind: Any) -> Kind:
     return Kind(f"a {kind.__name__}", take, check)
 
 
-def _array(kind: Any) -> Kind:
-    if not isinstance(kind.dtypes, list | tuple):  # any dtype: the function says what it takes
+# What an argument's tensor may hold, and its words. Whole numbers are labels or positions everywhere here.
+_DTYPES = {
+    "Float": ("floats", lambda dtype: dtype.is_floating_point),
+    "Int": ("int64", lambda dtype: dtype == torch.int64),
+    "Bool": ("bool", lambda dtype: dtype == torch.bool),
+    "UInt8": ("numbers", lambda dtype: dtype == torch.uint8),
+    "Float64": ("numbers", lambda dtype: dtype == torch.float64),
+}
+
+
+def _array(shape: Shape) -> Kind:
+    if shape.dtype not in _DTYPES:  # any dtype: the function says what it takes
         return _PLAIN[Tensor]
-    integers = set(kind.dtypes) <= {"int2", "int4", "int8", "int16", "int32", "int64"}
-    dtypes = {"int64"} if integers else {*kind.dtypes}  # whole numbers are labels or positions everywhere here
-    dims = tuple(int(dim) if dim.isdigit() else dim for dim in str(kind.dim_str).split())
+    what, is_allowed = _DTYPES[shape.dtype]
+    dims = tuple(int(dim) if dim.isdigit() else dim for dim in shape.dims.split())
 
     def take(value: Any) -> Any:
-        if take_tensor(value) is NO:
-            return NO
-        known = str(value.dtype).removeprefix("torch.") in dtypes
-        return value if known and fits(value.shape, dims, {}) else NO
+        is_tensor = take_tensor(value) is not NO
+        return value if is_tensor and is_allowed(value.dtype) and fits(value.shape, dims, {}) else NO
 
-    what = {"Float": "floats", "Int": "int64", "Bool": "bool"}.get(kind.__name__.partition("[")[0], "numbers")
     return Kind(f"a tensor of {what} of shape ({', '.join(map(str, dims))})", take, dims=dims)
 
 

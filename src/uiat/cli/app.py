@@ -4,24 +4,15 @@ import errno
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 
-from uiat.cli.analyse import analyse
-from uiat.cli.cost import cost
-from uiat.cli.evaluate import evaluate, name_json_file
-from uiat.cli.export import export
-from uiat.cli.output import warnings_shown
-from uiat.cli.paper import paper
-from uiat.cli.recipes import recipes
-from uiat.cli.report import report
-from uiat.cli.show import show
 from uiat.cli.streams import lasting_output
-from uiat.cli.sweep import sweep
-from uiat.cli.train import train
 from uiat.errors import Lost, NotFinite, Stopped, UserError, nearest, strip_controls
-from uiat.system.environment import installed_version
+from uiat.system.extras import installed_version
+from uiat.system.log_lines import warnings_shown
 from uiat.system.signals import interrupt_on_signal
 
 OK, FAULT, MISTAKE, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
@@ -29,11 +20,38 @@ OK, FAULT, MISTAKE, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
 OPEN = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 HELP = {"help_option_names": ["-h", "--help"]}
 WORK = ("train", "evaluate", "sweep", "analyse", "report", "export")  # these leave files, whoever reads what they print
-COMMANDS = ("train", "evaluate", "sweep", "analyse", "report", "show", "export", "cost", "recipes", "paper")
+# What each command does, as the first line of its docstring says: `uiat --help` imports none of them, nor torch.
+COMMANDS = {
+    "train": "Train a classifier from a recipe or a file, or resume a run.",
+    "cost": "Show what a training step costs on this machine.",
+    "sweep": "Train and evaluate a recipe over settings and seeds.",
+    "evaluate": "Measure natural and robust accuracy of any model.",
+    "analyse": "Run one of the paper's studies on run folders.",
+    "report": "Set runs side by side in one HTML file.",
+    "show": "Show a run: settings, epochs, alarms, evaluation, files.",
+    "export": "Take the model of a run elsewhere.",
+    "recipes": "List settings and methods, or every field of a recipe.",
+    "paper": "Show where each statement of the paper is.",
+}
+_TYPER: dict[str, dict[str, Any]] = {  # how a command is given to typer, where that is not the usual way
+    "train": {
+        "add_help_option": False,
+        "context_settings": OPEN,
+        "options_metavar": "[RECIPE] [FIELD=VALUE]... [OPTIONS]",
+    },
+    "cost": {"context_settings": OPEN | HELP, "options_metavar": "RECIPE [FIELD=VALUE]... [OPTIONS]"},
+    "sweep": {"context_settings": OPEN | HELP, "options_metavar": "RECIPE [FIELD=VALUES]... [OPTIONS]"},
+}
 
 
-def application() -> typer.Typer:
-    """Return the commands, put together."""
+def application(chosen: str | None = None) -> typer.Typer:
+    """Return the commands, put together; only the one that is chosen is imported and can be run.
+
+    Each is the function in the module of its name.
+
+    Args:
+        chosen: name of the command; None shows what there is.
+    """
     app = typer.Typer(
         name="uiat",
         help="Adversarial training of image classifiers with universal inverse adversaries.",
@@ -45,13 +63,16 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_uiat)
-    usage = "[RECIPE] [FIELD=VALUE]... [OPTIONS]"
-    app.command("train", add_help_option=False, context_settings=OPEN, options_metavar=usage)(train)
-    app.command("cost", context_settings=OPEN | HELP, options_metavar="RECIPE [FIELD=VALUE]... [OPTIONS]")(cost)
-    app.command("sweep", context_settings=OPEN | HELP, options_metavar="RECIPE [FIELD=VALUES]... [OPTIONS]")(sweep)
-    for function in (evaluate, analyse, report, show, export, recipes, paper):
-        app.command()(function)
+    for name, about in COMMANDS.items():
+        if name == chosen:
+            app.command(name, **_TYPER.get(name, {}))(getattr(import_module(f"uiat.cli.{name}"), name))
+        else:
+            app.command(name, help=about)(_not_chosen)
     return app
+
+
+def _not_chosen() -> None:
+    """Stand in for a command that is listed and not run."""
 
 
 def _show_version(shown: bool) -> bool:
@@ -116,8 +137,11 @@ def _dispatch(words: list[str]) -> int:
     first = next((word for word in words if not word.startswith("-")), None)
     if first is not None and first not in COMMANDS:
         raise nearest("command", first, COMMANDS)
-    app = typer.main.get_command(application())
-    words = name_json_file(words) if first == "evaluate" else words
+    app = typer.main.get_command(application(first))
+    if first == "evaluate":
+        from uiat.cli.evaluate import name_json_file
+
+        words = name_json_file(words)
     code = app.main(args=words, prog_name="uiat", standalone_mode=False)
     return code if isinstance(code, int) else OK
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from uiat.cli import tables
 from uiat.cli.evaluation_progress import evaluation_progress
 from uiat.cli.options import takes_options
-from uiat.cli.output import PlainFormatter, console, json_printed
+from uiat.cli.output import console, json_printed
 from uiat.cli.streams import LastingStream
 from uiat.cli.tables import results_table
 from uiat.errors import UserError
@@ -25,6 +25,7 @@ from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target import EvaluationTarget, load_target
 from uiat.system.atomic_files import create_file
 from uiat.system.distributed import Rank, process_group
+from uiat.system.log_lines import PlainFormatter
 
 STDOUT = Path("-")  # the FILE of a --json that names none
 

@@ -11,13 +11,13 @@ from typing import Annotated, Literal, NamedTuple, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from uiat.checks import Amount, AtMostOne, Between, Whole, checked_fields
 from uiat.data.rand_augment import MOST_MAGNITUDE, rand_augment
 from uiat.data.sampling import crop_flip, draw, generator
 from uiat.errors import UserError, nearest
+from uiat.shapes import Float, Int, Shaped
 from uiat.system.distributed import Rank
 
 Crop = Literal["none", "crop", "crop-flip", "resized-crop", "resized-crop-flip"]

@@ -18,6 +18,7 @@ from uiat.data.sampling import generator
 from uiat.data.split import stratified_index
 from uiat.data.standard_files import find_damage, has_old_layout
 from uiat.errors import UserError
+from uiat.system.extras import from_extra
 
 Channels = tuple[float, ...]
 SPLITS = ("train", "test")
@@ -67,7 +68,8 @@ class DataSet:
 
 def _read_digits(split: str) -> ImageSet:
     """Read scikit-learn's 1,797 digits of 8x8, grey levels 0 .. 16; always the same 30 % are the test set."""
-    from sklearn.datasets import load_digits
+    with from_extra("data", "digits"):
+        from sklearn.datasets import load_digits
 
     bunch = load_digits()
     labels = torch.from_numpy(bunch.target).long()

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from uiat.checks import Classes, checked
 from uiat.data.image_set import as_float
 from uiat.errors import UserError
+from uiat.shapes import Int, UInt8
 
 # What numpy and zipfile raise of a damaged file.
 _DAMAGE = (

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
 from torch import Tensor
 
 from uiat.data.notices import warn_once
 from uiat.errors import UserError
+from uiat.shapes import UInt8
+from uiat.system.extras import from_extra
 
 # Where Pillow itself refuses an image as a decompression bomb, unless its limit was lifted by somebody else.
 MAX_PIXELS = 178_956_970
@@ -36,15 +36,10 @@ def import_torchvision(purpose: str) -> Any:
         >>> import_torchvision("cifar10").__name__  # doctest: +SKIP
         'torchvision'
     """
-    try:
+    with from_extra("data", purpose):
         import torchvision
         import torchvision.datasets
         import torchvision.transforms.functional
-    except (ImportError, RuntimeError, OSError) as fault:
-        raise UserError(
-            f"{purpose} needs torchvision, which cannot be imported ({fault}); install the torchvision that fits "
-            f"torch {torch.__version__}, for example with `pip install torchvision`"
-        ) from fault
     return torchvision
 
 

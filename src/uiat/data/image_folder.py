@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from uiat.checks import checked, checked_fields
@@ -14,6 +13,7 @@ from uiat.data.folder_layout import list_part, open_base
 from uiat.data.image_file import read_image
 from uiat.data.image_set import ImageSet, describe_set
 from uiat.errors import UserError
+from uiat.shapes import Int, UInt8
 
 
 @checked_fields

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from uiat.checks import Classes, checked, checked_fields
 from uiat.data.notices import warn_once
 from uiat.errors import UserError
+from uiat.shapes import Float, Int, Shaped
 
 MOST_CLASSES = 1_000_000
 TOLERANCE = 1e-6  # how far rounding, as in resizing, may carry a float image out of [0, 1]

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from uiat.checks import Count, Seed, checked, checked_fields
@@ -11,6 +10,7 @@ from uiat.data.augmentation import Augmentation, as_augmentation, change_images,
 from uiat.data.extra import ExtraImages, mix
 from uiat.data.image_set import Batch, ImageSet, as_float
 from uiat.data.sampling import BatchPlan, batch_count, check_divisible, check_sampling, check_start
+from uiat.shapes import Int, Shaped
 from uiat.system.distributed import Rank, current_rank
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Shaped
 from torch import Tensor
 
 from uiat.errors import UserError
+from uiat.shapes import Shaped
 
 MOST_MAGNITUDE = 30  # as in torchvision, whose scale of strengths it is
 # Largest strengths (Cubuk et al. 2020), those of torchvision: shear, translation in widths, degrees, colour factor.

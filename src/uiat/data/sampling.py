@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from uiat.errors import UserError
+from uiat.shapes import Int, Shaped
 from uiat.system.distributed import Rank
 
 

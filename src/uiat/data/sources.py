@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from uiat.checks import checked
@@ -17,6 +16,7 @@ from uiat.data.npz_file import is_divided_npz, read_npz
 from uiat.data.own_data import is_data_code, open_own_data
 from uiat.data.stream import Stream
 from uiat.errors import UserError, nearest
+from uiat.shapes import Float, Int
 
 _READERS: dict[str, Callable[..., ImageSet | Folder]] = {"imagefolder": open_folder, "npz": read_npz, "hf": read_hf}
 _ARE_DIVIDED: dict[str, Callable[[str], bool]] = {"npz": is_divided_npz, "hf": is_divided_hf}

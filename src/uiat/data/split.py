@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from uiat.checks import Seed, checked
@@ -12,6 +11,7 @@ from uiat.data.image_folder import Folder
 from uiat.data.image_set import ImageSet
 from uiat.data.sampling import generator
 from uiat.errors import UserError
+from uiat.shapes import Int
 
 Data = TypeVar("Data", bound=ImageSet | Folder)
 SAMPLE_SEED = 0  # one for all commands, so that all of them take the same images

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -17,6 +16,7 @@ from uiat.data.image_set import Batch, ImageSet
 from uiat.data.loader import Loader, make_batch
 from uiat.data.sampling import BatchPlan, batch_count, check_divisible, check_sampling, check_start
 from uiat.errors import UserError
+from uiat.shapes import Int
 from uiat.system.distributed import Rank, current_rank
 
 GIBIBYTE = 1 << 30
@@ -26,11 +26,11 @@ GIBIBYTE = 1 << 30
 class StreamingLoader:
     """Loads the batches that a `Loader` would give of the decoded set; worker processes read the files.
 
+    The arguments not listed are those of `Loader`.
+
     Args:
         data: the image files.
         num_workers: number of processes that decode; 0 decodes in this one; by default one a core, at most 8.
-        batch_size, augment, device, seed, shuffle, drop_last, padding, channels_last, rank, extra, extra_share: as in
-            `Loader`; extra images are read by this process.
 
     Raises:
         UserError: as in `Loader`; while iterating, a file that cannot be read.

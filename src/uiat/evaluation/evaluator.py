@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.checks import Count, checked
@@ -27,6 +26,7 @@ from uiat.evaluation.selfcheck import verdict
 from uiat.evaluation.selfcheck.examine import examine_target
 from uiat.evaluation.streaming import Evaluated, StreamEvaluation
 from uiat.models.inspect import Target
+from uiat.shapes import Float, Int
 from uiat.speed.fast_copy import fastest_batch, make_fast_copy
 from uiat.system.distributed import Rank, current_rank
 from uiat.system.manifest import sum_of_tensors

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.attacks import PGD
@@ -19,6 +18,7 @@ from uiat.evaluation.listener import Progress
 from uiat.evaluation.registry import Settings, stages
 from uiat.formatting import Summary, percent, radius_text
 from uiat.models.inspect import Target
+from uiat.shapes import Float, Int
 from uiat.system.surroundings import neutral_surroundings
 from uiat.threat import NORMS, Threat
 

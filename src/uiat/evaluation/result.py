@@ -7,12 +7,12 @@ from statistics import NormalDist
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uiat.checks import checked_fields
 from uiat.evaluation.record import EVALUATION_FILE, keep_earlier, which_weights, write_record
 from uiat.formatting import Summary, percent, threat_text
+from uiat.shapes import Bool, Float, Int
 from uiat.system.environment import describe_environment
 
 BINS = 15  # of the expected calibration error, as in Guo et al. (2017)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.checks import Count, checked
@@ -14,6 +13,7 @@ from uiat.evaluation.evaluator import evaluate
 from uiat.evaluation.listener import Progress
 from uiat.evaluation.result import EvaluationResult
 from uiat.formatting import Summary, percent, threat_record, threat_text
+from uiat.shapes import Float, Int
 from uiat.system.surroundings import neutral_surroundings
 from uiat.threat import Threat, parse
 

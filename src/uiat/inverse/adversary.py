@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from uiat.attacks import input_gradient, projected_gradient
@@ -28,6 +27,7 @@ from uiat.inverse.grid import (
 from uiat.inverse.loss import Inverse, Regulariser, inverse_loss, set_number
 from uiat.inverse.state import InverseState
 from uiat.inverse.universal import apply_universal, class_gradients, load_inverse
+from uiat.shapes import Float
 from uiat.threat import Threat
 
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -17,6 +16,7 @@ from uiat.errors import UserError
 from uiat.formatting import parse_threat_record, threat_record
 from uiat.inverse.loss import Inverse, Regulariser, inverse_loss, set_number
 from uiat.inverse.state import InverseState
+from uiat.shapes import Float, Int
 from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import current_rank
 from uiat.system.manifest import check_file, write_recorded_tensors

@@ -15,10 +15,10 @@ closed form. The paper (UIAT, CVPR 2023) has neither grid nor types.
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from uiat.errors import UserError
+from uiat.shapes import Float
 
 Storage = Literal["float32", "bfloat16", "float16"]
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -3,10 +3,10 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.inverse.universal import class_means
+from uiat.shapes import Float, Int
 from uiat.system.distributed import current_rank
 
 Momentum = Literal["none", "example", "class"]

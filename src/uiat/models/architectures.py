@@ -4,8 +4,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
+
+from uiat.shapes import Float
 
 
 class GlobalAveragePool(nn.Module):

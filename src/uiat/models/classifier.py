@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from uiat.checks import checked_fields
 from uiat.errors import UserError
+from uiat.shapes import Float
 
 
 def _as_list(values: Sequence[float | int] | Tensor) -> list[float]:

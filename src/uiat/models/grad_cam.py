@@ -2,10 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.errors import UserError
+from uiat.shapes import Float, Int
 
 
 def grad_cam(model: nn.Module, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, "b 1 h w"]:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from uiat.checks import checked
@@ -13,6 +12,7 @@ from uiat.errors import UserError
 from uiat.models.misfit import hint_at, run_model
 from uiat.models.modes import find_frozen_parts, frozen, train_mode
 from uiat.models.outputs import logits_only
+from uiat.shapes import Float
 
 
 class Target:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from uiat.errors import UserError
 from uiat.models.classifier import Normalize
 from uiat.models.weights_file import fit_state_dict
+from uiat.shapes import Float
 from uiat.system.announcements import announce
+from uiat.system.extras import from_extra
 
 PREFIXES = ("timm:", "torchvision:", "transformers:")
 # The networks of torchvision with a second head for training, which is left out.
@@ -66,10 +67,8 @@ def timm_model(
         >>> model.normalize is first
         True
     """
-    try:
+    with from_extra("timm", f"timm:{name}"):
         import timm
-    except ImportError as error:
-        raise UserError(f"timm:{name} needs the package timm; install it with: pip install 'uiat[timm]'") from error
     if not timm.is_model(name):
         raise _unknown("timm", name, timm.list_models())
     options: dict[str, Any] = {"pretrained": pretrained, "num_classes": num_classes, "in_chans": image_shape[0]}
@@ -139,10 +138,8 @@ def torchvision_model(
         Traceback (most recent call last):
         uiat.errors.UserError: unknown torchvision model 'resnet10'; did you mean ...
     """
-    try:
+    with from_extra("data", f"torchvision:{name}"):
         import torchvision
-    except ImportError as error:
-        raise UserError(f"torchvision:{name} needs the package torchvision: pip install torchvision") from error
     zoo = torchvision.models
     known = zoo.list_models(module=zoo)
     if name not in known:

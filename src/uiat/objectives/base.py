@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.attacks import PGD
@@ -12,6 +11,7 @@ from uiat.checks import Classes, Count, Side, checked, checked_fields
 from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.models.misfit import explained
+from uiat.shapes import Float, Int
 from uiat.system.distributed import current_rank
 from uiat.threat import Linf, Threat
 

@@ -1,7 +1,6 @@
 """GradAlign (Andriushchenko & Flammarion 2020): input gradients that point the same way all over the threat's ball."""
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat import losses
@@ -9,6 +8,7 @@ from uiat.attacks import PGD
 from uiat.attacks.gradient import input_gradient
 from uiat.attacks.random_numbers import KeyedNumbers, rekey
 from uiat.models.modes import attack_mode, frozen
+from uiat.shapes import Float, Int
 from uiat.system.distributed import current_rank
 from uiat.threat import Threat, to_range
 

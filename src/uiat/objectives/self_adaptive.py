@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat import losses
@@ -15,6 +14,7 @@ from uiat.errors import UserError
 from uiat.models.misfit import explained
 from uiat.models.modes import frozen
 from uiat.objectives.base import Examples, adversarial_of, attack_threat, correct, importance, kl_attack, positions_of
+from uiat.shapes import Float, Int
 from uiat.system.distributed import current_rank
 
 

@@ -3,10 +3,16 @@
 Reads files only.
 """
 
+from uiat.runs.run_files import RunFiles, read_files
+from uiat.system.extras import from_extra
+
+with from_extra("report", "a report"):  # the whole package reads and draws with them
+    import jinja2  # noqa: F401
+    import PIL.Image  # noqa: F401
+
 from uiat.report.inputs import Sample, Samples
 from uiat.report.page import check_out, read_all, runs_with_images, write_report
 from uiat.report.tables import FORMS, make_table
-from uiat.runs.run_files import RunFiles, read_files
 
 __all__ = [
     "FORMS",

@@ -1,11 +1,11 @@
 """Panels of images: natural, adversarial and inverse ones, and universal perturbations; written as PNG."""
 
 import base64
-import struct
-import zlib
+import io
 from collections.abc import Sequence
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from uiat.formatting import threat_text
@@ -24,17 +24,10 @@ def png(image: Tensor) -> bytes:
     """
     if len(image) not in (1, 3):
         image = image.mean(dim=0, keepdim=True)
-    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-    height, width, channels = pixels.shape
-    # Each row of a PNG begins with the number of its filter; 0 is none.
-    rows = b"".join(b"\0" + row.numpy().tobytes() for row in pixels.cpu())
-    header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, content) for name, content in parts)
-
-
-def _chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu()
+    written = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2).numpy()).save(written, "PNG", optimize=True)
+    return written.getvalue()
 
 
 def data_uri(image: Tensor) -> str:

@@ -8,7 +8,7 @@ from uiat.report.labels import plain
 from uiat.report.section import Cell, Column, Listing, Section, Table
 from uiat.runs.reader import leaves
 from uiat.runs.run_files import RunFiles
-from uiat.system.environment import installed_version
+from uiat.system.extras import installed_version
 
 
 def settings(inputs: Inputs) -> Section:

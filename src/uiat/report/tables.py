@@ -14,7 +14,7 @@ from uiat.markup import latex_text, markdown_text
 from uiat.report.groups import Group, attack_names, group_runs
 from uiat.report.page import read_all
 from uiat.report.summary import facts_of, find_warnings
-from uiat.system.environment import installed_version
+from uiat.system.extras import installed_version
 
 logger = logging.getLogger("uiat")
 _MARKED = "the self-checks of the evaluation speak against this number"

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from jaxtyping import Int
 from torch import Tensor, nn
+
+from uiat.shapes import Int
 
 # Row and column of the first pixel of a window in each image.
 Corner = tuple[Int[Tensor, "b"], Int[Tensor, "b"]]

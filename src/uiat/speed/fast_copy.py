@@ -12,12 +12,12 @@ from collections.abc import Callable
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from uiat.models.modes import frozen
+from uiat.shapes import Float
 from uiat.speed.incremental import Incremental, have_equal_logits
 from uiat.speed.malloc import keep_memory
 

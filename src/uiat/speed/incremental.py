@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from uiat.shapes import Bool, Float, Int
 from uiat.speed.cached_layers import CachedLayer, Corner, Hook, find_candidates, layer_hooks, measure_receptive_field
 
 logger = logging.getLogger("uiat")

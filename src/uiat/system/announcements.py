@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from uiat.system.distributed import current_rank
+from uiat.system.log_lines import ANNOUNCED
 
 logger = logging.getLogger("uiat")
-# An attribute of log records that commands show on standard error although they are no warnings.
-ANNOUNCED = "announced"
 
 
 def announce(sentence: str, *, level: int = logging.INFO) -> None:

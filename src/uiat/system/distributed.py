@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Int
 from torch import Tensor
 
 from uiat.errors import Lost, UserError
+from uiat.shapes import Int
 
 T = TypeVar("T")
 

@@ -4,11 +4,12 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from uiat.system.extras import installed_version
 
 
 def describe_environment() -> dict[str, Any]:
@@ -34,21 +35,9 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def installed_version(package: str) -> str | None:
-    """Return the version of an installed package; None if it is not installed, as in a source tree.
-
-    Example:
-        >>> installed_version("no-such-package")
-    """
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # not Linux
         return platform.processor() or platform.machine()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

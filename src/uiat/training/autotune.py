@@ -7,13 +7,13 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from uiat.attacks.gradient import input_gradient
 from uiat.config.schema import Run
 from uiat.data import Batch
 from uiat.models.modes import frozen
+from uiat.shapes import Float
 from uiat.speed.compile import can_compile, compile_model
 from uiat.speed.throughput import convolution_rate, median_seconds
 from uiat.system.announcements import announced

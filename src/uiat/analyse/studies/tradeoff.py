@@ -12,7 +12,6 @@ from uiat.analyse.prose import CHANCE, error_of_mean, join_words, percent, point
 from uiat.analyse.study import Context, Data, Study, StudyRun
 from uiat.errors import UserError
 from uiat.formatting import mean_and_deviation, spread
-from uiat.report.groups import group_runs
 from uiat.runs.reader import leaves
 from uiat.runs.run_files import RunFiles
 from uiat.runs.settings import read_plain
@@ -66,6 +65,8 @@ def _list_settings(run: StudyRun) -> dict[str, Any]:
 
 def _group(runs: Sequence[StudyRun]) -> dict[str, list[StudyRun]]:
     """Group runs that differ in the seed alone, as reports do, by a label of what sets each group apart."""
+    from uiat.report.groups import group_runs  # late: reports need an extra
+
     by_folder = {run.folder: run for run in runs}
     groups = group_runs([RunFiles(run.folder, read_plain(run.folder)) for run in runs])
     return {group.label: [by_folder[each.folder] for each in group.runs] for group in groups}

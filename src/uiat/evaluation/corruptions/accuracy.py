@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.checks import Count, checked
@@ -19,6 +18,7 @@ from uiat.evaluation.listener import Progress
 from uiat.formatting import Summary, percent
 from uiat.models.inspect import Target
 from uiat.models.modes import frozen
+from uiat.shapes import Float, Int
 from uiat.system.environment import describe_environment
 from uiat.system.surroundings import neutral_surroundings
 

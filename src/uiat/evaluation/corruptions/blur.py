@@ -5,10 +5,10 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from uiat.attacks.random_numbers import rekey, uniform
+from uiat.shapes import Float, Int
 
 
 def defocus_blur(

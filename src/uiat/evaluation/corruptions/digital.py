@@ -5,12 +5,12 @@ import io
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from uiat.attacks.random_numbers import rekey, uniform
-from uiat.errors import UserError
 from uiat.evaluation.corruptions.blur import smooth
+from uiat.shapes import Float, Int
+from uiat.system.extras import from_extra
 
 
 def contrast(
@@ -81,10 +81,8 @@ def jpeg_compression(
         >>> jpeg_compression(torch.rand(2, 3, 8, 8), (80,), torch.zeros(2, dtype=torch.int64)).shape
         torch.Size([2, 3, 8, 8])
     """
-    try:
+    with from_extra("data", "jpeg_compression"):
         from PIL import Image
-    except ImportError:
-        raise UserError("jpeg_compression needs Pillow: install it, or leave this kind of corruption out") from None
     (quality,) = parameters
     channels = x.shape[1]
     pictures = (x * 255).round().to(torch.uint8).cpu().permute(0, 2, 3, 1)  # (b, h, w, c)

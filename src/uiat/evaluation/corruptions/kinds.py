@@ -4,13 +4,13 @@ import zlib
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from uiat.attacks.random_numbers import keys, rekey
 from uiat.checks import check_batch
 from uiat.errors import UserError, nearest
 from uiat.evaluation.corruptions import blur, digital, noise, weather
+from uiat.shapes import Float, Int
 from uiat.threat import to_range
 
 Corruption = Callable[[Tensor, tuple[float, ...], Tensor], Tensor]

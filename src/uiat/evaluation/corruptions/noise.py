@@ -1,10 +1,10 @@
 """Noise: Gaussian, shot, impulse."""
 
 import torch
-from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from uiat.attacks.random_numbers import normal, uniform
+from uiat.shapes import Float, Float64, Int
 
 # Half of the distance between two numbers that `uniform` can draw: none is then 0, whose quantile is infinite.
 _HALF = 2.0**-25

@@ -3,11 +3,11 @@
 import math
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from uiat.attacks.random_numbers import normal, rekey, uniform
 from uiat.evaluation.corruptions.blur import magnify, streak
+from uiat.shapes import Float, Int
 from uiat.threat import to_range
 
 # Mean colour, and standard deviation within a crop, of each of the five pictures of frost that the original draws from.

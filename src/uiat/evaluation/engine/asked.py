@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor
+
+from uiat.shapes import Bool, Int
 
 CLEAN, WORST = "clean", "worst"
 _PREFIXES = {"hardest": "asked/hardest/", "most_wrong": "asked/most/", "correct_calls": "asked/calls/"}

@@ -4,7 +4,6 @@ import zlib
 from contextlib import AbstractContextManager
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from uiat.evaluation.engine.asked import Asked
@@ -14,6 +13,7 @@ from uiat.evaluation.engine.search_runner import Saver, State
 from uiat.evaluation.engine.stage import attack_images, evaluate_clean
 from uiat.evaluation.listener import OnProgress, ignore_progress
 from uiat.evaluation.registry import Settings
+from uiat.shapes import Bool
 from uiat.system.distributed import Rank
 from uiat.system.surroundings import seeded
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from uiat.evaluation.engine.calls import ONE_CALL, CallRule
@@ -15,6 +14,7 @@ from uiat.evaluation.engine.misclassified import is_misclassified
 from uiat.evaluation.engine.search_runner import AdaptiveBatchSize
 from uiat.models.inspect import Target
 from uiat.models.modes import BatchNormMode, frozen
+from uiat.shapes import Bool, Int
 from uiat.speed.fast_copy import CountingModel
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from uiat.data.stream import Stream
@@ -13,6 +12,7 @@ from uiat.evaluation.engine.plan import Plan, budgets, drop_gradient_attacks, ma
 from uiat.evaluation.engine.state_file import fingerprint
 from uiat.formatting import threat_record
 from uiat.models.inspect import Target
+from uiat.shapes import Float, Int
 from uiat.system.surroundings import check_ordinary, neutral_surroundings, ordinary
 from uiat.threat import Threat
 

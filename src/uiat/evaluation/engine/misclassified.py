@@ -1,10 +1,10 @@
 """What counts as misclassified, in one call of the model or in several, and which examples are allowed."""
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from uiat.attacks.search import Classifier, Search
+from uiat.shapes import Bool, Float, Int
 
 
 def is_misclassified(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Bool[Tensor, "b"]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor
 
 from uiat.evaluation.engine.asked import Asked, merge_asked
 from uiat.evaluation.engine.search_runner import State
+from uiat.shapes import Bool, Int
 from uiat.system.distributed import Rank
 
 

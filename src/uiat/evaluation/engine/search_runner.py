@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from uiat.attacks.random_numbers import keys, rekey
@@ -31,6 +30,7 @@ from uiat.attacks.search import (
 from uiat.evaluation.engine.misclassified import count_misclassified, is_allowed
 from uiat.evaluation.listener import OnProgress, ignore_progress
 from uiat.models.modes import frozen
+from uiat.shapes import Bool, Float, Int
 
 # How much longer each round is than all before it: packing costs a copy of the state, leaving early saves iterations.
 GROWTH = 1.6

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from uiat.attacks import PGD, External, Search
@@ -14,6 +13,7 @@ from uiat.evaluation.engine.search_runner import AdaptiveBatchSize, Saver, State
 from uiat.evaluation.listener import OnProgress, ignore_progress
 from uiat.models.inspect import Target
 from uiat.models.misfit import explained
+from uiat.shapes import Bool, Float, Int
 from uiat.speed.fast_copy import fastest_batch, make_fast_copy
 
 # Mask of the images that are correct afterwards, and for each that is not any more the example that broke it.

@@ -2,7 +2,6 @@
 
 import math
 
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from uiat.evaluation.selfcheck.finding import (
@@ -14,6 +13,7 @@ from uiat.evaluation.selfcheck.finding import (
     whole_percent,
     wilson_lower,
 )
+from uiat.shapes import Bool, Float
 
 # exp(-17) is half of what float32 can tell from one: beyond that gap p_y rounds to one, where cross entropy is flat.
 ROUNDED = 17.0

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 
 from uiat.attacks import PGD, Search
 from uiat.evaluation.engine.search_runner import search
 from uiat.models.inspect import Target
+from uiat.shapes import Bool
 from uiat.threat import Threat
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from uiat import losses
@@ -28,6 +27,7 @@ from uiat.evaluation.selfcheck.result_checks import (
 from uiat.models.bpda import has_surrogate
 from uiat.models.inspect import Target
 from uiat.models.modes import frozen
+from uiat.shapes import Bool, Float, Int
 from uiat.system.surroundings import neutral_surroundings
 from uiat.threat import Linf, Threat
 

@@ -1,7 +1,6 @@
 """Check outputs, gradients and image scale of a model. Pure functions that return None where all is well."""
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from uiat.evaluation.selfcheck.finding import (
@@ -13,6 +12,7 @@ from uiat.evaluation.selfcheck.finding import (
     whole_percent,
     wilson_lower,
 )
+from uiat.shapes import Float, Int
 
 # Outputs for the same images that differ by more than this fraction of the logits' spread: kernels that add up in
 # another order stay below 1e-5 in float32; half precision, whose numbers have 8 bits, is left to the second bound.

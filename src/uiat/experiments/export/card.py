@@ -4,12 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from uiat.errors import UserError
 from uiat.experiments.export.bundle import Bundle
 from uiat.experiments.export.formats import describe_use
 from uiat.formatting import percent, threat_text
 from uiat.markup import markdown_code, markdown_text
 from uiat.runs.reader import training_seconds
+from uiat.system.extras import from_extra
 
 TASK = "image-classification"
 _METHOD_NAMES = {"uiat": "Universal Inverse Adversarial Training (Dong et al., CVPR 2023)"}
@@ -21,10 +21,8 @@ def make_card(bundle: Bundle) -> str:
     Raises:
         UserError: huggingface_hub is not installed.
     """
-    try:
+    with from_extra("export", "a model card"):
         from huggingface_hub import ModelCard, ModelCardData
-    except ImportError:
-        raise UserError("a model card needs huggingface_hub: pip install 'uiat[export]'") from None
     results = _evaluation_results(bundle)
     data = ModelCardData(
         model_name=bundle.name,

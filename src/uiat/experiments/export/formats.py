@@ -13,6 +13,7 @@ from uiat.errors import UserError
 from uiat.experiments.export.bundle import Bundle, largest_difference
 from uiat.models.source import has_source, to_source
 from uiat.system.atomic_files import read_tensors, write_json, write_tensors, write_text
+from uiat.system.extras import from_extra
 
 WEIGHTS, SOURCE, PROGRAM, ONNX, CONFIG = "model.safetensors", "model.py", "model.pt2", "model.onnx", "config.json"
 TOLERANCE = 1e-5  # relative to the largest logit
@@ -75,11 +76,9 @@ def write_onnx(bundle: Bundle, folder: Path) -> float:
         UserError: the packages are not installed, an operator of the model does not exist in ONNX, or the file
             computes something else.
     """
-    try:
+    with from_extra("export", "ONNX"):
         import onnxruntime
         import onnxscript  # noqa: F401 - torch's exporter needs it
-    except ImportError as error:
-        raise UserError(f"ONNX needs {error.name}: pip install 'uiat[export]'") from None
     path = folder / ONNX
     try:
         torch.onnx.export(
