@@ -93,29 +93,28 @@ def _show_recipe(name: str, out: Console) -> None:
 
 
 def _show_tables(out: Console) -> None:
-    out.print("A recipe is SETTING-METHOD, such as cifar10-small-uiat; every method works in every setting.")
-    columns = ("setting", "data", "model", "trained against", "epochs", "takes about")
+    out.print("Any SETTING-METHOD is a recipe: uiat recipes NAME lists its fields, uiat recipes WORD finds some.")
+    columns = ("setting", "data", "model", "trained against", "epochs", "takes")
     out.print(table(*columns, rows=map(_setting_row, SETTINGS.values()), narrow=True))
     shown = [(method.name, method.about) for method in METHODS.values() if method.base is None]
-    out.print()
     out.print(table("method", "what it is", rows=shown, narrow=True))
     bases = ", ".join(str(base) for base in dict.fromkeys(method.base for method in METHODS.values()) if base)
     out.print(
-        "\nOther names:\n"
         f"  -uiat, -uiat-one-off    after {bases}: UIAT on that attack\n"
         "  -b, -c                  after cifar10-resnet18-uiat, say: the second and third length\n"
-        + "".join(f"  {single.name:<24}{single.about}\n" for single in SINGLE.values())
-        + "uiat recipes NAME lists every field of a recipe, uiat recipes WORD the recipes with a word in them.",
+        + "".join(f"  {single.name:<24}{single.about}\n" for single in SINGLE.values()).rstrip(),
         soft_wrap=True,
     )
 
 
 def _setting_row(setting: Setting) -> tuple[str, ...]:
     data, epochs = setting.data, str(setting.optimisation.epochs)
-    images = data.name if data.subset is None else f"{data.subset // 1000}k of {data.name}"
+    name = data.name.removeprefix("imagefolder:")
+    images = name if data.subset is None else f"{data.subset // 1000}k of {name}"
     attack = f"Linf {setting.epsilon}, PGD-{setting.steps}"
     epochs += "".join(f"/{schedule.epochs}" for schedule in setting.others.values())
-    return setting.name, images, setting.model.name, attack, epochs, setting.cost
+    model = setting.model.name.rpartition(":")[2].partition("_patch")[0]  # as much of it as fits on a screen
+    return setting.name, images, model, attack, epochs, setting.cost
 
 
 def _show_matching(word: str, out: Console) -> None:

@@ -101,7 +101,7 @@ def _medium_setting(data: str) -> Setting:
     return Setting(
         name=f"{data}-medium",
         about=f"25,000 images of {data}, a ResNet-8 of 175,000 weights, to convergence",
-        cost="1 h, 1 core",
+        cost="1 h CPU",
         data=Data(name=data, subset=25_000, validation=1_000, augment="crop-flip", batch_size=64),
         model=Model(name="preact-resnet8", width=24),
         epsilon="8/255",
@@ -118,7 +118,7 @@ def _modern_imagenet_setting(short: str, architecture: str) -> Setting:
     return Setting(
         name=f"imagenet-{short}",
         about=f"{architecture} of timm on a folder of ImageNet, heavily augmented, from ImageNet weights, on GPUs",
-        cost="days, GPUs",
+        cost="days GPUs",
         data=replace(
             IMAGENET,
             batch_size=640,
@@ -171,7 +171,7 @@ _ROWS = (
     Setting(
         name="digits",
         about="scikit-learn's 8x8 digits: no download",
-        cost="seconds, CPU",
+        cost="1 min CPU",
         data=Data(name="digits", validation=150, batch_size=64),
         model=Model(name="small-cnn", width=16),
         epsilon=0.2,
@@ -188,7 +188,7 @@ _ROWS = (
     Setting(
         name="mnist",
         about="MNIST at the field's usual radius",
-        cost="20 min, 2 cores",
+        cost="20 min CPU",
         data=Data(name="mnist", batch_size=128),
         model=Model(name="mnist-cnn", width=32),
         epsilon=0.3,
@@ -208,7 +208,7 @@ _ROWS = (
     Setting(
         name="cifar10-small",
         about="20,000 images of CIFAR-10, a ResNet-8 of 78,000 weights",
-        cost="10 min, 2 cores",
+        cost="10 min CPU",
         data=Data(name="cifar10", subset=20_000, augment="crop-flip", batch_size=64),
         model=Model(name="preact-resnet8", width=16),
         epsilon="8/255",
@@ -221,16 +221,16 @@ _ROWS = (
     ),
     _medium_setting("cifar10"),
     _medium_setting("cifar100"),
-    _papers_setting("cifar10", "resnet18", "resnet18", cost="11 min, H200"),
-    _papers_setting("cifar10", "wrn-28-10", "wrn28", cost="hours, GPU"),
-    _papers_setting("cifar100", "resnet18", "resnet18", cost="minutes, GPU"),
-    _papers_setting("cifar100", "wrn-28-10", "wrn28", cost="hours, GPU"),
-    _papers_setting("svhn", "resnet18", "resnet18", cost="minutes, GPU"),
-    _papers_setting("svhn", "wrn-28-10", "wrn28", cost="hours, GPU"),
+    _papers_setting("cifar10", "resnet18", "resnet18", cost="11 min GPU"),
+    _papers_setting("cifar10", "wrn-28-10", "wrn28", cost="hours GPU"),
+    _papers_setting("cifar100", "resnet18", "resnet18", cost="min GPU"),
+    _papers_setting("cifar100", "wrn-28-10", "wrn28", cost="hours GPU"),
+    _papers_setting("svhn", "resnet18", "resnet18", cost="min GPU"),
+    _papers_setting("svhn", "wrn-28-10", "wrn28", cost="hours GPU"),
     Setting(
         name="imagenet-resnet50",
         about="ResNet-50 of torchvision on a folder of ImageNet, with CutMix, from random weights, on GPUs",
-        cost="days, GPUs",
+        cost="days GPUs",
         data=replace(IMAGENET, batch_size=512, cutmix=1.0),
         model=Model(name="torchvision:resnet50"),
         epsilon="4/255",
@@ -256,7 +256,7 @@ _ROWS = (
     Setting(
         name="finetune",
         about="a pretrained network (model.name, ResNet-50 by default) on your folder of images (data.name)",
-        cost="hours, GPU",
+        cost="hours GPU",
         data=replace(IMAGENET, name="imagefolder:images", least_area=0.5, batch_size=64, workers=4),
         model=Model(name="torchvision:resnet50", pretrained=True),
         epsilon="4/255",
