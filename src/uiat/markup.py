@@ -49,7 +49,7 @@ def latex_text(text: object) -> str:
     r"""Write text in one line of LaTeX that shows what it says: no command of a name is obeyed.
 
     Example:
-        >>> print(latex_text("pgd_20 & 50 %"), latex_text("\input{a}"))
+        >>> print(latex_text("pgd_20 & 50 %"), latex_text(r"\input{a}"))
         pgd\_20 \& 50 \% \textbackslash{}input\{a\}
     """
     line = " ".join(strip_controls(str(text)).split())

@@ -51,7 +51,10 @@ def attack():
         (lambda: UIAT(weight="2"), "weight must be a number, not '2'"),
         (lambda: UIAT(weight=float("nan")), "weight must be at least 0, but is nan"),
         (lambda: UIAT(attack="pgd-10"), "attack must be a PGD, not 'pgd-10'"),
-        (lambda: UIAT(inverse=None), "inverse must be a UniversalInverse or a InstanceInverse, not None"),
+        (
+            lambda: UIAT(inverse=None),
+            "a UniversalInverse or a InstanceInverse or a GeneratorInverse, not None",
+        ),
         (lambda: uiat.Optimisation(milestones=3), "milestones must be a list of whole numbers, not 3"),
         (lambda: uiat.Optimisation(clip_norm=-1.0), "clip_norm must be above 0, but is -1"),
         (lambda: uiat.Evaluation(attacks="pgd-20,cw-20"), "such as ['pgd-20', 'cw-20'], not the text 'pgd-20,cw-20'"),

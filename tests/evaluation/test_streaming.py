@@ -81,7 +81,7 @@ def test_what_cannot_be_evaluated_is_refused(case):
         ([(x, y + 5)], None, r"labels run up to|labels must be in 0..2"),
         ([(x, y), (x, y + 5)], None, r"labels must be in 0..2"),
         ("text", None, r"x must be a tensor of floats of shape .* or an iterable of \(images, labels\)"),
-        (x.numpy(), y, "x must be a tensor of floats"),
+        (x.numpy(), y, "images and labels must be torch tensors, not ndarray"),
     ):
         with pytest.raises(UserError, match=message):
             uiat.evaluate(model, given, labels, threat=Linf(0.1), attacks=["fgsm"])

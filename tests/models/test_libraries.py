@@ -145,7 +145,7 @@ def test_pretrained_is_for_libraries_alone():
 
 def test_a_pretrained_run_is_recorded_and_reopened_without_fetching(published, tmp_path, monkeypatch):
     images = torch.rand(40, 3, 32, 32)
-    monkeypatch.setattr("uiat.training.open_run.load_datasets", lambda data, seed: tiny_sets(images))
+    monkeypatch.setattr("uiat.training.open_run.load_datasets", lambda data, seed, **_: tiny_sets(images))
     run = tiny.run(model=Model(name=SQUEEZENET, pretrained=True), data={"name": "cifar10", "batch_size": 8})
     with start_run(run, run_dir=tmp_path / "run") as training:
         first = {name: value.clone() for name, value in training.model.state_dict().items()}

@@ -84,7 +84,7 @@ def test_a_warm_start_alone_is_taken_away():
     assert abilities.without_warm_start(uiat(inverse=INSTANCE)) == uiat(inverse=INSTANCE)
 
 
-TAKES_SOFT = ["standard", "pgd-at", "trades", "uiat", "uiat detached", "iat", "one-off", "lbgat", "mlcat"]
+TAKES_SOFT = ["standard", "pgd-at", "trades", "uiat", "uiat detached", "iat", "one-off", "generator", "lbgat", "mlcat"]
 
 
 def test_methods_that_need_one_class_an_image_refuse_mixed_ones():

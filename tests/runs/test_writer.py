@@ -144,7 +144,7 @@ def test_settings_without_effect_on_the_weights_may_be_edited(field, value, inte
 
 
 def test_other_data_under_the_same_name_is_refused(interrupted, monkeypatch):
-    def other(data, seed):
+    def other(data, seed, **_):
         training_set, held_out = load_datasets(data, seed)
         images = training_set.images.clone()
         images[0, 0, 0, 0] = 1 - images[0, 0, 0, 0]

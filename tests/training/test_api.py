@@ -15,7 +15,7 @@ from support import tiny
 from support.tiny import Killed, Killer
 from uiat import PGDAT, UIAT, Compute, Model, Optimisation, Standard, UniversalInverse, UserError
 from uiat.training.api import reopen_run, start_run
-from uiat.training.setup import can_use_channels_last
+from uiat.training.device import can_use_channels_last
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,10 @@ IDLE = [
     ("uiat", "objective.ramp_epochs=10 optimisation.epochs=10", "objective.weight 3.5 is never reached"),
     ("pgd-at", "data.least_area=.5", "data.least_area has no effect: data.augment is none, and not resized-crop or"),
     ("pgd-at", "data.randaugment_magnitude=5", "data.randaugment_magnitude has no effect: data.randaugment is 0"),
+    ("pgd-at", "data.extra_share=.5", "data.extra_share has no effect: there is no data.extra"),
+    ("pgd-at", "data.extra_labels=teacher", "data.extra_labels has no effect: there is no data.extra"),
+    ("pgd-at", "data.extra_teacher=a", "data.extra_teacher has no effect: there is no data.extra"),
+    ("pgd-at", "data.extra=a data.extra_teacher=b", "data.extra_teacher has no effect: data.extra_labels is file"),
     ("uiat", "objective.inverse.epoch=40", "the one-off epoch is never reached: objective.inverse.epoch is 40"),
     ("uiat", "objective.inverse.regulariser_weight=3", "regulariser_weight has no effect: objective.inverse.regula"),
     (

@@ -2,16 +2,13 @@
 
 import pytest
 import torch
-from torch import nn
 from torch.utils.data import TensorDataset
 
 import uiat
 from support import tiny
 from uiat import Data, UserError
 from uiat.data import as_float, from_tensors, load
-from uiat.system.distributed import Rank
-from uiat.training import setup
-from uiat.training.setup import as_image_set, check_plan, load_datasets, model_spec, pick_device, split_own_data
+from uiat.training.setup import as_image_set, check_plan, load_datasets, model_spec, split_own_data
 
 
 def test_datasets():
@@ -67,26 +64,6 @@ def test_model_spec():
     assert spec["width"] == 4
     assert spec["mean"][0] == pytest.approx(float(data.images.mean()), abs=1e-3)
     assert "activation" not in spec
-
-
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "mps:7", "meta"])
-def test_devices_that_are_not_here(name):
-    with pytest.raises(UserError, match="cannot be used here"):
-        pick_device(name)
-
-
-def test_devices():
-    assert pick_device("cpu").type == "cpu"
-    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def test_synchronised_batch_norm_needs_gpus(monkeypatch):
-    model, cpu = nn.Sequential(nn.BatchNorm2d(3)), torch.device("cpu")
-    assert setup.sync_batchnorm(model, cpu) is model
-    monkeypatch.setattr(setup, "current_rank", lambda: Rank(rank=0, size=2))
-    with pytest.raises(UserError, match="needs GPUs"):
-        setup.sync_batchnorm(model, cpu)
-    assert isinstance(setup.sync_batchnorm(model, torch.device("cuda"))[0], nn.SyncBatchNorm)
 
 
 @pytest.mark.parametrize(

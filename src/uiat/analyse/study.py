@@ -24,7 +24,8 @@ from uiat.runs.run_files import find_runs, is_evaluation_alone
 from uiat.runs.settings import read_evaluated
 from uiat.system.manifest import check_file
 from uiat.threat import Threat, parse
-from uiat.training.setup import load_datasets, pick_device
+from uiat.training.device import pick_device
+from uiat.training.setup import load_datasets
 from uiat.training.test_set import open_lasting_test_set
 
 USUAL_N = 1000  # number of images where --n is left out and there are more

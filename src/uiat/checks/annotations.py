@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from uiat.checks.names import NOUNS
 from uiat.checks.ranges import Between, Or
 from uiat.checks.values import (
+    DTYPES,
     NO,
     describe,
     fits,
@@ -41,12 +42,18 @@ class Kind:
         take: returns the value to be used, or NO.
         own_check: `own_check(value, name)` in place of the usual check, where there is more to say.
         dims: names and sizes of a tensor's dimensions.
+        members: the kinds of which this is one, such as labels or probabilities.
     """
 
     words: str
     take: Callable[[Any], Any]
     own_check: Callable[[Any, str], Any] | None = None
     dims: tuple[str | int, ...] | None = None
+    members: "tuple[Kind, ...]" = ()
+
+    def dims_of(self, value: Any) -> tuple[str | int, ...] | None:
+        """Return the dimensions of the member that takes a value."""
+        return next((kind.dims for kind in self.members if kind.take(value) is not NO), self.dims)
 
     def check(self, value: Any, name: str) -> Any:
         """Return the value to be used for an argument.
@@ -107,10 +114,9 @@ def _annotated(hint: Any, metadata: Sequence[Any]) -> Kind:
     if shapes := [each for each in metadata if isinstance(each, Shape)]:
         return _array(shapes[0])
     kind = kind_of(hint)
-    others = [kind_of(each.kind) for each in metadata if isinstance(each, Or)]
-    if others:
+    if others := [kind_of(each.kind) for each in metadata if isinstance(each, Or)]:
         return _first_of([kind, *others], words=kind.words)
-    ranges = tuple(each for each in metadata if isinstance(each, Between))
+    ranges = [each for each in metadata if isinstance(each, Between)]
     return _number(kind.take, kind.words, *ranges) if ranges else kind
 
 
@@ -165,7 +171,7 @@ def _union(hints: tuple[Any, ...]) -> Kind:
     def check(value: Any, name: str) -> Any:
         return None if value is None else kind.check(value, name)
 
-    return Kind(words, take, check, kind.dims)
+    return Kind(words, take, check, kind.dims, kind.members)
 
 
 def _first_of(kinds: list[Kind], *, words: str) -> Kind:
@@ -183,7 +189,7 @@ def _first_of(kinds: list[Kind], *, words: str) -> Kind:
             return kind.check(value, name)
         raise ArgumentError(f"{name} must be {words}, not {describe(value)}")
 
-    return Kind(words, take, check)
+    return Kind(words, take, check, next((kind.dims for kind in kinds if kind.dims is not None), None), tuple(kinds))
 
 
 _PLURALS = {"text": "names", "a whole number": "whole numbers", "a number": "numbers", "a path": "paths"}
@@ -291,20 +297,10 @@ def _protocol(kind: Any) -> Kind:
     return Kind(f"a {kind.__name__}", take, check)
 
 
-# What an argument's tensor may hold, and its words. Whole numbers are labels or positions everywhere here.
-_DTYPES = {
-    "Float": ("floats", lambda dtype: dtype.is_floating_point),
-    "Int": ("int64", lambda dtype: dtype == torch.int64),
-    "Bool": ("bool", lambda dtype: dtype == torch.bool),
-    "UInt8": ("numbers", lambda dtype: dtype == torch.uint8),
-    "Float64": ("numbers", lambda dtype: dtype == torch.float64),
-}
-
-
 def _array(shape: Shape) -> Kind:
-    if shape.dtype not in _DTYPES:  # any dtype: the function says what it takes
+    if shape.dtype not in DTYPES:  # any dtype: the function says what it takes
         return _PLAIN[Tensor]
-    what, is_allowed = _DTYPES[shape.dtype]
+    what, is_allowed = DTYPES[shape.dtype]
     dims = tuple(int(dim) if dim.isdigit() else dim for dim in shape.dims.split())
 
     def take(value: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 from uiat.checks.annotations import Kind, kind_of
 from uiat.checks.images import check_shapes
 from uiat.checks.names import unknown_argument
-from uiat.checks.values import fits
+from uiat.checks.values import NO, fits
 from uiat.errors import ArgumentError, UserError
 
 P = ParamSpec("P")
@@ -55,23 +55,32 @@ class _Plan:
 
     def check(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments as they are to be used."""
-        if self.is_batch:
+        is_batch = self.is_batch and not self.is_stream(given)
+        if is_batch:
             check_shapes(given["x"], given["y"])
         taken = {}
         for name, value in given.items():
             kind = self.kinds.get(name)
-            batch = self.is_batch and name in ("x", "y")
-            taken[name] = value if kind is None or batch else kind.check(value, name)
-        if len(self.shaped) > (not self.is_batch):
-            self.check_sizes(taken)
+            done = is_batch and name in ("x", "y")
+            taken[name] = value if kind is None or done else kind.check(value, name)
+        if len(self.shaped) > (not is_batch):
+            self.check_sizes(taken, is_batch=is_batch)
         return taken
 
-    def check_sizes(self, given: Mapping[str, Any]) -> None:
+    def is_stream(self, given: Mapping[str, Any]) -> bool:
+        """True where labels may be left out, and are, or come with images that are no tensor."""
+        if "y" in self.required:
+            return False
+        x = given["x"]
+        return given.get("y") is None or (not isinstance(x, Tensor) and self.kinds["x"].take(x) is not NO)
+
+    def check_sizes(self, given: Mapping[str, Any], *, is_batch: bool) -> None:
         """Refuse tensors that do not fit together."""
-        rows = (self.kinds["x"].dims or ("",))[0] if self.is_batch else ""
-        sizes = {str(rows): len(given["x"])} if self.is_batch else {}
+        rows = (self.kinds["x"].dims or ("",))[0] if is_batch else ""
+        sizes = {str(rows): len(given["x"])} if is_batch else {}
         for name in self.shaped:
-            value, dims = given.get(name), self.kinds[name].dims
+            value = given.get(name)
+            dims = self.kinds[name].dims_of(value)
             if isinstance(value, Tensor) and dims is not None and not fits(value.shape, dims, sizes):
                 known = ", ".join(f"{dim} = {size}" for dim, size in sizes.items() if dim in dims)
                 raise UserError(

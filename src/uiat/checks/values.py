@@ -122,3 +122,13 @@ def take_device(value: Any) -> Any:
             f"device {describe(str(value))} cannot be used here: {str(error).splitlines()[0][:200]}"
         ) from None
     return value
+
+
+# What an argument's tensor may hold, and its words. Whole numbers are labels or positions everywhere here.
+DTYPES = {
+    "Float": ("floats", lambda dtype: dtype.is_floating_point),
+    "Int": ("int64", lambda dtype: dtype == torch.int64),
+    "Bool": ("bool", lambda dtype: dtype == torch.bool),
+    "UInt8": ("numbers", lambda dtype: dtype == torch.uint8),
+    "Float64": ("numbers", lambda dtype: dtype == torch.float64),
+}

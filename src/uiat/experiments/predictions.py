@@ -19,7 +19,7 @@ from uiat.runs.reader import CHECKPOINT_FILE, EVALUATION_STATE_FILE, GENERATOR_F
 from uiat.runs.settings import read_evaluated
 from uiat.system.atomic_files import read_tensors
 from uiat.threat import Threat, parse
-from uiat.training.setup import pick_device
+from uiat.training.device import pick_device
 from uiat.training.test_set import open_lasting_test_set
 
 ATTACK = "pgd-20"

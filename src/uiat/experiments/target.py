@@ -27,7 +27,7 @@ from uiat.runs.reader import WEIGHTS_FILES
 from uiat.runs.settings import read_evaluated
 from uiat.system.distributed import local_device
 from uiat.threat import Threat, parse
-from uiat.training.setup import pick_device
+from uiat.training.device import pick_device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,12 +16,13 @@ from uiat.runs.folder import check_new_folder
 from uiat.runs.own_files import AllowOwnCode
 from uiat.runs.settings import CUSTOM, with_threat
 from uiat.system.surroundings import neutral_surroundings
+from uiat.training.device import training_device
 from uiat.training.listener import Listener, Listeners
 from uiat.training.loop import Training
 from uiat.training.open_run import begin_training, find_teachers, own_spec, reopen_run, start_run, stored
 from uiat.training.progress import live_progress
 from uiat.training.result import Trained, make_result
-from uiat.training.setup import check_plan, seeded, split_own_data, training_device
+from uiat.training.setup import check_plan, seeded, split_own_data
 
 
 @checked

@@ -19,10 +19,11 @@ from uiat.objectives.abilities import attack_of, generator_in, universal_inverse
 from uiat.speed.throughput import convolution_rate, matrix_rate, median_seconds
 from uiat.training.attack_memory import add_memory
 from uiat.training.autotune import resolve_auto
+from uiat.training.device import can_use_channels_last, pick_device
 from uiat.training.extra_images import open_extra_images
 from uiat.training.idle_settings import warn_of_idle_settings
 from uiat.training.pass_count import PassCount, count_flops, step_for, step_passes
-from uiat.training.setup import can_use_channels_last, load_datasets, model_spec, pick_device, seeded
+from uiat.training.setup import load_datasets, model_spec, seeded
 from uiat.training.step import Step
 from uiat.training.step_options import PRECISIONS
 

@@ -22,23 +22,13 @@ from uiat.runs.settings import CUSTOM, read_run, with_threat
 from uiat.runs.writer import RunWriter, fingerprint
 from uiat.system.distributed import current_rank
 from uiat.training.autotune import resolve_auto
+from uiat.training.device import can_use_channels_last, pick_device, sync_batchnorm, training_device
 from uiat.training.extra_images import ExtraLabels, open_extra_images
 from uiat.training.initial_weights import load_initial_weights
 from uiat.training.listener import Listener
 from uiat.training.loop import Training
 from uiat.training.result import load_best
-from uiat.training.setup import (
-    can_use_channels_last,
-    check_plan,
-    load_datasets,
-    model_spec,
-    pick_device,
-    seeded,
-    split_own_data,
-    sync_batchnorm,
-    training_device,
-    try_model,
-)
+from uiat.training.setup import check_plan, load_datasets, model_spec, seeded, split_own_data, try_model
 from uiat.training.teacher import TeacherNeed, TeacherSource, labels_need, method_need
 
 

@@ -22,8 +22,9 @@ from uiat.runs.reader import EXTRA_TEACHER_FOLDER, TEACHER_FOLDER, WEIGHTS_FILES
 from uiat.runs.settings import CUSTOM
 from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import current_rank
+from uiat.training.device import can_use_channels_last
 from uiat.training.listener import Listener
-from uiat.training.setup import can_use_channels_last, seeded
+from uiat.training.setup import seeded
 
 logger = logging.getLogger("uiat")
 # Trains a run in a folder, or resumes it there, and returns its model with the best weights.

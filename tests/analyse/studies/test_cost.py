@@ -73,7 +73,7 @@ def test_cost_reads_no_data_set(trained_runs, monkeypatch):
     def never(*_, **__):
         raise AssertionError("asked for data")
 
-    monkeypatch.setattr("uiat.analyse.study.open_split", never)
+    monkeypatch.setattr("uiat.analyse.study.Context._open_split", never)
     monkeypatch.setattr("uiat.training.setup.open_data", never)
     (row, _) = analyse.run("cost", [trained_runs / "uiat", trained_runs / "pgd-at"]).data["rows"]
     assert row["passes"] == 12.0  # two steps, two training passes, and one that refines z
