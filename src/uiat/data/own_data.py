@@ -77,10 +77,10 @@ def _convert(made: Any, name: str, split: str) -> ImageSet | Folder | Stream:
             raise UserError(f"the data set {name} returned {len(made)} arrays, not two: return images and labels alone")
         return from_tensors(*made, name=name)
     if made is None or isinstance(made, Mapping | str):
+        what = "nothing" if made is None else f"a {type(made).__name__}"
         raise UserError(
-            f"the data set {name} returned {'nothing' if made is None else f'a {type(made).__name__}'}: return images and "
-            "labels as two tensors or arrays, an ImageSet, a Folder, a map-style dataset or, to evaluate on alone, an "
-            "iterable of batches"
+            f"the data set {name} returned {what}: return images and labels as two tensors or "
+            "arrays, an ImageSet, a Folder, a map-style dataset or, to evaluate on alone, an iterable of batches"
         )
     if not is_iterable_only(made):
         return _guarded(partial(from_dataset, name=name), name, made)
