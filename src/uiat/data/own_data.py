@@ -83,7 +83,8 @@ def _convert(made: Any, name: str, split: str) -> ImageSet | Folder | Stream:
             "arrays, an ImageSet, a Folder, a map-style dataset or, to evaluate on alone, an iterable of batches"
         )
     if not is_iterable_only(made):
-        return _guarded(partial(from_dataset, name=name), name, made)
+        data: ImageSet = _guarded(partial(from_dataset, name=name), name, made)
+        return data
     if split == "train":
         raise UserError(
             f"the data set {name} is a {type(made).__name__}, which passes by once and cannot be shuffled: return "
