@@ -20,6 +20,8 @@ DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md"),
     *(
         "docs/methods.md",
+        "docs/data.md",
+        "docs/export.md",
         "docs/coming-from.md",
         "docs/fine-tune.md",
         "docs/own-model-and-data.md",
@@ -31,6 +33,12 @@ DOCUMENTS = (
 BLOCK = re.compile(
     r"^<!-- test: run ?(?P<name>[\w-]*) -->\n+(?P<fence>`{3,})(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=fence)$",
     re.M | re.S,
+)
+# Plain commands of a block are run by one process: importing takes most of the time of a small run.
+SHELL = re.compile(r"[|<>&;*$\\]")
+IN_ONE_PROCESS = (
+    "import shlex, sys; from uiat.cli import main; "
+    "sys.exit(next((code for line in sys.argv[1:] if (code := main(shlex.split(line)[1:]))), 0))"
 )
 DIRECTIVE = re.compile(r"^<!-- test:.*$", re.M)
 
@@ -49,7 +57,10 @@ def command(language: str, code: str) -> list[str]:
     if language == "python":
         return [sys.executable, "-c", code]
     if language == "console":
-        code = "\n".join(commands(code))
+        lines = commands(code)
+        if all(line.startswith("uiat ") and not SHELL.search(line) for line in lines):
+            return [sys.executable, "-c", IN_ONE_PROCESS, *lines]
+        code = "\n".join(lines)
     elif language not in {"bash", "sh"}:
         raise ValueError(f"a {language} block cannot be run; use python, bash, sh or console")
     return ["bash", "-euo", "pipefail", "-c", code]
@@ -101,3 +112,7 @@ def test_blocks_are_found():
     assert found["line-3"] == [("python", "print(1)\n")]
     assert [language for language, _ in found["a"]] == ["console", "bash"]
     assert commands(found["a"][0][1]) == ["echo 1 \\", "  2", "echo 3"]
+    assert command("console", "$ uiat show a\nrun a\n$ uiat show 'b c'\n")[2:] == [
+        *(IN_ONE_PROCESS, "uiat show a", "uiat show 'b c'")
+    ]
+    assert command("console", "$ uiat show a\n$ uiat show b | cat\n")[-1] == "uiat show a\nuiat show b | cat"

@@ -33,6 +33,34 @@ def broken(split):
     raise KeyError("no such split")
 
 
+def arrays(split):
+    return [x[:50].numpy(), y[:50].numpy()]
+
+
+def three(split):
+    return x, y, y
+
+
+def by_name(split):
+    return {"x": x, "y": y}
+
+
+def nothing(split):
+    pass
+
+
+class Faulty:
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        return {}["gone"]
+
+
+def faulty(split):
+    return Faulty()
+
+
 def dataset(split):
     return torch.utils.data.TensorDataset(x, y)
 """
@@ -46,11 +74,19 @@ def _working_folder(tmp_path, monkeypatch):
 
 def test_what_a_function_may_return():
     assert (len(load(NAME, "train")), len(load(NAME, "test")), load(NAME, "test").name) == (200, 60, NAME)
-    assert len(load("mine.py:dataset", "test")) == 539
+    assert (len(load("mine.py:dataset", "test")), len(load("mine.py:arrays", "test"))) == (539, 50)
     assert [len(y) for _, y in open_data("mine.py:batches", "test").chunks()] == [50]
     for name, split, message in (
         ("mine.py:batches", "train", "passes by once and cannot be shuffled"),
         ("mine.py:broken", "train", "the data set mine.py:broken could not be opened: KeyError: 'no such split'"),
+        ("mine.py:three", "train", "the data set mine.py:three returned 3 arrays, not two"),
+        (
+            "mine.py:by_name",
+            "train",
+            "the data set mine.py:by_name returned a dict: return images and labels as two tensors",
+        ),
+        ("mine.py:nothing", "test", "the data set mine.py:nothing returned nothing: return images and labels"),
+        ("mine.py:faulty", "train", "the data set mine.py:faulty could not be opened: KeyError: 'gone'"),
         ("mine.py:sone", "train", "did you mean 'some'"),
         ("gone.py:some", "train", "there is no file 'gone.py' to read the data set from"),
         ("imagefoldr:a", "train", "unknown data set 'imagefoldr:a'; did you mean"),

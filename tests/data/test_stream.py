@@ -67,6 +67,7 @@ NAN = X.clone().index_fill(0, torch.tensor([2]), float("nan"))
         ([(X, Y - 1)], "batch 1: labels must be non-negative"),
         ([(X, Y), "text"], r"batch 2 must be a pair \(images, labels\), not str"),
         ([X], r"batch 1 must be a pair \(images, labels\), not Tensor"),
+        ([X, Y], r"batch 1 must be a pair \(images, labels\), not Tensor"),
         (iter([]), "data: there are no images in it"),
         ([(np.array(["a"] * 6).reshape(1, 1, 2, 3), [0])], "images of batch 1 must be a tensor or an array of numbers"),
     ],

@@ -159,7 +159,7 @@ def test_what_a_row_says_holds_for_all_its_names_and_for_stages_with_their_ensem
         ("noise", "did you mean 'noise-R'"),
         ("noise-0", "unknown attack"),
         ("fmn-", "unknown attack"),
-        ("apgd-t-eot-0", "unknown attack"),
+        ("apgd-t-eot-0", "apgd-t-eot-0: behind -eot- stands the number of answers, 1 or more"),
         ("clean-eot-2", "nothing to average"),
         ("pgd-10-0", "unknown attack"),
         ("transfer", "needs a second model"),

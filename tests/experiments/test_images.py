@@ -26,8 +26,8 @@ def test_a_large_folder_is_streamed_and_a_small_one_is_not(tmp_path, monkeypatch
     assert isinstance(large, Folder)
     assert (len(large), sample.rule, large.labels.tolist().count(0)) == (4, "stratified", 2)
     assert isinstance(stream_large(large), Stream)
-    several = EvaluateOptions(data="imagefolder:images", corruptions="fog")
-    assert isinstance(choose_images(several, run)[0], ImageSet)
+    for again in ({"corruptions": "fog"}, {"calls": 3}):
+        assert isinstance(choose_images(EvaluateOptions(data="imagefolder:images", **again), run)[0], ImageSet)
 
 
 def test_an_iterable_of_the_users_own_is_taken_once(tmp_path, monkeypatch):
@@ -41,8 +41,8 @@ def test_an_iterable_of_the_users_own_is_taken_once(tmp_path, monkeypatch):
         "the first",
         {"rule": "first", "of": None},
     )
-    with pytest.raises(UserError, match="yields its images once, and --norms need them again: return tensors"):
-        choose_images(EvaluateOptions(data="mine.py:batches", norms="usual"), Run())
+    with pytest.raises(UserError, match="yields its images once, and --norms and --calls need them again: return tens"):
+        choose_images(EvaluateOptions(data="mine.py:batches", norms="usual", calls=2), Run())
     with pytest.raises(UserError, match="the run's data set is code, 'mine"):
         choose_images(EvaluateOptions(run=Path("a")), Run(data=Data(name="mine.py:batches")))
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from uiat.cli.output import AsJson, console, json_printed, table
 from uiat.cli.tables import results_table
 from uiat.config import yaml_io
-from uiat.config.schema import Run
+from uiat.config.schema import Data, Run
 from uiat.errors import UserError
 from uiat.experiments.overview import best_row, describe_folder, find_overrides, kind_of, list_files
 from uiat.experiments.sweep_file import SWEEP_FILE, find_staleness, read_sweep
@@ -93,7 +93,7 @@ def _settings(
     chosen = "none yet" if best is None else f"{best['epoch'] + 1}, {_accuracies(best)} (by {run.validation.metric})"
     rows = [
         ("name", run.name),
-        ("data", f"{run.data.name}, batches of {run.data.batch_size}, augmentation {run.data.augment}"),
+        ("data", describe_data(run.data)),
         ("model", f"{run.model.name}{width}{start}"),
         ("objective", str(plain["objective"]["name"])),
         ("threat model", threat_text(run.threat)),
@@ -106,6 +106,20 @@ def _settings(
         ("commit", str(environment.get("commit") or "unknown")),
     ]
     return table("run", "", rows=(row for row in rows if row[1]))
+
+
+def describe_data(data: Data) -> str:
+    """Say what a run is trained on: the set, extra images, and all that changes them at random.
+
+    Example:
+        >>> describe_data(Data(mixup=0.5, extra="more.npz", batch_size=64))
+        'digits, batches of 64, 0.7 of each from more.npz, augmentation mixup 0.5'
+    """
+    changes = {name: getattr(data, name) for name in ("randaugment", "erasing", "mixup", "cutmix")}
+    crop = [data.augment] if data.augment != "none" else []
+    augmentation = " and ".join(crop + [f"{name} {value:g}" for name, value in changes.items() if value]) or "none"
+    extra = "" if data.extra is None else f", {data.extra_share:g} of each from {data.extra}"
+    return f"{data.name}, batches of {data.batch_size}{extra}, augmentation {augmentation}"
 
 
 def _differences(name: str, plain: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Data sets of the user's own by name: file.py:NAME, package.module:NAME, or an installed package's entry point."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -51,14 +52,15 @@ def open_own_data(name: str, split: str) -> ImageSet | Folder | Stream:
     if ":" not in name:
         found = find_entry_point(ENTRY_POINTS, name)
         assert found is not None  # `is_data_code` has seen it
-        return _convert(_call(found, name, split), name, split)
+        return _convert(_guarded(found, name, split), name, split)
     with own_code(name, what="data set") as found:
-        return _convert(_call(found, name, split), name, split)
+        return _convert(_guarded(found, name, split), name, split)
 
 
-def _call(function: Callable[..., Any], name: str, split: str) -> Any:
+def _guarded(function: Callable[[Any], Any], name: str, given: Any) -> Any:
+    """Call what runs the user's code; whatever that raises is a UserError."""
     try:
-        return function(split)
+        return function(given)
     except UserError:
         raise
     except Exception as error:  # whatever the user's code raises
@@ -70,10 +72,19 @@ def _convert(made: Any, name: str, split: str) -> ImageSet | Folder | Stream:
     """Return what a function has returned as a set of the package's."""
     if isinstance(made, ImageSet | Folder):
         return replace(made, name=name)
-    if isinstance(made, tuple) and len(made) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in made):
+    if isinstance(made, list | tuple) and any(isinstance(part, Tensor | np.ndarray) for part in made):
+        if len(made) != 2:
+            raise UserError(f"the data set {name} returned {len(made)} arrays, not two: return images and labels alone")
         return from_tensors(*made, name=name)
+    if made is None or isinstance(made, Mapping | str):
+        what = "nothing" if made is None else f"a {type(made).__name__}"
+        raise UserError(
+            f"the data set {name} returned {what}: return images and labels as two tensors or "
+            "arrays, an ImageSet, a Folder, a map-style dataset or, to evaluate on alone, an iterable of batches"
+        )
     if not is_iterable_only(made):
-        return from_dataset(made, name=name)
+        data: ImageSet = _guarded(partial(from_dataset, name=name), name, made)
+        return data
     if split == "train":
         raise UserError(
             f"the data set {name} is a {type(made).__name__}, which passes by once and cannot be shuffled: return "

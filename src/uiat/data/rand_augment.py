@@ -9,6 +9,7 @@ from torch import Tensor
 
 from uiat.errors import UserError
 from uiat.shapes import Shaped
+from uiat.system.extras import from_extra
 
 MOST_MAGNITUDE = 30  # as in torchvision, whose scale of strengths it is
 # Largest strengths (Cubuk et al. 2020), those of torchvision: shear, translation in widths, degrees, colour factor.
@@ -110,8 +111,6 @@ def rand_augment(
 
 
 def _kernels() -> Any:
-    try:
+    with from_extra("data", "RandAugment"):
         from torchvision.transforms.v2 import functional
-    except ImportError as error:
-        raise UserError("RandAugment needs the package torchvision: pip install torchvision") from error
     return functional

@@ -171,7 +171,7 @@ def is_iterable_only(data: object) -> bool:
         (True, True)
     """
     if isinstance(data, list | tuple):
-        return any(isinstance(part, list | tuple) and getattr(part[0], "ndim", 0) == 4 for part in data[:1] if part)
+        return any(isinstance(part, list | tuple) and part and getattr(part[0], "ndim", 0) == 4 for part in data[:1])
     return isinstance(data, Labelled) and not _is_indexed(data)
 
 

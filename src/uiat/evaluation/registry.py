@@ -199,6 +199,8 @@ def attack(name: str, *, threat: Threat, source: nn.Module | None = None) -> Set
         return own
     # Only a plan names stages with their ensemble in brackets; as a name to ask for, that is unknown.
     if row is None or row.make is None or " (" in name:
+        if re.search(r"-eot(-|$)", name) and split_draws(name)[1] is None:
+            raise UserError(f"{name}: behind -eot- stands the number of answers, 1 or more, as in pgd-20-eot-10")
         raise nearest("attack", name, ATTACKS)
     settings, (_, draws) = row.make(threat, source, *numbers), split_draws(name)
     if draws is None:

@@ -62,7 +62,8 @@ def _open(options: EvaluateOptions, run: Run) -> AnyImages:
 def _passes(options: EvaluateOptions) -> list[str]:
     """Return the options that need all images in memory."""
     names = ("epsilons", "norms", "corruptions", "save_examples")
-    return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    return given + ["--calls"] * (options.calls > 1)
 
 
 def _refuse_passes(options: EvaluateOptions, name: str) -> None:

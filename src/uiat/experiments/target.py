@@ -160,7 +160,10 @@ def _of_weights(options: EvaluateOptions, name: str) -> EvaluationTarget:
     where = pick_device(device)
     images, sample = choose_images(options, Run())
     if not images.num_classes:
-        raise UserError(f"{images.name}: the number of classes must be known to build {name}: give it `classes`")
+        raise UserError(
+            f"{images.name}: the number of classes must be known to build {name}: return images that name their "
+            "`classes`, as an ImageSet and a dataset do"
+        )
     model, notes = build_model(name, images, width=options.width, weights=options.weights, normalize=options.normalize)
     model = model.to(where).eval()
     check_fit(model, images)
