@@ -74,8 +74,12 @@ def test_a_run_survives_yaml(run):
     assert load(dump(run)) == run
 
 
-@pytest.mark.parametrize("name", recipes.names())
-def test_every_recipe_survives_yaml(name):
+# Every method in one setting, and every setting with one method: a recipe has nothing beside the two.
+CROSS = [name for name in recipes.names() if name.startswith("digits-") or name.endswith("-uiat")]
+
+
+@pytest.mark.parametrize("name", CROSS)
+def test_every_method_and_setting_survives_yaml(name):
     run = recipes.get(name)
     assert load(dump(run)) == run
 
