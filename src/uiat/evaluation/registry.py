@@ -81,7 +81,7 @@ def _apgd(loss: str) -> Callable[..., Search]:
 
 def _apgd_targeted(threat: Threat, source: object, steps: int) -> Search:
     """The same as apgd-t, with K iterations a target."""
-    return _with_settings(_apgd("targeted-dlr")(threat, source), iterations=steps)  # type: ignore[no-any-return]
+    return _with_settings(_apgd("targeted-dlr")(threat, source), iterations=steps)
 
 
 def _transfer(threat: Threat, source: nn.Module | None) -> Transfer:
