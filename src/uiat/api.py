@@ -15,6 +15,7 @@ from uiat.attacks import (
     Noise,
     SparseAPGD,
     Square,
+    TargetedPGD,
     Transfer,
     minimum_norm,
 )
@@ -127,6 +128,7 @@ __all__ = [
     "NFGSM",
     "APGD",
     "SparseAPGD",
+    "TargetedPGD",
     "FAB",
     "FMN",
     "Square",

@@ -10,7 +10,7 @@ from torch import nn
 from support.evaluations import Threshold, evaluate, ramp
 from support.helpers import mlp
 from uiat import L2, PGD, Linf
-from uiat.attacks import APGD, FMN, Noise, Search, SparseAPGD, Transfer
+from uiat.attacks import APGD, FMN, Noise, Search, SparseAPGD, TargetedPGD, Transfer
 from uiat.attacks.search import begin
 from uiat.errors import UserError
 from uiat.evaluation import correct_under
@@ -108,6 +108,11 @@ def test_what_names_stand_for(threat):
     settings = attack("cw-10-3", threat=threat)
     assert isinstance(settings, PGD)
     assert (settings.loss, settings.steps, settings.restarts) == ("margin", 10, 3)
+    settings = attack("pgd-7-targeted", threat=threat)
+    assert isinstance(settings, TargetedPGD)
+    assert (settings.iterations, settings.targets, settings.target) == (7, 9, None)
+    assert attack("apgd-100-targeted", threat=threat) == attack("apgd-t", threat=threat)
+    assert attack("apgd-7-targeted", threat=threat).iterations == 7
     source = mlp()
     settings = attack("transfer", threat=threat, source=source)
     assert isinstance(settings, Transfer)
@@ -145,7 +150,17 @@ def test_what_a_row_says_holds_for_all_its_names_and_for_stages_with_their_ensem
     assert all(
         needs_gradient(name) for name in ("fgsm", "pgd-10", "fab-t", "autoattack", "autoattack-rand", "unheard of")
     )
-    scale_free = ["apgd-dlr", "apgd-dlr-eot-3", "apgd-t", "fab", "fab-t", "fmn-9", "cw-10", "cw-10-3"]
+    scale_free = [
+        "apgd-dlr",
+        "apgd-dlr-eot-3",
+        "apgd-t",
+        "apgd-5-targeted",
+        "fab",
+        "fab-t",
+        "fmn-9",
+        "cw-10",
+        "cw-10-3",
+    ]
     assert all(find_row(name)[0].scale_free for name in scale_free)
     assert not any(find_row(name)[0].scale_free for name in ("apgd-ce", "apgd-ce-eot-3", "pgd-10", *free))
     with pytest.raises(UserError, match="unknown attack"):
@@ -162,6 +177,8 @@ def test_what_a_row_says_holds_for_all_its_names_and_for_stages_with_their_ensem
         ("apgd-t-eot-0", "apgd-t-eot-0: behind -eot- stands the number of answers, 1 or more"),
         ("clean-eot-2", "nothing to average"),
         ("pgd-10-0", "unknown attack"),
+        ("pgd-0-targeted", "did you mean 'pgd-K-targeted'"),
+        ("apgd-0-targeted", "did you mean 'apgd-K-targeted'"),
         ("transfer", "needs a second model"),
     ],
 )
@@ -226,7 +243,9 @@ def test_averaging_finds_a_direction_that_one_pass_does_not():
     assert risen[1] < 0.55 < 0.57 < risen[100]
 
 
-@pytest.mark.parametrize("name", ["pgd-3", "pgd-3-2", "fmn-4", "fab-t", "fab", "noise-4", "square-6", "apgd-t"])
+@pytest.mark.parametrize(
+    "name", ["pgd-3", "pgd-3-2", "fmn-4", "fab-t", "fab", "noise-4", "square-6", "apgd-t", "pgd-4-targeted"]
+)
 def test_the_mean_over_answers_of_a_model_that_always_answers_alike_changes_nothing(name):
     x = torch.rand(8, 1, 8, 8)
     model = mlp().double().eval()
@@ -239,7 +258,7 @@ def test_the_mean_over_answers_of_a_model_that_always_answers_alike_changes_noth
     assert verdicts[0].equal(verdicts[1])
 
 
-@pytest.mark.parametrize("name", ["pgd-2", "fmn-8", "fab-t", "fab", "transfer", "square-20"])
+@pytest.mark.parametrize("name", ["pgd-2", "pgd-8-targeted", "fmn-8", "fab-t", "fab", "transfer", "square-20"])
 def test_every_attack_follows_the_mean_of_the_answers(name):
     """The noise of one answer outweighs the slope; the mean of many shows it."""
     model, x, y = Blurred(), torch.full((8, 1, 4, 4), 0.5), torch.zeros(8, dtype=torch.int64)
@@ -247,9 +266,9 @@ def test_every_attack_follows_the_mean_of_the_answers(name):
     for draws in (1, 64):
         settings = attack(f"{name}-eot-{draws}", threat=Linf(0.1), source=model)
         if hasattr(settings, "iterations"):
-            settings = replace(
-                settings, iterations=min(settings.iterations, 8 if name != "square-20" else 20), restarts=1
-            )
+            once = {"restarts": 1} if hasattr(settings, "restarts") else {}
+            most = 20 if name == "square-20" else 8
+            settings = replace(settings, iterations=min(settings.iterations, most), **once)
         target = AttackTarget(Target(model, x), x, y, torch.arange(8), AdaptiveBatchSize(8), rule=CallRule(calls=2))
         _, x_adv = attack_images(target, name, settings, torch.ones(8, dtype=torch.bool))
         found[draws] = (x - x_adv).mean().item() / 0.1  # 1 where every pixel is moved the right way
@@ -281,5 +300,7 @@ def test_a_mistyped_attack_names_the_nearest(name, near):
     x, y = ramp()
     with pytest.raises(UserError, match=f"unknown attack '{name}'; did you mean .*'{near}'"):
         evaluate(Threshold(), x, y, threat=Linf(0.1), attacks=[name])
-    with pytest.raises(UserError, match=r"known: apgd-ce, .*, clean, cw-K, .*, pgd-K, pgd-K-R, square"):
+    with pytest.raises(
+        UserError, match=r"known: apgd-K-targeted, apgd-ce, .*, clean, cw-K, .*, pgd-K, pgd-K-R, pgd-K-targeted, square"
+    ):
         evaluate(Threshold(), x, y, threat=Linf(0.1), attacks=["clean", "spsa"])

@@ -11,7 +11,13 @@ from uiat.data import from_tensors, stream
 from uiat.evaluation import streaming
 
 THREAT = Linf(0.03)
-ATTACKS = ["fgsm", "pgd-3-2", uiat.APGD(threat=THREAT, iterations=4), uiat.Square(threat=THREAT, iterations=9)]
+ATTACKS = [
+    "fgsm",
+    "pgd-3-2",
+    "pgd-2-targeted",
+    uiat.APGD(threat=THREAT, iterations=4),
+    uiat.Square(threat=THREAT, iterations=9),
+]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from uiat.attacks import APGD, FAB, Square
 from uiat.threat import Threat
 
 evaluate = partial(uiat.evaluate, selfchecks=False)
-ATTACKS = ("pgd-3-2", "autoattack")
+ATTACKS = ("pgd-3-2", "autoattack", "pgd-3-targeted")
 # As a model that answers at random is evaluated; one that does not has the same verdicts.
 ASKING = {"attacks": ("pgd-3-2-eot-2", "apgd-ce-eot-2", "square-eot-2"), "calls": 3}
 
@@ -115,7 +115,7 @@ def evaluate_parts(folder: Path, **options: Any) -> dict[str, Any]:
     options |= {"batch_size": 3, "keep_examples": True, "state": folder / "state"}
     with pytest.MonkeyPatch.context() as monkeypatch:  # and not by a fixture: other processes call this too
         shorten_ensembles(monkeypatch)
-        options = {"attacks": ["pgd-3", "autoattack-quick"], **options}
+        options = {"attacks": ["pgd-3", "pgd-2-targeted", "autoattack-quick"], **options}
         result = evaluate(net(), x, y, threat=Linf(0.06), **options)
     record = result.to_json()
     names = ("accuracy", "broken_by", "stages", "intervals", "per_class", "calibration", "passes", "calls")

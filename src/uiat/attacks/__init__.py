@@ -10,6 +10,7 @@ from uiat.attacks.noise import Noise
 from uiat.attacks.pgd import FGSM, FGSMRS, NFGSM, PGD
 from uiat.attacks.search import Search
 from uiat.attacks.square import Square
+from uiat.attacks.targeted import TargetedPGD
 from uiat.attacks.transfer import Transfer
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Search",
     "SparseAPGD",
     "Square",
+    "TargetedPGD",
     "Transfer",
     "input_gradient",
     "minimum_norm",

@@ -12,7 +12,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from uiat.attacks.apgd_loss import NAMES, LossName, count_attempts, evaluate_loss
+from uiat.attacks.apgd_loss import NAMES, LossName, count_attempts, evaluate_loss, is_targeted
 from uiat.attacks.gradient import expected_logits
 from uiat.attacks.random_numbers import normal, uniform
 from uiat.attacks.search import Classifier, SearchState, per_image, target_class, where_image
@@ -36,11 +36,11 @@ class APGD:
 
     Args:
         threat: the ball, `Linf` or `L2`.
-        loss: loss that is raised: "ce" (cross entropy), "dlr" (difference of logits ratio), or "targeted-dlr" (the
-            ratio towards one class an attempt, the likeliest wrong one on the natural image first).
+        loss: loss that is raised: "ce" (cross entropy), "dlr" (difference of logits ratio), or "targeted-dlr" or
+            "targeted-ce" (towards one class an attempt, the likeliest wrong one on the natural image first).
         iterations: number of gradient steps of an attempt.
         restarts: number of attempts from different starts; with targets, number of rounds over all targets.
-        targets: number of classes to aim at with "targeted-dlr", at most all wrong ones.
+        targets: number of classes to aim at with a targeted loss, at most all wrong ones.
         rho: fraction of the steps since the last checkpoint that must raise the loss, or else the step is halved.
         draws: number of passes over each iterate that are averaged, for a model that answers at random (EOT).
 
@@ -75,7 +75,7 @@ class APGD:
 
     @property
     def name(self) -> str:
-        """Name in results: "apgd-ce", "apgd-dlr" or "apgd-t"."""
+        """Name in results: "apgd-ce", "apgd-dlr", "apgd-t" or "apgd-t-ce"."""
         return NAMES[self.loss]
 
     def attempts(self, num_classes: int) -> int:
@@ -91,7 +91,7 @@ class APGD:
         x, y = points["x"], points["y"]
         x_adv = _random_start(self.threat, x, points["key"])
         points = points | {"x_adv": x_adv, "x_old": x_adv}
-        if self.loss == "targeted-dlr":
+        if is_targeted(self.loss):
             points["target"] = target_class(
                 expected_logits(model, x, draws=self.draws), y, attempt, targets=self.targets
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from uiat.attacks.apgd_loss import NAMES, LossName, count_attempts, evaluate_loss
+from uiat.attacks.apgd_loss import NAMES, LossName, count_attempts, evaluate_loss, is_targeted
 from uiat.attacks.gradient import expected_logits
 from uiat.attacks.random_numbers import normal
 from uiat.attacks.search import Classifier, SearchState, target_class, where_image
@@ -41,10 +41,10 @@ class SparseAPGD:
 
     Args:
         threat: the ball, `L1`.
-        loss: loss that is raised: "ce", "dlr" or "targeted-dlr", as for `APGD`.
+        loss: loss that is raised: "ce", "dlr", "targeted-dlr" or "targeted-ce", as for `APGD`.
         iterations: number of gradient steps of an attempt.
         restarts: number of attempts from different starts; with targets, number of rounds over all targets.
-        targets: number of classes to aim at with "targeted-dlr", at most all wrong ones.
+        targets: number of classes to aim at with a targeted loss, at most all wrong ones.
         shrinking: begin in a ball of 3 epsilon, continue from its best iterate in one of 2 epsilon, and end in that of
             epsilon, the only one in which an image can break.
         draws: number of passes over each iterate that are averaged, for a model that answers at random (EOT).
@@ -78,7 +78,7 @@ class SparseAPGD:
 
     @property
     def name(self) -> str:
-        """Name in results: "apgd-ce", "apgd-dlr" or "apgd-t"."""
+        """Name in results: "apgd-ce", "apgd-dlr", "apgd-t" or "apgd-t-ce"."""
         return NAMES[self.loss]
 
     def attempts(self, num_classes: int) -> int:
@@ -93,7 +93,7 @@ class SparseAPGD:
         """
         x = points["x"]
         x_t = x + normal(points["key"], x.shape[1:]).to(x)
-        if self.loss == "targeted-dlr":
+        if is_targeted(self.loss):
             points = points | {
                 "target": target_class(
                     expected_logits(model, x, draws=self.draws), points["y"], attempt, targets=self.targets

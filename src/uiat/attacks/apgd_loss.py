@@ -9,9 +9,24 @@ from uiat.attacks.gradient import expected_gradient
 from uiat.attacks.search import Classifier, SearchState
 from uiat.shapes import Float
 
-# Cross entropy, difference of logits ratio, and that ratio towards one class an attempt.
-LossName = Literal["ce", "dlr", "targeted-dlr"]
-NAMES: dict[LossName, str] = {"ce": "apgd-ce", "dlr": "apgd-dlr", "targeted-dlr": "apgd-t"}
+# Cross entropy, difference of logits ratio, and both towards one class an attempt.
+LossName = Literal["ce", "dlr", "targeted-ce", "targeted-dlr"]
+NAMES: dict[LossName, str] = {
+    "ce": "apgd-ce",
+    "dlr": "apgd-dlr",
+    "targeted-ce": "apgd-t-ce",
+    "targeted-dlr": "apgd-t",
+}
+
+
+def is_targeted(loss: LossName) -> bool:
+    """True if a loss aims at one class an attempt.
+
+    Example:
+        >>> is_targeted("targeted-ce"), is_targeted("ce")
+        (True, False)
+    """
+    return loss in ("targeted-ce", "targeted-dlr")
 
 
 def count_attempts(loss: LossName, num_classes: int, *, restarts: int, targets: int) -> int:
@@ -22,7 +37,7 @@ def count_attempts(loss: LossName, num_classes: int, *, restarts: int, targets: 
         (6, 0)
     """
     wrong = max(num_classes - 1, 0)
-    return restarts * min(targets if loss == "targeted-dlr" else 1, wrong)
+    return restarts * min(targets if is_targeted(loss) else 1, wrong)
 
 
 def loss_values(loss: LossName, logits: Float[Tensor, "b k"], points: SearchState) -> Float[Tensor, "b"]:
@@ -35,6 +50,8 @@ def loss_values(loss: LossName, logits: Float[Tensor, "b k"], points: SearchStat
     """
     if loss == "targeted-dlr":
         return losses.dlr_targeted(logits, points["y"], points["target"])
+    if loss == "targeted-ce":
+        return -losses.cross_entropy(logits, points["target"])
     loss_function = losses.cross_entropy if loss == "ce" else losses.dlr
     return loss_function(logits, points["y"])
 

@@ -174,7 +174,7 @@ def _evaluate_whole(
 ) -> Evaluated:
     """Run all attacks on images in memory."""
     target = Target(model, x)
-    check_inputs(target, x, y, batch_size=batch_size, transfer=transfer)
+    check_inputs(target, x, y, batch_size=batch_size, transfer=transfer, plan=plan)
     plan, unable = (plan, []) if target.differentiable else drop_gradient_attacks(plan)
     identity = identity_of(model, x, y, threat, plan, seed, keep_examples, transfer, rule) if state is not None else {}
     state_file = StateFile(state, identity, save_minutes, rank=rank)

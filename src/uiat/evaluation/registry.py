@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from uiat.attacks import APGD, FAB, FGSM, FMN, PGD, External, Noise, Search, SparseAPGD, Square, Transfer
+from uiat.attacks import APGD, FAB, FGSM, FMN, PGD, External, Noise, Search, SparseAPGD, Square, TargetedPGD, Transfer
 from uiat.checks import checked
 from uiat.errors import UserError, nearest
 from uiat.evaluation.own_attacks import load_attack
@@ -79,6 +79,11 @@ def _apgd(loss: str) -> Callable[..., Search]:
     return make
 
 
+def _apgd_targeted(threat: Threat, source: object, steps: int) -> Search:
+    """The same as apgd-t, with K iterations a target."""
+    return _with_settings(_apgd("targeted-dlr")(threat, source), iterations=steps)
+
+
 def _transfer(threat: Threat, source: nn.Module | None) -> Transfer:
     if source is None:
         raise UserError('the attack "transfer" needs a second model to make its examples on')
@@ -92,6 +97,11 @@ ROWS = (
     Attack("fgsm", lambda threat, source: FGSM(threat=threat)),
     Attack("pgd-K", _pgd("ce"), summary="K steps"),
     Attack("pgd-K-R", _pgd("ce"), summary="R restarts"),
+    Attack(
+        "pgd-K-targeted",
+        lambda threat, source, n: TargetedPGD(threat=threat, iterations=n),
+        summary="K steps towards each of 9 classes",
+    ),
     Attack("cw-K", _pgd("margin"), scale_free=True, summary="margin loss"),
     Attack("cw-K-R", _pgd("margin"), scale_free=True),
     Attack("noise-R", lambda threat, source, n: Noise(threat=threat, iterations=n), needs_gradient=False),
@@ -99,7 +109,8 @@ ROWS = (
     Attack("transfer", _transfer, needs_gradient=False),
     Attack("apgd-ce", _apgd("ce")),
     Attack("apgd-dlr", _apgd("dlr"), scale_free=True),
-    Attack("apgd-t", _apgd("targeted-dlr"), scale_free=True),
+    Attack("apgd-t", _apgd("targeted-dlr"), scale_free=True, summary="9 targets"),
+    Attack("apgd-K-targeted", _apgd_targeted, scale_free=True, summary="K steps"),
     Attack("fab", lambda threat, source: FAB(threat=threat, targeted=False, restarts=5), scale_free=True),
     Attack("fab-t", lambda threat, source: FAB(threat=threat), scale_free=True),
     Attack("square", lambda threat, source: Square(threat=threat, stretched=False), needs_gradient=False),

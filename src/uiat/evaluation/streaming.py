@@ -174,7 +174,7 @@ class StreamEvaluation:
         first = next(chunks)
         chunks = _again(first, chunks)
         target = Target(self.model, first[0])
-        check_inputs(target, *first, batch_size=self.batch_size, transfer=self.transfer)
+        check_inputs(target, *first, batch_size=self.batch_size, transfer=self.transfer, plan=self.plan)
         plan, unable = (self.plan, []) if target.differentiable else drop_gradient_attacks(self.plan)
         passed = Passed(self.seed, stream.total, max(IMAGES, min(OF_A_CLASS * target.classes, MOST_CHECKED)))
         file = StateFile(self.state, self._identify(stream, plan), rank=self.rank)

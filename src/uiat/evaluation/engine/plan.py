@@ -2,7 +2,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -160,12 +161,21 @@ def count_steps(settings: Settings, classes: int) -> int:
     return settings.iterations * settings.attempts(classes)
 
 
-def check_inputs(target: Target, x: Tensor, y: Tensor, *, batch_size: int, transfer: nn.Module | None = None) -> None:
-    """Refuse images, labels and models that do not fit together.
+def check_inputs(
+    target: Target,
+    x: Tensor,
+    y: Tensor,
+    *,
+    batch_size: int,
+    transfer: nn.Module | None = None,
+    plan: Plan = MappingProxyType({}),
+) -> None:
+    """Refuse images, labels, models and attacks that do not fit together.
 
     Raises:
         UserError: a batch size below 1, images or labels that are none, a model that does not return logits or has
-            fewer classes than the labels, a second model with other classes or without a gradient.
+            fewer classes than the labels, a second model with other classes or without a gradient, an attack that
+            aims at a class that the model does not have.
 
     Example:
         >>> import torch
@@ -181,6 +191,18 @@ def check_inputs(target: Target, x: Tensor, y: Tensor, *, batch_size: int, trans
         raise UserError(f"the model tells {classes} classes apart, but labels run up to {int(y.max())}")
     if transfer is not None:
         _check_source(Target(transfer, x, name="the model to transfer from"), classes)
+    for stage, settings in itertools.chain.from_iterable(plan.values()):
+        _check_attack(stage, settings, classes, tuple(x.shape[1:]))
+
+
+def _check_attack(stage: str, settings: Settings, classes: int, image_shape: tuple[int, ...]) -> None:
+    """Refuse an attack that cannot be made on these classes and images; it says so in a method `check_fits`."""
+    check: Callable[[int, tuple[int, ...]], None] | None = getattr(settings, "check_fits", None)
+    if check is not None:
+        try:
+            check(classes, image_shape)
+        except UserError as error:
+            raise UserError(f"{stage}: {error}") from None
 
 
 def _check_source(source: Target, classes: int) -> None:
