@@ -11,7 +11,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "uiat"
 # From the ground up. A folder counts as one module; every module has to be here.
 ORDER = [
     *("errors", "shapes", "checks", "system", "threat", "losses", "formatting", "markup", "models", "modes", "data"),
-    *("speed", "attacks", "inverse", "evaluation", "compat", "objectives", "config", "runs"),
+    *("speed", "attacks", "inverse", "certify", "evaluation", "compat", "objectives", "config", "runs"),
     *("report", "recipes", "training", "experiments", "analyse", "api", "cli", "__main__"),
 ]
 
@@ -30,6 +30,7 @@ ONLY = {
     "data": {"errors", "shapes", "checks", "system"},
     "speed": {"errors", "shapes", "checks", "models", "data"},
     "attacks": GROUND,
+    "certify": GROUND | {"formatting"},  # never attacks: the two are held against each other
     # never objectives: a defence cannot influence its evaluation
     "evaluation": GROUND | {"formatting", "data", "speed", "attacks"},
     "compat": {"errors", "threat", "attacks", "evaluation"},

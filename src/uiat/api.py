@@ -19,6 +19,7 @@ from uiat.attacks import (
     Transfer,
     minimum_norm,
 )
+from uiat.certify import CertifiedResult, certify_bounds
 from uiat.config.schema import Compute, Data, Evaluation, Guards, Model, Optimisation, Run, Validation
 from uiat.config.yaml_io import dump, override
 from uiat.config.yaml_io import load as load_config
@@ -144,6 +145,8 @@ __all__ = [
     "radius_sweep",
     "sweep",
     "SweepResult",
+    "certify_bounds",
+    "CertifiedResult",
     # Settings of a run.
     "Run",
     "Data",
