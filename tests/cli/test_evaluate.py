@@ -49,6 +49,20 @@ def test_the_folder_after_json_is_the_run_and_a_mistake_prints_nothing(ask, run)
     assert "unknown attack 'pdg-3'" in err
 
 
+def test_certify_prints_what_is_proved_beside_what_attacks_left(ask, run):
+    code, out, err = ask("evaluate", run, "--attacks", "pgd-5", "--n", 20, "--threat", "Linf:0.002", "--certify")
+    assert (code, err) == (0, "")
+    record = json.loads((run / "evaluation.json").read_text())
+    certified, attacked = record["certified"]["accuracy"], record["accuracy"]["worst"]
+    assert 0 <= certified <= attacked
+    assert f"[certified, attacked]: [{100 * certified:.2f} %, {100 * attacked:.2f} %]" in out
+    assert not any(
+        proof and broken for proof, broken in zip(record["certified"]["certified_by"], record["broken_by"], strict=True)
+    )
+    code, _, err = ask("evaluate", run, "--threat", "L2:0.1", "--certify")
+    assert (code, "interval and linear bounds are for Linf, not L2" in err) == (2, True)
+
+
 def test_help_says_defaults_and_units(ask):
     out = ask("evaluate", "--help")[1]
     assert "in units of the image range [0, 1]" in " ".join(out.split())

@@ -31,6 +31,7 @@ FLAGS = [
     "--transfer-own-code",
     "--epsilons",
     "--sweep-attack",
+    "--certify",
     "--norms",
     "--norms-attack",
     "--corruptions",

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from uiat import Linf, UserError
-from uiat.experiments.extras import drop_gradient_extras, plan_extras, run_extras
+from uiat.certify import Contradiction
+from uiat.experiments.extras import check_extras, drop_gradient_extras, plan_extras, run_extras
 
 THREAT = Linf(0.2)
 
@@ -51,3 +52,19 @@ def test_what_needs_a_gradient_is_left_out_where_there_is_none():
     options = {"batch_size": 2, "seed": 0, "progress": lambda *_: None}
     measured = run_extras({"sweep": plan["sweep"]}, Detached(), x, torch.tensor([0, 1]), **options)
     assert measured == {"not_measured": ["sweep"]}
+
+
+def test_certify_refuses_a_model_before_the_attacks_by_the_name_of_its_layer():
+    plan = plan_extras(threat=THREAT, data="digits", certify=True)
+    with pytest.raises(UserError, match=r"--certify: no bounds are known of the layer 1 \(Tanh\)"):
+        check_extras(plan, nn.Sequential(nn.Flatten(), nn.Tanh()), is_stream=False)
+    with pytest.raises(UserError, match="these are streamed"):
+        check_extras(plan, nn.Sequential(nn.Flatten()), is_stream=True)
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), torch.rand(3, 1, 8, 8)
+    y, options = model(x).argmax(1), {"batch_size": 2, "seed": 0, "progress": lambda *_: None}
+    small = {"certified": {"threat": Linf(1e-5)}}
+    proofs = run_extras(small, model, x, y, broken_by=["", "", ""], **options)["certified"]["certified_by"]
+    broken_by = ["pgd-5" if proof else "" for proof in proofs]
+    assert any(proofs)
+    with pytest.raises(Contradiction, match="is certified by"):
+        run_extras(small, model, x, y, broken_by=broken_by, **options)

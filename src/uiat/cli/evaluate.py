@@ -102,6 +102,10 @@ def _show_results(target: EvaluationTarget, result: EvaluationResult, extras: Ma
     if result.calls:
         out.print(sentence_on_calls(result.calls), soft_wrap=True)
     tables.show_extras(extras, out)
+    if "certified" in extras:
+        attacked = result.accuracy.get("worst", result.accuracy["clean"])
+        line = tables.describe_certified(extras["certified"], attacked, result.n)
+        out.print(line, soft_wrap=True, markup=False)
     if "autoattack-quick" in result.accuracy:
         out.print("autoattack-quick is the first two attacks of the standard ensemble: no substitute for autoattack")
     for warning in result.warnings:

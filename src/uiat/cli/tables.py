@@ -55,6 +55,19 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
+def describe_certified(certified: Mapping[str, Any], attacked: float, n: int) -> str:
+    """Write between which bounds robust accuracy lies: what is proved, and what attacks left.
+
+    Example:
+        >>> describe_certified({"accuracy": 0.25, "by_method": {"ibp": 0.0, "crown": 0.25}}, 0.5, 100)
+        '[certified, attacked]: [25.00 %, 50.00 %], 25 of 100 images open; certified by ibp 0.00 %, crown 25.00 %'
+    """
+    low, by_method = certified["accuracy"], certified["by_method"]
+    methods = ", ".join(f"{name} {percent(share)}" for name, share in by_method.items())
+    bracket = f"[{percent(low)}, {percent(attacked)}], {round((attacked - low) * n)} of {n:,} images open"
+    return f"[certified, attacked]: {bracket}; certified by {methods}"
+
+
 def show_extras(extras: Mapping[str, Any], out: Console) -> None:
     """Print a table of each extra measurement.
 

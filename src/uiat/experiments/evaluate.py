@@ -84,6 +84,7 @@ def measure(
         UserError: as for `uiat.evaluate`.
     """
     labelled = target.labelled
+    extras.check_extras(target.extras, target.model, is_stream=isinstance(target.images, Stream))
     result = _attack(options, target, labelled, state, listener)
     listener.close()
     more = extras.run_extras(
@@ -94,6 +95,7 @@ def measure(
         seed=options.seed,
         progress=listener.progress,
         first=rank.rank == 0,
+        broken_by=result.broken_by,
     )
     return Measured(result, more)
 

@@ -6,7 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from uiat.certify import certify_bounds, trace_network
+from uiat.certify.linf import check_threat
 from uiat.data import Stream
+from uiat.errors import UserError
 from uiat.evaluation.corruptions import KINDS, corruption_accuracy
 from uiat.evaluation.corruptions.files import corruption_file_accuracy, open_corruption_files
 from uiat.evaluation.corruptions.kinds import check_kinds
@@ -29,6 +32,7 @@ def plan_extras(
     norms_attack: str = "autoattack-quick",
     corruptions: str | None = None,
     corruption_files: Path | None = None,
+    certify: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Return the extra measurements that options ask for, by name, with their arguments.
 
@@ -41,6 +45,7 @@ def plan_extras(
         norms_attack: the attack under each of those threat models.
         corruptions: "all", or kinds separated by commas.
         corruption_files: folder of published corrupted images.
+        certify: True to prove images robust under Linf.
 
     Raises:
         UserError: what `radius_sweep`, `evaluate_unseen` and `corruption_accuracy` refuse.
@@ -68,7 +73,29 @@ def plan_extras(
     if corruption_files is not None:
         open_corruption_files(corruption_files)
         measured["corruption_files"] = {"folder": corruption_files}
+    if certify:
+        check_threat(threat)
+        measured["certified"] = {"threat": threat}
     return measured
+
+
+def check_extras(plan: Mapping[str, dict[str, Any]], model: nn.Module, *, is_stream: bool) -> None:
+    """Refuse a model of which no bounds are known, where some are asked for, before any attack runs.
+
+    Raises:
+        UserError: a layer that has none, by its name; images that are streamed.
+
+    Example:
+        >>> check_extras({}, nn.Tanh(), is_stream=False)
+    """
+    if "certified" not in plan:
+        return
+    if is_stream:
+        raise UserError("--certify needs all images in memory, and these are streamed: leave it out")
+    try:
+        trace_network(model)
+    except UserError as error:
+        raise UserError(f"--certify: {error}") from None
 
 
 def name_classes(
@@ -98,6 +125,7 @@ def run_extras(
     seed: int,
     progress: Callable[[str, int, int], None],
     first: bool = True,
+    broken_by: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measure what `plan_extras` returned; plain values, by the names they have in evaluation.json.
 
@@ -110,6 +138,10 @@ def run_extras(
         seed: seed of the random numbers.
         progress: called with (attack, images done, images in all), as `uiat.evaluate` takes it.
         first: True for the first of several processes, which does alone what cannot be divided.
+        broken_by: for each image the attack that broke it, against which proofs are held.
+
+    Raises:
+        Contradiction: an image is proved robust and broken.
 
     Example:
         >>> import torch
@@ -133,6 +165,10 @@ def run_extras(
         measured["unseen"] = evaluate_unseen(model, x, y, **plan["unseen"], **options).to_json()
     if first and "sweep" in plan:
         measured["sweep"] = radius_sweep(model, x, y, **plan["sweep"], **options).to_json()
+    if first and "certified" in plan:
+        proofs = certify_bounds(model, x, y, **plan["certified"], progress=progress)
+        proofs.check_attacks(broken_by)
+        measured["certified"] = proofs.to_json()
     if first and "corruptions" in plan:
         measured["corruptions"] = corruption_accuracy(model, x, y, **plan["corruptions"], **options).to_json()
     return measured

@@ -146,6 +146,12 @@ class EvaluateOptions:
         "Also measure on published corrupted images: the folder of CIFAR-10-C, CIFAR-100-C or ImageNet-C.",
         metavar="DIR",
     )
+    certify: bool = _option(
+        "Also prove images robust under Linf by interval and linear bounds, for small ReLU networks, and print "
+        "[certified, attacked].",
+        False,
+        flags=("--certify",),
+    )
     out: Path | None = _option(
         "Folder for evaluation.json and the state of an evaluation under way.",
         metavar="DIR",

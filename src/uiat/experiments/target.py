@@ -248,7 +248,7 @@ def _names(options: EvaluateOptions, default: Sequence[str], threat: Threat) -> 
 
 
 def _plan_extras(options: EvaluateOptions, threat: Threat, data: str) -> dict[str, dict[str, Any]]:
-    names = ("epsilons", "sweep_attack", "norms", "norms_attack", "corruptions", "corruption_files")
+    names = ("epsilons", "sweep_attack", "norms", "norms_attack", "corruptions", "corruption_files", "certify")
     return plan_extras(threat=threat, data=data, **{name: getattr(options, name) for name in names})
 
 

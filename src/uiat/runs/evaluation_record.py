@@ -63,6 +63,7 @@ _FITS: dict[str, Check] = {
     "unseen": _optional(_record_of(accuracy=_SHARES)),
     "corruptions": _optional(_CORRUPTIONS),
     "corruption_files": _optional(_CORRUPTIONS),
+    "certified": _optional(_record_of(accuracy=is_number, threat=_TEXT, certified_by=_list_of(_TEXT))),
 }
 
 
@@ -115,6 +116,9 @@ def _contradiction(record: Mapping[str, Any]) -> str:
     broken = record.get("broken_by")
     if broken and len(broken) != n:
         return f"it has verdicts on {len(broken)} images and not on {n}"
+    proofs = record.get("certified", {}).get("certified_by", ())
+    if broken and any(proof and attack for proof, attack in zip(proofs, broken, strict=False)):
+        return "an image is certified and broken"
     if broken and "worst" in accuracy and abs(broken.count("") / n - accuracy["worst"]) > _CLOSE:
         return f"{broken.count('')} of its {n} images are robust, and its worst case is {accuracy['worst']:g}"
     return ""
