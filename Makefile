@@ -14,7 +14,7 @@ RECIPE ?= digits-uiat
 RUN ?=
 ARGS ?=
 PIP_ARGS ?=
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist worksteal
 
 BIN := .venv/bin
 CORE := .venv/.installed

@@ -291,7 +291,7 @@ def help_text() -> str:
 
     Example:
         >>> help_text()
-        'clean, fgsm, pgd-K (K steps), pgd-K-R (R restarts), cw-K (margin loss), cw-K-R, noise-R, ...'
+        'clean, fgsm, pgd-K (K steps), pgd-K-R (R restarts), pgd-K-targeted (K steps towards each of 9 classes), ...'
     """
     names = ", ".join(f"{row.name} ({row.summary})" if row.summary else row.name for row in ROWS)
     return f"{names}; any of them with -eot-D (mean of D answers of a model that answers at random)"
