@@ -1,5 +1,6 @@
 # make train    install, train a robust classifier on real digits, evaluate it, show the result
 # make test     install with the development tools, then formatter check, linter, type checker and tests
+# make test-all the same with the tests that take many seconds each
 # make lint     the same without the tests
 # make format   rewrite the code in the project's format
 # make package  build wheel and source archive, check them, run a user's script on the wheel in a fresh environment
@@ -14,7 +15,7 @@ RECIPE ?= digits-uiat
 RUN ?=
 ARGS ?=
 PIP_ARGS ?=
-PYTEST_ARGS ?= -n 2 --dist worksteal
+PYTEST_ARGS ?= -n 2 --dist worksteal -m "not slow"
 
 BIN := .venv/bin
 CORE := .venv/.installed
@@ -25,7 +26,7 @@ SCRIPT := tests/package/user_script.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test lint format package docs clean
+.PHONY: help train test test-all lint format package docs clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -41,6 +42,9 @@ train: $(CORE)
 
 test: lint
 	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+
+test-all: lint
+	"$(BIN)/python" -m pytest -n 2 --dist worksteal
 
 lint: $(DEV)
 	"$(BIN)/ruff" format --check .

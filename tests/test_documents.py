@@ -92,7 +92,14 @@ def test_each_document_has_examples_that_are_run(document):
     assert len(DIRECTIVE.findall(text)) == sum(map(len, mine)), "a test directive without a block after it"
 
 
-@pytest.mark.parametrize("key", CHAINS, ids="-".join)
+# Those of guides to single features: each costs some seconds, and `make test-all` runs them too.
+LATER = {"docs/methods.md", "docs/data.md", "docs/export.md", "docs/coming-from.md", "docs/fine-tune.md"}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [pytest.param(key, marks=pytest.mark.slow if key[0] in LATER else (), id="-".join(key)) for key in CHAINS],
+)
 def test_example_runs(key, tmp_path):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     sources = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))

@@ -60,6 +60,7 @@ def test_the_same_sweep_twice_shares_the_work(tmp_path):
     assert not list(folder.glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_leaves_its_run_to_the_other_one(tmp_path):
     folder = tmp_path / "sweep"
     words = ["sweep", "digits-uiat", *FIELDS, "optimisation.epochs=20", "evaluation.attacks=[fgsm]", "--out", folder]
@@ -92,6 +93,7 @@ def test_a_run_that_is_trained_by_hand_is_waited_for(run, tmp_path):
     assert (cell / "evaluation.json").exists()
 
 
+@pytest.mark.slow
 def test_the_same_ablation_twice_trains_each_row_once(tmp_path):
     fields = [word for word in FIELDS if not word.startswith(("objective", "evaluation"))]
     words = ["analyse", "ablation", "--train", "digits-uiat", *fields, "objective.attack.steps=1", "--seeds", "0"]

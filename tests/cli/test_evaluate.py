@@ -191,6 +191,7 @@ def test_a_killed_evaluation_is_resumed_to_the_same_result(ask, run, tmp_path):
     assert [path.name for path in (tmp_path / "killed").iterdir()] == ["evaluation.json"]
 
 
+@pytest.mark.slow
 def test_processes_of_torchrun_come_to_the_result_of_one(run, tmp_path):
     words = ["--attacks", "pgd-2,apgd-dlr", "-n", "9", "--batch-size", "4", "--threat", "Linf:0.05"]
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}

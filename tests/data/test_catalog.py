@@ -114,6 +114,7 @@ def test_no_files_and_no_network(name, file, tmp_path, offline):
     assert offline
 
 
+@pytest.mark.slow
 def test_real_cifar10(real_root, offline):
     train, test = (load("cifar10", split, root=real_root) for split in ("train", "test"))
     assert not offline, "files that are there must not be fetched"

@@ -37,6 +37,7 @@ def pair(request):
     return plain, Wrapped(other, WRAPS[request.param])
 
 
+@pytest.mark.slow
 def test_it_is_attacked_and_evaluated_alike(pair):
     plain, wrapped = pair
     check_model(wrapped, X, 4)

@@ -65,6 +65,7 @@ def test_two_processes_weigh_and_remember_as_one_does(results: Path) -> None:
     assert not torch.equal(one["lbgat.state.natural.2.weight"], one["lbgat.2.weight"])
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_which_resumes_in_another_number(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     short = ("digits-uiat", "optimisation.epochs=3", "model.width=4", "compute.checkpoint_steps=1")
@@ -94,6 +95,7 @@ def test_two_processes_that_resume_within_an_epoch_have_its_means(results: Path)
         assert stopped[name] == whole[name], name  # to the last digit: each process goes on from its own sums
 
 
+@pytest.mark.slow
 def test_a_large_model_of_timm_trains_in_two_processes_with_recomputation(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     model = ("model.name=timm:test_resnet", "compute.recompute=true", "optimisation.accumulate=2")

@@ -97,6 +97,7 @@ def test_standard_training_is_not_said_to_overfit_an_attack(tmp_path):
     assert not any(row["alarms"] for row in history)
 
 
+@pytest.mark.slow
 def test_single_step_training_at_a_large_radius_is_caught(tmp_path):
     settings = [("objective.attack.threat.epsilon", "0.4"), ("objective.attack.step_size", "0.4")]
     settings += [("evaluation.threat.epsilon", "0.4"), ("optimisation.epochs", "25"), ("guards.overfitting", "stop")]
