@@ -121,6 +121,7 @@ def test_an_error_about_a_linked_file_repeats_no_line_of_it(ask, run, tmp_path, 
     assert not any(word in out + err for word in ("hunter2", "root:x", "unclosed", "a: b"))
 
 
+@pytest.mark.slow
 def test_equal_runs_are_equal_files(tmp_path):
     words = ["digits-uiat", "data.subset=64", "model.width=4", "optimisation.epochs=1", "validation.steps=1"]
     for name in ("one", "two"):

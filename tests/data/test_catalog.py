@@ -131,6 +131,7 @@ def test_real_cifar10(real_root, offline):
     assert torch.equal(y, test.labels)
 
 
+@pytest.mark.slow
 def test_real_mnist(real_root, offline):
     train, test = (load("mnist", split, root=real_root) for split in ("train", "test"))
     assert not offline
@@ -142,6 +143,7 @@ def test_real_mnist(real_root, offline):
     assert_known(train)
 
 
+@pytest.mark.slow
 def test_mnist_in_part_or_damaged(real_root, tmp_path):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -156,6 +158,7 @@ def test_mnist_in_part_or_damaged(real_root, tmp_path):
         load("mnist", "test", root=tmp_path, download=False)
 
 
+@pytest.mark.slow
 def test_a_changed_cifar_file_is_not_unpickled(real_root, tmp_path, monkeypatch, offline):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()

@@ -43,6 +43,7 @@ def precisions(folder):
     return [uiat.load_config(path.read_text()).compute.precision for path in configs]
 
 
+@pytest.mark.slow
 def test_a_sweep_settles_it_once_and_writes_it_down(moody, tmp_path):
     options = {"settings": SMALL | AUTO | {"objective.weight": [1, 2]}, "seeds": [0, 1], "folder": tmp_path}
     runs = sweep("digits-uiat", **options)

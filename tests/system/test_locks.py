@@ -41,8 +41,13 @@ def test_a_lock_dies_with_its_process_whatever_workers_it_has(tmp_path, how):
         other.kill()
         other.wait()
         began = time.monotonic()
-        with locked(tmp_path / "a", "in use"):
-            assert time.monotonic() - began < 1
+        while True:  # a worker lets go in its first instructions, which a busy machine may not have come to
+            try:
+                with locked(tmp_path / "a", "in use"):
+                    break
+            except Busy:
+                assert time.monotonic() - began < 5
+                time.sleep(0.02)
         if how == "fork":
             os.kill(int(worker), signal.SIGKILL)
     assert list(tmp_path.iterdir()) == []

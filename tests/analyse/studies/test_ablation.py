@@ -26,6 +26,7 @@ def two_rows(monkeypatch):
     return rows
 
 
+@pytest.mark.slow
 def test_the_ablation_trains_what_is_missing_and_goes_on_with_what_was_stopped(tmp_path, two_rows, monkeypatch):
     half = uiat.override(uiat.recipes.get("digits-uiat"), TINY)
     where = tmp_path / "runs" / "uiat-seed0"

@@ -124,6 +124,7 @@ def test_probabilities_are_flagged_by_the_checks_too(models, digits):
     assert "probabilities" in grave(examine(defence, *digits, threat=Linf(RADIUS / 2), n=IMAGES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SYMPTOMS_OF_TRAINED)
 def test_a_broken_defence_that_was_trained_is_flagged(evaluate_checked, name):
     def fresh():

@@ -29,6 +29,7 @@ def logits_of(folder, name, images):
     return torch.export.load(folder / "model.pt2").module()(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["onnx", "torch-export"])
 def test_any_batch_size_has_the_models_logits(evaluated_run, tmp_path, bundle, to):
     if to == "onnx":
@@ -100,6 +101,7 @@ def test_a_model_that_cannot_be_written_is_refused_in_one_line(bundle, tmp_path,
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_other_peoples_code_becomes_a_program(bundle, tmp_path):
     class Own(nn.Module):
         def __init__(self):
