@@ -4,7 +4,7 @@ The objective, its attack and its inverse adversary are the algorithm objects th
 for them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
 from uiat.checks import Amount, AtMostOne, BelowOne, Between, Count, Or, Seed, Whole, checked_fields
@@ -80,8 +80,8 @@ class Data:
     @property
     def augmentation(self) -> Augmentation:
         """How training images are changed at random."""
-        same = ("least_area", "randaugment", "randaugment_magnitude", "erasing", "mixup", "cutmix")
-        return Augmentation(crop=self.augment, **{name: getattr(self, name) for name in same})
+        same = {each.name: getattr(self, each.name) for each in fields(Augmentation) if each.name != "crop"}
+        return Augmentation(crop=self.augment, **same)
 
 
 @checked_fields

@@ -16,10 +16,10 @@ from uiat.errors import UserError
 from uiat.formatting import parse_threat_record, threat_record
 from uiat.inverse.loss import Inverse, Regulariser, inverse_loss, set_number
 from uiat.inverse.state import InverseState
+from uiat.inverse.universal import read_of_run
 from uiat.shapes import Float, Int
-from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import current_rank
-from uiat.system.manifest import check_file, write_recorded_tensors
+from uiat.system.manifest import write_recorded_tensors
 from uiat.threat import Linf, Threat, to_range
 
 GENERATOR_FILE = "generator.safetensors"
@@ -219,16 +219,7 @@ def load_generator(run: str | Path) -> InverseGenerator:
         Traceback (most recent call last):
         uiat.errors.UserError: no such file: missing-run
     """
-    path = Path(run)
-    if path.is_dir():
-        path = path / GENERATOR_FILE
-        if not path.exists():
-            check_file(path)  # one that is lost is not one that never was
-            raise UserError(
-                f"{path.parent} has no generator ({GENERATOR_FILE}): its method does not use one, or not yet"
-            )
-    tensors, meta = read_tensors(path)
-    check_file(path)
+    path, tensors, meta = read_of_run(run, GENERATOR_FILE, what="generator", pronoun="one")
     generator = _build(tensors, meta, path)
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise UserError(f"{path} is damaged: it holds weights that are not finite")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,17 +108,7 @@ def load_inverse(run: str | Path) -> UniversalPerturbation:
         Traceback (most recent call last):
         uiat.errors.UserError: no such file: missing-run
     """
-    path = Path(run)
-    if path.is_dir():
-        path = path / INVERSE_FILE
-        if not path.exists():
-            check_file(path)  # one that is lost is not one that never was
-            raise UserError(
-                f"{path.parent} has no universal perturbations ({INVERSE_FILE}): its method does not use them, or not "
-                "yet"
-            )
-    tensors, meta = read_tensors(path)
-    check_file(path)
+    path, tensors, meta = read_of_run(run, INVERSE_FILE, what="universal perturbations", pronoun="them")
     z = tensors.get("z")
     if meta.get("kind") != "uiat.inverse" or z is None or z.ndim != 4 or not isinstance(meta.get("threat"), str):
         raise UserError(f"{path} is not a file of universal inverse perturbations")
@@ -127,6 +118,34 @@ def load_inverse(run: str | Path) -> UniversalPerturbation:
     if not isinstance(cell, int) or isinstance(cell, bool) or cell < 1:
         raise UserError(f"{path} is damaged: its cell is {cell!r}")
     return UniversalPerturbation(z, parse_threat_record(meta["threat"], path), cell)
+
+
+def read_of_run(
+    run: str | Path, name: str, *, what: str, pronoun: str
+) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+    """Read what a method may have left in a run folder: tensors and facts, checked by the folder's sums.
+
+    Args:
+        run: the folder, or a file of the same kind elsewhere.
+        name: the file in the folder.
+        what: what it holds, for messages.
+        pronoun: "one" or "them", for what it holds.
+
+    Returns:
+        The path of the file, its tensors and its facts.
+
+    Raises:
+        UserError: there is no such file, or it is damaged.
+    """
+    path = Path(run)
+    if path.is_dir():
+        path = path / name
+        if not path.exists():
+            check_file(path)  # one that is lost is not one that never was
+            raise UserError(f"{path.parent} has no {what} ({name}): its method does not use {pronoun}, or not yet")
+    tensors, meta = read_tensors(path)
+    check_file(path)
+    return path, tensors, meta
 
 
 def apply_universal(x: Tensor, y: Tensor, z: Tensor, cell: int = 1) -> Float[Tensor, "b c h w"]:

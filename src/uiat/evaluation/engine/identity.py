@@ -44,11 +44,8 @@ def identify(
     if isinstance(x, Tensor) and y is not None:
         x, y = ordinary(x), ordinary(y)
     plan = make_plan(attacks, threat, transfer)
-    plan = (
-        plan
-        if Target(model, ordinary(x.head[0]) if isinstance(x, Stream) else x).differentiable
-        else drop_gradient_attacks(plan)[0]
-    )
+    example = ordinary(x.head[0]) if isinstance(x, Stream) else x
+    plan = plan if Target(model, example).differentiable else drop_gradient_attacks(plan)[0]
     rule = CallRule(calls=calls, wrong=wrong_calls)
     return identity_of(model, x, y, threat, plan, seed, keep_examples, transfer, rule)
 
