@@ -193,7 +193,7 @@ def test_a_killed_evaluation_is_resumed_to_the_same_result(ask, run, tmp_path):
 
 @pytest.mark.slow
 def test_processes_of_torchrun_come_to_the_result_of_one(run, tmp_path):
-    words = ["--attacks", "pgd-2,apgd-dlr", "-n", "9", "--batch-size", "4", "--threat", "Linf:0.05"]
+    words = ["--attacks", "pgd-2,square", "-n", "9", "--batch-size", "4", "--threat", "Linf:0.05"]
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     alone = [sys.executable, "-m", "uiat", "evaluate", str(run), *words, "--out", str(tmp_path / "one")]
     subprocess.run(alone, env=env, check=True, capture_output=True)

@@ -74,12 +74,15 @@ def test_a_run_survives_yaml(run):
     assert load(dump(run)) == run
 
 
-# Every method in one setting, and every setting with one method: a recipe has nothing beside the two.
-CROSS = [name for name in recipes.names() if name.startswith("digits-") or name.endswith("-uiat")]
+def is_representative(name):
+    """True for a part of the recipes that has every method in one setting, and every setting with one method."""
+    return name.startswith("digits-") or name.endswith("-uiat")
 
 
-@pytest.mark.parametrize("name", CROSS)
-def test_every_method_and_setting_survives_yaml(name):
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if is_representative(n) else pytest.mark.slow) for n in recipes.names()]
+)
+def test_every_recipe_survives_yaml(name):
     run = recipes.get(name)
     assert load(dump(run)) == run
 
