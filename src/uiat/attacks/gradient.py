@@ -142,6 +142,17 @@ def _mean(function: Callable[[Tensor], Tensor], x: Tensor, draws: int) -> Tensor
 
 
 @checked
+def usual_step_size(threat: Threat, steps: int) -> float:
+    """Return the length of a step of 2.5 epsilon / K, and no longer than epsilon (Madry et al. 2018).
+
+    Example:
+        >>> from uiat import Linf
+        >>> usual_step_size(Linf(0.1), 10), usual_step_size(Linf(0.1), 1)
+        (0.025, 0.1)
+    """
+    return min(2.5 / steps, 1.0) * float(threat.epsilon)
+
+
 def projected_gradient(
     loss: InnerLoss,
     x: Float[Tensor, "b ..."],

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from uiat.attacks.apgd_loss import evaluate_loss
-from uiat.attacks.gradient import expected_logits, one_draw
+from uiat.attacks.gradient import expected_logits, one_draw, usual_step_size
 from uiat.attacks.random_numbers import KeyedNumbers
 from uiat.attacks.search import Classifier, SearchState, target_class, where_image
 from uiat.checks import Count, Whole, checked_fields
@@ -89,7 +89,7 @@ class TargetedPGD:
     def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
         """Make a step towards the target, and evaluate the prediction there."""
         x, x_t = points["x"], points["x_t"]
-        step = min(2.5 / self.iterations, 1.0) * float(self.threat.epsilon)
+        step = usual_step_size(self.threat, self.iterations)
         moved = self.threat.project(x_t + step * self.threat.steepest(points["gradient"]), x)
         left = points["broken"] | (points["target"] == points["y"])
         return self._evaluate(model, points | {"x_t": where_image(left, x_t, moved)}, last=i + 1 == self.iterations)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from uiat import losses
-from uiat.attacks.gradient import expected_gradient, expected_logits, one_draw
+from uiat.attacks.gradient import expected_gradient, expected_logits, one_draw, usual_step_size
 from uiat.attacks.random_numbers import KeyedNumbers
 from uiat.attacks.search import Classifier, SearchState, per_image, where_image
 from uiat.checks import Amount, Count, checked_fields
@@ -96,7 +96,7 @@ class Transfer:
         # Each gradient at L1 length one, as in the paper, so that the momentum weighs directions and not sizes.
         size = gradient.abs().flatten(1).sum(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
         direction = self.momentum * points["direction"] + gradient / per_image(size, x)
-        step = min(2.5 / self.iterations, 1.0) * float(self.threat.epsilon) * self.threat.steepest(direction)
+        step = usual_step_size(self.threat, self.iterations) * self.threat.steepest(direction)
         x_t = where_image(broken, x_t, self.threat.project(x_t + step, x))
         breaks = (expected_logits(model, x_t, draws=self.draws).argmax(dim=1) != y) & ~broken
         return points | {

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from uiat.attacks import APGD, FAB, FGSM, FMN, PGD, External, Noise, Search, SparseAPGD, Square, TargetedPGD, Transfer
+from uiat.attacks.gradient import usual_step_size
 from uiat.checks import checked
 from uiat.errors import UserError, nearest
 from uiat.evaluation.own_attacks import load_attack
@@ -59,10 +60,10 @@ class Attack:
 
 
 def _pgd(loss: str) -> Callable[..., PGD]:
-    """PGD of K steps of 2.5 epsilon / K each, and no longer than epsilon (Madry et al. 2018)."""
+    """PGD of K steps of the usual length."""
 
     def make(threat: Threat, source: object, steps: int, restarts: int = 1) -> PGD:
-        size = min(2.5 / steps, 1.0) * float(threat.epsilon)
+        size = usual_step_size(threat, steps)
         return PGD(threat=threat, step_size=size, steps=steps, restarts=restarts, loss=loss)  # type: ignore[arg-type]
 
     return make
