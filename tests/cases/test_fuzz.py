@@ -31,6 +31,14 @@ def test_what_is_mutated_is_accepted_as_it_is(name):
     assert outcome.kind == "accepted", outcome
 
 
+@pytest.mark.parametrize("name", sorted(mutations.CALLS.keys() - NEEDS_A_FOLDER))
+def test_nothing_at_all_in_place_of_an_argument(name):
+    """Draws leave out most of these pairs, so a function that lost its check would be found by chance."""
+    for argument in mutations.CALLS[name][1]():
+        outcome = mutations.run_call(name, mutations.CALLS[name][1]() | {argument: None}, argument)
+        assert outcome.kind in {"accepted", "refused"}, outcome
+
+
 @settings(few, max_examples=300)
 @given(st.data())
 def test_mutated_calls(data):

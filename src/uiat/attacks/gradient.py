@@ -141,7 +141,6 @@ def _mean(function: Callable[[Tensor], Tensor], x: Tensor, draws: int) -> Tensor
     return total if draws == 1 else total / draws
 
 
-@checked
 def usual_step_size(threat: Threat, steps: int) -> float:
     """Return the length of a step of 2.5 epsilon / K, and no longer than epsilon (Madry et al. 2018).
 
@@ -153,6 +152,7 @@ def usual_step_size(threat: Threat, steps: int) -> float:
     return min(2.5 / steps, 1.0) * float(threat.epsilon)
 
 
+@checked
 def projected_gradient(
     loss: InnerLoss,
     x: Float[Tensor, "b ..."],
