@@ -77,6 +77,7 @@ IDLE = [
         "optimisation.awp is never reached: optimisation.awp_from_epoch is 40, counted from 0",
     ),
     ("pgd-at", "optimisation.radius_warmup_epochs=99", "the whole radius is never reached"),
+    ("pgd-at", "optimisation.steps_warmup_epochs=99", "the attack never makes all of its steps"),
     ("pgd-at", "optimisation.average_from_epoch=2", "optimisation.average_from_epoch has no effect"),
     ("pgd-at", "optimisation.average=swa optimisation.average_decay=.5", "optimisation.average_decay has no effect"),
     ("pgd-at", "optimisation.average=ema optimisation.average_from_epoch=99", "optimisation.average is never reached"),

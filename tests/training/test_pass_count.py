@@ -1,5 +1,7 @@
 """Every method makes the passes that its paper's arithmetic says, and no other."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -77,6 +79,8 @@ def test_awp_costs_a_training_pass_from_its_epoch_on(model: nn.Module) -> None:
     never = override(recipes.get("digits-pgd-at"), [awp[0], ("optimisation.awp_from_epoch", "99")])
     assert cost_phases(never) == [(40, 0)]
     assert cost_phases(Run()) == [(30, 0)]
+    warmed = Run(optimisation=replace(Run().optimisation, epochs=9, steps_warmup_epochs=4))
+    assert cost_phases(warmed) == [(1, 0), (1, 1), (1, 2), (1, 3), (5, 4)]
 
 
 def test_a_pass_without_a_gradient_and_through_features_is_seen() -> None:

@@ -20,6 +20,7 @@ from uiat.objectives.base import Stateless
 from uiat.objectives.networks import teacher_method
 from uiat.training.averaging import make_average, refresh_statistics, update_average
 from uiat.training.awp import adversarial_weights
+from uiat.training.pass_count import count_passes
 
 SHAPE = (1, 8, 8)
 
@@ -477,14 +478,30 @@ def test_the_radius_of_the_attack_grows_over_the_first_epochs(epoch, fraction):
     assert step.objective.attack.threat.epsilon == 0.2
 
 
-def test_a_warm_up_of_the_radius_needs_an_attack():
+@pytest.mark.parametrize(("epoch", "steps"), [(0, 1), (1, 3), (2, 4)])
+def test_the_steps_of_the_attack_grow_over_the_first_epochs(epoch, steps):
     model = tiny.linear()
-    with pytest.raises(UserError, match="a warm-up of the radius needs a method with an attack, not 'standard'"):
+    objective = PGDAT(attack=tiny.attack(4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    step = make_step(model, objective, optimizer, num_classes=4, image_shape=(1, 8, 8), steps_warmup_epochs=2)
+    x, y = tiny.tensors()
+    step.check(Batch(x, y))  # its passes are no passes of a step
+    with count_passes(model, x) as passes:
+        step(Batch(x, y), epoch=epoch)
+    assert (passes.input_backward, passes.training_backward) == (steps * len(x), len(x))
+    attack = step.objective_at(epoch).attack
+    assert attack.step_size == pytest.approx(min(objective.attack.step_size * 4 / steps, 0.2))
+
+
+@pytest.mark.parametrize("what", ["radius", "steps"])
+def test_a_warm_up_needs_an_attack(what):
+    model = tiny.linear()
+    with pytest.raises(UserError, match=f"a warm-up of the {what} needs a method with an attack, not 'standard'"):
         make_step(
             model,
             Standard(),
             torch.optim.SGD(model.parameters(), lr=0.1),
             num_classes=4,
             image_shape=(1, 8, 8),
-            radius_warmup_epochs=1,
+            **{f"{what}_warmup_epochs": 1},
         )

@@ -147,6 +147,8 @@ class Optimisation:
         radius_warmup_epochs: number of first epochs in which the radius and the step of the training attack are below
             their own: (epoch + 1) / (this + 1) of them, counted from 0. Inverse adversaries and validation have the
             whole radius from the start.
+        steps_warmup_epochs: number of first epochs in which the training attack makes fewer steps, each so much longer:
+            (epoch + 1) / (this + 1) of its own number, rounded, at least one.
         clip_norm: largest gradient norm, above 0; none by default.
         awp: relative size gamma of the adversarial weight perturbation (Wu et al. 2020); 0 for none.
         awp_from_epoch: first epoch with the weight perturbation.
@@ -176,6 +178,7 @@ class Optimisation:
     peak_at: Annotated[float, Between(0, 1, above=True, below=True)] = 0.25
     warmup_epochs: Amount = 0.0
     radius_warmup_epochs: Whole = 0
+    steps_warmup_epochs: Whole = 0
     clip_norm: Positive | None = None
     awp: Amount = 0.0
     awp_from_epoch: Whole = 0

@@ -47,6 +47,27 @@ def with_radius(objective: Objective, fraction: float) -> Objective:
     return changed
 
 
+def with_steps(objective: Objective, fraction: float) -> Objective:
+    """Return an objective whose attack makes a fraction of its steps, at least one, each so much longer.
+
+    Together they go as far as all of them did, but no single one further than the radius.
+
+    Example:
+        >>> from uiat import PGDAT
+        >>> attack = with_steps(PGDAT(), 0.5).attack
+        >>> attack.steps, attack.step_size == 4 / 255
+        (5, True)
+    """
+    attack = attack_of(objective)
+    assert attack is not None
+    steps = max(1, round(fraction * attack.steps))
+    reach = float(attack.step_size) * attack.steps
+    # Never shorter than its own: a step may be longer than the radius where iterates are not held in the ball.
+    size = max(float(attack.step_size), min(reach / steps, float(attack.threat.epsilon)))
+    changed: Objective = replace(objective, attack=replace(attack, steps=steps, step_size=size))  # type: ignore[type-var]
+    return changed
+
+
 def describe_batches(objective: Objective) -> str:
     """Say of which weights, which images and which attack a step's terms and its "correct" are.
 

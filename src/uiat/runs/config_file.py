@@ -33,6 +33,7 @@ ADDED: frozenset[str] = frozenset(
         ),
         "objective.attack.draws",
         *("optimisation.decay_norms", "optimisation.layer_decay", "optimisation.radius_warmup_epochs"),
+        "optimisation.steps_warmup_epochs",
     }
 )
 # The model name of a run whose model was passed to `fit`.

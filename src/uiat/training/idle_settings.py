@@ -240,6 +240,11 @@ RULES: tuple[Rule, ...] = (
         "the whole radius is never reached: optimisation.radius_warmup_epochs is {optimisation.radius_warmup_epochs}, "
         "and optimisation.epochs is {optimisation.epochs}",
     ),
+    Rule(
+        lambda run: run.optimisation.steps_warmup_epochs >= run.optimisation.epochs,
+        "the attack never makes all of its steps: optimisation.steps_warmup_epochs is "
+        "{optimisation.steps_warmup_epochs}, and optimisation.epochs is {optimisation.epochs}",
+    ),
     # Weight perturbation and averages.
     _set_with("optimisation.awp_from_epoch", "optimisation.awp", 0.0),
     _beyond_the_end("optimisation.awp_from_epoch", "optimisation.awp", is_used=lambda run: run.optimisation.awp > 0),

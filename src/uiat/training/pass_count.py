@@ -16,7 +16,7 @@ from uiat.data import Batch
 from uiat.inverse import InverseGenerator
 from uiat.models.inspect import device_of
 from uiat.models.modes import frozen
-from uiat.objectives.abilities import phases, without_warm_start
+from uiat.objectives.abilities import attack_of, phases, without_warm_start
 from uiat.objectives.networks import teacher_method
 from uiat.training.attack_memory import recall_starts
 from uiat.training.optimizer import make_optimizer
@@ -200,7 +200,9 @@ def step_passes(run: Run, model: nn.Module, batch: Batch, *, num_classes: int) -
 
 
 def cost_phases(run: Run) -> list[tuple[int, int]]:
-    """Split a run's epochs into those whose steps cost the same: by the objective's phases, and where AWP begins.
+    """Split a run's epochs into those whose steps cost the same.
+
+    By the objective's phases, where AWP begins, and where the attack makes more steps than an epoch ago.
 
     Returns:
         (number of epochs, first of them counted from 0), in order.
@@ -213,6 +215,10 @@ def cost_phases(run: Run) -> list[tuple[int, int]]:
     config = run.optimisation
     awp = config.awp_from_epoch if config.awp else 0
     firsts = {first for _, first in phases(run.objective, config.epochs)} | {min(awp, config.epochs)}
+    if config.steps_warmup_epochs and attack_of(run.objective) is not None:
+        objectives = [StepOptions.from_run(run).objective_at(run.objective, epoch) for epoch in range(config.epochs)]
+        steps = [attack.steps for attack in map(attack_of, objectives) if attack is not None]
+        firsts |= {epoch for epoch in range(1, config.epochs) if steps[epoch] != steps[epoch - 1]}
     return [(end - first, first) for first, end in itertools.pairwise(sorted({*firsts, config.epochs}))]
 
 

@@ -19,7 +19,7 @@ from uiat.errors import UserError
 from uiat.models.modes import find_frozen_parts, frozen_statistics, train_mode
 from uiat.models.outputs import logits_only
 from uiat.objectives import Examples, Objective, total
-from uiat.objectives.abilities import attack_of, describe_batches, is_second_order, with_radius
+from uiat.objectives.abilities import attack_of, describe_batches, is_second_order
 from uiat.objectives.networks import add_networks, add_teacher, networks_in, teacher_method
 from uiat.speed.activation_checkpointing import checkpointed_blocks, find_blocks
 from uiat.speed.compile import compile_model
@@ -156,12 +156,9 @@ class Step:
         self._checked = True
 
     def objective_at(self, epoch: int) -> Objective:
-        """Return the objective of an epoch: while the radius warms up, that of a weaker attack."""
-        epochs = self.options.radius_warmup_epochs
-        if epoch >= epochs:
-            return self.objective
+        """Return the objective of an epoch: while the attack warms up, that of a weaker attack."""
         if epoch not in self._objectives:
-            self._objectives[epoch] = with_radius(self.objective, (epoch + 1) / (epochs + 1))
+            self._objectives[epoch] = self.options.objective_at(self.objective, epoch)
         return self._objectives[epoch]
 
     def _update(self, batch: Batch, epoch: int, x_adv: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
@@ -283,9 +280,9 @@ def make_step(
         image_shape: (C, H, W).
         num_examples: N, size of the training set; for per-example momentum.
         teacher: trained network, for methods that ask one (HAT, DHAT: naturally trained; ARD, RSLAD: a robust one).
-        options: `precision`, `clip_norm`, `radius_warmup_epochs`, `awp`, `awp_from_epoch`, `compile`, `accumulate`,
-            `replays`, `recompute`, `cuda_graphs` and `try_kernels`, which `uiat.training.step_options.StepOptions`
-            describes.
+        options: `precision`, `clip_norm`, `radius_warmup_epochs`, `steps_warmup_epochs`, `awp`, `awp_from_epoch`,
+            `compile`, `accumulate`, `replays`, `recompute`, `cuda_graphs` and `try_kernels`, which
+            `uiat.training.step_options.StepOptions` describes.
 
     Raises:
         UserError: options that the objective or this machine does not allow.

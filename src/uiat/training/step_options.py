@@ -9,7 +9,7 @@ from uiat.checks import Amount, Count, Whole, checked_fields
 from uiat.config.schema import Positive, Run
 from uiat.errors import UserError
 from uiat.objectives import Objective
-from uiat.objectives.abilities import attack_of, reads_adversarial_examples
+from uiat.objectives.abilities import attack_of, reads_adversarial_examples, with_radius, with_steps
 from uiat.system.distributed import current_rank
 
 Precision = Literal["fp32", "bf16"]
@@ -25,6 +25,7 @@ class StepOptions:
         precision: "bf16" runs forward and backward passes under autocast; weights and optimiser stay as they are.
         clip_norm: largest gradient norm; none by default.
         radius_warmup_epochs: number of first epochs in which radius and step of the attack grow to their own.
+        steps_warmup_epochs: number of first epochs in which the steps of the attack grow to their own number.
         awp: relative size gamma of the adversarial weight perturbation (Wu et al. 2020); 0 for none.
         awp_from_epoch: first epoch with the weight perturbation, counted from 0.
         compile: compile the model for the inner problems, and on a GPU for the training passes; needs a compiler
@@ -47,6 +48,7 @@ class StepOptions:
     precision: Precision = "fp32"
     clip_norm: Positive | None = None
     radius_warmup_epochs: Whole = 0
+    steps_warmup_epochs: Whole = 0
     awp: Amount = 0.0
     awp_from_epoch: Whole = 0
     compile: bool = False
@@ -69,6 +71,7 @@ class StepOptions:
             precision=resolved.precision,
             clip_norm=optimisation.clip_norm,
             radius_warmup_epochs=optimisation.radius_warmup_epochs,
+            steps_warmup_epochs=optimisation.steps_warmup_epochs,
             awp=optimisation.awp,
             awp_from_epoch=optimisation.awp_from_epoch,
             compile=resolved.compile,
@@ -78,6 +81,21 @@ class StepOptions:
             cuda_graphs=resolved.cuda_graphs,
             try_kernels=not compute.plain,
         )
+
+    def objective_at(self, objective: Objective, epoch: int) -> Objective:
+        """Return the objective of an epoch, counted from 0: while its attack warms up, with a weaker one.
+
+        Example:
+            >>> from uiat import PGDAT
+            >>> options = StepOptions(steps_warmup_epochs=4)
+            >>> [options.objective_at(PGDAT(), epoch).attack.steps for epoch in range(6)]
+            [2, 4, 6, 8, 10, 10]
+        """
+        if epoch < self.radius_warmup_epochs:
+            objective = with_radius(objective, (epoch + 1) / (self.radius_warmup_epochs + 1))
+        if epoch < self.steps_warmup_epochs:
+            objective = with_steps(objective, (epoch + 1) / (self.steps_warmup_epochs + 1))
+        return objective
 
     def adapt_to(self, objective: Objective, device: torch.device) -> "StepOptions":
         """Return what of these options the device and the number of processes allow.
@@ -91,8 +109,9 @@ class StepOptions:
             False
         """
         check_replays(self.replays, objective)
-        if self.radius_warmup_epochs and (attack_of(objective) is None or not is_dataclass(objective)):
-            raise UserError(f"a warm-up of the radius needs a method with an attack, not {objective.name!r}")
+        for what, epochs in (("radius", self.radius_warmup_epochs), ("steps", self.steps_warmup_epochs)):
+            if epochs and (attack_of(objective) is None or not is_dataclass(objective)):
+                raise UserError(f"a warm-up of the {what} needs a method with an attack, not {objective.name!r}")
         recordable = device.type == "cuda" and not (self.recompute or self.replays or current_rank().size > 1)
         return replace(self, cuda_graphs=self.cuda_graphs and recordable)
 
@@ -103,6 +122,7 @@ class StepKeywords(TypedDict, total=False):
     precision: Precision
     clip_norm: Positive | None
     radius_warmup_epochs: Whole
+    steps_warmup_epochs: Whole
     awp: Amount
     awp_from_epoch: Whole
     compile: bool
