@@ -54,7 +54,8 @@ def main() -> None:
     write("index.md", start_page(pages))
     for source, target in FILES.items():
         copy(ROOT / source, target)
-    copy(Path(__file__).with_name("style.css"), "style.css")
+    for asset in ("style.css", "focus.js"):
+        copy(Path(__file__).with_name(asset), asset)
     for name, text in reference().items():
         write(f"reference/{name}.md", text)
 
@@ -86,7 +87,8 @@ def start_page(pages: dict[str, str]) -> str:
         if found is None:
             raise ValueError(f"benchmarks/RESULTS.md has no results of {title!r}")
         tables.append(rewrite(found[0].strip(), "benchmarks/RESULTS.md", pages, "index.md"))
-    return head.replace("<!-- picture -->", picture) + "\n\n".join(tables) + tail
+    figure = f'<figure class="picture" tabindex="0">\n{picture}</figure>'  # a block, which Markdown leaves as it is
+    return head.replace("<!-- picture -->", figure) + "\n\n".join(tables) + tail
 
 
 def copy(source: Path, target: str) -> None:
