@@ -29,6 +29,7 @@ PAGES = {
 FILES = {
     "docs/pictures/method.png": "pictures/method.png",
     "docs/cifar10-small/report.html": "cifar10-small/report.html",
+    "docs/explore-digits.html": "explore-digits.html",
 }
 INSTEAD = {"docs/cifar10-small/report.md": "docs/cifar10-small/report.html"}  # the page that a browser shows
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\[\]]+)\]\((?P<target>[^()\s]+)\)")
@@ -54,6 +55,7 @@ AREAS = {
     "experiments": "Sweeps, exports and evaluations of anything",
     "analyse": "Studies",
     "report": "Reports",
+    "explore": "The page to explore",
     "cli": "The command line",
     "system": "Files, processes and packages",
     "formatting": "Numbers in texts",
