@@ -80,7 +80,7 @@ def _side(found: Comparison, places: list[int], count: int, images: ImageSet, wi
     pictures = []
     for i, image, label in zip(places, as_float(images.images), images.labels.tolist(), strict=True):
         name, place = images.classes[label], f"test image {found.index[i]}"
-        breaker = found.broken[i][0] or found.broken[i][1]
+        breaker = (found.broken[i][0] or found.broken[i][1]).replace("-", "\u2011")  # no line breaks there
         below = f"{found.index[i]}: {name}, {breaker}"
         pictures.append(Picture(data_uri(image), f"{place}, of {name}", place, below=below))
     loser = "B" if winner == "A" else "A"
