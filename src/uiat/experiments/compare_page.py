@@ -45,12 +45,13 @@ def write_page(
     parts = [
         _side(found, side[:half], len(side), data.subset([found.index[i] for i in side[:half]]).decode(), name)
         for side, name in zip(sides, ("A", "B"), strict=True)
+        if side
     ]
     page = {
         "mark": f"written by {TOOL}",
         "title": "Two models, image by image",
         "lead": f"A: {found.a}. B: {found.b}. {found.n:,} test images of {found.data}, threat model {found.threat}.",
-        "sections": [_tables(found), *(part for part in parts if not part.is_empty)],
+        "sections": [_tables(found), *parts],
         "made_by": "p: McNemar's exact test, two-sided; it counts the images that one model alone has right",
     }
     write_text(out, render("report.html.j2", page))
