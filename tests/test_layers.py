@@ -12,7 +12,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "uiat"
 ORDER = [
     *("errors", "shapes", "checks", "system", "threat", "losses", "formatting", "markup", "models", "modes", "data"),
     *("speed", "attacks", "inverse", "certify", "evaluation", "compat", "objectives", "config", "runs"),
-    *("report", "recipes", "training", "experiments", "analyse", "api", "cli", "__main__"),
+    *("report", "recipes", "training", "experiments", "explore", "analyse", "api", "cli", "__main__"),
 ]
 
 # Where "everything above it" would be too much.

@@ -21,6 +21,7 @@ ELSEWHERE = {
     "data/map_dataset.py": "data/test_image_set.py",
     "data/notices.py": "data/test_image_folder.py",
     "data/standard_files.py": "data/test_catalog.py",
+    "experiments/compare_page.py": "cli/test_compare.py",
     "experiments/finish.py": "experiments/test_run_grid.py",
     "experiments/target_checks.py": "experiments/test_target.py",
     "experiments/options.py": "cli/test_options.py",

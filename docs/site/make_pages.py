@@ -35,6 +35,7 @@ FILES = {
     "docs/pictures/method.png": "pictures/method.png",
     "docs/pictures/ball.svg": "pictures/ball.svg",
     "docs/cifar10-small/report.html": "cifar10-small/report.html",
+    "docs/explore-digits.html": "explore-digits.html",
 }
 INSTEAD = {"docs/cifar10-small/report.md": "docs/cifar10-small/report.html"}  # the page that a browser shows
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\[\]]+)\]\((?P<target>[^()\s]+)\)")

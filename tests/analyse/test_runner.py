@@ -42,7 +42,9 @@ def given(study, trained_runs):
 @pytest.mark.parametrize("study", analyse.STUDIES)
 def test_every_study_writes_its_data_a_figure_and_what_the_numbers_say(study, trained_runs, tmp_path):
     result = analyse.run(study, given(study, trained_runs), out=tmp_path, n=24, attack="pgd-2")
-    assert [path.name for path in result.files] == [f"{study}.{ending}" for ending in ("json", "svg", "png", "md")]
+    assert [path.name for path in result.files] == [
+        f"{study}.{ending}" for ending in ("json", "svg", "png", "pdf", "md")
+    ]
     data = json.loads((tmp_path / f"{study}.json").read_text())
     assert data == json.loads(json.dumps(result.data))
     assert (data["study"], data["seed"], data["threat"]) == (study, 0, "Linf:0.2")
@@ -50,6 +52,7 @@ def test_every_study_writes_its_data_a_figure_and_what_the_numbers_say(study, tr
     assert {"torch", "uiat", "python", "processor"} <= data["environment"].keys()
     ET.parse(tmp_path / f"{study}.svg")
     assert (tmp_path / f"{study}.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / f"{study}.pdf").read_bytes().startswith(b"%PDF")
     text = (tmp_path / f"{study}.md").read_text()
     assert result.paragraph in text
     assert "nan" not in result.paragraph.split()

@@ -3,9 +3,11 @@
 import shutil
 
 import pytest
+import torch
 
 from support.run_folders import ACCURACY, write_run
 from uiat.cli import main
+from uiat.experiments.predictions import _chosen
 
 DAMAGES = {
     "metrics": ("metrics.jsonl", 'x\n{"epoch": 1}\n', "metrics.jsonl is damaged in line 1"),
@@ -73,3 +75,10 @@ def test_the_command_makes_its_pictures(trained_runs, tmp_path, capsys, unchecke
     capsys.readouterr()
     assert main(command) == 0
     assert "no pictures of" in capsys.readouterr().out
+
+
+def test_pictures_are_of_images_that_the_attack_turns():
+    y, telling = torch.tensor([0, 0, 1, 1, 1, 2]), torch.tensor([False, True, False, False, True, False])
+    assert _chosen(y, 3, telling=telling).tolist() == [1, 4, 5]
+    assert _chosen(y, 5, telling=telling).tolist() == [0, 1, 2, 4, 5]
+    assert _chosen(y, 2, telling=~telling).tolist() == [0, 2]

@@ -8,6 +8,7 @@ NEEDED = (
     "uiat/py.typed",
     "uiat/cli/PAPER.md",
     *(f"uiat/report/templates/{name}" for name in ("report.html.j2", "style.css")),
+    *(f"uiat/explore/templates/{name}" for name in ("page.html", "page.css", "page.js")),
 )
 CORE = {"torch", "numpy", "safetensors", "filelock", "rich", "pydantic", "typer", "pyyaml"}
 

@@ -36,6 +36,7 @@ STYLE = {
     "savefig.dpi": 200,
     "text.parse_math": False,  # a dollar in the name of a run is no formula
     "svg.hashsalt": "uiat",  # the same figure is the same file
+    "pdf.fonttype": 42,  # fonts that a journal's checks take, and whose text can be searched
 }
 
 

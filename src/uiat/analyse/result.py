@@ -17,7 +17,8 @@ from uiat.runs.reader import read_object
 from uiat.system.atomic_files import write_bytes, write_text
 
 logger = logging.getLogger("uiat")
-ENDINGS = ("json", "svg", "png", "md")
+DRAWN = ("svg", "png", "pdf")
+ENDINGS = ("json", *DRAWN, "md")
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _draw(study: Study, data: Data) -> dict[str, bytes]:
     try:
         with styled():
             figure = study.draw(_plain(data))
-            return {ending: _render(figure, ending) for ending in ("svg", "png")}
+            return {ending: _render(figure, ending) for ending in DRAWN}
     except Exception as error:  # whatever it is: the study has taken the time, and its numbers are written
         logger.warning("no figure of %s: %s: %s", study.name, type(error).__name__, " ".join(str(error).split()))
         return {}
@@ -108,7 +109,9 @@ def _draw(study: Study, data: Data) -> dict[str, bytes]:
 
 def _render(figure: Any, kind: str) -> bytes:
     buffer = io.BytesIO()
-    facts = {"Date": None} if kind == "svg" else {"Software": None}
+    facts = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}[
+        kind
+    ]  # the same each time
     figure.savefig(buffer, format=kind, metadata=facts)
     return buffer.getvalue()
 

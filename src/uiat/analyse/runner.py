@@ -55,7 +55,7 @@ def run(
     Args:
         study: name of the study, a key of `STUDIES`.
         runs: run folders; an ablation that trains its own needs none.
-        out: folder for STUDY.json, .svg, .png and .md; by default nothing is written.
+        out: folder for STUDY.json, .svg, .png, .pdf and .md; by default nothing is written.
         n: number of images, the first of the test set (of the held-out images, where something is to be chosen); a
             stratified sample of a set that lies class by class, as image folders do.
         seed: seed of random starts and directions.

@@ -24,7 +24,7 @@ Runs = Annotated[
     list[str] | None,
     typer.Argument(metavar="RUN", help="Run folders; with --train, FIELD=VALUE instead.", show_default=False),
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for STUDY.json, STUDY.svg, STUDY.png and STUDY.md.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for STUDY.json, .svg, .png, .pdf and .md.")]
 Count = Annotated[
     int | None,
     typer.Option(
@@ -98,7 +98,7 @@ def analyse(
 
     Example: uiat analyse ablation --train digits-uiat optimisation.epochs=20 --seeds 0,1,2
 
-    Numbers go to STUDY.json, a figure to STUDY.svg and .png, and what they say to STUDY.md.
+    Numbers go to STUDY.json, a figure to STUDY.svg, .png and .pdf, and what they say to STUDY.md.
 
     Files of the same study and inputs are written again, others never. --train resumes where it was stopped.
     """

@@ -29,6 +29,8 @@ COMMANDS = {
     "analyse": "Run one of the paper's studies on run folders.",
     "report": "Set runs side by side in one HTML file.",
     "show": "Show a run: settings, epochs, alarms, evaluation, files.",
+    "compare": "Compare two evaluations image by image.",
+    "explore": "Move images against models, in the browser.",
     "export": "Take the model of a run elsewhere.",
     "recipes": "List settings and methods, or every field of a recipe.",
     "paper": "Show where each statement of the paper is.",

@@ -46,7 +46,8 @@ def predict(
     Args:
         files: contents of the run folder.
         images: number of images to predict, for the confusion under attack.
-        shown: number of images to keep as pictures, of different classes where there are enough.
+        shown: number of images to keep as pictures, of different classes where there are enough; of each class one that
+            the model has right and the attack turns, where there is one.
         root: folder of the data sets; that of the run by default.
         device: device to compute on; that of the run by default.
         own_code: let the run name Python code that builds the model.
@@ -73,7 +74,8 @@ def predict(
     confusion.index_put_(
         (data.labels, answers.argmax(dim=1)), torch.ones(len(data), dtype=torch.int64), accumulate=True
     )
-    chosen = _chosen(data.labels, shown)
+    right = _answers(model, as_float(data.images).to(where), run.evaluation.batch_size).argmax(dim=1) == data.labels
+    chosen = _chosen(data.labels, shown, telling=right & (answers.argmax(dim=1) != data.labels))
     x, y = as_float(data.images)[chosen], data.labels[chosen]
     x_inv, helped = _inverse(files.folder, model, x.to(where), y.to(where), threat)
     pictures = {"natural": x, "adversarial": x_adv[chosen].cpu(), "inverse": x_inv.cpu()}
@@ -170,8 +172,9 @@ def _answers(model: nn.Module, x: Tensor, size: int) -> Tensor:
         return torch.cat([model(part).float().softmax(dim=1).cpu() for part in x.split(size)])
 
 
-def _chosen(y: Tensor, count: int) -> Tensor:
-    """Return the places of the first image of each class, then of others, up to a number."""
-    first = [int((y == label).nonzero()[0]) for label in y.unique()]
-    rest = [i for i in range(len(y)) if i not in set(first)]
+def _chosen(y: Tensor, count: int, *, telling: Tensor) -> Tensor:
+    """Return the places of an image of each class, then of others, up to a number: those that an attack turns first."""
+    order = sorted(range(len(y)), key=lambda i: not telling[i])  # a stable sort
+    first = [next(i for i in order if y[i] == label) for label in y.unique()]
+    rest = [i for i in order if i not in set(first)]
     return torch.tensor(sorted((first + rest)[:count]), dtype=torch.int64)

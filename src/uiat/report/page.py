@@ -18,7 +18,7 @@ from uiat.report.section import Section
 from uiat.report.summary import summary
 from uiat.report.training_curves import training
 from uiat.runs.run_files import RunFiles, find_runs, read_files
-from uiat.system.atomic_files import write_text
+from uiat.system.atomic_files import is_written_by, write_text
 
 logger = logging.getLogger("uiat")
 # The panels, in their order on the page. A new one is a function from the inputs to a section, and a line here.
@@ -33,9 +33,8 @@ PANELS: tuple[Callable[[Inputs], Section], ...] = (
     provenance.settings,
     provenance.environment,
 )
-# The first bytes of a file that a report may take the place of: written by the templates, looked for before a write.
-MARK = "written by uiat report"
-HEAD = 400  # bytes in which the mark stands
+TOOL = "uiat report"
+MARK = f"written by {TOOL}"  # the templates put it at the beginning of a file that a later report may take the place of
 
 
 def markdown_path(out: Path) -> Path:
@@ -67,14 +66,7 @@ def check_out(out: Path) -> None:
     if (fault := next((p for p in out.absolute().parents if p.exists() and not p.is_dir()), None)) is not None:
         raise UserError(f"cannot write {out}: {fault} is not a folder")
     for path in (out, markdown_path(out)):
-        if not path.exists():
-            continue
-        try:
-            with open(path, "rb") as file:
-                is_report = MARK.encode() in file.read(HEAD)
-        except OSError:
-            is_report = False
-        if not is_report:
+        if path.exists() and not is_written_by(path, TOOL):
             raise UserError(f"{path} exists and was not written by uiat report: give another --out, or move it away")
 
 

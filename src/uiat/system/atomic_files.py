@@ -185,6 +185,20 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def is_written_by(path: Path, tool: str) -> bool:
+    """True if the first 400 bytes of a file say "written by" and the tool, such as `uiat report`, which may replace it.
+
+    Example:
+        >>> is_written_by(Path("missing.html"), "uiat report")
+        False
+    """
+    try:
+        with open(path, "rb") as file:
+            return f"written by {tool}".encode() in file.read(400)
+    except OSError:
+        return False
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value atomically as an indented JSON document.
 
