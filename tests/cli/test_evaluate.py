@@ -63,6 +63,19 @@ def test_certify_prints_what_is_proved_beside_what_attacks_left(ask, run):
     assert (code, "interval and linear bounds are for Linf, not L2" in err) == (2, True)
 
 
+def test_smoothing_is_certified_by_either_name(ask, run):
+    code, out, err = ask("evaluate", run, "--n", 5, "--attacks", "clean,certify-smoothing-0.25-100", "-v")
+    assert (code, err) == (0, "")
+    record = json.loads((run / "evaluation.json").read_text())
+    assert "certified accuracy at L2 radius: " in out
+    code, _, err = ask("evaluate", run, "--n", 5, "--attacks", "clean", "--certify", "smoothing-0.25-100")
+    again = json.loads((run / "evaluation.json").read_text())["smoothing"]["certify-smoothing-0.25-100"]
+    assert (code, again["radii"]) == (0, record["smoothing"]["certify-smoothing-0.25-100"]["radii"])
+    assert not list(run.glob("evaluation-state*"))
+    code, _, err = ask("evaluate", run, "--attacks", "certify-smoothing-0")
+    assert (code, "certify-smoothing-0: sigma must be above 0, but is 0" in err) == (2, True)
+
+
 def test_help_says_defaults_and_units(ask):
     out = ask("evaluate", "--help")[1]
     assert "in units of the image range [0, 1]" in " ".join(out.split())

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from uiat.certify.names import BOUNDS
 from uiat.cli import tables
 from uiat.cli.evaluation_progress import evaluation_progress
 from uiat.cli.options import takes_options
@@ -28,6 +29,7 @@ from uiat.system.distributed import Rank, process_group
 from uiat.system.log_lines import PlainFormatter
 
 STDOUT = Path("-")  # the FILE of a --json that names none
+UNSAID = {"--json": str(STDOUT), "--certify": BOUNDS}  # what options mean that are given without a value
 
 
 @takes_options(EvaluateOptions)
@@ -48,19 +50,19 @@ def evaluate(**chosen: Any) -> None:
         _evaluate(options if options.json != STDOUT else replace(options, json=None), give)
 
 
-def name_json_file(words: list[str]) -> list[str]:
-    """Return the words of the command with the FILE "-" for a --json that names none.
+def name_values(words: list[str]) -> list[str]:
+    """Return the words of the command with the value that is meant by an option without one.
 
     Example:
-        >>> name_json_file(["evaluate", "--json", "--n", "50"]), name_json_file(["evaluate", "--json", "a.json"])
+        >>> name_values(["evaluate", "--json", "--n", "50"]), name_values(["evaluate", "--json", "a.json"])
         (['evaluate', '--json', '-', '--n', '50'], ['evaluate', '--json', 'a.json'])
     """
     named = list[str]()
     for word, following in zip(words, [*words[1:], "--"], strict=True):
         named.append(word)
         # A folder is RUN, and no file to write to.
-        if word == "--json" and (following[:1] == "-" != following or Path(following).is_dir()):
-            named.append(str(STDOUT))
+        if word in UNSAID and (following[:1] == "-" != following or Path(following).is_dir()):
+            named.append(UNSAID[word])
     return named
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -168,23 +167,6 @@ def sentence_on_calls(calls: Mapping[str, Any]) -> str:
     """
     rule = f"broken: misclassified in {calls['wrong']} of {calls['calls']} fresh calls"
     return f"{rule}, so that its error is at least {percent(calls['error_at_least'])} (95 % bound)"
-
-
-def wilson(successes: int, n: int, *, confidence: float = 0.95) -> list[float]:
-    """Compute the interval for a fraction of which `successes` of n were seen (Wilson 1927); [0, 1] where n is 0.
-
-    Example:
-        >>> [round(edge, 4) for edge in wilson(8, 10)]
-        [0.4902, 0.9433]
-    """
-    if n == 0:
-        return [0.0, 1.0]
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    p = successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    # The edges are 0 and 1 exactly where nothing or everything was seen, which rounding would miss.
-    return [0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half]
 
 
 def accuracy_by_class(correct: Bool[Tensor, "n"], y: Int[Tensor, "n"], *, classes: int) -> list[float | None]:

@@ -85,19 +85,33 @@ def measure(
     """
     labelled = target.labelled
     extras.check_extras(target.extras, target.model, is_stream=isinstance(target.images, Stream))
-    result = _attack(options, target, labelled, state, listener)
-    listener.close()
-    more = extras.run_extras(
-        target.extras,
-        target.model,
-        *labelled,
-        batch_size=target.batch_size,
-        seed=options.seed,
-        progress=listener.progress,
-        first=rank.rank == 0,
-        broken_by=result.broken_by,
-    )
+    with _resumable(state):
+        result = _attack(options, target, labelled, state, listener)
+        listener.close()
+        more = extras.run_extras(
+            target.extras,
+            target.model,
+            *labelled,
+            batch_size=target.batch_size,
+            seed=options.seed,
+            progress=listener.progress,
+            first=rank.rank == 0,
+            broken_by=result.broken_by,
+            state=state,
+            resume=options.resume,
+        )
     return Measured(result, more)
+
+
+@contextmanager
+def _resumable(state: Path | None) -> Iterator[None]:
+    """Inside, Ctrl-C says how to resume, where there is a state file to resume from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if state is None or not Rank.paths(state):
+            raise
+        raise Stopped(f"stopped; the same command with --resume resumes from {state}") from None
 
 
 def _make_folder(folder: Path) -> Path:
@@ -115,28 +129,23 @@ def _attack(
     state: Path | None,
     listener: EvaluationListener,
 ) -> EvaluationResult:
-    try:
-        return evaluator.evaluate(
-            target.model,
-            *labelled,
-            threat=target.threat,
-            attacks=target.attacks,
-            batch_size=target.batch_size,
-            seed=options.seed,
-            progress=listener.progress,
-            bound=listener.bound,
-            state=state,
-            resume=options.resume,
-            keep_examples=options.save_examples is not None,
-            transfer=target.transfer,
-            class_names=target.images.classes or None,
-            calls=options.calls,
-            wrong_calls=options.wrong_calls,
-        )
-    except KeyboardInterrupt:
-        if state is None or not Rank.paths(state):
-            raise
-        raise Stopped(f"stopped; the same command with --resume resumes from {state}") from None
+    return evaluator.evaluate(
+        target.model,
+        *labelled,
+        threat=target.threat,
+        attacks=target.attacks,
+        batch_size=target.batch_size,
+        seed=options.seed,
+        progress=listener.progress,
+        bound=listener.bound,
+        state=state,
+        resume=options.resume,
+        keep_examples=options.save_examples is not None,
+        transfer=target.transfer,
+        class_names=target.images.classes or None,
+        calls=options.calls,
+        wrong_calls=options.wrong_calls,
+    )
 
 
 def write(options: EvaluateOptions, target: EvaluationTarget, measured: Measured) -> Iterator[str]:

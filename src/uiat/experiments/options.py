@@ -146,11 +146,11 @@ class EvaluateOptions:
         "Also measure on published corrupted images: the folder of CIFAR-10-C, CIFAR-100-C or ImageNet-C.",
         metavar="DIR",
     )
-    certify: bool = _option(
-        "Also prove images robust under Linf by interval and linear bounds, for small ReLU networks, and print "
-        "[certified, attacked].",
-        False,
-        flags=("--certify",),
+    certify: str | None = _option(
+        "Also certify: bounds (interval and linear, Linf, of small ReLU networks: [certified, attacked]), also meant "
+        "without NAMES; smoothing-SIGMA or smoothing-SIGMA-N (L2 radii of the model under Gaussian noise, by N noisy "
+        "images of each, 10,000). Among --attacks they are called certify-bounds and so on.",
+        metavar="[NAMES]",
     )
     out: Path | None = _option(
         "Folder for evaluation.json and the state of an evaluation under way.",

@@ -42,6 +42,7 @@ def _optional(fits: Check) -> Check:
 _TEXT, _NUMBERS, _SHARES = _is(str), _list_of(is_number), _table_of(is_number)
 _SWEEP = _record_of(norm=_TEXT, attack=_TEXT, epsilons=_NUMBERS, accuracy=_NUMBERS)
 _CORRUPTIONS = _record_of(accuracy=_table_of(_SHARES))
+_SMOOTHING = _record_of(sigma=is_number, accuracy=is_number, mean_radius=is_number, at=_NUMBERS, certified=_NUMBERS)
 _CALLS = _record_of(calls=is_number, wrong=is_number, accuracy=_SHARES, intervals=_table_of(_NUMBERS))
 # What each field can hold; those that a reader cannot do without come first.
 _FITS: dict[str, Check] = {
@@ -63,6 +64,11 @@ _FITS: dict[str, Check] = {
     "unseen": _optional(_record_of(accuracy=_SHARES)),
     "corruptions": _optional(_CORRUPTIONS),
     "corruption_files": _optional(_CORRUPTIONS),
+    "smoothing": _optional(
+        lambda value: (
+            _table_of(_SMOOTHING)(value) and all(len(one["at"]) == len(one["certified"]) for one in value.values())
+        )
+    ),
     "certified": _optional(_record_of(accuracy=is_number, threat=_TEXT, certified_by=_list_of(_TEXT))),
 }
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from uiat.evaluation.engine.asked import WORST
-from uiat.evaluation.engine.calls import EVEN, ONE_CALL, CallRule, binomial_tail, least_probability, mean_interval
+from uiat.evaluation.engine.calls import EVEN, ONE_CALL, CallRule
 from uiat.evaluation.engine.outcomes import Outcomes
 from uiat.evaluation.engine.plan import Plan, budgets
 from uiat.evaluation.registry import stage_names
@@ -17,9 +17,9 @@ from uiat.evaluation.result import (
     accuracy_by_class,
     add_by_name,
     calibration_error,
-    wilson,
 )
 from uiat.formatting import class_spread, threat_record
+from uiat.intervals import binomial_tail, least_probability, mean_interval, wilson
 from uiat.system.distributed import Rank
 from uiat.threat import Threat
 
