@@ -99,7 +99,7 @@ def _run(
 
 def _show_results(target: EvaluationTarget, result: EvaluationResult, extras: Mapping[str, Any], out: Console) -> None:
     out.print(results_table(result.to_json()))
-    for line in tables.describe_classes(result.to_json()):
+    for line in tables.describe_classes(result.to_json()) + tables.describe_calibration(result.to_json()):
         out.print(line, soft_wrap=True)
     if result.calls:
         out.print(sentence_on_calls(result.calls), soft_wrap=True)

@@ -47,6 +47,19 @@ def describe_classes(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def describe_calibration(result: Mapping[str, Any]) -> list[str]:
+    """Write a line with the calibration error of the images as they are and on the examples of attacks.
+
+    Example:
+        >>> describe_calibration({"calibration": {"ece": 0.0123, "attacked": {"pgd-20": 0.25}}})
+        ['calibration error (ECE): clean 1.23 %, pgd-20 25.00 %']
+    """
+    found = result.get("calibration", {})
+    shares = {"clean": found["ece"], **found.get("attacked", {})} if "ece" in found else {}
+    text = ", ".join(f"{name} {percent(share)}" for name, share in shares.items())
+    return [f"calibration error (ECE): {text}"] if text else []
+
+
 def _interval(edges: list[float] | None) -> str:
     return "" if edges is None else f"{100 * edges[0]:.2f} - {100 * edges[1]:.2f}"
 

@@ -36,7 +36,8 @@ class EvaluationResult:
         intervals: for each accuracy, the 95 % interval (Wilson 1927) for images of the same kind.
         per_class: for each accuracy, that of each class; None for a class of which there is no image.
         fairness: for each accuracy, its `class_spread`.
-        calibration: "ece", the expected calibration error on the images as they are, and its "bins".
+        calibration: "ece", the expected calibration error on the images as they are, and its "bins"; under "attacked"
+            that on the examples of each attack that ends in one for every image: FGSM, PGD, CW, attacks from outside.
         budgets: settings of each stage.
         projected: for each attack from outside, the number of its examples that left the ball or [0, 1].
         warnings: what a reader should know, such as memory that ran out.
@@ -71,7 +72,7 @@ class EvaluationResult:
     intervals: dict[str, list[float]] = field(default_factory=dict)
     per_class: dict[str, list[float | None]] = field(default_factory=dict)
     fairness: dict[str, dict[str, float]] = field(default_factory=dict)
-    calibration: dict[str, float | int] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
     budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
     projected: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

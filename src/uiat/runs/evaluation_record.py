@@ -50,7 +50,12 @@ _FITS: dict[str, Check] = {
     "n": lambda value: _is(int)(value) and 0 < value < 10**12,
     "threat": _TEXT,
     **{name: _optional(_TEXT) for name in ("data", "which", "split", "verdict", "model", "run")},
-    **{name: _optional(_SHARES) for name in ("seconds", "stage_seconds", "calibration")},
+    **{name: _optional(_SHARES) for name in ("seconds", "stage_seconds")},
+    "calibration": _optional(
+        lambda value: (
+            isinstance(value, dict) and _SHARES({**value, "attacked": 0}) and _SHARES(value.get("attacked", {}))
+        )
+    ),
     **{name: _optional(_table_of(_SHARES)) for name in ("stages", "passes")},
     **{name: _optional(_is(dict)) for name in ("environment", "budgets")},
     **{name: _optional(_list_of(_TEXT)) for name in ("warnings", "broken_by")},

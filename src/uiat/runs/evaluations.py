@@ -154,6 +154,9 @@ def _join(one: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     if right / n != min(one["accuracy"]["worst"], other["accuracy"]["worst"]):
         for by_class in ("per_class", "fairness"):
             joined[by_class].pop("worst", None)  # they would need the labels
+    attacked = {**other.get("calibration", {}).get("attacked", {}), **one.get("calibration", {}).get("attacked", {})}
+    if attacked:
+        joined["calibration"] = {**one["calibration"], "attacked": attacked}
     joined["warnings"] = list(dict.fromkeys([*one.get("warnings", ()), *other.get("warnings", ())]))
     verdicts = [str(each.get("verdict") or "") for each in (one, other)]
     joined["verdict"] = next((text for text in verdicts if is_doubtful(text)), verdicts[0] or verdicts[1])
