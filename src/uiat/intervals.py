@@ -6,7 +6,7 @@ from functools import lru_cache
 from statistics import NormalDist, fmean, stdev
 
 
-def wilson(successes: int, n: int, *, confidence: float = 0.95) -> list[float]:
+def wilson(successes: float, n: float, *, confidence: float = 0.95) -> list[float]:
     """Compute the interval for a fraction of which `successes` of n were seen (Wilson 1927); [0, 1] where n is 0.
 
     Example:

@@ -19,6 +19,7 @@ from uiat.cli.streams import LastingStream
 from uiat.cli.tables import results_table
 from uiat.errors import UserError
 from uiat.evaluation import EvaluationResult
+from uiat.evaluation.bracket import sentence_on_until
 from uiat.evaluation.result import sentence_on_calls
 from uiat.experiments.evaluate import check_writable, kept_state, make_record, measure, write
 from uiat.experiments.evaluation_state import remove_state
@@ -103,6 +104,8 @@ def _show_results(target: EvaluationTarget, result: EvaluationResult, extras: Ma
         out.print(line, soft_wrap=True)
     if result.calls:
         out.print(sentence_on_calls(result.calls), soft_wrap=True)
+    if result.until:
+        out.print(sentence_on_until(result.until), soft_wrap=True)
     tables.show_extras(extras, out)
     if "certified" in extras:
         attacked = result.accuracy.get("worst", result.accuracy["clean"])

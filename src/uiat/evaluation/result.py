@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from uiat.checks import checked_fields
+from uiat.evaluation.bracket import sentence_on_until
 from uiat.evaluation.record import EVALUATION_FILE, keep_earlier, which_weights, write_record
 from uiat.formatting import Summary, percent, threat_text
 from uiat.shapes import Bool, Float, Int
@@ -52,6 +53,9 @@ class EvaluationResult:
             `by_chance`, the probability that the rule breaks an image that is misclassified half of the time; the mean
             `accuracy` over further calls on the hardest example of each image, by attack, with its `intervals` over
             calls; and of the worst case the number of `wrong_calls` of each image.
+        until: of an evaluation of images in random order that may stop early: the `width` of the interval that was
+            asked for, whether it `stopped` before the end, the `seed` of the order, how many images there are (`of`),
+            were `done` and stayed `robust`, and the `bounds` and the 95 % `interval` of the worst case on all.
 
     Example:
         >>> result = EvaluationResult("Linf:0.1", 2, {"clean": 1.0, "worst": 0.5}, {"clean": 0.1}, ["", "fgsm"], 0)
@@ -82,6 +86,7 @@ class EvaluationResult:
     sums: dict[str, str] = field(default_factory=dict)
     examples: Tensor | None = field(default=None, repr=False, compare=False)
     calls: dict[str, Any] = field(default_factory=dict)
+    until: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return self.summary().text
@@ -111,6 +116,7 @@ class EvaluationResult:
         unseen = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
         lines = [f"no image of class {unseen}, counted from 0"] if absent else []
         lines += [sentence_on_calls(self.calls)] if self.calls else []
+        lines += [sentence_on_until(self.until)] if self.until else []
         lines += [f"warning: {warning}" for warning in self.warnings]
         lines += [f"verdict: {self.verdict}"] if self.verdict else []
         title = f"{self.n:,} images, threat model {threat_text(self.threat)}, seed {self.seed}"

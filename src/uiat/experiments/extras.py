@@ -167,10 +167,8 @@ def run_extras(
     """
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
     able = dict(plan) if isinstance(x, Stream) else drop_gradient_extras(plan, model, x)
-    measured: dict[str, Any] = (
-        {"not_measured": unable} if (unable := [name for name in plan if name not in able]) else {}
-    )
-    plan = able
+    unable = [name for name in plan if name not in able]
+    measured, plan = dict[str, Any]({"not_measured": unable} if unable else {}), able
     if first and "corruption_files" in plan:
         measured["corruption_files"] = corruption_file_accuracy(model, **plan["corruption_files"], **options).to_json()
     if isinstance(x, Stream) or y is None:

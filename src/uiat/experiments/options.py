@@ -6,7 +6,9 @@ from typing import Any
 
 from uiat.checks import checked_fields
 from uiat.data import NAMES
+from uiat.errors import UserError
 from uiat.evaluation import registry
+from uiat.evaluation.bracket import Width
 from uiat.evaluation.engine.calls import CallRule
 
 
@@ -110,6 +112,11 @@ class EvaluateOptions:
         by_default="more than half",
         at_least=1,
     )
+    until: Width | None = _option(
+        "Take the images in random order, and stop once the 95 % interval of the worst case on all of them is no wider "
+        "than this, such as 0.05; --save-examples and --calls go through all.",
+        metavar="WIDTH",
+    )
     device: str | None = _option(
         "Device: auto, cpu, cuda, cuda:1, mps.", metavar="NAME", by_default="that of the run; auto"
     )
@@ -180,3 +187,6 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         CallRule(calls=self.calls, wrong=self.wrong_calls)  # refuses what cannot be before any work
+        if self.until is not None and (self.calls > 1 or self.save_examples is not None):
+            other = "--calls" if self.calls > 1 else "--save-examples"
+            raise UserError(f"both --until and {other}: that goes through all images, and --until stops before")

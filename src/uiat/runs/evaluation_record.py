@@ -43,6 +43,9 @@ _TEXT, _NUMBERS, _SHARES = _is(str), _list_of(is_number), _table_of(is_number)
 _SWEEP = _record_of(norm=_TEXT, attack=_TEXT, epsilons=_NUMBERS, accuracy=_NUMBERS)
 _CORRUPTIONS = _record_of(accuracy=_table_of(_SHARES))
 _SMOOTHING = _record_of(sigma=is_number, accuracy=is_number, mean_radius=is_number, at=_NUMBERS, certified=_NUMBERS)
+_UNTIL = _record_of(
+    of=is_number, done=is_number, stopped=lambda value: isinstance(value, bool), bounds=_NUMBERS, interval=_NUMBERS
+)
 _CALLS = _record_of(calls=is_number, wrong=is_number, accuracy=_SHARES, intervals=_table_of(_NUMBERS))
 # What each field can hold; those that a reader cannot do without come first.
 _FITS: dict[str, Check] = {
@@ -65,6 +68,7 @@ _FITS: dict[str, Check] = {
     "fairness": _optional(_table_of(_SHARES)),
     "per_class": _optional(_table_of(_list_of(_or_none(is_number)))),
     "sweep": _optional(lambda value: _SWEEP(value) and len(value["epsilons"]) == len(value["accuracy"])),
+    "until": _optional(lambda value: value == {} or _UNTIL(value)),
     "calls": _optional(lambda value: value == {} or _CALLS(value)),
     "unseen": _optional(_record_of(accuracy=_SHARES)),
     "corruptions": _optional(_CORRUPTIONS),
