@@ -209,9 +209,9 @@ def certify_smoothing(
     finally:
         kept.save(done)
     found = {i: row for part in rank.gather({i: done[i] for i in own}) for i, row in part.items()}
-    predictions, counts = zip(*(found[i] for i in range(len(x))), strict=True)
+    guesses, counts = zip(*(found[i] for i in range(len(x))), strict=True)
     radii = [settings.radius(count) for count in counts]
-    predictions = [k if radius else ABSTAINS for k, radius in zip(predictions, radii, strict=True)]
+    predictions = [k if radius else ABSTAINS for k, radius in zip(guesses, radii, strict=True)]
     correct = [k == label for k, label in zip(predictions, y.tolist(), strict=True)]
     seconds = max(rank.gather(time.perf_counter() - start))
     return SmoothedResult(settings, seed, predictions, correct, radii, seconds)
