@@ -10,15 +10,29 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "uiat"
 
 # From the ground up. A folder counts as one module; every module has to be here.
 ORDER = [
-    *("errors", "shapes", "checks", "system", "threat", "losses", "formatting", "markup", "models", "modes", "data"),
+    *(
+        "errors",
+        "intervals",
+        "shapes",
+        "checks",
+        "system",
+        "threat",
+        "losses",
+        "formatting",
+        "markup",
+        "models",
+        "modes",
+        "data",
+    ),
     *("speed", "attacks", "inverse", "certify", "evaluation", "compat", "objectives", "config", "runs"),
     *("report", "recipes", "training", "experiments", "explore", "analyse", "api", "cli", "__main__"),
 ]
 
 # Where "everything above it" would be too much.
-GROUND = {"errors", "shapes", "checks", "system", "threat", "losses", "models"}
+GROUND = {"errors", "intervals", "shapes", "checks", "system", "threat", "losses", "models"}
 ONLY = {
     "errors": set(),
+    "intervals": set(),
     "shapes": set(),
     "checks": {"errors", "shapes"},
     "system": {"errors", "shapes"},

@@ -19,7 +19,7 @@ from uiat.attacks import (
     Transfer,
     minimum_norm,
 )
-from uiat.certify import CertifiedResult, certify_bounds
+from uiat.certify import CertifiedResult, SmoothedResult, certify_bounds, certify_smoothing
 from uiat.config.schema import Compute, Data, Evaluation, Guards, Model, Optimisation, Run, Validation
 from uiat.config.yaml_io import dump, override
 from uiat.config.yaml_io import load as load_config
@@ -147,6 +147,8 @@ __all__ = [
     "SweepResult",
     "certify_bounds",
     "CertifiedResult",
+    "certify_smoothing",
+    "SmoothedResult",
     # Settings of a run.
     "Run",
     "Data",

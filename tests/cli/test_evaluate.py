@@ -63,6 +63,34 @@ def test_certify_prints_what_is_proved_beside_what_attacks_left(ask, run):
     assert (code, "interval and linear bounds are for Linf, not L2" in err) == (2, True)
 
 
+def test_smoothing_is_certified_by_either_name(ask, run):
+    code, out, err = ask("evaluate", run, "--n", 5, "--attacks", "clean,certify-smoothing-0.25-100", "-v")
+    assert (code, err) == (0, "")
+    record = json.loads((run / "evaluation.json").read_text())
+    assert "certified accuracy at L2 radius: " in out
+    code, _, err = ask("evaluate", run, "--n", 5, "--attacks", "clean", "--certify", "smoothing-0.25-100")
+    again = json.loads((run / "evaluation.json").read_text())["smoothing"]["certify-smoothing-0.25-100"]
+    assert (code, again["radii"]) == (0, record["smoothing"]["certify-smoothing-0.25-100"]["radii"])
+    assert not list(run.glob("evaluation-state*"))
+    code, _, err = ask("evaluate", run, "--attacks", "certify-smoothing-0")
+    assert (code, "certify-smoothing-0: sigma must be above 0, but is 0" in err) == (2, True)
+
+
+def test_until_stops_early_and_the_record_says_so(ask, run):
+    words = ["--n", 200, "--attacks", "fgsm", "--until", 0.3, "--certify", "smoothing-0.25-10"]
+    code, out, err = ask("evaluate", run, *words)
+    assert (code, err) == (0, "")
+    record = json.loads((run / "evaluation.json").read_text())
+    done, sample, found = record["n"], record["sample"], record["until"]
+    assert 50 <= done < 200
+    assert (found["of"], found["done"], found["stopped"], found["width"]) == (200, done, True, 0.3)
+    assert (sample["rule"], len(set(sample["index"]))) == ("random", done)
+    assert len(record["smoothing"]["certify-smoothing-0.25-10"]["radii"]) == done
+    assert f"{done:,} of 200 images: between " in out
+    assert f"stopped early: of 200 images {done}, in random order, are done" in out
+    assert "stopped early" in ask("show", run)[1]
+
+
 def test_help_says_defaults_and_units(ask):
     out = ask("evaluate", "--help")[1]
     assert "in units of the image range [0, 1]" in " ".join(out.split())
@@ -71,6 +99,8 @@ def test_help_says_defaults_and_units(ask):
 
 EVALUATION_MISTAKES = {
     "calls": (["--calls", "10", "--wrong-calls", "11"], "11 wrong calls cannot be among 10"),
+    "until": (["--until", "1.5"], "until must be below 1, but is 1.5"),
+    "until and calls": (["--until", "0.1", "--calls", "3"], "both --until and --calls: that goes through all images"),
     "attack": (["--attacks", "clean,pdg-20"], "unknown attack 'pdg-20'; did you mean 'pgd-K'"),
     "none": (["--n", "0"], "--n"),
     "too many": (["--n", "100000"], "--n 100000 is more than the 539 test images of digits"),

@@ -24,6 +24,7 @@ FLAGS = [
     "--seed",
     "--calls",
     "--wrong-calls",
+    "--until",
     "--device",
     "--own-code",
     "--changed-code",

@@ -11,6 +11,8 @@ from support import helpers, tiny
 from support.evaluations import Threshold, correct_images, evaluate, images, net, network, ramp
 from uiat import L2, Linf
 from uiat.attacks import Square
+from uiat.evaluation.engine.stage import Outcome
+from uiat.evaluation.result import calibration_error
 
 
 def test_accuracy_in_closed_form():
@@ -31,6 +33,18 @@ def test_accuracy_in_closed_form_l2():
     assert result.accuracy["pgd-10"] == pytest.approx(((x[:, 0, 0, 0] - 0.5).abs() > 0.06).double().mean().item())
 
 
+def test_calibration_under_attack_is_that_of_each_images_last_example():
+    x, y = ramp()
+    y[0] = 1 - y[0]  # wrong as it is, and so not attacked
+    model, result = Threshold(), evaluate(Threshold(), x, y, threat=Linf(0.06), attacks=["fgsm", "pgd-10-2", "apgd-ce"])
+    moved = x - 0.06 * (2 * y.view(-1, 1, 1, 1) - 1)
+    moved[0] = x[0]
+    probabilities = model(moved).double().softmax(1)
+    expected = calibration_error(probabilities.amax(1).detach(), probabilities.argmax(1) == y)
+    assert result.calibration["attacked"] == {name: pytest.approx(expected, abs=1e-4) for name in ("fgsm", "pgd-10-2")}
+    assert abs(result.calibration["ece"] - expected) > 0.01
+
+
 def test_worst_case_and_what_broke_each_example(monkeypatch):
     x, y = ramp(6)
     broken = {"clean": [0], "fgsm": [0, 1, 2], "pgd-3": [0, 2, 3], "cw-3": [0, 1]}
@@ -39,7 +53,7 @@ def test_worst_case_and_what_broke_each_example(monkeypatch):
     def scripted(target, *others, **options):
         correct = torch.ones(len(target.x), dtype=torch.bool)
         correct[next(kinds)] = False
-        return correct, target.x
+        return Outcome(correct, target.x)
 
     def scripted_clean(target, **options):
         return scripted(target)[0], torch.ones(len(target.x), dtype=torch.float64)

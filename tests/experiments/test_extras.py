@@ -55,7 +55,7 @@ def test_what_needs_a_gradient_is_left_out_where_there_is_none():
 
 
 def test_certify_refuses_a_model_before_the_attacks_by_the_name_of_its_layer():
-    plan = plan_extras(threat=THREAT, data="digits", certify=True)
+    plan = plan_extras(threat=THREAT, data="digits", certify=["bounds"])
     with pytest.raises(UserError, match=r"--certify: no bounds are known of the layer 1 \(Tanh\)"):
         check_extras(plan, nn.Sequential(nn.Flatten(), nn.Tanh()), is_stream=False)
     with pytest.raises(UserError, match="these are streamed"):

@@ -10,7 +10,7 @@ from support import tiny
 from support.commands import folder_of_images
 from uiat import UserError
 from uiat.evaluation.record import write_record
-from uiat.evaluation.result import wilson
+from uiat.intervals import wilson
 from uiat.runs.evaluation_record import read_record
 from uiat.runs.evaluations import choose, find_evaluations, read_evaluation, sum_of_source
 from uiat.runs.run_files import find_runs, read_files

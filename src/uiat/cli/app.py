@@ -141,9 +141,9 @@ def _dispatch(words: list[str]) -> int:
         raise nearest("command", first, COMMANDS)
     app = typer.main.get_command(application(first))
     if first == "evaluate":
-        from uiat.cli.evaluate import name_json_file
+        from uiat.cli.evaluate import name_values
 
-        words = name_json_file(words)
+        words = name_values(words)
     code = app.main(args=words, prog_name="uiat", standalone_mode=False)
     return code if isinstance(code, int) else OK
 

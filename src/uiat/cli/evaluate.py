@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from uiat.certify.names import BOUNDS
 from uiat.cli import tables
 from uiat.cli.evaluation_progress import evaluation_progress
 from uiat.cli.options import takes_options
@@ -18,6 +19,7 @@ from uiat.cli.streams import LastingStream
 from uiat.cli.tables import results_table
 from uiat.errors import UserError
 from uiat.evaluation import EvaluationResult
+from uiat.evaluation.bracket import sentence_on_until
 from uiat.evaluation.result import sentence_on_calls
 from uiat.experiments.evaluate import check_writable, kept_state, make_record, measure, write
 from uiat.experiments.evaluation_state import remove_state
@@ -28,6 +30,7 @@ from uiat.system.distributed import Rank, process_group
 from uiat.system.log_lines import PlainFormatter
 
 STDOUT = Path("-")  # the FILE of a --json that names none
+UNSAID = {"--json": str(STDOUT), "--certify": BOUNDS}  # what options mean that are given without a value
 
 
 @takes_options(EvaluateOptions)
@@ -48,19 +51,19 @@ def evaluate(**chosen: Any) -> None:
         _evaluate(options if options.json != STDOUT else replace(options, json=None), give)
 
 
-def name_json_file(words: list[str]) -> list[str]:
-    """Return the words of the command with the FILE "-" for a --json that names none.
+def name_values(words: list[str]) -> list[str]:
+    """Return the words of the command with the value that is meant by an option without one.
 
     Example:
-        >>> name_json_file(["evaluate", "--json", "--n", "50"]), name_json_file(["evaluate", "--json", "a.json"])
+        >>> name_values(["evaluate", "--json", "--n", "50"]), name_values(["evaluate", "--json", "a.json"])
         (['evaluate', '--json', '-', '--n', '50'], ['evaluate', '--json', 'a.json'])
     """
     named = list[str]()
     for word, following in zip(words, [*words[1:], "--"], strict=True):
         named.append(word)
         # A folder is RUN, and no file to write to.
-        if word == "--json" and (following[:1] == "-" != following or Path(following).is_dir()):
-            named.append(str(STDOUT))
+        if word in UNSAID and (following[:1] == "-" != following or Path(following).is_dir()):
+            named.append(UNSAID[word])
     return named
 
 
@@ -97,10 +100,12 @@ def _run(
 
 def _show_results(target: EvaluationTarget, result: EvaluationResult, extras: Mapping[str, Any], out: Console) -> None:
     out.print(results_table(result.to_json()))
-    for line in tables.describe_classes(result.to_json()):
+    for line in tables.describe_classes(result.to_json()) + tables.describe_calibration(result.to_json()):
         out.print(line, soft_wrap=True)
     if result.calls:
         out.print(sentence_on_calls(result.calls), soft_wrap=True)
+    if result.until:
+        out.print(sentence_on_until(result.until), soft_wrap=True)
     tables.show_extras(extras, out)
     if "certified" in extras:
         attacked = result.accuracy.get("worst", result.accuracy["clean"])

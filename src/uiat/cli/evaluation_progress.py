@@ -8,6 +8,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from uiat.evaluation.bracket import Bracket
 from uiat.evaluation.evaluator import CHECKS
 from uiat.formatting import percent
 
@@ -63,6 +64,15 @@ class EvaluationLines:
             self.close()
         self.stage, self.fraction = stage, fraction
 
+    def bracket(self, found: Bracket) -> None:
+        """Print what is known of the accuracy on all images after a part of them."""
+        low, high = (f"{100 * edge:.2f}" for edge in found.bounds)
+        line = f"{found.done:,} of {found.n:,} images: between {low} and {high} % robust on all"
+        if found.in_random_order:
+            low, high = (f"{100 * edge:.2f}" for edge in found.interval)
+            line += f", {low} to {high} with 95 % confidence"
+        self.console.print(line, soft_wrap=True)
+
     def close(self) -> None:
         """Print the bound after the stage that has ended."""
         if self.stage:
@@ -103,6 +113,10 @@ class EvaluationBars:
         self.lines.bound(stage, fraction)
         if self.under_way:
             self.bars.update(self.tasks[self.under_way], bound=f"at most {percent(fraction)}")
+
+    def bracket(self, found: Bracket) -> None:
+        """Print what is known of the accuracy on all images above the bars."""
+        self.lines.bracket(found)
 
     def close(self) -> None:
         """Print the bound after the stage that has ended."""

@@ -13,6 +13,7 @@ from uiat.cli.tables import results_table
 from uiat.config import yaml_io
 from uiat.config.schema import Data, Run
 from uiat.errors import UserError
+from uiat.evaluation.bracket import sentence_on_until
 from uiat.experiments.overview import best_row, describe_folder, find_overrides, kind_of, list_files
 from uiat.experiments.sweep_file import SWEEP_FILE, find_staleness, read_sweep
 from uiat.formatting import batch_accuracy_name, percent, threat_text
@@ -164,6 +165,8 @@ def _evaluation(run: Path, out: Console) -> None:
         facts = f"{what} on {result.get('data', 'images')}, threat model {threat_text(result['threat'])}"
         out.print(f"\nevaluation: {facts}, seed {result.get('seed', 'unknown')}", soft_wrap=True)
         out.print(results_table(result))
+        if result.get("until"):
+            out.print(sentence_on_until(result["until"]), soft_wrap=True)
     elif not notes:
         notes = [f"not evaluated: there is no {EVALUATION_FILE}"]
     for note in notes:

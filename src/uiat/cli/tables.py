@@ -47,6 +47,19 @@ def describe_classes(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def describe_calibration(result: Mapping[str, Any]) -> list[str]:
+    """Write a line with the calibration error of the images as they are and on the examples of attacks.
+
+    Example:
+        >>> describe_calibration({"calibration": {"ece": 0.0123, "attacked": {"pgd-20": 0.25}}})
+        ['calibration error (ECE): clean 1.23 %, pgd-20 25.00 %']
+    """
+    found = result.get("calibration", {})
+    shares = {"clean": found["ece"], **found.get("attacked", {})} if "ece" in found else {}
+    text = ", ".join(f"{name} {percent(share)}" for name, share in shares.items())
+    return [f"calibration error (ECE): {text}"] if text else []
+
+
 def _interval(edges: list[float] | None) -> str:
     return "" if edges is None else f"{100 * edges[0]:.2f} - {100 * edges[1]:.2f}"
 
@@ -68,6 +81,28 @@ def describe_certified(certified: Mapping[str, Any], attacked: float, n: int) ->
     return f"[certified, attacked]: {bracket}; certified by {methods}"
 
 
+def describe_smoothing(name: str, found: Mapping[str, Any], n: int) -> list[str]:
+    """Write what randomised smoothing certifies, as lines.
+
+    Example:
+        >>> found = {"at": [0.0, 0.125], "certified": [0.5, 0.25], "abstained": 1, "mean_radius": 0.2, "n": 1000}
+        >>> for line in describe_smoothing("certify-smoothing-0.25", found | {"alpha": 0.001}, 4):
+        ...     print(line)
+        certify-smoothing-0.25: 1,000 noisy images of each, each radius certain but for 0.1 %; of the smoothed model
+          certified accuracy at L2 radius: 50.00 % at 0, 25.00 % at 0.125
+          mean radius 0.2000; it abstains on 1 of 4
+    """
+    shares = (
+        f"{percent(share)} at {radius:.4g}" for radius, share in zip(found["at"], found["certified"], strict=True)
+    )
+    return [
+        f"{name}: {found['n']:,} noisy images of each, each radius certain but for {100 * found['alpha']:g} %; of the "
+        "smoothed model",
+        f"  certified accuracy at L2 radius: {', '.join(shares)}",
+        f"  mean radius {found['mean_radius']:.4f}; it abstains on {found['abstained']} of {n:,}",
+    ]
+
+
 def show_extras(extras: Mapping[str, Any], out: Console) -> None:
     """Print a table of each extra measurement.
 
@@ -76,6 +111,9 @@ def show_extras(extras: Mapping[str, Any], out: Console) -> None:
     """
     for name in extras.get("not_measured", ()):
         out.print(f"warning: {name}: not measured, its attack needs a gradient, and the model has none", soft_wrap=True)
+    for name, found in extras.get("smoothing", {}).items():
+        for line in describe_smoothing(name, found, len(found["radii"])):
+            out.print(line, soft_wrap=True)
     if "sweep" in extras:
         _show_sweep(extras["sweep"], out)
     if "unseen" in extras:

@@ -50,6 +50,7 @@ class Stream:
         name: what the set is called in reports.
         classes: the name of each class; empty where they are not known.
         total: number of images, where it is known beforehand.
+        most: number of images in a chunk, at most.
 
     Example:
         >>> stream = open_stream([(torch.rand(2, 1, 8, 8), torch.tensor([0, 1]))] * 3)
@@ -63,6 +64,7 @@ class Stream:
     name: str
     classes: tuple[str, ...] = ()
     total: int | None = None
+    most: int | None = None
 
     def __repr__(self) -> str:
         return f"Stream {self.name} of images {self.image_shape}"
@@ -80,9 +82,10 @@ class Stream:
 
     @property
     def chunk_size(self) -> int:
-        """Number of images in a chunk: those whose pixels take `CHUNK_BYTES`, and at least one."""
+        """Number of images in a chunk: those whose pixels take `CHUNK_BYTES`, no more than `most`, and at least one."""
         image = self.head[0][0]
-        return max(1, CHUNK_BYTES // max(1, image.numel() * image.element_size()))
+        size = max(1, CHUNK_BYTES // max(1, image.numel() * image.element_size()))
+        return size if self.most is None else min(size, self.most)
 
     def first(self, n: int) -> "Stream":
         """Return a stream of the first n images."""

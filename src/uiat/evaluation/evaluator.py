@@ -1,7 +1,7 @@
 """Evaluate a model under named attacks, and check whether the result is to be believed."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from uiat.checks import Count, checked
 from uiat.data.stream import Labelled, Stream, open_stream
 from uiat.errors import UserError
+from uiat.evaluation.bracket import Bracket, Width, in_random_order
 from uiat.evaluation.engine.aggregate import aggregate
 from uiat.evaluation.engine.attack_target import AttackTarget, exact_inference
 from uiat.evaluation.engine.calls import CallRule, Calls
@@ -60,6 +61,8 @@ def evaluate(
     class_names: Sequence[str] | None = None,
     calls: Calls = 1,
     wrong_calls: Calls | None = None,
+    until: Width | None = None,
+    bracket: Callable[[Bracket], None] | None = None,
 ) -> EvaluationResult:
     """Compute accuracy under each attack by name and in the worst case over them, and check if it is to be believed.
 
@@ -106,6 +109,10 @@ def evaluate(
         calls: number of fresh calls on each example, for a model that answers at random; give such a model attacks that
             average, see the names that end in -eot-D.
         wrong_calls: number of these calls that have to be wrong to break an image; by default more than half.
+        until: take the images in random order, in parts of at least 50 that go through all attacks, and stop once the
+            95 % interval of the accuracy in the worst case on all of them is no wider than this, such as 0.05. The
+            result is of the images that were done; its `until` says what that says of all.
+        bracket: called after each part, of an iterable of known length after each chunk, with a `Bracket`.
 
     Raises:
         UserError: fewer calls than have to be wrong, an unknown attack, images or labels that do not fit, a model that
@@ -125,24 +132,40 @@ def evaluate(
     rule = CallRule(calls=calls, wrong=wrong_calls)
     check_ordinary(model)
     plan, rank = make_plan(attacks, threat, transfer), current_rank()
-    listener = Callbacks(progress, bound) if rank.first else Silent()
-    settings: dict[str, Any] = {"model": model, "plan": plan, "threat": threat, "transfer": transfer}
-    settings |= {"seed": seed, "batch_size": batch_size, "state": state, "resume": resume}
-    settings |= {"rank": rank, "listener": listener}
-    if y is not None and isinstance(x, Tensor):
+    listener = Callbacks(progress, bound, bracket) if rank.first else Silent()
+    settings: dict[str, Any] = {"model": model, "plan": plan, "threat": threat, "transfer": transfer, "rank": rank}
+    settings |= {"seed": seed, "batch_size": batch_size, "state": state, "resume": resume, "listener": listener}
+    if until is None and y is not None and isinstance(x, Tensor):
         how: dict[str, Any] = {"save_minutes": save_minutes, "keep_examples": keep_examples, "rule": rule}
         done = _evaluate_whole(ordinary(x), ordinary(y), **settings, **how)
     else:
-        stream = _open(x, y, keep_examples=keep_examples, rule=rule)
-        done, class_names = StreamEvaluation(**settings).run(stream), class_names or stream.classes or None
-    result = _sum_up(done, rank, threat=threat, seed=seed, class_names=class_names, rule=rule)
+        stream = _open(x, y, keep_examples=keep_examples, rule=rule, shuffled=None if until is None else seed)
+        done = StreamEvaluation(**settings, until=until).run(stream)
+        class_names = class_names or stream.classes or None
+    result = _sum_up(done, rank, threat=threat, seed=seed, class_names=class_names, rule=rule, until=until)
     if not selfchecks or (transfer is None and all(given == "clean" for given in attacks)):
         return result
     return replace(result, verdict=_selfcheck(done, threat, result, transfer, rank, listener))
 
 
-def _open(x: Tensor | Labelled | Stream, y: Tensor | None, *, keep_examples: bool, rule: CallRule) -> Stream:
-    """Open images that are no tensor, or a tensor without labels, which is refused."""
+def _open(
+    x: Tensor | Labelled | Stream, y: Tensor | None, *, keep_examples: bool, rule: CallRule, shuffled: int | None
+) -> Stream:
+    """Open images that are no tensor, or tensors in random order; a tensor without labels is refused.
+
+    Args:
+        x: images.
+        y: labels.
+        keep_examples: whether the adversarial examples are to be kept, which is refused.
+        rule: how many wrong calls break an image; several are refused.
+        shuffled: seed of the random order; None for images as they come.
+    """
+    if shuffled is not None:
+        if not isinstance(x, Tensor) or y is None:
+            raise UserError("until takes images in random order: give images and labels as tensors")
+        if keep_examples or rule.repeats:
+            raise UserError("until goes through the images part by part: leave out keep_examples and calls")
+        return in_random_order(ordinary(x), ordinary(y), seed=shuffled)[0]
     if isinstance(x, Tensor):
         raise UserError("images x need their labels y; without y, x is an iterable of (images, labels)")
     if y is not None:
@@ -187,7 +210,14 @@ def _evaluate_whole(
 
 
 def _sum_up(
-    done: Evaluated, rank: Rank, *, threat: Threat, seed: int, class_names: Sequence[str] | None, rule: CallRule
+    done: Evaluated,
+    rank: Rank,
+    *,
+    threat: Threat,
+    seed: int,
+    class_names: Sequence[str] | None,
+    rule: CallRule,
+    until: float | None,
 ) -> EvaluationResult:
     """Reduce what all processes have found to the result, and log the worst case in the reference's words."""
     result = aggregate(
@@ -202,6 +232,9 @@ def _sum_up(
         class_names=class_names,
         rule=rule,
     )
+    if until is not None and (found := done.bracket) is not None:
+        facts = {"width": until, "stopped": found.done < found.n, "seed": seed, **found.to_json()}
+        result = replace(result, until=facts)
     result = replace(result, sums=done.sums, batch_size=min(rank.gather(done.batch_size)), processes=rank.size)
     if rank.first and len(result.accuracy) > 2:
         logger.info("robust accuracy: %.2f%%", 100 * result.accuracy["worst"])

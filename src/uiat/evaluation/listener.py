@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from uiat.evaluation.bracket import Bracket
+
 # The two arguments of `uiat.evaluate`, which are the first two methods of a listener.
 Progress = Callable[[str, int, int], None]
 Bound = Callable[[str, float], None]
@@ -21,6 +23,9 @@ class EvaluationListener(Protocol):
     def bound(self, stage: str, accuracy: float) -> None:
         """After each batch or round of a stage: the accuracy in the worst case is at most this."""
 
+    def bracket(self, found: Bracket) -> None:
+        """Where images are evaluated part by part, after each part: what is known of the accuracy on all."""
+
     def close(self) -> None:
         """The last stage has ended."""
 
@@ -34,13 +39,16 @@ class Silent:
     def bound(self, stage: str, accuracy: float) -> None:
         """Nothing."""
 
+    def bracket(self, found: Bracket) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """A listener made of two functions, either of which may be missing.
+    """A listener made of functions, any of which may be missing.
 
     Example:
         >>> Callbacks(print).progress("pgd-20", 500, 1000)
@@ -50,6 +58,7 @@ class Callbacks:
 
     on_progress: Progress | None = None
     on_bound: Bound | None = None
+    on_bracket: Callable[[Bracket], None] | None = None
 
     def progress(self, name: str, done: int, total: int) -> None:
         """Call the first function."""
@@ -60,6 +69,11 @@ class Callbacks:
         """Call the second function."""
         if self.on_bound is not None:
             self.on_bound(stage, accuracy)
+
+    def bracket(self, found: Bracket) -> None:
+        """Call the third function."""
+        if self.on_bracket is not None:
+            self.on_bracket(found)
 
     def close(self) -> None:
         """Nothing: whoever gave the functions knows when the evaluation has ended."""

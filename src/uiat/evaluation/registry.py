@@ -213,6 +213,8 @@ def attack(name: str, *, threat: Threat, source: nn.Module | None = None) -> Set
     if row is None or row.make is None or " (" in name:
         if re.search(r"-eot(-|$)", name) and split_draws(name)[1] is None:
             raise UserError(f"{name}: behind -eot- stands the number of answers, 1 or more, as in pgd-20-eot-10")
+        if name.startswith("certify-"):
+            raise UserError(f"{name} is no attack: in Python call uiat.certify_smoothing or uiat.certify_bounds")
         raise nearest("attack", name, ATTACKS)
     settings, (_, draws) = row.make(threat, source, *numbers), split_draws(name)
     if draws is None:

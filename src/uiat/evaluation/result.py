@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from uiat.checks import checked_fields
+from uiat.evaluation.bracket import sentence_on_until
 from uiat.evaluation.record import EVALUATION_FILE, keep_earlier, which_weights, write_record
 from uiat.formatting import Summary, percent, threat_text
 from uiat.shapes import Bool, Float, Int
@@ -37,7 +37,8 @@ class EvaluationResult:
         intervals: for each accuracy, the 95 % interval (Wilson 1927) for images of the same kind.
         per_class: for each accuracy, that of each class; None for a class of which there is no image.
         fairness: for each accuracy, its `class_spread`.
-        calibration: "ece", the expected calibration error on the images as they are, and its "bins".
+        calibration: "ece", the expected calibration error on the images as they are, and its "bins"; under "attacked"
+            that on the examples of each attack that ends in one for every image: FGSM, PGD, CW, attacks from outside.
         budgets: settings of each stage.
         projected: for each attack from outside, the number of its examples that left the ball or [0, 1].
         warnings: what a reader should know, such as memory that ran out.
@@ -52,6 +53,9 @@ class EvaluationResult:
             `by_chance`, the probability that the rule breaks an image that is misclassified half of the time; the mean
             `accuracy` over further calls on the hardest example of each image, by attack, with its `intervals` over
             calls; and of the worst case the number of `wrong_calls` of each image.
+        until: of an evaluation of images in random order that may stop early: the `width` of the interval that was
+            asked for, whether it `stopped` before the end, the `seed` of the order, how many images there are (`of`),
+            were `done` and stayed `robust`, and the `bounds` and the 95 % `interval` of the worst case on all.
 
     Example:
         >>> result = EvaluationResult("Linf:0.1", 2, {"clean": 1.0, "worst": 0.5}, {"clean": 0.1}, ["", "fgsm"], 0)
@@ -72,7 +76,7 @@ class EvaluationResult:
     intervals: dict[str, list[float]] = field(default_factory=dict)
     per_class: dict[str, list[float | None]] = field(default_factory=dict)
     fairness: dict[str, dict[str, float]] = field(default_factory=dict)
-    calibration: dict[str, float | int] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
     budgets: dict[str, dict[str, Any]] = field(default_factory=dict)
     projected: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -82,6 +86,7 @@ class EvaluationResult:
     sums: dict[str, str] = field(default_factory=dict)
     examples: Tensor | None = field(default=None, repr=False, compare=False)
     calls: dict[str, Any] = field(default_factory=dict)
+    until: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return self.summary().text
@@ -111,6 +116,7 @@ class EvaluationResult:
         unseen = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
         lines = [f"no image of class {unseen}, counted from 0"] if absent else []
         lines += [sentence_on_calls(self.calls)] if self.calls else []
+        lines += [sentence_on_until(self.until)] if self.until else []
         lines += [f"warning: {warning}" for warning in self.warnings]
         lines += [f"verdict: {self.verdict}"] if self.verdict else []
         title = f"{self.n:,} images, threat model {threat_text(self.threat)}, seed {self.seed}"
@@ -168,23 +174,6 @@ def sentence_on_calls(calls: Mapping[str, Any]) -> str:
     """
     rule = f"broken: misclassified in {calls['wrong']} of {calls['calls']} fresh calls"
     return f"{rule}, so that its error is at least {percent(calls['error_at_least'])} (95 % bound)"
-
-
-def wilson(successes: int, n: int, *, confidence: float = 0.95) -> list[float]:
-    """Compute the interval for a fraction of which `successes` of n were seen (Wilson 1927); [0, 1] where n is 0.
-
-    Example:
-        >>> [round(edge, 4) for edge in wilson(8, 10)]
-        [0.4902, 0.9433]
-    """
-    if n == 0:
-        return [0.0, 1.0]
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    p = successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    # The edges are 0 and 1 exactly where nothing or everything was seen, which rounding would miss.
-    return [0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half]
 
 
 def accuracy_by_class(correct: Bool[Tensor, "n"], y: Int[Tensor, "n"], *, classes: int) -> list[float | None]:

@@ -14,6 +14,7 @@ from uiat.attacks.random_numbers import keys
 from uiat.checks import check_labels
 from uiat.data.stream import Piece, Stream
 from uiat.errors import UserError
+from uiat.evaluation.bracket import Bracket
 from uiat.evaluation.engine.attack_target import AttackTarget, Guide, exact_inference
 from uiat.evaluation.engine.calls import ONE_CALL
 from uiat.evaluation.engine.identity import identity_of
@@ -48,6 +49,7 @@ class Evaluated:
         sample: images and labels for the self-checks.
         sums: the sums of weights, images and labels.
         batch_size: images at a time.
+        bracket: what is known of all images, where there may be more.
     """
 
     target: Target
@@ -58,6 +60,7 @@ class Evaluated:
     sample: Piece
     sums: dict[str, str]
     batch_size: int
+    bracket: Bracket | None = None
 
 
 @dataclass
@@ -146,7 +149,11 @@ class Passed:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamEvaluation:
-    """An evaluation of a model on a stream; the settings are those of `uiat.evaluate`."""
+    """An evaluation of a model on a stream; the settings are those of `uiat.evaluate`.
+
+    Args:
+        until: of a stream in random order, width of the interval of the accuracy on all images at which it stops.
+    """
 
     model: nn.Module
     plan: Plan
@@ -158,6 +165,7 @@ class StreamEvaluation:
     transfer: nn.Module | None
     rank: Rank
     listener: EvaluationListener
+    until: float | None = None
 
     def run(self, stream: Stream) -> Evaluated:
         """Run all attacks on one chunk after another.
@@ -183,6 +191,7 @@ class StreamEvaluation:
             size = AdaptiveBatchSize(fastest_batch(self.model, example, at_most=self.batch_size))
             guide = make_fast_copy(self.model, example)
             outcomes, begun, check = self._open(file)
+            bracket = None
             del first
             for x, y in chunks:
                 check_labels(y, num_classes=target.classes)
@@ -196,13 +205,24 @@ class StreamEvaluation:
                 elif passed.count == begun and passed.check != check:
                     raise UserError(f"{stream.name} begins with other images than the evaluation that is to be resumed")
                 del x, y  # or the next chunk would be read beside this one
+                if stream.total is not None and outcomes is not None and passed.count >= begun:
+                    bracket = self._bracket(outcomes, passed.count, stream.total)
+                    if self.until is not None and bracket.is_within(self.until):
+                        break
         if outcomes is None or passed.count < begun:
             raise UserError(f"{stream.name} ended after {passed.count} images, of which {begun} were evaluated before")
         for name, parts in plan.items():
             for stage, _ in parts:
                 announce(outcomes, name, stage, n=passed.count, rank=self.rank, listener=self.listener)
         sums = {"weights": sum_of_tensors(self.model.state_dict()), **passed.sums}
-        return Evaluated(target, plan, unable, outcomes, passed.labels, passed.sample, sums, size.size)
+        return Evaluated(target, plan, unable, outcomes, passed.labels, passed.sample, sums, size.size, bracket)
+
+    def _bracket(self, outcomes: Outcomes, done: int, n: int) -> Bracket:
+        """Return what is known of the accuracy on all images, the same in all processes, and report it."""
+        robust = sum(self.rank.gather(int(outcomes.robust.sum())))
+        found = Bracket(done, robust, n, in_random_order=self.until is not None)
+        self.listener.bracket(found)
+        return found
 
     def _read(self, stream: Stream) -> Iterator[Piece]:
         """Yield the chunks; what is wrong with one of them is said by all processes."""
@@ -271,6 +291,9 @@ class _PartListener:
 
     def bound(self, stage: str, accuracy: float) -> None:
         """Nothing: it is that of a part."""
+
+    def bracket(self, found: Bracket) -> None:
+        """Nothing: a part has none."""
 
     def close(self) -> None:
         """Nothing."""

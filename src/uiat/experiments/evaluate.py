@@ -12,6 +12,7 @@ from torch import Tensor
 from uiat.data import Stream
 from uiat.errors import Stopped, UserError
 from uiat.evaluation import EvaluationResult, evaluator
+from uiat.evaluation.bracket import in_random_order, random_order
 from uiat.evaluation.engine.identity import identify
 from uiat.evaluation.listener import EvaluationListener, Silent
 from uiat.evaluation.record import keep_earlier, sealed, write_record
@@ -58,9 +59,12 @@ def kept_state(
     if target.folder is None:
         yield None
         return
+    labelled = target.labelled
+    if options.until is not None:  # the state is that of images in their random order
+        labelled = (_shuffle(options, target), None)
     identity = identify(
         target.model,
-        *target.labelled,
+        *labelled,
         threat=target.threat,
         attacks=target.attacks,
         seed=options.seed,
@@ -85,19 +89,50 @@ def measure(
     """
     labelled = target.labelled
     extras.check_extras(target.extras, target.model, is_stream=isinstance(target.images, Stream))
-    result = _attack(options, target, labelled, state, listener)
-    listener.close()
-    more = extras.run_extras(
-        target.extras,
-        target.model,
-        *labelled,
-        batch_size=target.batch_size,
-        seed=options.seed,
-        progress=listener.progress,
-        first=rank.rank == 0,
-        broken_by=result.broken_by,
-    )
+    with _resumable(state):
+        result = _attack(options, target, labelled, state, listener)
+        listener.close()
+        if result.until:
+            labelled = _first(labelled, random_order(result.until["of"], seed=options.seed)[: result.n])
+        more = extras.run_extras(
+            target.extras,
+            target.model,
+            *labelled,
+            batch_size=target.batch_size,
+            seed=options.seed,
+            progress=listener.progress,
+            first=rank.rank == 0,
+            broken_by=result.broken_by,
+            state=state,
+            resume=options.resume,
+        )
     return Measured(result, more)
+
+
+def _shuffle(options: EvaluateOptions, target: EvaluationTarget) -> Stream:
+    x, y = target.labelled
+    if not isinstance(x, Tensor) or y is None:
+        raise UserError("--until takes images in random order, and these pass by once: leave it out")
+    return in_random_order(x, y, seed=options.seed)[0]
+
+
+def _first(labelled: tuple[Tensor | Stream, Tensor | None], rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the images that were evaluated."""
+    x, y = labelled
+    assert isinstance(x, Tensor)
+    assert y is not None
+    return x[rows], y[rows]
+
+
+@contextmanager
+def _resumable(state: Path | None) -> Iterator[None]:
+    """Inside, Ctrl-C says how to resume, where there is a state file to resume from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if state is None or not Rank.paths(state):
+            raise
+        raise Stopped(f"stopped; the same command with --resume resumes from {state}") from None
 
 
 def _make_folder(folder: Path) -> Path:
@@ -115,28 +150,25 @@ def _attack(
     state: Path | None,
     listener: EvaluationListener,
 ) -> EvaluationResult:
-    try:
-        return evaluator.evaluate(
-            target.model,
-            *labelled,
-            threat=target.threat,
-            attacks=target.attacks,
-            batch_size=target.batch_size,
-            seed=options.seed,
-            progress=listener.progress,
-            bound=listener.bound,
-            state=state,
-            resume=options.resume,
-            keep_examples=options.save_examples is not None,
-            transfer=target.transfer,
-            class_names=target.images.classes or None,
-            calls=options.calls,
-            wrong_calls=options.wrong_calls,
-        )
-    except KeyboardInterrupt:
-        if state is None or not Rank.paths(state):
-            raise
-        raise Stopped(f"stopped; the same command with --resume resumes from {state}") from None
+    return evaluator.evaluate(
+        target.model,
+        *labelled,
+        threat=target.threat,
+        attacks=target.attacks,
+        batch_size=target.batch_size,
+        seed=options.seed,
+        progress=listener.progress,
+        bound=listener.bound,
+        state=state,
+        resume=options.resume,
+        keep_examples=options.save_examples is not None,
+        transfer=target.transfer,
+        class_names=target.images.classes or None,
+        calls=options.calls,
+        wrong_calls=options.wrong_calls,
+        until=options.until,
+        bracket=listener.bracket,
+    )
 
 
 def write(options: EvaluateOptions, target: EvaluationTarget, measured: Measured) -> Iterator[str]:
@@ -186,7 +218,16 @@ def _write_files(options: EvaluateOptions, target: EvaluationTarget, measured: M
 
 
 def _make_record(target: EvaluationTarget, measured: Measured) -> dict[str, Any]:
-    return target.record | measured.result.to_json() | dict(measured.extras)
+    return target.record | measured.result.to_json() | _random_sample(target, measured.result) | dict(measured.extras)
+
+
+def _random_sample(target: EvaluationTarget, result: EvaluationResult) -> dict[str, Any]:
+    """Return which images of the test set were evaluated, in their order, where that is random."""
+    if not result.until:
+        return {}
+    order = random_order(result.until["of"], seed=result.until["seed"])[: result.n]
+    facts = {"rule": "random", "of": target.sample.of, "seed": result.until["seed"]}
+    return {"sample": facts | {"index": target.sample.index[order].tolist()}}
 
 
 def make_record(target: EvaluationTarget, measured: Measured) -> dict[str, Any]:

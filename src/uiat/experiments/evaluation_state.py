@@ -1,5 +1,6 @@
 """Choose and lock the state file of an evaluation, so that several of one run can be under way side by side."""
 
+import glob
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -66,13 +67,27 @@ def _choose(folder: Path, identity: Mapping[str, Any], inside: ExitStack, *, ref
     return own
 
 
+def extra_state(state: Path | None, name: str) -> Path | None:
+    """Return the state file of a measurement beside the attacks, which has its own.
+
+    Example:
+        >>> extra_state(Path("evaluation-state.safetensors"), "certify-smoothing-1/4")
+        PosixPath('evaluation-state-certify-smoothing-1_4.safetensors')
+    """
+    return None if state is None else state.with_stem(f"{state.stem}-{name.replace('/', '_')}")
+
+
 def remove_state(state: Path | None, rank: Rank) -> None:
-    """Delete this process's state file, once all processes are here: not before the result is kept.
+    """Delete this process's state files, once all processes are here: not before the result is kept.
 
     Example:
         >>> remove_state(None, Rank())
     """
     rank.gather(None)
-    if state is not None and (mine := rank.path(state)) is not None:
+    if state is None:
+        return
+    extra = list(state.parent.glob(f"{glob.escape(state.stem)}-certify-*")) if rank.first else []
+    for mine in (rank.path(state), *extra):
         with suppress(OSError):
-            mine.unlink(missing_ok=True)
+            if mine is not None:
+                mine.unlink(missing_ok=True)

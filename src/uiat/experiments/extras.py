@@ -1,4 +1,4 @@
-"""Extra measurements of an evaluation: radius sweep, unseen threat models, corruptions."""
+"""Extra measurements of an evaluation: radius sweep, unseen threat models, corruptions, certifications."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from uiat.certify import certify_bounds, trace_network
+from uiat.certify import Smoothing, certify_bounds, certify_smoothing, trace_network
 from uiat.certify.linf import check_threat
+from uiat.certify.names import parse_certifications
 from uiat.data import Stream
 from uiat.errors import UserError
 from uiat.evaluation.corruptions import KINDS, corruption_accuracy
@@ -16,6 +17,7 @@ from uiat.evaluation.corruptions.kinds import check_kinds
 from uiat.evaluation.radius_sweep import radius_sweep, sweep_plan
 from uiat.evaluation.registry import needs_gradient, stages
 from uiat.evaluation.unseen import evaluate_unseen, usual_threats
+from uiat.experiments.evaluation_state import extra_state
 from uiat.models.inspect import is_differentiable
 from uiat.threat import Threat, parse
 
@@ -32,7 +34,7 @@ def plan_extras(
     norms_attack: str = "autoattack-quick",
     corruptions: str | None = None,
     corruption_files: Path | None = None,
-    certify: bool = False,
+    certify: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """Return the extra measurements that options ask for, by name, with their arguments.
 
@@ -45,7 +47,7 @@ def plan_extras(
         norms_attack: the attack under each of those threat models.
         corruptions: "all", or kinds separated by commas.
         corruption_files: folder of published corrupted images.
-        certify: True to prove images robust under Linf.
+        certify: names of certifications, as `parse_certifications` takes them.
 
     Raises:
         UserError: what `radius_sweep`, `evaluate_unseen` and `corruption_accuracy` refuse.
@@ -73,14 +75,22 @@ def plan_extras(
     if corruption_files is not None:
         open_corruption_files(corruption_files)
         measured["corruption_files"] = {"folder": corruption_files}
-    if certify:
+    certifications = parse_certifications(certify)
+    if None in certifications.values():
         check_threat(threat)
         measured["certified"] = {"threat": threat}
+    if smoothings := {name: settings for name, settings in certifications.items() if settings is not None}:
+        measured["smoothing"] = smoothings
     return measured
 
 
 def check_extras(plan: Mapping[str, dict[str, Any]], model: nn.Module, *, is_stream: bool) -> None:
     """Refuse a model of which no bounds are known, where some are asked for, before any attack runs.
+
+    Args:
+        plan: from `plan_extras`.
+        model: the model.
+        is_stream: True for images that pass by once.
 
     Raises:
         UserError: a layer that has none, by its name; images that are streamed.
@@ -88,10 +98,10 @@ def check_extras(plan: Mapping[str, dict[str, Any]], model: nn.Module, *, is_str
     Example:
         >>> check_extras({}, nn.Tanh(), is_stream=False)
     """
+    if is_stream and {"certified", "smoothing"} & set(plan):
+        raise UserError("--certify needs all images in memory, and these are streamed: leave it out")
     if "certified" not in plan:
         return
-    if is_stream:
-        raise UserError("--certify needs all images in memory, and these are streamed: leave it out")
     try:
         trace_network(model)
     except UserError as error:
@@ -126,6 +136,8 @@ def run_extras(
     progress: Callable[[str, int, int], None],
     first: bool = True,
     broken_by: Sequence[str] = (),
+    state: Path | None = None,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Measure what `plan_extras` returned; plain values, by the names they have in evaluation.json.
 
@@ -139,6 +151,8 @@ def run_extras(
         progress: called with (attack, images done, images in all), as `uiat.evaluate` takes it.
         first: True for the first of several processes, which does alone what cannot be divided.
         broken_by: for each image the attack that broke it, against which proofs are held.
+        state: the state file of the evaluation, beside which certifications by smoothing have theirs.
+        resume: resume from those.
 
     Raises:
         Contradiction: an image is proved robust and broken.
@@ -153,10 +167,8 @@ def run_extras(
     """
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
     able = dict(plan) if isinstance(x, Stream) else drop_gradient_extras(plan, model, x)
-    measured: dict[str, Any] = (
-        {"not_measured": unable} if (unable := [name for name in plan if name not in able]) else {}
-    )
-    plan = able
+    unable = [name for name in plan if name not in able]
+    measured, plan = dict[str, Any]({"not_measured": unable} if unable else {}), able
     if first and "corruption_files" in plan:
         measured["corruption_files"] = corruption_file_accuracy(model, **plan["corruption_files"], **options).to_json()
     if isinstance(x, Stream) or y is None:
@@ -169,9 +181,20 @@ def run_extras(
         proofs = certify_bounds(model, x, y, **plan["certified"], progress=progress)
         proofs.check_attacks(broken_by)
         measured["certified"] = proofs.to_json()
+    if "smoothing" in plan:  # splits the images over the processes
+        files = {name: extra_state(state, name) for name in plan["smoothing"]}
+        measured["smoothing"] = {
+            name: _smooth(settings, model, x, y, **options, state=files[name], resume=resume)
+            for name, settings in plan["smoothing"].items()
+        }
     if first and "corruptions" in plan:
         measured["corruptions"] = corruption_accuracy(model, x, y, **plan["corruptions"], **options).to_json()
     return measured
+
+
+def _smooth(settings: Smoothing, model: nn.Module, x: Tensor, y: Tensor, **options: Any) -> dict[str, Any]:
+    numbers = {"sigma": settings.sigma, "n0": settings.n0, "n": settings.n, "alpha": settings.alpha}
+    return certify_smoothing(model, x, y, **numbers, **options).to_json()  # type: ignore[arg-type]
 
 
 def drop_gradient_extras(plan: Mapping[str, dict[str, Any]], model: nn.Module, x: Tensor) -> dict[str, dict[str, Any]]:

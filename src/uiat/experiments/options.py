@@ -6,7 +6,9 @@ from typing import Any
 
 from uiat.checks import checked_fields
 from uiat.data import NAMES
+from uiat.errors import UserError
 from uiat.evaluation import registry
+from uiat.evaluation.bracket import Width
 from uiat.evaluation.engine.calls import CallRule
 
 
@@ -110,6 +112,11 @@ class EvaluateOptions:
         by_default="more than half",
         at_least=1,
     )
+    until: Width | None = _option(
+        "Take the images in random order, and stop once the 95 % interval of the worst case on all of them is no wider "
+        "than this, such as 0.05; --save-examples and --calls go through all.",
+        metavar="WIDTH",
+    )
     device: str | None = _option(
         "Device: auto, cpu, cuda, cuda:1, mps.", metavar="NAME", by_default="that of the run; auto"
     )
@@ -146,11 +153,11 @@ class EvaluateOptions:
         "Also measure on published corrupted images: the folder of CIFAR-10-C, CIFAR-100-C or ImageNet-C.",
         metavar="DIR",
     )
-    certify: bool = _option(
-        "Also prove images robust under Linf by interval and linear bounds, for small ReLU networks, and print "
-        "[certified, attacked].",
-        False,
-        flags=("--certify",),
+    certify: str | None = _option(
+        "Also certify: bounds (interval and linear, Linf, of small ReLU networks: [certified, attacked]), also meant "
+        "without NAMES; smoothing-SIGMA or smoothing-SIGMA-N (L2 radii of the model under Gaussian noise, by N noisy "
+        "images of each, 10,000). Among --attacks they are called certify-bounds and so on.",
+        metavar="[NAMES]",
     )
     out: Path | None = _option(
         "Folder for evaluation.json and the state of an evaluation under way.",
@@ -180,3 +187,6 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         CallRule(calls=self.calls, wrong=self.wrong_calls)  # refuses what cannot be before any work
+        if self.until is not None and (self.calls > 1 or self.save_examples is not None):
+            other = "--calls" if self.calls > 1 else "--save-examples"
+            raise UserError(f"both --until and {other}: that goes through all images, and --until stops before")

@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from uiat import evaluation, models
+from uiat.certify.names import split_certifications
 from uiat.config.schema import Evaluation, Run
 from uiat.data import STATS, ImageSet, Stream, Subsample, as_float, can_open
 from uiat.errors import UserError, nearest
@@ -111,10 +112,8 @@ def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
     threat = parse(options.threat) if options.threat is not None else trained_for
     if threat is None:
         raise UserError("the run was trained without a threat model: give one, such as --threat Linf:8/255")
-    names, more = (
-        _names(options, run.evaluation.attacks, threat),
-        _plan_extras(options, threat, options.data or run.data.name),
-    )
+    names, certify = _names(options, run.evaluation.attacks, threat)
+    more = _plan_extras(options, threat, options.data or run.data.name, certify)
     device = local_device(options.device or run.compute.device)
     model = _run_model(folder, options, device=device)
     images, sample = choose_images(options, run)
@@ -155,7 +154,8 @@ def _of_weights(options: EvaluateOptions, name: str) -> EvaluationTarget:
     if options.resume and options.out is None:
         raise UserError("--resume with --model needs --out DIR, the folder where the state of the evaluation is kept")
     threat = parse(str(options.threat))
-    names, more = _names(options, Evaluation().attacks, threat), _plan_extras(options, threat, str(options.data))
+    names, certify = _names(options, Evaluation().attacks, threat)
+    more = _plan_extras(options, threat, str(options.data), certify)
     device = local_device(options.device or "auto")
     where = pick_device(device)
     images, sample = choose_images(options, Run())
@@ -233,9 +233,9 @@ def _facts(model: str, images: AnyImages, sample: Subsample, weights: str | None
     return {"model": model, "data": images.name, "split": "test", "sample": sample.to_json(), "files": sums}
 
 
-def _names(options: EvaluateOptions, default: Sequence[str], threat: Threat) -> tuple[str, ...]:
-    """Return the names of the attacks; a mistyped one is refused before anything is loaded."""
-    words = default if options.attacks is None else split_names(options.attacks)
+def _names(options: EvaluateOptions, default: Sequence[str], threat: Threat) -> tuple[tuple[str, ...], list[str]]:
+    """Return the names of attacks and of certifications; a mistyped one is refused before anything is loaded."""
+    words, certify = split_certifications(default if options.attacks is None else split_names(options.attacks))
     names = tuple(dict.fromkeys(["clean", *words]))
     for name in names:
         if options.attacks is None and is_own_name(name) and not options.own_code:
@@ -244,12 +244,14 @@ def _names(options: EvaluateOptions, default: Sequence[str], threat: Threat) -> 
             evaluation.stages(name, threat=threat)
         elif options.transfer is None:
             raise UserError(f"the attack {TRANSFER} needs a second model: --transfer RUN")
-    return names
+    return names, certify + ([] if options.certify is None else split_names(options.certify))
 
 
-def _plan_extras(options: EvaluateOptions, threat: Threat, data: str) -> dict[str, dict[str, Any]]:
-    names = ("epsilons", "sweep_attack", "norms", "norms_attack", "corruptions", "corruption_files", "certify")
-    return plan_extras(threat=threat, data=data, **{name: getattr(options, name) for name in names})
+def _plan_extras(
+    options: EvaluateOptions, threat: Threat, data: str, certify: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    names = ("epsilons", "sweep_attack", "norms", "norms_attack", "corruptions", "corruption_files")
+    return plan_extras(threat=threat, data=data, certify=certify, **{name: getattr(options, name) for name in names})
 
 
 def _run_model(folder: Path, options: EvaluateOptions, *, device: str) -> nn.Module:

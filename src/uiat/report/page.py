@@ -11,6 +11,8 @@ from markupsafe import Markup
 from uiat.errors import UserError, strip_controls
 from uiat.markup import markdown_code, markdown_text
 from uiat.report import figures, images, provenance
+from uiat.report.calibration import calibration
+from uiat.report.certified import certified
 from uiat.report.groups import group_runs
 from uiat.report.inputs import Inputs, Samples
 from uiat.report.labels import dotted
@@ -25,6 +27,8 @@ logger = logging.getLogger("uiat")
 PANELS: tuple[Callable[[Inputs], Section], ...] = (
     summary,
     training,
+    calibration,
+    certified,
     figures.strength,
     figures.classes,
     figures.confusions,

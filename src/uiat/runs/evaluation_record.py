@@ -42,6 +42,10 @@ def _optional(fits: Check) -> Check:
 _TEXT, _NUMBERS, _SHARES = _is(str), _list_of(is_number), _table_of(is_number)
 _SWEEP = _record_of(norm=_TEXT, attack=_TEXT, epsilons=_NUMBERS, accuracy=_NUMBERS)
 _CORRUPTIONS = _record_of(accuracy=_table_of(_SHARES))
+_SMOOTHING = _record_of(sigma=is_number, accuracy=is_number, mean_radius=is_number, at=_NUMBERS, certified=_NUMBERS)
+_UNTIL = _record_of(
+    of=is_number, done=is_number, stopped=lambda value: isinstance(value, bool), bounds=_NUMBERS, interval=_NUMBERS
+)
 _CALLS = _record_of(calls=is_number, wrong=is_number, accuracy=_SHARES, intervals=_table_of(_NUMBERS))
 # What each field can hold; those that a reader cannot do without come first.
 _FITS: dict[str, Check] = {
@@ -49,7 +53,12 @@ _FITS: dict[str, Check] = {
     "n": lambda value: _is(int)(value) and 0 < value < 10**12,
     "threat": _TEXT,
     **{name: _optional(_TEXT) for name in ("data", "which", "split", "verdict", "model", "run")},
-    **{name: _optional(_SHARES) for name in ("seconds", "stage_seconds", "calibration")},
+    **{name: _optional(_SHARES) for name in ("seconds", "stage_seconds")},
+    "calibration": _optional(
+        lambda value: (
+            isinstance(value, dict) and _SHARES({**value, "attacked": 0}) and _SHARES(value.get("attacked", {}))
+        )
+    ),
     **{name: _optional(_table_of(_SHARES)) for name in ("stages", "passes")},
     **{name: _optional(_is(dict)) for name in ("environment", "budgets")},
     **{name: _optional(_list_of(_TEXT)) for name in ("warnings", "broken_by")},
@@ -59,10 +68,16 @@ _FITS: dict[str, Check] = {
     "fairness": _optional(_table_of(_SHARES)),
     "per_class": _optional(_table_of(_list_of(_or_none(is_number)))),
     "sweep": _optional(lambda value: _SWEEP(value) and len(value["epsilons"]) == len(value["accuracy"])),
+    "until": _optional(lambda value: value == {} or _UNTIL(value)),
     "calls": _optional(lambda value: value == {} or _CALLS(value)),
     "unseen": _optional(_record_of(accuracy=_SHARES)),
     "corruptions": _optional(_CORRUPTIONS),
     "corruption_files": _optional(_CORRUPTIONS),
+    "smoothing": _optional(
+        lambda value: (
+            _table_of(_SMOOTHING)(value) and all(len(one["at"]) == len(one["certified"]) for one in value.values())
+        )
+    ),
     "certified": _optional(_record_of(accuracy=is_number, threat=_TEXT, certified_by=_list_of(_TEXT))),
 }
 

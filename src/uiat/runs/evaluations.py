@@ -13,8 +13,8 @@ from typing import Any
 from uiat.data import open_data
 from uiat.errors import UserError
 from uiat.evaluation.record import EVALUATION_FILE, WEIGHTS_FILES
-from uiat.evaluation.result import wilson
 from uiat.formatting import is_doubtful, threat_record
+from uiat.intervals import wilson
 from uiat.runs.config_file import CUSTOM, read_settings, threat_of
 from uiat.runs.evaluation_record import read_record
 from uiat.runs.reader import CONFIG_FILE
@@ -92,6 +92,10 @@ def choose(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     result = dict(first.record)
     for found in same:
         result = _join(result, found.record)
+    # What is certified may be in a record of its own, without attacks.
+    alike = [found.record for found in rest if _are_alike(first.record, found.record)]
+    if smoothing := {name: one for record in [*alike, result] for name, one in record.get("smoothing", {}).items()}:
+        result["smoothing"] = smoothing
     return result, notes
 
 
@@ -113,8 +117,12 @@ def _rank(found: Found, threat: str | None, data: str | None) -> tuple[Any, ...]
 
 
 def _on_same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    whole = all(len(each.get("broken_by") or ()) == each["n"] and each.get("sums") for each in (one, other))
-    return whole and all(one.get(name) == other.get(name) for name in _SAME)
+    whole = all(len(each.get("broken_by") or ()) == each["n"] for each in (one, other))
+    return whole and _are_alike(one, other)
+
+
+def _are_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return bool(one.get("sums")) and all(one.get(name) == other.get(name) for name in _SAME)
 
 
 def _names(found: Sequence[Found]) -> str:
@@ -146,6 +154,9 @@ def _join(one: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     if right / n != min(one["accuracy"]["worst"], other["accuracy"]["worst"]):
         for by_class in ("per_class", "fairness"):
             joined[by_class].pop("worst", None)  # they would need the labels
+    attacked = {**other.get("calibration", {}).get("attacked", {}), **one.get("calibration", {}).get("attacked", {})}
+    if attacked:
+        joined["calibration"] = {**one["calibration"], "attacked": attacked}
     joined["warnings"] = list(dict.fromkeys([*one.get("warnings", ()), *other.get("warnings", ())]))
     verdicts = [str(each.get("verdict") or "") for each in (one, other)]
     joined["verdict"] = next((text for text in verdicts if is_doubtful(text)), verdicts[0] or verdicts[1])

@@ -20,6 +20,7 @@ def test_outcomes_come_back_as_they_were():
     outcomes.add_cost("b", "b", {"seconds": 0.5})
     outcomes.add_cost("b", "b", {"seconds": 0.25})
     outcomes.record_verdicts("a", torch.tensor([True, False, True]), torch.tensor([True, False, False]))
+    outcomes.record_confidence("a", torch.tensor([True, False, True]), torch.zeros(3))
     again = Outcomes.unpack(outcomes.pack())
     assert list(again.correct) == ["clean", "b", "a"]
     assert again.verdicts("a").tolist() == [1, -1, 0]
@@ -44,7 +45,7 @@ def test_the_outcomes_of_one_process_are_divided_and_merged_again(tmp_path):
     assert torch.equal(again.breaker, outcomes.breaker)
     assert torch.equal(again.examples, outcomes.examples)
     assert torch.equal(again.confidence, outcomes.confidence)
-    for masks in ("correct", "verdict_by_stage"):
+    for masks in ("correct", "verdict_by_stage", "confidence_under"):
         one, other = getattr(outcomes, masks), getattr(again, masks)
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)

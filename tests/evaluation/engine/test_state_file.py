@@ -129,6 +129,7 @@ def test_the_state_of_other_images_is_refused(half):
 def test_the_batch_size_may_be_another_one(half):
     one, other = evaluate_short(half, resume=True, batch_size=4), evaluate_short()
     assert one.broken_by == other.broken_by
+    assert one.calibration["attacked"] == pytest.approx(other.calibration["attacked"])
 
 
 def test_a_folder_that_is_not_there_is_refused_before_the_work(tmp_path):

@@ -10,7 +10,7 @@ from uiat.analyse.figures import format_percent, make_panels
 from uiat.analyse.measurements import compute_logits, craft
 from uiat.analyse.prose import percent
 from uiat.analyse.study import Context, Data, Study
-from uiat.evaluation.result import wilson
+from uiat.intervals import wilson
 
 FEW = 30  # images, below which a fraction says little
 

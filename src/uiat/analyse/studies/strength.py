@@ -11,7 +11,7 @@ from uiat.analyse.figures import draw_legend, line_style, make_panels
 from uiat.analyse.prose import CHANCE, join_words, percent
 from uiat.analyse.radii import choose_radii, describe_threat, label_axes, radius_writer, sweep_run
 from uiat.analyse.study import Context, Data, Study
-from uiat.evaluation.result import wilson
+from uiat.intervals import wilson
 
 MOST = 6  # pairs of runs that a paragraph mentions
 

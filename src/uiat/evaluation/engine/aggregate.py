@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from uiat.evaluation.engine.asked import WORST
-from uiat.evaluation.engine.calls import EVEN, ONE_CALL, CallRule, binomial_tail, least_probability, mean_interval
+from uiat.evaluation.engine.calls import EVEN, ONE_CALL, CallRule
 from uiat.evaluation.engine.outcomes import Outcomes
 from uiat.evaluation.engine.plan import Plan, budgets
 from uiat.evaluation.registry import stage_names
@@ -17,9 +17,9 @@ from uiat.evaluation.result import (
     accuracy_by_class,
     add_by_name,
     calibration_error,
-    wilson,
 )
 from uiat.formatting import class_spread, threat_record
+from uiat.intervals import binomial_tail, least_probability, mean_interval, wilson
 from uiat.system.distributed import Rank
 from uiat.threat import Threat
 
@@ -67,7 +67,6 @@ def aggregate(
     correct = {name: _scatter([part.correct[name] for part in parts], parts, n) for name in plan}
     correct["worst"] = _scatter([part.robust for part in parts], parts, n)
     after = {name: {stage: _count(parts, name, stage) / n for stage, _ in plan[name]} for name in plan}
-    confidence = _scatter([part.confidence for part in parts if part.confidence is not None], parts, n)
     examples = [part.examples for part in parts if part.examples is not None]
     per_class = {name: accuracy_by_class(mask, y, classes=classes) for name, mask in correct.items()}
     return EvaluationResult(
@@ -82,12 +81,25 @@ def aggregate(
         intervals={name: wilson(int(mask.sum()), n) for name, mask in correct.items()},
         per_class=per_class,
         fairness={name: class_spread(values) for name, values in per_class.items()},
-        calibration={"ece": calibration_error(confidence, correct["clean"]), "bins": BINS},
+        calibration=_calibration(parts, n, correct),
         budgets=budgets(plan),
         warnings=_warnings(parts, unable) + _warn_of_own_attacks(parts) + _absent_classes(y, class_names or ()),
         examples=_scatter(examples, parts, n) if examples else None,
         calls=_describe_calls(parts, n, rule, tests=sum(map(len, plan.values()))),
     )
+
+
+def _calibration(parts: Sequence[Outcomes], n: int, correct: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the calibration error of the images as they are, and of the examples that attacks end in."""
+    clean = _scatter([part.confidence for part in parts if part.confidence is not None], parts, n)
+    attacked = {}
+    for name in correct:  # in the order of the attacks
+        if name not in parts[0].confidence_under:
+            continue
+        confidence = _scatter([part.confidence_under[name] for part in parts], parts, n)
+        if not confidence.isnan().any():
+            attacked[name] = calibration_error(confidence, correct[name])
+    return {"ece": calibration_error(clean, correct["clean"]), "bins": BINS, "attacked": attacked}
 
 
 def _describe_calls(parts: Sequence[Outcomes], n: int, rule: CallRule, *, tests: int) -> dict[str, Any]:

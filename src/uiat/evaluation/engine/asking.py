@@ -75,7 +75,7 @@ def run_asking(
             on_progress(done, total, robust)
 
         with _seeded(target, rank, name, stage):
-            _, x_adv = attack_images(target, stage, settings, tried, on_progress=progress, saver=saver, saved=saved)
+            x_adv = attack_images(target, stage, settings, tried, on_progress=progress, saver=saver, saved=saved).x_adv
     rows, count = tried.nonzero().flatten(), torch.full((images,), -1)
     with _seeded(target, rank, name, stage, "fresh"):
         count[rows] = target.ask(x_adv[rows.to(x_adv.device)], rows).sum(dim=0)

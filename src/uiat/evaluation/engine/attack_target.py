@@ -14,7 +14,7 @@ from uiat.evaluation.engine.misclassified import is_misclassified
 from uiat.evaluation.engine.search_runner import AdaptiveBatchSize
 from uiat.models.inspect import Target
 from uiat.models.modes import BatchNormMode, frozen
-from uiat.shapes import Bool, Int
+from uiat.shapes import Bool, Float, Int
 from uiat.speed.fast_copy import CountingModel
 
 
@@ -33,6 +33,16 @@ def exact_inference(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> I
     exact = cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False)
     with exact, frozen(model, batchnorm=batchnorm):
         yield
+
+
+def confidence_of(logits: Float[Tensor, "b k"]) -> Float[Tensor, "b"]:
+    """Return the probability of the predicted class, in double precision, on the CPU; 0 where it is NaN.
+
+    Example:
+        >>> confidence_of(torch.tensor([[0.0, 0.0], [0.0, float("nan")]]))
+        tensor([0.5000, 0.0000], dtype=torch.float64)
+    """
+    return logits.double().softmax(dim=1).amax(dim=1).cpu().nan_to_num()
 
 
 @runtime_checkable
@@ -108,12 +118,16 @@ class AttackTarget:
             logits = self.model(images.to(self.device))
         return logits, is_misclassified(logits, self.y[rows].to(self.device)).cpu()
 
-    def count_wrong(self, images: Tensor, rows: Int[Tensor, "m"]) -> Int[Tensor, "m"]:
-        """Return the number of the rule's calls that misclassify each of some images, a batch, on the CPU."""
-        count = torch.zeros(len(rows), dtype=torch.int64)
+    def count_wrong(self, images: Tensor, rows: Int[Tensor, "m"]) -> tuple[Int[Tensor, "m"], Float[Tensor, "m"]]:
+        """Return the number of the rule's calls that misclassify each of some images, a batch, on the CPU.
+
+        Also the probability of the class that the last of them predicts.
+        """
+        count, confidence = torch.zeros(len(rows), dtype=torch.int64), torch.zeros(len(rows), dtype=torch.float64)
         for _ in range(self.rule.calls):
-            count += self.classify(images, rows)[1]
-        return count
+            logits, wrong = self.classify(images, rows)
+            count, confidence = count + wrong, confidence_of(logits)
+        return count, confidence
 
     def ask(self, images: Tensor, rows: Int[Tensor, "m"]) -> Bool[Tensor, "calls m"]:
         """Return which of the rule's calls misclassify which of some images, however many, on the CPU."""

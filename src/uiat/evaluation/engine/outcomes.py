@@ -30,6 +30,8 @@ class Outcomes:
             "attacked", "projected" and left "unchanged".
         memory_limit: images that fit into memory at once, where it ran out.
         asked: of a randomised model: what was asked of it, see `engine.asked.Asked`; None otherwise.
+        confidence_under: for attacks that end in an example for every image: probability of the class predicted for it,
+            of images that were not attacked for themselves; NaN where an older state file does not say.
         verdict_by_stage: for each stage: 1 for an image that is robust to it, 0 for one that it breaks, -1 for one not
             attacked with it.
 
@@ -49,6 +51,7 @@ class Outcomes:
     memory_limit: int | None = None
     asked: Asked | None = None
     verdict_by_stage: dict[str, Int[Tensor, "n"]] = field(default_factory=dict)
+    confidence_under: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def breaker(self) -> Int[Tensor, "n"]:
@@ -67,6 +70,13 @@ class Outcomes:
     def record_verdicts(self, stage: str, mask: Bool[Tensor, "n"], correct: Bool[Tensor, "n"]) -> None:
         """Record which of the images in `mask` are robust to a stage, in whichever named attack it was run."""
         self.verdict_by_stage[stage] = torch.where(mask, correct.to(self.index), self.verdicts(stage))
+
+    def record_confidence(self, name: str, mask: Bool[Tensor, "n"], confidence: Tensor | None) -> None:
+        """Record the confidence on the examples of a named attack; the images outside `mask` were not attacked."""
+        assert self.confidence is not None
+        self.confidence_under[name] = torch.where(
+            mask, self.confidence if confidence is None else confidence, self.confidence
+        )
 
     def end_stage(self, name: str, stage: str, correct: Bool[Tensor, "n"], x_adv: Tensor) -> None:
         """Record that a stage of a named attack has ended.
@@ -97,6 +107,7 @@ class Outcomes:
         tensors = {"index": self.index, "broken_by": self.breaker}
         tensors |= {f"right/{name}": value for name, value in self.correct.items()}
         tensors |= {f"known/{stage}": value for stage, value in self.verdict_by_stage.items()}
+        tensors |= {f"confidence/{name}": value for name, value in self.confidence_under.items()}
         tensors |= {} if self.asked is None else self.asked.pack()
         optional = {"examples": self.examples, "confidence": self.confidence}
         tensors |= {name: value for name, value in optional.items() if value is not None}
@@ -109,8 +120,10 @@ class Outcomes:
     def unpack(cls, state: State) -> "Outcomes":
         """Return the outcomes that `pack` was called on."""
         tensors, meta = state
-        prefix = "known/"
-        verdicts = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+        def named(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
         return cls(
             tensors["index"],
             correct={name: tensors[f"right/{name}"] for name in meta["order"]},
@@ -121,7 +134,8 @@ class Outcomes:
             counts_after=meta["after"],
             costs=meta["spent"],
             memory_limit=meta["limit"],
-            verdict_by_stage=verdicts,
+            verdict_by_stage=named("known/"),
+            confidence_under=named("confidence/"),
             asked=Asked.unpack(tensors),
         )
 
@@ -194,6 +208,7 @@ def _join(parts: Sequence[Outcomes], index: Tensor, take: Tensor, *, is_first: b
     renumber = [torch.tensor([*(names.index(name) for name in part.names), -1]) for part in parts]
     attacks = dict.fromkeys(name for part in parts for name in part.correct)
     stages = dict.fromkeys(stage for part in parts for stage in part.verdict_by_stage)
+    examined = dict.fromkeys(name for part in parts for name in part.confidence_under)
     limits = [part.memory_limit for part in parts if part.memory_limit is not None]
     return Outcomes(
         index,
@@ -207,6 +222,9 @@ def _join(parts: Sequence[Outcomes], index: Tensor, take: Tensor, *, is_first: b
         memory_limit=min(limits) if limits else None,
         asked=merge_asked([part.asked for part in parts], rows, is_first=is_first),
         verdict_by_stage={stage: rows([part.verdicts(stage) for part in parts]) for stage in stages},
+        confidence_under={
+            name: rows([part.confidence_under.get(name, part.confidence) for part in parts]) for name in examined
+        },
     )
 
 

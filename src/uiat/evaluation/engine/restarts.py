@@ -54,6 +54,7 @@ class Restarts:
         self.target, self.settings, self.mask = target, settings, mask
         self.key = rekey(keys(target.seed, target.index), zlib.crc32(stage.encode()))
         self.correct, self.x_adv = mask.clone(), target.x.detach().clone()
+        self.confidence = torch.full((len(mask),), torch.nan, dtype=torch.float64)  # of each image's last example
         # Calls that misclassify x_adv. With one call only an example that breaks the image counts, with several any.
         self.most_wrong = torch.full((len(mask),), -1 if target.rule.repeats else 0)
         # The restart under way, the rows that it is spent on, and how many of them are done.
@@ -81,7 +82,7 @@ class Restarts:
         else:
             x_adv = self._call(self.settings, x, y, key)
         with exact_inference(target.module):
-            count = target.count_wrong(x_adv, rows)
+            count, self.confidence[rows] = target.count_wrong(x_adv, rows)
         better = count > self.most_wrong[rows]
         self.most_wrong[rows] = torch.maximum(count, self.most_wrong[rows])
         self.correct[rows] = self.most_wrong[rows] < target.rule.calls
@@ -108,6 +109,7 @@ class Restarts:
         """Return what `restore` needs to resume from here."""
         broken = self.mask & ~self.correct
         tensors = {"right": self.correct.clone(), "left": self.rows, "found": self.x_adv[broken]}
+        tensors["confidence"] = self.confidence.clone()
         if self.target.rule.repeats:
             tensors |= {"best": self.x_adv.clone(), "most_wrong": self.most_wrong.clone()}
         return tensors, {"restart": self.restart, "done": self.done}
@@ -117,6 +119,7 @@ class Restarts:
         tensors, meta = state
         self.correct, self.rows = tensors["right"].clone(), tensors["left"]
         self.x_adv[self.mask & ~self.correct] = tensors["found"].to(self.x_adv)
+        self.confidence = tensors.get("confidence", self.confidence).clone()  # older files have none
         if "best" in tensors:
             self.x_adv, self.most_wrong = tensors["best"].to(self.x_adv), tensors["most_wrong"].clone()
         self.restart, self.done = int(meta["restart"]), int(meta["done"])

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from uiat.attacks import PGD, External
 from uiat.evaluation.engine.asked import WORST
 from uiat.evaluation.engine.asking import conclude, run_asking
 from uiat.evaluation.engine.attack_target import AttackTarget
@@ -104,7 +105,7 @@ class EvaluationRun:
             # Another named attack may have run this very stage on some of the images: their verdicts are taken over.
             new, robust = mask & (outcomes.verdicts(stage) < 0), mask & (outcomes.verdicts(stage) > 0)
             already = int(robust.sum())
-            correct, x_adv = attack_images(
+            found = attack_images(
                 target,
                 stage,
                 settings,
@@ -113,8 +114,10 @@ class EvaluationRun:
                 saver=partial(self._save, name, stage),
                 saved=saved,
             )
-            outcomes.record_verdicts(stage, new, correct)
-            correct = correct | robust
+            outcomes.record_verdicts(stage, new, found.correct)
+            if isinstance(settings, PGD | External):
+                outcomes.record_confidence(name, new, found.confidence)
+            correct, x_adv = found.correct | robust, found.x_adv
         self._add_cost(name, stage)
         outcomes.end_stage(name, stage, correct, x_adv)
 

@@ -1,13 +1,14 @@
 """One stage of an evaluation: an attack on the images that are still robust, its costs, and how it is resumed."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from uiat.attacks import PGD, External, Search
 from uiat.checks import Count, checked
-from uiat.evaluation.engine.attack_target import AttackTarget, exact_inference
+from uiat.evaluation.engine.attack_target import AttackTarget, confidence_of, exact_inference
 from uiat.evaluation.engine.restarts import Restarts
 from uiat.evaluation.engine.search_runner import AdaptiveBatchSize, Saver, State, search
 from uiat.evaluation.listener import OnProgress, ignore_progress
@@ -16,8 +17,24 @@ from uiat.models.misfit import explained
 from uiat.shapes import Bool, Float, Int
 from uiat.speed.fast_copy import fastest_batch, make_fast_copy
 
-# Mask of the images that are correct afterwards, and for each that is not any more the example that broke it.
-Outcome = tuple[Bool[Tensor, "n"], Float[Tensor, "n ..."]]
+
+class Outcome(NamedTuple):
+    """What came of an attack.
+
+    Args:
+        correct: mask of the images that are correct afterwards.
+        x_adv: for each that is not any more the example that broke it.
+        confidence: probability of the class predicted for the last example of each attacked image, whether it breaks
+            the image or not; None of a search, which ends in an example for broken images alone.
+
+    Example:
+        >>> Outcome(torch.tensor([True]), torch.zeros(1, 1)).confidence is None
+        True
+    """
+
+    correct: Bool[Tensor, "n"]
+    x_adv: Float[Tensor, "n ..."]
+    confidence: Float[Tensor, "n"] | None = None
 
 
 def evaluate_clean(
@@ -40,7 +57,7 @@ def evaluate_clean(
     def classify(rows: Tensor) -> None:
         logits, wrong = target.classify(target.x[rows], rows)
         correct[rows] = ~wrong
-        confidence[rows] = logits.double().softmax(dim=1).amax(dim=1).cpu().nan_to_num()
+        confidence[rows] = confidence_of(logits)
 
     with exact_inference(target.module):
         for done in target.batch_size.batches(torch.arange(n), classify):
@@ -84,12 +101,12 @@ def attack_images(
     """
     if target.classes < 2 or not bool(mask.any()):  # nothing else to predict, or nothing to attack
         on_progress(0, 0, int(mask.sum()))
-        return mask.clone(), target.x
+        return Outcome(mask.clone(), target.x)
     if isinstance(settings, PGD | External):
         run = Restarts(target, stage, settings, mask)
         if saved is not None:
             run.restore(saved)
-        return run.finish(on_progress=on_progress, saver=saver)
+        return Outcome(*run.finish(on_progress=on_progress, saver=saver), run.confidence)
     return _search_images(target, settings, mask, on_progress=on_progress, saver=saver, saved=saved)
 
 
@@ -126,7 +143,7 @@ def _search_images(
     x_adv[rows[kept]] = examples[kept]
     total = settings.iterations * settings.attempts(classes)
     on_progress(total, total, int(correct.sum()))  # also where it ended early, with nothing left
-    return correct, x_adv
+    return Outcome(correct, x_adv)
 
 
 @checked

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from uiat.checks import checked, checked_fields
-from uiat.evaluation.result import wilson
 from uiat.formatting import DOUBT, percent
+from uiat.intervals import wilson
 
 Severity = Literal["do not believe", "note"]
 CHANCE = 0.01  # level of a sign test
