@@ -14,6 +14,7 @@ from uiat.errors import UserError
 from uiat.evaluation.engine.aggregate import aggregate
 from uiat.evaluation.engine.attack_target import AttackTarget, exact_inference
 from uiat.evaluation.engine.calls import CallRule, Calls
+from uiat.evaluation.engine.fits import check_fit_images, unfitted
 from uiat.evaluation.engine.identity import identity_of
 from uiat.evaluation.engine.plan import Plan, check_inputs, drop_gradient_attacks, make_plan
 from uiat.evaluation.engine.run import EvaluationRun
@@ -25,6 +26,7 @@ from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import verdict
 from uiat.evaluation.selfcheck.examine import examine_target
 from uiat.evaluation.streaming import Evaluated, StreamEvaluation
+from uiat.inverse.universal_attack import FitImages
 from uiat.models.inspect import Target
 from uiat.shapes import Float, Int
 from uiat.speed.fast_copy import fastest_batch, make_fast_copy
@@ -60,6 +62,7 @@ def evaluate(
     class_names: Sequence[str] | None = None,
     calls: Calls = 1,
     wrong_calls: Calls | None = None,
+    fit: tuple[Float[Tensor, "m ..."], Int[Tensor, "m"]] | None = None,
 ) -> EvaluationResult:
     """Compute accuracy under each attack by name and in the worst case over them, and check if it is to be believed.
 
@@ -106,6 +109,8 @@ def evaluate(
         calls: number of fresh calls on each example, for a model that answers at random; give such a model attacks that
             average, see the names that end in -eot-D.
         wrong_calls: number of these calls that have to be wrong to break an image; by default more than half.
+        fit: images and labels apart from those measured, such as training images, for attacks that are fitted before
+            they are measured: the universal ones, "uap-K" and "uap-class-K".
 
     Raises:
         UserError: fewer calls than have to be wrong, an unknown attack, images or labels that do not fit, a model that
@@ -128,13 +133,16 @@ def evaluate(
     listener = Callbacks(progress, bound) if rank.first else Silent()
     settings: dict[str, Any] = {"model": model, "plan": plan, "threat": threat, "transfer": transfer}
     settings |= {"seed": seed, "batch_size": batch_size, "state": state, "resume": resume}
-    settings |= {"rank": rank, "listener": listener}
+    images = None if fit is None or not unfitted(plan) else FitImages(ordinary(fit[0]), ordinary(fit[1]))
+    settings |= {"rank": rank, "listener": listener, "fit": images}
     if y is not None and isinstance(x, Tensor):
         how: dict[str, Any] = {"save_minutes": save_minutes, "keep_examples": keep_examples, "rule": rule}
         done = _evaluate_whole(ordinary(x), ordinary(y), **settings, **how)
     else:
         stream = _open(x, y, keep_examples=keep_examples, rule=rule)
         done, class_names = StreamEvaluation(**settings).run(stream), class_names or stream.classes or None
+    if images is not None:
+        done.sums["fitting images"] = sum_of_tensors({"": images.x})
     result = _sum_up(done, rank, threat=threat, seed=seed, class_names=class_names, rule=rule)
     if not selfchecks or (transfer is None and all(given == "clean" for given in attacks)):
         return result
@@ -171,16 +179,19 @@ def _evaluate_whole(
     rank: Rank,
     listener: EvaluationListener,
     rule: CallRule,
+    fit: FitImages | None,
 ) -> Evaluated:
     """Run all attacks on images in memory."""
     target = Target(model, x)
     check_inputs(target, x, y, batch_size=batch_size, transfer=transfer, plan=plan)
     plan, unable = (plan, []) if target.differentiable else drop_gradient_attacks(plan)
-    identity = identity_of(model, x, y, threat, plan, seed, keep_examples, transfer, rule) if state is not None else {}
+    check_fit_images(plan, target, x, fit)
+    facts = (model, x, y, threat, plan, seed, keep_examples, transfer, rule, fit)
+    identity = identity_of(*facts) if state is not None else {}
     state_file = StateFile(state, identity, save_minutes, rank=rank)
     with exact_inference(model):
         under_attack = _prepare(target, x, y, rank, batch_size=batch_size, seed=seed, rule=rule)
-        run = EvaluationRun(under_attack, rank, state_file, len(x), listener)
+        run = EvaluationRun(under_attack, rank, state_file, len(x), listener, fit)
         run.run(plan, resume=resume, keep_examples=keep_examples)
     size = under_attack.batch_size.size
     return Evaluated(target, plan, unable, run.outcomes, y, (x, y), _sum_inputs(model, x, y), size)

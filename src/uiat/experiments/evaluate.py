@@ -68,6 +68,7 @@ def kept_state(
         transfer=target.transfer,
         calls=options.calls,
         wrong_calls=options.wrong_calls,
+        fit=target.fit,
     )
     folder = _make_folder(target.folder)
     with locked_state(folder, identity, rank, resume=options.resume, beside_others=beside_others) as state:
@@ -132,6 +133,7 @@ def _attack(
             class_names=target.images.classes or None,
             calls=options.calls,
             wrong_calls=options.wrong_calls,
+            fit=target.fit,
         )
     except KeyboardInterrupt:
         if state is None or not Rank.paths(state):

@@ -30,6 +30,7 @@ class Outcomes:
             "attacked", "projected" and left "unchanged".
         memory_limit: images that fit into memory at once, where it ran out.
         asked: of a randomised model: what was asked of it, see `engine.asked.Asked`; None otherwise.
+        fits: for each stage that was fitted before it was measured, its perturbations; the same in all processes.
         verdict_by_stage: for each stage: 1 for an image that is robust to it, 0 for one that it breaks, -1 for one not
             attacked with it.
 
@@ -48,6 +49,7 @@ class Outcomes:
     costs: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     memory_limit: int | None = None
     asked: Asked | None = None
+    fits: dict[str, Tensor] = field(default_factory=dict)
     verdict_by_stage: dict[str, Int[Tensor, "n"]] = field(default_factory=dict)
 
     @property
@@ -68,7 +70,9 @@ class Outcomes:
         """Record which of the images in `mask` are robust to a stage, in whichever named attack it was run."""
         self.verdict_by_stage[stage] = torch.where(mask, correct.to(self.index), self.verdicts(stage))
 
-    def end_stage(self, name: str, stage: str, correct: Bool[Tensor, "n"], x_adv: Tensor) -> None:
+    def end_stage(
+        self, name: str, stage: str, correct: Bool[Tensor, "n"], x_adv: Tensor, *, counted: bool = True
+    ) -> None:
         """Record that a stage of a named attack has ended.
 
         Args:
@@ -76,8 +80,9 @@ class Outcomes:
             stage: its stage.
             correct: mask of the images that are still correct under the attack.
             x_adv: for each of the others the example that broke it.
+            counted: False for an attack that is no part of the worst case.
         """
-        broken = self.robust & ~correct
+        broken = self.robust & ~correct & counted
         if stage not in self.names:
             self.names.append(stage)
         self.broken_by = self.breaker.masked_fill(broken, self.names.index(stage))
@@ -97,6 +102,7 @@ class Outcomes:
         tensors = {"index": self.index, "broken_by": self.breaker}
         tensors |= {f"right/{name}": value for name, value in self.correct.items()}
         tensors |= {f"known/{stage}": value for stage, value in self.verdict_by_stage.items()}
+        tensors |= {f"fit/{stage}": value for stage, value in self.fits.items()}
         tensors |= {} if self.asked is None else self.asked.pack()
         optional = {"examples": self.examples, "confidence": self.confidence}
         tensors |= {name: value for name, value in optional.items() if value is not None}
@@ -109,8 +115,10 @@ class Outcomes:
     def unpack(cls, state: State) -> "Outcomes":
         """Return the outcomes that `pack` was called on."""
         tensors, meta = state
-        prefix = "known/"
-        verdicts = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        fits, verdicts = (
+            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            for prefix in ("fit/", "known/")
+        )
         return cls(
             tensors["index"],
             correct={name: tensors[f"right/{name}"] for name in meta["order"]},
@@ -122,6 +130,7 @@ class Outcomes:
             costs=meta["spent"],
             memory_limit=meta["limit"],
             verdict_by_stage=verdicts,
+            fits=fits,
             asked=Asked.unpack(tensors),
         )
 
@@ -206,6 +215,7 @@ def _join(parts: Sequence[Outcomes], index: Tensor, take: Tensor, *, is_first: b
         costs=_merge_costs(parts, is_first=is_first),
         memory_limit=min(limits) if limits else None,
         asked=merge_asked([part.asked for part in parts], rows, is_first=is_first),
+        fits={stage: z for part in parts for stage, z in part.fits.items()},
         verdict_by_stage={stage: rows([part.verdicts(stage) for part in parts]) for stage in stages},
     )
 
