@@ -8,7 +8,8 @@ import uiat
 from support import tiny
 from uiat import UserError
 from uiat.evaluation import record
-from uiat.evaluation.registry import attack, is_counted
+from uiat.evaluation.engine.plan import is_counted
+from uiat.evaluation.registry import attack
 from uiat.runs import reader
 from uiat.system.manifest import is_sealed
 

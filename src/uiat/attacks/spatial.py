@@ -65,7 +65,7 @@ class Spatial:
     def move(
         self, x: Float[Tensor, "b c h w"], angle: Float[Tensor, "b"], shift: Float[Tensor, "b 2"]
     ) -> Float[Tensor, "b c h w"]:
-        """Rotate images counter-clockwise by angles in degrees, and shift them by fractions of their height and width."""
+        """Rotate images counter-clockwise by degrees, and shift them by fractions of their height and width."""
         height, width = x.shape[-2:]
         turn = angle.to(x) * (math.pi / 180)
         cosine, sine = turn.cos(), turn.sin()

@@ -141,9 +141,7 @@ def evaluate(
     else:
         stream = _open(x, y, keep_examples=keep_examples, rule=rule)
         done, class_names = StreamEvaluation(**settings).run(stream), class_names or stream.classes or None
-    if images is not None:
-        done.sums["fitting images"] = sum_of_tensors({"": images.x})
-    result = _sum_up(done, rank, threat=threat, seed=seed, class_names=class_names, rule=rule)
+    result = _sum_up(done, rank, threat=threat, seed=seed, class_names=class_names, rule=rule, fit=images)
     if not selfchecks or (transfer is None and all(given == "clean" for given in attacks)):
         return result
     return replace(result, verdict=_selfcheck(done, threat, result, transfer, rank, listener))
@@ -198,7 +196,14 @@ def _evaluate_whole(
 
 
 def _sum_up(
-    done: Evaluated, rank: Rank, *, threat: Threat, seed: int, class_names: Sequence[str] | None, rule: CallRule
+    done: Evaluated,
+    rank: Rank,
+    *,
+    threat: Threat,
+    seed: int,
+    class_names: Sequence[str] | None,
+    rule: CallRule,
+    fit: FitImages | None,
 ) -> EvaluationResult:
     """Reduce what all processes have found to the result, and log the worst case in the reference's words."""
     result = aggregate(
@@ -213,7 +218,8 @@ def _sum_up(
         class_names=class_names,
         rule=rule,
     )
-    result = replace(result, sums=done.sums, batch_size=min(rank.gather(done.batch_size)), processes=rank.size)
+    sums = done.sums | ({} if fit is None else {"fitting images": sum_of_tensors({"": fit.x})})
+    result = replace(result, sums=sums, batch_size=min(rank.gather(done.batch_size)), processes=rank.size)
     if rank.first and len(result.accuracy) > 2:
         logger.info("robust accuracy: %.2f%%", 100 * result.accuracy["worst"])
     return result

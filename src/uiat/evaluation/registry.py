@@ -296,17 +296,6 @@ def _with_settings(settings: Settings, **changes: int) -> Any:
     return replace(as_dataclass, **changes)
 
 
-def is_counted(settings: Settings) -> bool:
-    """True if an attack is a part of the worst case over a ball, which patches and the like are not.
-
-    Example:
-        >>> from uiat.threat import Linf
-        >>> is_counted(attack("pgd-20", threat=Linf(0.1))), is_counted(attack("patch-2", threat=Linf(0.1)))
-        (True, False)
-    """
-    return not getattr(settings, "outside_ball", False)
-
-
 def needs_gradient(name: str, settings: Settings = None) -> bool:
     """True if an attack, a stage or any stage of an ensemble can do nothing to a model without a gradient.
 

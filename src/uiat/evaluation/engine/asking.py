@@ -9,10 +9,11 @@ from torch import Tensor
 from uiat.evaluation.engine.asked import Asked
 from uiat.evaluation.engine.attack_target import AttackTarget
 from uiat.evaluation.engine.outcomes import Outcomes
+from uiat.evaluation.engine.plan import is_counted
 from uiat.evaluation.engine.search_runner import Saver, State
 from uiat.evaluation.engine.stage import attack_images, evaluate_clean
 from uiat.evaluation.listener import OnProgress, ignore_progress
-from uiat.evaluation.registry import Settings, is_counted
+from uiat.evaluation.registry import Settings
 from uiat.shapes import Bool
 from uiat.system.distributed import Rank
 from uiat.system.surroundings import seeded

@@ -12,12 +12,12 @@ from uiat.evaluation.engine.asking import conclude, run_asking
 from uiat.evaluation.engine.attack_target import AttackTarget
 from uiat.evaluation.engine.fits import bind, fit_stages
 from uiat.evaluation.engine.outcomes import Outcomes
-from uiat.evaluation.engine.plan import Plan, Stage, count_steps
+from uiat.evaluation.engine.plan import Plan, Stage, count_steps, is_counted
 from uiat.evaluation.engine.search_runner import State
 from uiat.evaluation.engine.stage import attack_images, evaluate_clean
 from uiat.evaluation.engine.state_file import StateFile
 from uiat.evaluation.listener import EvaluationListener, OnProgress
-from uiat.evaluation.registry import Settings, is_counted
+from uiat.evaluation.registry import Settings
 from uiat.inverse.universal_attack import FitImages
 from uiat.system.distributed import Rank
 
