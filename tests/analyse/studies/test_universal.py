@@ -34,7 +34,8 @@ def test_of_a_linear_model_the_adversarial_one_is_opposite_to_the_inverse_one(co
     assert row["clean"] == row["helped"] == 1.0
     assert row["robust"] <= row["class"] + 0.02
     assert row["class"] < row["clean"]
-    assert max(row["cosine"]) < 0
+    assert min(row["cosine"]) < -0.5
+    assert max(row["cosine"]) <= 0  # 0 for a class without an image to fit on
     assert "cosine" not in other
     assert found["transfer"]["one"]["one"] == row["class"]
     assert set(found["transfer"]["other"]) == {"one", "other"}

@@ -177,8 +177,8 @@ def _draw_pictures(area: Any, data: Data, run: Data, kinds: list[str]) -> None:
     """Draw perturbations of one channel in blue and red; others as an image, with grey for no change."""
     columns, channels = len(data["classes"]), data["channels"]
     panes = area.subplots(len(kinds), columns, squeeze=False)
-    for row, kind in zip(panes, kinds, strict=True):
-        for c, axes in enumerate(row):
+    for number, kind in enumerate(kinds):
+        for c, axes in enumerate(panes[number]):
             picture = torch.tensor(run[kind][c])
             largest = float(picture.abs().max()) or 1.0
             axes.axis("off")
@@ -187,10 +187,10 @@ def _draw_pictures(area: Any, data: Data, run: Data, kinds: list[str]) -> None:
             else:
                 z = picture.view(channels, len(picture) // channels, -1)[:3]
                 axes.imshow((0.5 + z / (2 * largest)).clamp(0, 1).permute(1, 2, 0).numpy())
-            if row is panes[0]:
+            if number == 0:
                 axes.set_title(data["classes"][c], fontsize=8, loc="center")
     words = " (top) and ".join(kinds) + (" (below)" if len(kinds) > 1 else "")
-    area.suptitle(f"universal perturbations, {words}, each at its full scale", fontsize=10, x=0.02, ha="left")
+    area.suptitle(f"{words}, each at its full scale", fontsize=10, x=0.02, ha="left")
 
 
 STUDY = Study(

@@ -16,18 +16,21 @@ from uiat.data.catalog import USUAL_THREATS
 from uiat.evaluation.corruptions import KINDS, corruption_accuracy
 from uiat.evaluation.engine.stage import correct_under
 from uiat.formatting import mean_and_deviation, spread, threat_text
-from uiat.threat import Threat, parse
+from uiat.threat import L1, L2, Threat, parse
 
 SCALES = (0.5, 1.0, 1.5)  # radii of the norm that was trained for, as multiples of its radius
 PATCH = 4  # a patch is this fraction of the image's side
+# Of the longest in the Linf ball, epsilon d^(1/2) and epsilon d: what 0.5 and 12 are beside 8/255 on CIFAR-10.
+L2_FRACTION, L1_FRACTION = 0.29, 0.125
 SEVERITIES = (1, 3, 5)  # of the corruptions, of which the mean over kinds and severities is taken
 
 
 def measure(context: Context) -> Data:
     """Measure each run under threats that it was not trained for, on the same test images, seeds grouped.
 
-    The norm of the threat model at half, once and one and a half times its radius; the other norms at the radii usual
-    for the data, where there are such; patches of a quarter of the side; rotations and shifts; colours; corruptions.
+    The norm of the threat model at half, once and one and a half times its radius; the other norms at the usual radii
+    of the data, or as large beside Linf as those of CIFAR-10; patches of a quarter of the side; rotations and shifts;
+    recolouring; corruptions.
     """
     groups = group_by_seed(context.runs)
     check_same_arithmetic(groups.values())
@@ -46,8 +49,11 @@ def measure(context: Context) -> Data:
 
 def _threats(context: Context) -> list[Threat]:
     """Return the balls: the one that was trained for at several radii, and the usual ones of the other norms."""
-    trained = context.threat
-    usual = [parse(text) for text in USUAL_THREATS.get(context.runs[0].config.data.name, ())]
+    trained, run = context.threat, context.runs[0]
+    usual = [parse(text) for text in USUAL_THREATS.get(run.config.data.name, ())]
+    if not usual and trained.norm == "Linf":
+        pixels, radius = context.load_images(run)[0][0].numel(), float(trained.epsilon)
+        usual = [L2(L2_FRACTION * radius * pixels**0.5), L1(L1_FRACTION * radius * pixels)]
     scaled = [replace(trained, epsilon=scale * float(trained.epsilon)) for scale in SCALES]
     return scaled + [threat for threat in usual if threat.norm != trained.norm]
 
@@ -77,7 +83,10 @@ def _values(data: Data, group: str, column: str) -> list[float]:
 
 def table(data: Data) -> list[list[str]]:
     """Return a row for each threat, with mean and deviation over the seeds of each group, in percent."""
-    heading = ["accuracy, % under", *(f"{group} ({len(runs)} seeds)" for group, runs in data["groups"].items())]
+    heading = [
+        "accuracy, % under",
+        *(f"{group} ({len(runs)} seed{'s' * (len(runs) > 1)})" for group, runs in data["groups"].items()),
+    ]
     rows = [[column, *(spread(_values(data, group, column)) for group in data["groups"])] for column in data["columns"]]
     return [heading, *rows]
 
