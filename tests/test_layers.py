@@ -46,7 +46,7 @@ ONLY = {
     "attacks": GROUND,
     "certify": GROUND | {"formatting"},  # never attacks: the two are held against each other
     # never objectives: a defence cannot influence its evaluation
-    "evaluation": GROUND | {"formatting", "data", "speed", "attacks"},
+    "evaluation": GROUND | {"formatting", "data", "speed", "attacks", "inverse"},
     "compat": {"errors", "threat", "attacks", "evaluation"},
     "report": {"errors", "system", "formatting", "markup", "runs"},  # reads files only
 }

@@ -13,6 +13,8 @@ from uiat.attacks import (
     NFGSM,
     PGD,
     Noise,
+    Patch,
+    PatchAttack,
     SparseAPGD,
     Square,
     TargetedPGD,
@@ -32,6 +34,7 @@ from uiat.inverse import (
     GeneratorInverse,
     InstanceInverse,
     InverseGenerator,
+    UniversalAttack,
     UniversalInverse,
     UniversalPerturbation,
     load_generator,
@@ -122,6 +125,7 @@ __all__ = [
     "Linf",
     "L2",
     "L1",
+    "Patch",
     # Attacks.
     "PGD",
     "FGSM",
@@ -135,6 +139,8 @@ __all__ = [
     "Square",
     "Noise",
     "Transfer",
+    "UniversalAttack",
+    "PatchAttack",
     "minimum_norm",
     # Gradients for defences without one.
     "BPDA",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from uiat.checks import checked_fields, radius
 from uiat.errors import nearest
-from uiat.shapes import Float
+from uiat.shapes import Bool, Float
 
 IN_WORDS = 'a threat model such as Linf("8/255")'  # in messages
 L1_FRACTION = 0.05  # fraction of the pixels that a step under L1 changes
@@ -39,6 +39,11 @@ def to_range(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         [0.0, 0.5, 1.0]
     """
     return x.clamp(0.0, 1.0)
+
+
+def _is_within(threat: "Linf | L2 | L1", x_adv: Tensor, x: Tensor) -> Tensor:
+    """Mask of the images in the ball around `x`, up to rounding."""
+    return threat.length(x_adv - x) <= float(threat.epsilon) * (1 + 1e-4) + 1e-6
 
 
 def _lengths(v: Tensor) -> Tensor:
@@ -134,6 +139,10 @@ class Linf:
         """Draw perturbations uniformly from the ball, from a source such as `KeyedNumbers`."""
         return (2 * numbers.uniform(x.shape[1:]) - 1).to(x) * float(self.epsilon)
 
+    def allows(self, x_adv: Float[Tensor, "b ..."], x: Float[Tensor, "b ..."]) -> Bool[Tensor, "b"]:
+        """Mask of the images in the ball around `x`, up to rounding."""
+        return _is_within(self, x_adv, x)
+
     def length(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b"]:
         """Compute the norm of each perturbation."""
         return delta.abs().flatten(1).amax(dim=1)
@@ -193,6 +202,10 @@ class L2:
         direction = self.steepest(numbers.normal(x.shape[1:]).to(x))
         scale = float(self.epsilon) * numbers.uniform(()).to(x).pow(1 / max(1, x[0].numel()))
         return direction * scale.view(-1, *[1] * (x.ndim - 1))
+
+    def allows(self, x_adv: Float[Tensor, "b ..."], x: Float[Tensor, "b ..."]) -> Bool[Tensor, "b"]:
+        """Mask of the images in the ball around `x`, up to rounding."""
+        return _is_within(self, x_adv, x)
 
     def length(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b"]:
         """Compute the norm of each perturbation."""
@@ -265,6 +278,10 @@ class L1:
         fraction = numbers.uniform(()).to(x).pow(1 / max(1, x[0].numel()))
         scale = float(self.epsilon) * fraction / self.length(sizes).clamp_min(torch.finfo(x.dtype).tiny)
         return sizes * signs * scale.view(-1, *[1] * (x.ndim - 1))
+
+    def allows(self, x_adv: Float[Tensor, "b ..."], x: Float[Tensor, "b ..."]) -> Bool[Tensor, "b"]:
+        """Mask of the images in the ball around `x`, up to rounding."""
+        return _is_within(self, x_adv, x)
 
     def length(self, delta: Float[Tensor, "b ..."]) -> Float[Tensor, "b"]:
         """Compute the norm of each perturbation."""

@@ -171,7 +171,8 @@ def test_few_classes_and_one_image(classes):
     model = network(classes)
     x, y = correct_images(model, 1)
     attacks = ["pgd-2", "cw-2", "apgd-dlr", "autoattack-quick", "fab-t", "noise-3", "fmn-4"]
-    result = evaluate(model, x, y, threat=Linf(0.9), attacks=attacks)
+    attacks += ["uap-2", "uap-class-2", "uap-2-targeted", "uap-class-2-targeted"]
+    result = evaluate(model, x, y, threat=Linf(0.9), attacks=attacks, fit=correct_images(model, 5))
     assert result.accuracy["worst"] == (1 if classes == 1 else 0)
     assert result.per_class["clean"][int(y)] == 1
 

@@ -8,6 +8,8 @@ import uiat
 from support import tiny
 from uiat import UserError
 from uiat.evaluation import record
+from uiat.evaluation.engine.plan import is_counted
+from uiat.evaluation.registry import attack
 from uiat.runs import reader
 from uiat.system.manifest import is_sealed
 
@@ -34,3 +36,9 @@ def test_a_result_is_saved_into_the_run_of_its_weights_alone(tmp_path):
     other = uiat.evaluate(tiny.linear(), x, y, threat=threat, attacks=["fgsm"])
     with pytest.raises(UserError, match="has neither the best nor the last weights of"):
         other.save(tmp_path / "run")
+
+
+def test_attacks_outside_of_the_ball_are_those_that_say_so():
+    names = ("pgd-2", "uap-2", "square", "noise-2", "patch-2", "spatial", "recolour")
+    made = [attack(name, threat=uiat.Linf(0.1)) for name in names]
+    assert {type(each).__name__ for each in made if not is_counted(each)} == set(record.OUTSIDE_BALL)

@@ -124,7 +124,7 @@ def test_every_row_makes_its_attack_and_is_in_the_help():
     words = re.sub(r" \(.*?\)", "", help_text().partition(";")[0]).split(", ")
     assert words == [row.name for row in ROWS]
     for row in ROWS:
-        name = row.name.replace("-K", "-10").replace("-R", "-2")
+        name = row.name.replace("-K", "-10").replace("-R", "-2").replace("-S", "-3")
         assert find_row(name)[0] is find_row(f"{name}-eot-3")[0] is row
         plain = stages(name, threat=Linf(0.1), source=mlp())
         assert plain

@@ -13,6 +13,7 @@ from uiat.evaluation import streaming
 THREAT = Linf(0.03)
 ATTACKS = [
     "fgsm",
+    "uap-class-2",
     "pgd-3-2",
     "pgd-2-targeted",
     uiat.APGD(threat=THREAT, iterations=4),
@@ -33,7 +34,8 @@ def case(monkeypatch):
 
 def test_verdicts_accuracies_and_sums_are_those_of_all_images_at_once(case):
     model, x, y = case
-    options = {"threat": THREAT, "attacks": ATTACKS, "seed": 3}
+    fit = torch.rand(30, 1, 4, 4)
+    options = {"threat": THREAT, "attacks": ATTACKS, "seed": 3, "fit": (fit, model(fit).argmax(1))}
     whole = uiat.evaluate(model, x, y, **options)
     streamed = uiat.evaluate(model, from_tensors(x, y), **options)
     for name in ("n", "accuracy", "broken_by", "per_class", "intervals", "sums", "verdict", "budgets"):

@@ -18,7 +18,7 @@ from uiat.attacks import APGD, FAB, Square
 from uiat.threat import Threat
 
 evaluate = partial(uiat.evaluate, selfchecks=False)
-ATTACKS = ("pgd-3-2", "autoattack", "pgd-3-targeted")
+ATTACKS = ("pgd-3-2", "autoattack", "uap-class-2-targeted", "pgd-3-targeted")
 # As a model that answers at random is evaluated; one that does not has the same verdicts.
 ASKING = {"attacks": ("pgd-3-2-eot-2", "apgd-ce-eot-2", "square-eot-2"), "calls": 3}
 
@@ -70,6 +70,12 @@ def images(n: int = 24) -> tuple[Tensor, Tensor]:
     return x, y
 
 
+def to_fit(n: int = 40) -> tuple[Tensor, Tensor]:
+    """Images to fit universal perturbations on, with the labels that `net` gives them."""
+    x = torch.rand(n, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    return x, net()(x).argmax(1)
+
+
 def shorten_ensembles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the attacks of the ensembles budgets for tests."""
     replace_attack(monkeypatch, "apgd-ce", lambda threat: APGD(threat=threat, loss="ce", iterations=5))
@@ -84,7 +90,8 @@ def evaluate_short(
 ) -> EvaluationResult:
     """Evaluate `net` on `images`, with a state file that is written at every chance; see the fixture `short`."""
     x, y = images()
-    settings = {"attacks": ATTACKS, "batch_size": 9, "save_minutes": 0.0, "keep_examples": True} | options
+    settings = {"attacks": ATTACKS, "batch_size": 9, "save_minutes": 0.0, "keep_examples": True, "fit": to_fit()}
+    settings |= options
     return evaluate(model or net(), x, y, threat=threat or Linf(0.05), state=path, **settings)
 
 
@@ -115,7 +122,8 @@ def evaluate_parts(folder: Path, **options: Any) -> dict[str, Any]:
     options |= {"batch_size": 3, "keep_examples": True, "state": folder / "state"}
     with pytest.MonkeyPatch.context() as monkeypatch:  # and not by a fixture: other processes call this too
         shorten_ensembles(monkeypatch)
-        options = {"attacks": ["pgd-3", "pgd-2-targeted", "autoattack-quick"], **options}
+        options = {"attacks": ["pgd-3", "uap-2-targeted", "pgd-2-targeted", "autoattack-quick"], **options}
+        options["fit"] = to_fit()
         result = evaluate(net(), x, y, threat=Linf(0.06), **options)
     record = result.to_json()
     names = ("accuracy", "broken_by", "stages", "intervals", "per_class", "calibration", "passes", "calls")

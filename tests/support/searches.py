@@ -12,6 +12,7 @@ from uiat import L1, L2, Linf
 from uiat.attacks import APGD, FAB, FMN, Noise, SparseAPGD, Square, Transfer
 from uiat.attacks.random_numbers import keys
 from uiat.attacks.search import advance, begin
+from uiat.inverse import UniversalAttack
 from uiat.models.modes import frozen
 
 LINF = st.sampled_from([0.001, 8 / 255, 0.3]).map(Linf)
@@ -45,6 +46,12 @@ def of(make, threats, **settings):
 def transfer(**settings):
     torch.manual_seed(1)
     return Transfer(source=mlp(), **settings)
+
+
+def universal(*, threat, iterations, shape=(1, 8, 8), **settings):
+    """Perturbations in the ball, as many as there are iterations, in place of fitted ones."""
+    z = threat.noise(torch.zeros(iterations, *shape), generator=torch.Generator().manual_seed(iterations))
+    return UniversalAttack(threat=threat, z=z[:, None], **settings)
 
 
 KINDS = {
@@ -120,6 +127,7 @@ KINDS = {
         ),
         later=1,
     ),
+    "universal": Kind(universal, (Linf(0.3), L2(1.5), L1(8.0)), of(universal, LINF | L2S | L1S, draws=DRAWS)),
 }
 
 

@@ -1,5 +1,7 @@
 """Measurements that several studies make of a run or a model."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,8 @@ from uiat.models.inspect import device_of
 from uiat.models.modes import frozen
 from uiat.runs.checkpoint import Which, read_weights
 from uiat.runs.reader import WEIGHTS_FILES
+from uiat.runs.run_files import RunFiles
+from uiat.runs.settings import read_plain
 from uiat.training.pass_count import activation_bytes, step_cost
 
 BATCH = 250  # images at a time
@@ -66,6 +70,15 @@ def craft(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, *, seed: int) -> 
         key = keys(seed, part).to(device)
         examples.append(attack.perturb(model, x[part].to(device), y[part].to(device), key=key).cpu())
     return torch.cat(examples)
+
+
+def group_by_seed(runs: Sequence[StudyRun]) -> dict[str, list[StudyRun]]:
+    """Group runs that differ in the seed alone, as reports do, by a label of what sets each group apart."""
+    from uiat.report.groups import group_runs  # late: reports need an extra
+
+    by_folder = {run.folder: run for run in runs}
+    groups = group_runs([RunFiles(run.folder, read_plain(run.folder)) for run in runs])
+    return {group.label: [by_folder[each.folder] for each in group.runs] for group in groups}
 
 
 def held_out_accuracy(context: Context, run: StudyRun) -> Data:

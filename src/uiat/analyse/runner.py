@@ -27,6 +27,8 @@ _NAMES = (
     "ablation",
     "tradeoff",
     "inverse-gallery",
+    "universal",
+    "unseen",
     "misaligned",
     "landscape",
     "alignment",

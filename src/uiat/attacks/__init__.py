@@ -7,8 +7,11 @@ from uiat.attacks.fab import FAB
 from uiat.attacks.fmn import FMN, minimum_norm
 from uiat.attacks.gradient import Gradient, InnerLoss, input_gradient, projected_gradient
 from uiat.attacks.noise import Noise
+from uiat.attacks.patch import Patch, PatchAttack
 from uiat.attacks.pgd import FGSM, FGSMRS, NFGSM, PGD
+from uiat.attacks.recolour import Recolour
 from uiat.attacks.search import Search
+from uiat.attacks.spatial import Spatial
 from uiat.attacks.square import Square
 from uiat.attacks.targeted import TargetedPGD
 from uiat.attacks.transfer import Transfer
@@ -25,8 +28,12 @@ __all__ = [
     "Gradient",
     "InnerLoss",
     "Noise",
+    "Patch",
+    "PatchAttack",
+    "Recolour",
     "Search",
     "SparseAPGD",
+    "Spatial",
     "Square",
     "TargetedPGD",
     "Transfer",

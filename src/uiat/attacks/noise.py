@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import torch
 
-from uiat.attacks.gradient import expected_logits, one_draw
+from uiat.attacks.gradient import one_draw
 from uiat.attacks.random_numbers import KeyedNumbers, rekey
-from uiat.attacks.search import Classifier, SearchState, where_image
+from uiat.attacks.search import Classifier, SearchState, query
 from uiat.checks import Count, checked_fields
 from uiat.threat import Threat
 
@@ -56,7 +56,6 @@ class Noise:
     @torch.no_grad()
     def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:
         """Draw once more, and keep the draw where it breaks the image."""
-        x, broken = points["x"], points["broken"]
+        x = points["x"]
         x_t = self.threat.project(x + self.threat.noise_from(x, KeyedNumbers(rekey(points["key"], i + 1))), x)
-        breaks = (expected_logits(model, x_t, draws=self.draws).argmax(dim=1) != points["y"]) & ~broken
-        return points | {"x_adv": where_image(breaks, x_t, points["x_adv"]), "broken": broken | breaks}
+        return query(model, points, x_t, draws=self.draws)

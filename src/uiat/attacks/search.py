@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from uiat.attacks.gradient import expected_logits
 from uiat.attacks.random_numbers import rekey
 from uiat.errors import UserError
 from uiat.shapes import Bool, Float, Int
@@ -195,6 +196,18 @@ def advance(
     whole = join([*gone, points])
     whole = select(whole, whole["slot"].argsort())
     return {name: whole[name] for name in names}
+
+
+def query(model: Classifier, points: SearchState, x_t: Float[Tensor, "b ..."], *, draws: int) -> SearchState:
+    """Try one image in place of each, and keep those that are misclassified, of the images that are not broken yet.
+
+    Example:
+        >>> points = {"y": torch.tensor([0, 1]), "x_adv": torch.zeros(2, 2), "broken": torch.tensor([False, False])}
+        >>> query(lambda x: x, points, torch.tensor([[0.0, 1.0], [0.0, 1.0]]), draws=1)["broken"].tolist()
+        [True, False]
+    """
+    breaks = (expected_logits(model, x_t, draws=draws).argmax(dim=1) != points["y"]) & ~points["broken"]
+    return points | {"x_adv": where_image(breaks, x_t, points["x_adv"]), "broken": points["broken"] | breaks}
 
 
 def target_class(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"], attempt: int, *, targets: int) -> Int[Tensor, "b"]:

@@ -15,6 +15,7 @@ from uiat.evaluation.bracket import Bracket, Width, in_random_order
 from uiat.evaluation.engine.aggregate import aggregate
 from uiat.evaluation.engine.attack_target import AttackTarget, exact_inference
 from uiat.evaluation.engine.calls import CallRule, Calls
+from uiat.evaluation.engine.fits import check_fit_images, unfitted
 from uiat.evaluation.engine.identity import identity_of
 from uiat.evaluation.engine.plan import Plan, check_inputs, drop_gradient_attacks, make_plan
 from uiat.evaluation.engine.run import EvaluationRun
@@ -26,6 +27,7 @@ from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import verdict
 from uiat.evaluation.selfcheck.examine import examine_target
 from uiat.evaluation.streaming import Evaluated, StreamEvaluation
+from uiat.inverse.universal_attack import FitImages
 from uiat.models.inspect import Target
 from uiat.shapes import Float, Int
 from uiat.speed.fast_copy import fastest_batch, make_fast_copy
@@ -63,6 +65,7 @@ def evaluate(
     wrong_calls: Calls | None = None,
     until: Width | None = None,
     bracket: Callable[[Bracket], None] | None = None,
+    fit: tuple[Float[Tensor, "m ..."], Int[Tensor, "m"]] | None = None,
 ) -> EvaluationResult:
     """Compute accuracy under each attack by name and in the worst case over them, and check if it is to be believed.
 
@@ -113,6 +116,8 @@ def evaluate(
             95 % interval of the accuracy in the worst case on all of them is no wider than this, such as 0.05. The
             result is of the images that were done; its `until` says what that says of all.
         bracket: called after each part, of an iterable of known length after each chunk, with a `Bracket`.
+        fit: images and labels apart from those measured, such as training images, for attacks that are fitted before
+            they are measured: the universal ones, "uap-K" and "uap-class-K".
 
     Raises:
         UserError: fewer calls than have to be wrong, an unknown attack, images or labels that do not fit, a model that
@@ -133,8 +138,10 @@ def evaluate(
     check_ordinary(model)
     plan, rank = make_plan(attacks, threat, transfer), current_rank()
     listener = Callbacks(progress, bound, bracket) if rank.first else Silent()
+    images = None if fit is None or not unfitted(plan) else FitImages(ordinary(fit[0]), ordinary(fit[1]))
     settings: dict[str, Any] = {"model": model, "plan": plan, "threat": threat, "transfer": transfer, "rank": rank}
     settings |= {"seed": seed, "batch_size": batch_size, "state": state, "resume": resume, "listener": listener}
+    settings["fit"] = images
     if until is None and y is not None and isinstance(x, Tensor):
         how: dict[str, Any] = {"save_minutes": save_minutes, "keep_examples": keep_examples, "rule": rule}
         done = _evaluate_whole(ordinary(x), ordinary(y), **settings, **how)
@@ -142,7 +149,8 @@ def evaluate(
         stream = _open(x, y, keep_examples=keep_examples, rule=rule, shuffled=None if until is None else seed)
         done = StreamEvaluation(**settings, until=until).run(stream)
         class_names = class_names or stream.classes or None
-    result = _sum_up(done, rank, threat=threat, seed=seed, class_names=class_names, rule=rule, until=until)
+    how = {"threat": threat, "seed": seed, "class_names": class_names, "rule": rule, "until": until, "fit": images}
+    result = _sum_up(done, rank, **how)
     if not selfchecks or (transfer is None and all(given == "clean" for given in attacks)):
         return result
     return replace(result, verdict=_selfcheck(done, threat, result, transfer, rank, listener))
@@ -194,16 +202,19 @@ def _evaluate_whole(
     rank: Rank,
     listener: EvaluationListener,
     rule: CallRule,
+    fit: FitImages | None,
 ) -> Evaluated:
     """Run all attacks on images in memory."""
     target = Target(model, x)
     check_inputs(target, x, y, batch_size=batch_size, transfer=transfer, plan=plan)
     plan, unable = (plan, []) if target.differentiable else drop_gradient_attacks(plan)
-    identity = identity_of(model, x, y, threat, plan, seed, keep_examples, transfer, rule) if state is not None else {}
+    check_fit_images(plan, target, x, fit)
+    facts = (model, x, y, threat, plan, seed, keep_examples, transfer, rule, fit)
+    identity = identity_of(*facts) if state is not None else {}
     state_file = StateFile(state, identity, save_minutes, rank=rank)
     with exact_inference(model):
         under_attack = _prepare(target, x, y, rank, batch_size=batch_size, seed=seed, rule=rule)
-        run = EvaluationRun(under_attack, rank, state_file, len(x), listener)
+        run = EvaluationRun(under_attack, rank, state_file, len(x), listener, fit)
         run.run(plan, resume=resume, keep_examples=keep_examples)
     size = under_attack.batch_size.size
     return Evaluated(target, plan, unable, run.outcomes, y, (x, y), _sum_inputs(model, x, y), size)
@@ -218,6 +229,7 @@ def _sum_up(
     class_names: Sequence[str] | None,
     rule: CallRule,
     until: float | None,
+    fit: FitImages | None,
 ) -> EvaluationResult:
     """Reduce what all processes have found to the result, and log the worst case in the reference's words."""
     result = aggregate(
@@ -235,7 +247,8 @@ def _sum_up(
     if until is not None and (found := done.bracket) is not None:
         facts = {"width": until, "stopped": found.done < found.n, "seed": seed, **found.to_json()}
         result = replace(result, until=facts)
-    result = replace(result, sums=done.sums, batch_size=min(rank.gather(done.batch_size)), processes=rank.size)
+    sums = done.sums | ({} if fit is None else {"fitting images": sum_of_tensors({"": fit.x})})
+    result = replace(result, sums=sums, batch_size=min(rank.gather(done.batch_size)), processes=rank.size)
     if rank.first and len(result.accuracy) > 2:
         logger.info("robust accuracy: %.2f%%", 100 * result.accuracy["worst"])
     return result

@@ -11,6 +11,7 @@ from uiat.system.manifest import check_file, seal, sum_of_tensors
 
 EVALUATION_FILE = "evaluation.json"
 FORMAT = 2  # of records; those of version 0.1 have neither a format nor a sum
+OUTSIDE_BALL = ("PatchAttack", "Recolour", "Spatial")  # attacks that are no part of the worst case over a ball
 # As `uiat.runs.reader` names them, which this package does not know.
 WEIGHTS_FILES = {"best": "best.safetensors", "last": "last.safetensors"}
 

@@ -9,12 +9,16 @@ from torch import nn
 
 from uiat.attacks import APGD, FAB, FGSM, FMN, PGD, External, Noise, Search, SparseAPGD, Square, TargetedPGD, Transfer
 from uiat.attacks.gradient import usual_step_size
+from uiat.attacks.patch import Patch, PatchAttack
+from uiat.attacks.recolour import Recolour
+from uiat.attacks.spatial import Spatial
 from uiat.checks import checked
 from uiat.errors import UserError, nearest
 from uiat.evaluation.own_attacks import load_attack
+from uiat.inverse.universal_attack import UniversalAttack
 from uiat.threat import Threat
 
-Settings = PGD | Search | External | None  # None: the images as they are
+Settings = PGD | Search | UniversalAttack | External | None  # None: the images as they are
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Attack:
     """A name, or a pattern of names, and what is known of the attack it stands for; everything else is made from these.
 
     Args:
-        name: as users write it; each of K (steps) and R (restarts) stands for a whole number, as in "pgd-K". With
+        name: as users write it; each of K (steps), R (restarts) and S (size) is a whole number, as in "pgd-K". With
             "-eot-D" behind it, it takes the mean over D answers of a randomised model at each step and query.
         make: `make(threat, source, *numbers)`, the settings; `source` is the second model of a transfer attack, the
             numbers are those of the pattern. None for an ensemble.
@@ -50,11 +54,11 @@ class Attack:
     @property
     def stem(self) -> str:
         """The name without the letters that stand for numbers."""
-        return re.sub(r"-[KR]\b", "", self.name)
+        return re.sub(r"-[KRS]\b", "", self.name)
 
     def numbers(self, name: str) -> tuple[int, ...] | None:
         """Return the numbers in a name that fits this row's; None for one that does not fit."""
-        pattern = re.sub(r"(?<=-)[KR]\b", r"([1-9]\\d*)", self.name)
+        pattern = re.sub(r"(?<=-)[KRS]\b", r"([1-9]\\d*)", self.name)
         match = re.fullmatch(pattern, name)
         return None if match is None else tuple(int(digits) for digits in match.groups())
 
@@ -85,6 +89,15 @@ def _apgd_targeted(threat: Threat, source: object, steps: int) -> Search:
     return _with_settings(_apgd("targeted-dlr")(threat, source), iterations=steps)
 
 
+def _universal(*, per_class: bool = False, targeted: bool = False) -> Callable[..., UniversalAttack]:
+    """A universal perturbation, or one a class, fitted in K passes over the fitting images."""
+
+    def make(threat: Threat, source: object, passes: int) -> UniversalAttack:
+        return UniversalAttack(threat=threat, passes=passes, per_class=per_class, targeted=targeted)
+
+    return make
+
+
 def _transfer(threat: Threat, source: nn.Module | None) -> Transfer:
     if source is None:
         raise UserError('the attack "transfer" needs a second model to make its examples on')
@@ -107,6 +120,19 @@ ROWS = (
     Attack("cw-K-R", _pgd("margin"), scale_free=True),
     Attack("noise-R", lambda threat, source, n: Noise(threat=threat, iterations=n), needs_gradient=False),
     Attack("fmn-K", lambda threat, source, n: FMN(threat=threat, iterations=n), scale_free=True),
+    Attack("uap-K", _universal(), summary="one perturbation for all images, fitted on others in K passes"),
+    Attack("uap-class-K", _universal(per_class=True), summary="one a class"),
+    Attack("uap-K-targeted", _universal(targeted=True)),
+    Attack("uap-class-K-targeted", _universal(per_class=True, targeted=True)),
+    Attack(
+        "patch-S",
+        lambda threat, source, size: PatchAttack(threat=Patch(size)),
+        summary="a square of S pixels; no part of the worst case",
+    ),
+    Attack("spatial", lambda threat, source: Spatial(), needs_gradient=False, summary="rotations and shifts; the same"),
+    Attack(
+        "recolour", lambda threat, source: Recolour(), needs_gradient=False, summary="values of a channel; the same"
+    ),
     Attack("transfer", _transfer, needs_gradient=False),
     Attack("apgd-ce", _apgd("ce")),
     Attack("apgd-dlr", _apgd("dlr"), scale_free=True),

@@ -17,6 +17,7 @@ from uiat.errors import UserError
 from uiat.evaluation.bracket import Bracket
 from uiat.evaluation.engine.attack_target import AttackTarget, Guide, exact_inference
 from uiat.evaluation.engine.calls import ONE_CALL
+from uiat.evaluation.engine.fits import check_fit_images
 from uiat.evaluation.engine.identity import identity_of
 from uiat.evaluation.engine.outcomes import Outcomes, append_outcomes
 from uiat.evaluation.engine.plan import Plan, check_inputs, drop_gradient_attacks
@@ -25,6 +26,7 @@ from uiat.evaluation.engine.search_runner import AdaptiveBatchSize
 from uiat.evaluation.engine.state_file import StateFile
 from uiat.evaluation.listener import EvaluationListener
 from uiat.evaluation.selfcheck.examine import IMAGES, OF_A_CLASS
+from uiat.inverse.universal_attack import FitImages
 from uiat.models.inspect import Target
 from uiat.speed.fast_copy import fastest_batch, make_fast_copy
 from uiat.system.distributed import Rank
@@ -166,6 +168,7 @@ class StreamEvaluation:
     rank: Rank
     listener: EvaluationListener
     until: float | None = None
+    fit: FitImages | None = None
 
     def run(self, stream: Stream) -> Evaluated:
         """Run all attacks on one chunk after another.
@@ -184,6 +187,7 @@ class StreamEvaluation:
         target = Target(self.model, first[0])
         check_inputs(target, *first, batch_size=self.batch_size, transfer=self.transfer, plan=self.plan)
         plan, unable = (self.plan, []) if target.differentiable else drop_gradient_attacks(self.plan)
+        check_fit_images(plan, target, first[0], self.fit)
         passed = Passed(self.seed, stream.total, max(IMAGES, min(OF_A_CLASS * target.classes, MOST_CHECKED)))
         file = StateFile(self.state, self._identify(stream, plan), rank=self.rank)
         example = first[0][:4].to(target.device)
@@ -233,7 +237,9 @@ class StreamEvaluation:
     def _identify(self, stream: Stream, plan: Plan) -> dict[str, object]:
         if self.state is None:
             return {}
-        return identity_of(self.model, stream, None, self.threat, plan, self.seed, False, self.transfer, ONE_CALL)
+        return identity_of(
+            self.model, stream, None, self.threat, plan, self.seed, False, self.transfer, ONE_CALL, self.fit
+        )
 
     def _open(self, file: StateFile) -> tuple[Outcomes | None, int, int]:
         """Return what an earlier evaluation has left: its outcomes, the number of its images, and their checksum."""
@@ -262,7 +268,8 @@ class StreamEvaluation:
     ) -> Outcomes:
         """Run all attacks on a part of the images, and add what came of them to what there was."""
         listener = _PartListener(self.listener, passed.count, len(part.x) * self.rank.size, stream.total)
-        run = EvaluationRun(part, self.rank, StateFile(None, {}), passed.count, listener, announced=False)
+        run = EvaluationRun(part, self.rank, StateFile(None, {}), passed.count, listener, self.fit, announced=False)
+        run.fits = {} if before is None else before.fits
         run.run(plan, resume=False, keep_examples=False)
         return run.outcomes if before is None else append_outcomes(before, run.outcomes)
 

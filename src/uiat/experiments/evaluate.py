@@ -72,6 +72,7 @@ def kept_state(
         transfer=target.transfer,
         calls=options.calls,
         wrong_calls=options.wrong_calls,
+        fit=target.fit,
     )
     folder = _make_folder(target.folder)
     with locked_state(folder, identity, rank, resume=options.resume, beside_others=beside_others) as state:
@@ -168,6 +169,7 @@ def _attack(
         wrong_calls=options.wrong_calls,
         until=options.until,
         bracket=listener.bracket,
+        fit=target.fit,
     )
 
 

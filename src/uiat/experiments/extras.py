@@ -14,6 +14,8 @@ from uiat.errors import UserError
 from uiat.evaluation.corruptions import KINDS, corruption_accuracy
 from uiat.evaluation.corruptions.files import corruption_file_accuracy, open_corruption_files
 from uiat.evaluation.corruptions.kinds import check_kinds
+from uiat.evaluation.engine.fits import unfitted
+from uiat.evaluation.engine.plan import make_plan
 from uiat.evaluation.radius_sweep import radius_sweep, sweep_plan
 from uiat.evaluation.registry import needs_gradient, stages
 from uiat.evaluation.unseen import evaluate_unseen, usual_threats
@@ -59,6 +61,9 @@ def plan_extras(
         {'kinds': ['fog', 'snow']}
     """
     measured: dict[str, dict[str, Any]] = {}
+    for option, name, asked in (("--epsilons", sweep_attack, epsilons), ("--norms", norms_attack, norms)):
+        if asked is not None and unfitted(make_plan([name], threat)):
+            raise UserError(f"{option}: {name} is fitted before it is measured, which --attacks alone does")
     if epsilons is not None:
         strengths = list(sweep_plan(epsilons, attack=sweep_attack, threat=threat))
         measured["sweep"] = {"threat": threat, "epsilons": strengths, "attack": sweep_attack}

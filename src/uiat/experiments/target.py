@@ -15,10 +15,12 @@ from uiat.errors import UserError, nearest
 from uiat.evaluation.engine.plan import TRANSFER
 from uiat.evaluation.own_attacks import is_own_name, split_names
 from uiat.experiments.extras import name_classes, plan_extras
+from uiat.experiments.fitting import images_to_fit
 from uiat.experiments.images import AnyImages, choose_images, match_classes, stream_large, trained_classes
 from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target_checks import check_fit, check_scale_of
 from uiat.formatting import threat_text
+from uiat.inverse.universal_attack import FitImages
 from uiat.models.weights_file import load_weights
 from uiat.runs import checkpoint
 from uiat.runs.config_file import CUSTOM
@@ -47,6 +49,7 @@ class EvaluationTarget:
         transfer: a second model, to make examples on.
         notes: lines that say how the weights, or the labels, were made to fit.
         extras: the extra measurements, from `plan_extras`.
+        fit: training images, for attacks that are fitted before they are measured.
     """
 
     model: nn.Module
@@ -60,6 +63,7 @@ class EvaluationTarget:
     transfer: nn.Module | None = None
     notes: Sequence[str] = ()
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fit: FitImages | None = None
 
     @property
     def labelled(self) -> tuple[Tensor | Stream, Tensor | None]:
@@ -131,6 +135,7 @@ def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
         transfer=_transfer(options, images, device=device),
         extras=name_classes(more, images.classes, n=options.n, image_size=options.image_size),
         notes=notes,
+        fit=images_to_fit(options, names, threat, run),
     )
 
 
@@ -182,6 +187,7 @@ def _of_weights(options: EvaluateOptions, name: str) -> EvaluationTarget:
         transfer=_transfer(options, images, device=device),
         extras=name_classes(more, images.classes, n=options.n, image_size=options.image_size),
         notes=notes,
+        fit=images_to_fit(options, names, threat),
     )
 
 

@@ -5,8 +5,10 @@ from uiat.inverse.generator import GeneratorInverse, InverseGenerator, load_gene
 from uiat.inverse.loss import Inverse, Regulariser, inverse_loss
 from uiat.inverse.state import InverseState, Momentum, MomentumStart
 from uiat.inverse.universal import UniversalPerturbation, apply_universal, class_means, load_inverse
+from uiat.inverse.universal_attack import FitImages, UniversalAttack
 
 __all__ = [
+    "FitImages",
     "GeneratorInverse",
     "InstanceInverse",
     "Inverse",
@@ -16,6 +18,7 @@ __all__ = [
     "Momentum",
     "MomentumStart",
     "Regulariser",
+    "UniversalAttack",
     "UniversalInverse",
     "UniversalPerturbation",
     "apply_universal",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from uiat.errors import UserError
-from uiat.evaluation.record import FORMAT
+from uiat.evaluation.record import FORMAT, OUTSIDE_BALL
 from uiat.formatting import parse_threat_record
 from uiat.runs.reader import is_number, read_object
 from uiat.system.manifest import SEAL, is_sealed
@@ -126,7 +126,8 @@ def _contradiction(record: Mapping[str, Any]) -> str:
         shares = [share for share in record.get("per_class", {}).get(name, ()) if share is not None]
         if shares and not min(shares) - _CLOSE <= value <= max(shares) + _CLOSE:
             return f"the accuracy {name}, {value:g}, is not between those of its classes"
-        if "worst" in accuracy and value < accuracy["worst"] - _CLOSE:
+        apart = record.get("budgets", {}).get(name, {}).get("attack") in OUTSIDE_BALL
+        if "worst" in accuracy and not apart and value < accuracy["worst"] - _CLOSE:
             return f"the accuracy {name}, {value:g}, is below the worst case, {accuracy['worst']:g}"
     broken = record.get("broken_by")
     if broken and len(broken) != n:

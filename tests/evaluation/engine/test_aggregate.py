@@ -21,6 +21,7 @@ from support.evaluations import (
     net,
     network,
     ramp,
+    to_fit,
 )
 from support.paths import ROOT, SRC
 from uiat import Linf, UserError
@@ -89,7 +90,7 @@ def test_a_process_without_images_does_nothing(monkeypatch):
     x, y = images(1)
     monkeypatch.setattr("uiat.evaluation.evaluator.current_rank", lambda: Rank(1, 2))
     monkeypatch.setattr(Rank, "gather", lambda self, value: [value])
-    result = evaluate(net(), x, y, threat=Linf(0.05), attacks=ATTACKS)
+    result = evaluate(net(), x, y, threat=Linf(0.05), attacks=ATTACKS, fit=to_fit())
     assert set(result.accuracy.values()) == {0}  # of one image, none is known to be correct
 
 

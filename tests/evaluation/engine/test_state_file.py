@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from support import tiny
-from support.evaluations import ASKING, ATTACKS, assert_same, evaluate, evaluate_short, images, net, stop_at
+from support.evaluations import ASKING, ATTACKS, assert_same, evaluate, evaluate_short, images, net, stop_at, to_fit
 from uiat import L2, Linf, UserError
 from uiat.evaluation.engine.outcomes import Outcomes
 from uiat.evaluation.engine.state_file import StateFile, checksum
@@ -110,6 +110,7 @@ def test_another_kind_of_file_is_refused(half):
         ({"seed": 1}, "not the same seed$"),
         ({"calls": 2}, "not the same calls$"),
         ({"keep_examples": False}, "not the same examples$"),
+        ({"fit": to_fit(41)}, "not the same fit$"),
         ({"transfer": net(5)}, "not the same transfer model, "),
     ],
 )
@@ -120,6 +121,7 @@ def test_the_state_of_another_evaluation_is_refused(half, options, words):
 def test_the_state_of_other_images_is_refused(half):
     x, y = images()
     options = {"threat": Linf(0.05), "attacks": ATTACKS, "keep_examples": True, "state": half, "resume": True}
+    options["fit"] = to_fit()
     with pytest.raises(UserError, match=r"not the same images$"):
         evaluate(net(), x.flip(3), y, **options)
     with pytest.raises(UserError, match=r"not the same labels$"):

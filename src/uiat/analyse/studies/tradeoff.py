@@ -7,13 +7,12 @@ from torch import nn
 
 from uiat.analyse.figures import draw_legend, format_percent, line_style, make_panels
 from uiat.analyse.interpolation import has_batch_norm, interpolate
-from uiat.analyse.measurements import measure_accuracy
+from uiat.analyse.measurements import group_by_seed, measure_accuracy
 from uiat.analyse.prose import CHANCE, error_of_mean, join_words, percent, points
 from uiat.analyse.study import Context, Data, Study, StudyRun
 from uiat.errors import UserError
 from uiat.formatting import mean_and_deviation, spread
 from uiat.runs.reader import leaves
-from uiat.runs.run_files import RunFiles
 from uiat.runs.settings import read_plain
 
 ALPHAS = (0.25, 0.5, 0.75)  # between two runs, which are at 0 and 1 themselves
@@ -28,7 +27,7 @@ def measure(context: Context) -> Data:
     training held out: a weight is there to be chosen, and test images must not choose.
     """
     _check_comparable(context.runs)
-    groups = _group(context.runs)
+    groups = group_by_seed(context.runs)
     if len(groups) < 2:
         raise UserError("tradeoff needs runs that differ in more than the seed, such as in objective.weight")
     rows = {label: _measure_group(context, label, members) for label, members in groups.items()}
@@ -61,15 +60,6 @@ def _list_settings(run: StudyRun) -> dict[str, Any]:
     """List the settings that decide, with the seed, what was held out, and the shapes of the weights."""
     settings = dict(leaves(read_plain(run.folder)))
     return {path: settings.get(path) for path in SAME}
-
-
-def _group(runs: Sequence[StudyRun]) -> dict[str, list[StudyRun]]:
-    """Group runs that differ in the seed alone, as reports do, by a label of what sets each group apart."""
-    from uiat.report.groups import group_runs  # late: reports need an extra
-
-    by_folder = {run.folder: run for run in runs}
-    groups = group_runs([RunFiles(run.folder, read_plain(run.folder)) for run in runs])
-    return {group.label: [by_folder[each.folder] for each in group.runs] for group in groups}
 
 
 def _measure_group(context: Context, label: str, members: Sequence[StudyRun]) -> Data:

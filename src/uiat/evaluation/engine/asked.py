@@ -41,9 +41,12 @@ class Asked:
     correct_calls: dict[str, Int[Tensor, "calls"]] = field(default_factory=dict)
     wrong_calls: Int[Tensor, "n"] | None = None
 
-    def add(self, name: str, x_adv: Tensor, count: Int[Tensor, "n"]) -> None:
-        """Record the examples of a stage, and how many calls misclassified each; -1 for an image that has none."""
-        for key in (name, WORST):
+    def add(self, name: str, x_adv: Tensor, count: Int[Tensor, "n"], *, counted: bool = True) -> None:
+        """Record the examples of a stage, and how many calls misclassified each; -1 for an image that has none.
+
+        Those of an attack that is not `counted` are no part of the worst case.
+        """
+        for key in (name, WORST) if counted else (name,):
             hardest, most = self.of(key) if CLEAN in self.hardest else (x_adv, count)
             better = count >= most
             self.hardest[key] = torch.where(better.view(-1, *[1] * (x_adv.ndim - 1)), x_adv, hardest)

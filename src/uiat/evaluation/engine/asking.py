@@ -9,6 +9,7 @@ from torch import Tensor
 from uiat.evaluation.engine.asked import Asked
 from uiat.evaluation.engine.attack_target import AttackTarget
 from uiat.evaluation.engine.outcomes import Outcomes
+from uiat.evaluation.engine.plan import is_counted
 from uiat.evaluation.engine.search_runner import Saver, State
 from uiat.evaluation.engine.stage import attack_images, evaluate_clean
 from uiat.evaluation.listener import OnProgress, ignore_progress
@@ -79,7 +80,7 @@ def run_asking(
     rows, count = tried.nonzero().flatten(), torch.full((images,), -1)
     with _seeded(target, rank, name, stage, "fresh"):
         count[rows] = target.ask(x_adv[rows.to(x_adv.device)], rows).sum(dim=0)
-    asked.add(name, x_adv.detach().cpu(), count)
+    asked.add(name, x_adv.detach().cpu(), count, counted=is_counted(settings))
     return correct & (count < target.rule.least), x_adv
 
 

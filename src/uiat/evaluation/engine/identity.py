@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from uiat.data.stream import Stream
 from uiat.evaluation.engine.calls import CallRule
+from uiat.evaluation.engine.fits import unfitted
 from uiat.evaluation.engine.plan import Plan, budgets, drop_gradient_attacks, make_plan
-from uiat.evaluation.engine.state_file import fingerprint
+from uiat.evaluation.engine.state_file import checksum, fingerprint
 from uiat.formatting import threat_record
 from uiat.models.inspect import Target
 from uiat.shapes import Float, Int
@@ -30,6 +31,7 @@ def identify(
     transfer: nn.Module | None = None,
     calls: int = 1,
     wrong_calls: int | None = None,
+    fit: tuple[Tensor, Tensor] | None = None,
 ) -> dict[str, Any]:
     """Return what tells an evaluation from others, as its state file holds it; arguments and errors as in `evaluate`.
 
@@ -47,7 +49,7 @@ def identify(
     example = ordinary(x.head[0]) if isinstance(x, Stream) else x
     plan = plan if Target(model, example).differentiable else drop_gradient_attacks(plan)[0]
     rule = CallRule(calls=calls, wrong=wrong_calls)
-    return identity_of(model, x, y, threat, plan, seed, keep_examples, transfer, rule)
+    return identity_of(model, x, y, threat, plan, seed, keep_examples, transfer, rule, fit)
 
 
 def identity_of(
@@ -60,6 +62,7 @@ def identity_of(
     examples: bool,
     transfer: nn.Module | None,
     rule: CallRule,
+    fit: tuple[Tensor, Tensor] | None,
 ) -> dict[str, Any]:
     """Return the same of an evaluation whose attacks are planned; of a stream the name counts, not its images."""
     facts: dict[str, Any] = {
@@ -70,6 +73,8 @@ def identity_of(
     }
     if rule.repeats:  # left out otherwise, as in files of before there were several calls
         facts["calls"] = [rule.least, rule.calls]
+    if fit is not None and unfitted(plan):
+        facts["fit"] = checksum(dict(zip("xy", fit, strict=True)))
     if isinstance(x, Stream) or y is None:
         assert isinstance(x, Stream)
         facts["stream"] = [x.name, x.total, list(x.image_shape)]

@@ -31,7 +31,7 @@ def count_misclassified(
 
 
 def is_allowed(attack: Search, x_adv: Float[Tensor, "b ..."], x: Float[Tensor, "b ..."]) -> Bool[Tensor, "b"]:
-    """Mask of the examples in the ball and in [0, 1], up to rounding; without a threat model, in [0, 1].
+    """Mask of the examples in [0, 1] that the attack's threat model allows; without one, of all in [0, 1].
 
     Example:
         >>> from uiat import Linf
@@ -42,6 +42,4 @@ def is_allowed(attack: Search, x_adv: Float[Tensor, "b ..."], x: Float[Tensor, "
     threat = getattr(attack, "threat", None)
     flat = x_adv.flatten(1)
     inside = (flat >= 0).all(dim=1) & (flat <= 1).all(dim=1)
-    if threat is None:
-        return inside
-    return inside & (threat.length(x_adv - x) <= float(threat.epsilon) * (1 + 1e-4) + 1e-6)
+    return inside if threat is None else inside & threat.allows(x_adv, x)

@@ -32,6 +32,7 @@ class Outcomes:
         asked: of a randomised model: what was asked of it, see `engine.asked.Asked`; None otherwise.
         confidence_under: for attacks that end in an example for every image: probability of the class predicted for it,
             of images that were not attacked for themselves; NaN where an older state file does not say.
+        fits: for each stage that was fitted before it was measured, its perturbations; the same in all processes.
         verdict_by_stage: for each stage: 1 for an image that is robust to it, 0 for one that it breaks, -1 for one not
             attacked with it.
 
@@ -50,6 +51,7 @@ class Outcomes:
     costs: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     memory_limit: int | None = None
     asked: Asked | None = None
+    fits: dict[str, Tensor] = field(default_factory=dict)
     verdict_by_stage: dict[str, Int[Tensor, "n"]] = field(default_factory=dict)
     confidence_under: dict[str, Tensor] = field(default_factory=dict)
 
@@ -78,7 +80,9 @@ class Outcomes:
             mask, self.confidence if confidence is None else confidence, self.confidence
         )
 
-    def end_stage(self, name: str, stage: str, correct: Bool[Tensor, "n"], x_adv: Tensor) -> None:
+    def end_stage(
+        self, name: str, stage: str, correct: Bool[Tensor, "n"], x_adv: Tensor, *, counted: bool = True
+    ) -> None:
         """Record that a stage of a named attack has ended.
 
         Args:
@@ -86,8 +90,9 @@ class Outcomes:
             stage: its stage.
             correct: mask of the images that are still correct under the attack.
             x_adv: for each of the others the example that broke it.
+            counted: False for an attack that is no part of the worst case.
         """
-        broken = self.robust & ~correct
+        broken = self.robust & ~correct & counted
         if stage not in self.names:
             self.names.append(stage)
         self.broken_by = self.breaker.masked_fill(broken, self.names.index(stage))
@@ -108,6 +113,7 @@ class Outcomes:
         tensors |= {f"right/{name}": value for name, value in self.correct.items()}
         tensors |= {f"known/{stage}": value for stage, value in self.verdict_by_stage.items()}
         tensors |= {f"confidence/{name}": value for name, value in self.confidence_under.items()}
+        tensors |= {f"fit/{stage}": value for stage, value in self.fits.items()}
         tensors |= {} if self.asked is None else self.asked.pack()
         optional = {"examples": self.examples, "confidence": self.confidence}
         tensors |= {name: value for name, value in optional.items() if value is not None}
@@ -134,6 +140,7 @@ class Outcomes:
             counts_after=meta["after"],
             costs=meta["spent"],
             memory_limit=meta["limit"],
+            fits=named("fit/"),
             verdict_by_stage=named("known/"),
             confidence_under=named("confidence/"),
             asked=Asked.unpack(tensors),
@@ -221,6 +228,7 @@ def _join(parts: Sequence[Outcomes], index: Tensor, take: Tensor, *, is_first: b
         costs=_merge_costs(parts, is_first=is_first),
         memory_limit=min(limits) if limits else None,
         asked=merge_asked([part.asked for part in parts], rows, is_first=is_first),
+        fits={stage: z for part in parts for stage, z in part.fits.items()},
         verdict_by_stage={stage: rows([part.verdicts(stage) for part in parts]) for stage in stages},
         confidence_under={
             name: rows([part.confidence_under.get(name, part.confidence) for part in parts]) for name in examined

@@ -147,6 +147,17 @@ def _to_text(value: object) -> str:
     return describe_code(value) if callable(value) or " at 0x" in repr(value) else repr(value)
 
 
+def is_counted(settings: Settings) -> bool:
+    """True if an attack is a part of the worst case over a ball, which patches and the like are not.
+
+    Example:
+        >>> from uiat import Linf
+        >>> is_counted(attack("pgd-20", threat=Linf(0.1))), is_counted(attack("patch-2", threat=Linf(0.1)))
+        (True, False)
+    """
+    return not getattr(settings, "outside_ball", False)
+
+
 def count_steps(settings: Settings, classes: int) -> int:
     """Count the steps of an attack over all its attempts: how long it takes, compared with another.
 

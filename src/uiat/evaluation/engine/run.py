@@ -5,17 +5,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from torch import Tensor
+
 from uiat.attacks import PGD, External
 from uiat.evaluation.engine.asked import WORST
 from uiat.evaluation.engine.asking import conclude, run_asking
 from uiat.evaluation.engine.attack_target import AttackTarget
+from uiat.evaluation.engine.fits import bind, fit_stages
 from uiat.evaluation.engine.outcomes import Outcomes
-from uiat.evaluation.engine.plan import Plan, Stage, count_steps
+from uiat.evaluation.engine.plan import Plan, Stage, count_steps, is_counted
 from uiat.evaluation.engine.search_runner import State
 from uiat.evaluation.engine.stage import attack_images, evaluate_clean
 from uiat.evaluation.engine.state_file import StateFile
 from uiat.evaluation.listener import EvaluationListener, OnProgress
 from uiat.evaluation.registry import Settings
+from uiat.inverse.universal_attack import FitImages
 from uiat.system.distributed import Rank
 
 logger = logging.getLogger("uiat")
@@ -31,6 +35,8 @@ class EvaluationRun:
         state_file: where the outcomes are kept.
         n: number of images of all processes.
         listener: hears of progress.
+        fit: images to fit on, for attacks that are fitted before they are measured.
+        fits: what was fitted before, by stage.
         announced: False to keep the accuracies after each stage to oneself, for a part of the images.
 
     Example:
@@ -55,6 +61,8 @@ class EvaluationRun:
     state_file: StateFile
     n: int
     listener: EvaluationListener
+    fit: FitImages | None = None
+    fits: dict[str, Tensor] = field(default_factory=dict)
     announced: bool = True
     outcomes: Outcomes = field(init=False)
     inside: State | None = field(default=None, init=False)  # of the stage that was under way when it was killed
@@ -64,6 +72,8 @@ class EvaluationRun:
         saved = self.rank.agree(lambda: self.state_file.open(resume=resume))
         self.rank.agree(lambda: self._begin(saved, keep_examples=keep_examples))
         self.state_file.clear()
+        if fit_stages(plan, self.target, self.outcomes, self.fit, self.rank, self.listener):
+            self.state_file.save(self.outcomes, self.inside)
         for name, parts in plan.items():
             self._run_attack(name, parts)
         self._conclude(WORST)
@@ -74,7 +84,7 @@ class EvaluationRun:
             self.outcomes, self.inside = saved
         else:
             examples = self.target.x.detach().to("cpu", copy=True) if keep_examples else None
-            self.outcomes = Outcomes(self.target.index, examples=examples)
+            self.outcomes = Outcomes(self.target.index, examples=examples, fits=dict(self.fits))
         self.state_file.save(self.outcomes, self.inside)
         if (limit := self.outcomes.memory_limit) is not None:
             self.target.batch_size.size = min(self.target.batch_size.size, limit)
@@ -91,6 +101,7 @@ class EvaluationRun:
 
     def _run_stage(self, name: str, stage: str, settings: Settings, *, on_progress: OnProgress) -> None:
         target, outcomes = self.target, self.outcomes
+        settings = bind(settings, outcomes.fits.get(stage))
         target.pop_costs()
         if target.rule.repeats:
             saved, self.inside = self.inside, None
@@ -119,7 +130,7 @@ class EvaluationRun:
                 outcomes.record_confidence(name, new, found.confidence)
             correct, x_adv = found.correct | robust, found.x_adv
         self._add_cost(name, stage)
-        outcomes.end_stage(name, stage, correct, x_adv)
+        outcomes.end_stage(name, stage, correct, x_adv, counted=is_counted(settings))
 
     def _conclude(self, name: str) -> None:
         if conclude(self.target, self.outcomes, self.rank, name):
