@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ from uiat.training.listener import Listeners
 from uiat.training.loop import Interrupted, Training
 from uiat.training.open_run import reopen_run, start_run
 from uiat.training.progress import training_progress
-from uiat.training.trackers import TRACKERS, Lenient, make_trackers
+from uiat.training.trackers import track_perturbations, tracking
 
 Config = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Train what a YAML file describes instead of a recipe.")
@@ -41,7 +42,7 @@ ChangedCode = Annotated[
     bool, typer.Option("--changed-code", help="The same, for code that is not what the resumed run began with.")
 ]
 Board = Annotated[
-    bool, typer.Option("--tensorboard", help="Also write each epoch to RUN/tensorboard (needs uiat[tensorboard]).")
+    bool, typer.Option("--tensorboard", help="The same as compute.trackers=tensorboard (needs uiat[tensorboard]).")
 ]
 Help = Annotated[bool, typer.Option("--help", "-h", help="Show this, and every field of RECIPE, and exit.")]
 
@@ -66,16 +67,16 @@ def train(
     The run's folder is a new one, never one that exists. It gets the settings, metrics, weights (best and last), the
     universal perturbations and checkpoints. Ctrl-C finishes the step and saves; --resume then resumes bit for bit.
 
+    compute.trackers=[tensorboard,wandb,mlflow,trackio] sends measurements and pictures there too, also offline.
+
     data.extra=FILE.npz adds images that a generative model made to every batch; such sets are published at
     https://github.com/wzekai99/DM-Improves-AT and
     https://github.com/google-deepmind/deepmind-research/tree/master/adversarial_robustness.
 
     Under `torchrun --nproc-per-node N -m uiat train ...` the processes share each batch.
     """
-    flags = {f"--{name}": name for name in TRACKERS}  # --tensorboard is one of them, declared above for --help
-    trackers = [flags[word] for word in context.args if word in flags] + ["tensorboard"] * tensorboard
-    words = [word for word in context.args if word not in flags]
-    names, assignments = split_words(words, options=list_options(context))
+    trackers = ["tensorboard"] * tensorboard
+    names, assignments = split_words(context.args, options=list_options(context))
     with process_group() as rank:
         out = console(quiet=not rank.first)
         if help:
@@ -91,7 +92,9 @@ def train(
             _resume(run_dir, out, own_code=own_code, trackers=trackers)
         else:
             run = _choose_run(names, config, assignments, own_code=own_code)
-            _train(run, run_dir, out, own_code=own_code, trackers=trackers)
+            kept = tuple(dict.fromkeys([*run.compute.trackers, *trackers]))
+            run = replace(run, compute=replace(run.compute, trackers=kept))
+            _train(run, run_dir, out, own_code=own_code)
 
 
 def _is_restarted(run_dir: Path | None) -> bool:
@@ -127,10 +130,10 @@ def _show_help(context: typer.Context, out: Console, names: list[str], assignmen
         out.print(fields(yaml_io.describe_fields(run)))
 
 
-def _train(run: Run, run_dir: Path | None, out: Console, *, own_code: bool, trackers: Sequence[str]) -> None:
+def _train(run: Run, run_dir: Path | None, out: Console, *, own_code: bool) -> None:
     with start_run(run, run_dir=run_dir, own_code=own_code) as training:
         out.print(f"run folder: {_folder(training)}", soft_wrap=True)
-        _fit(training, out, trackers=trackers)
+        _fit(training, out)
 
 
 def _resume(folder: Path, out: Console, *, own_code: AllowOwnCode, trackers: Sequence[str]) -> None:
@@ -149,13 +152,17 @@ def _folder(training: Training) -> Path:
     return training.store.folder
 
 
-def _fit(training: Training, out: Console, *, trackers: Sequence[str]) -> None:
+def _fit(training: Training, out: Console, *, trackers: Sequence[str] = ()) -> None:
     run, folder = training.run, _folder(training)
     try:
         _prepare_teacher(training, out)
-        with training_progress(run, out, best=training.best) as listener:
-            training.listener = Listeners(listener, *map(Lenient, make_trackers(trackers, folder)))
+        with (
+            training_progress(run, out, best=training.best) as listener,
+            tracking(run, folder, more=trackers) as opened,
+        ):
+            training.listener = Listeners(listener, opened)
             training.fit()
+            track_perturbations(opened, folder, len(training.history))
     except KeyboardInterrupt as stop:
         where = f"epoch {training.epoch + 1}, after step {training.position} of {len(training.loader)}"
         saved = "saved" if isinstance(stop, Interrupted) else "at once; what came after the last checkpoint is lost"
