@@ -28,6 +28,7 @@ DOCUMENTS = (
         "docs/own-loop.md",
         "docs/evaluate.md",
         "docs/report-and-sweep.md",
+        "docs/scale-out.md",
     ),
 )
 BLOCK = re.compile(
