@@ -59,8 +59,6 @@ class Worker:
             return
         if busy:
             raise Busy(f"{run.folder} is being worked on")
-        if run.status == "done" and evaluated:
-            run.result = read_result(run)
 
     def _ask(self, run: GridRun, on_change: OnChange, *, evaluated: bool) -> bool | None:
         """Give a run to the process; returns whether others work on it, None where the process has died of it."""
@@ -79,6 +77,8 @@ class Worker:
                 continue
             for name in TOLD:
                 setattr(run, name, answer[name])
+            if run.status == "done" and evaluated:
+                run.result = read_result(run)
             on_change(run)
         if process.wait() == STOPPED or self.stopping:
             raise KeyboardInterrupt
