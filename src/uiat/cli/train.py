@@ -16,8 +16,10 @@ from uiat.config import yaml_io
 from uiat.config.schema import Run, is_own_code, is_own_data, is_own_model
 from uiat.errors import Stopped, UserError
 from uiat.formatting import percent
+from uiat.runs.extension import extend_run
+from uiat.runs.folder import locked_run
 from uiat.runs.own_files import AllowOwnCode
-from uiat.runs.reader import CONFIG_FILE
+from uiat.runs.reader import CONFIG_FILE, settings_path
 from uiat.runs.settings import read_config
 from uiat.system.distributed import process_group
 from uiat.training.listener import Listeners
@@ -29,7 +31,10 @@ from uiat.training.trackers import track_perturbations, tracking
 Config = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Train what a YAML file describes instead of a recipe.")
 ]
-Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Resume a run that was stopped or killed.")]
+Resume = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN", help="Resume a run that was stopped or killed; with optimisation.epochs=N, extend it."),
+]
 RunDir = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder to make for the run. [default: runs/NAME, numbered where that exists]"),
@@ -45,6 +50,9 @@ Board = Annotated[
     bool, typer.Option("--tensorboard", help="The same as compute.trackers=tensorboard (needs uiat[tensorboard]).")
 ]
 Help = Annotated[bool, typer.Option("--help", "-h", help="Show this, and every field of RECIPE, and exit.")]
+
+
+EPOCHS = "optimisation.epochs"
 
 
 def train(
@@ -82,12 +90,15 @@ def train(
         if help:
             _show_help(context, out, names, assignments)
         elif resume is not None:
-            if names or assignments or config is not None or run_dir is not None:
+            if names or config is not None or run_dir is not None or {p for p, _ in assignments} - {EPOCHS}:
                 raise UserError(
-                    "--resume takes no recipe, settings or folder: a run is resumed with those it began with"
+                    "--resume takes no recipe, settings or folder: a run is resumed with those it began with; "
+                    f"{EPOCHS}=N alone extends it"
                 )
+            if assignments:
+                rank.agree(lambda: _extend(resume, assignments) if rank.first else None)
             _resume(resume, out, own_code="changed" if changed_code else own_code, trackers=trackers)
-        elif _is_restarted(run_dir):
+        elif any(rank.gather(_is_restarted(run_dir))):  # a node that comes back has been started once itself
             assert run_dir is not None
             _resume(run_dir, out, own_code=own_code, trackers=trackers)
         else:
@@ -95,6 +106,14 @@ def train(
             kept = tuple(dict.fromkeys([*run.compute.trackers, *trackers]))
             run = replace(run, compute=replace(run.compute, trackers=kept))
             _train(run, run_dir, out, own_code=own_code)
+
+
+def _extend(folder: Path, assignments: list[tuple[str, str]]) -> None:
+    """Give a run the number of epochs that was asked for."""
+    epochs = yaml_io.override(Run(), assignments).optimisation.epochs
+    settings_path(folder)
+    with locked_run(folder):
+        extend_run(folder, epochs)
 
 
 def _is_restarted(run_dir: Path | None) -> bool:
