@@ -26,8 +26,8 @@ def extend_run(folder: Path, epochs: int) -> None:
         epochs: the number of epochs in all.
 
     Raises:
-        UserError: no such run, not more epochs than it has, a schedule that ends with the run, a run that stopped early or
-            one without a checkpoint to go on from.
+        UserError: no such run, not more epochs than it has, a schedule that ends with the run, a run that stopped early
+            or one without a checkpoint to go on from.
 
     Example:
         >>> extend_run(Path("missing-run"), 10)
