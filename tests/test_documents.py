@@ -22,6 +22,7 @@ DOCUMENTS = (
         "docs/own-loop.md",
         "docs/evaluate.md",
         "docs/report-and-sweep.md",
+        "docs/scale-out.md",
     ),
     *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/tutorials/[!R]*.md"))),
 )

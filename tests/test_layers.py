@@ -54,7 +54,7 @@ ONLY = {
 # Used by single readers or optional: only ever imported inside the function that needs it.
 LATE = {
     *("torchvision", "sklearn", "PIL", "matplotlib", "jaxtyping", "timm", "tensorboard", "datasets"),
-    *("onnxruntime", "onnxscript", "huggingface_hub"),
+    *("onnxruntime", "onnxscript", "huggingface_hub", "wandb", "mlflow", "trackio", "optuna"),
 }
 # A package that is imported late as a whole may import these at once: its own beginning answers where they are missing.
 EARLY = {"report": {"PIL", "jinja2"}}

@@ -20,6 +20,19 @@ def percent(fraction: float | None, digits: int = 2) -> str:
     return "-" if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
+def sparkline(values: Sequence[float], width: int = 16) -> str:
+    """Return numbers from 0 as bars of text, the highest of full height; of more than `width`, that many in turn.
+
+    Example:
+        >>> sparkline([0.0, 0.25, 0.5, 0.4])
+        '▁▄█▆'
+    """
+    bars, highest = "▁▂▃▄▅▆▇█", max(values, default=0.0)
+    shown = [values[i * len(values) // width] for i in range(1, width)] if len(values) > width else list(values)
+    shown = [*shown, values[-1]] if len(values) > width else shown
+    return "".join(bars[round((len(bars) - 1) * value / highest)] if highest > 0 else bars[0] for value in shown)
+
+
 def batch_accuracy_name(*, attacked: bool) -> str:
     """Return what the accuracy that training itself measures is called: "correct" of a step, "train_correct" of a row.
 

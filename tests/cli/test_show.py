@@ -1,6 +1,7 @@
 """`uiat show`."""
 
 import json
+import os
 
 import pytest
 
@@ -97,3 +98,23 @@ def test_damage_that_show_does_not_read_is_named_in_the_end(ask, run):
     assert code == 2
     assert "1 of 1 done" in out
     assert f"{run / 'last.safetensors'} is not the file that was written here" in err
+
+
+def test_a_run_is_watched_until_it_has_ended(ask, run, monkeypatch):
+    from uiat.cli import show
+    from uiat.system.manifest import update_manifest
+
+    looks = []
+
+    def look(seconds):
+        looks.append(seconds)
+        if len(looks) == 2:  # a second look at the same epochs shows nothing
+            os.utime(run / "metrics.jsonl", (1, 4_000_000_000))
+            update_manifest(run, ended=True)
+
+    monkeypatch.setattr(show.time, "sleep", look)
+    update_manifest(run, ended=False)
+    code, out, _ = ask("show", run, "--watch")
+    assert (code, len(looks)) == (0, 2)
+    assert out.count("files in") == 2
+    assert "leave one of them out" in ask("show", run, "--watch", "--json")[2]

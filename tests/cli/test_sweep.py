@@ -102,3 +102,30 @@ def test_a_terminal_sees_the_table_fill(tmp_path):
         board.planned(runs)
         board.changed(runs[1])
     assert "step 3/9" in out.file.getvalue()
+
+
+def test_a_dry_run_shows_what_would_run_and_makes_nothing(run_sweep, tmp_path):
+    words = ["objective.weight=1,2", "--seeds", "0,1"]
+    code, out, _ = run_sweep(*words, "--dry-run")
+    assert code == 0
+    assert "4 runs in" in out
+    assert out.count(" new") == 4
+    assert not (tmp_path / "sweep").exists()
+    assert run_sweep(*words, "--part", "2/4")[0] == 0
+    rows = [line.split() for line in run_sweep(*words, "--dry-run")[1].splitlines()]
+    states = [row[-1] for row in rows if row[:1] in (["1"], ["2"])]
+    assert states == ["new", "done", "new", "new"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--part", "5/4"], "a part is I/N with I from 1 to N, such as 2/8, not '5/4'"),
+        (["--part", "1/2", "--slurm", "2"], "--slurm submits every part itself: leave --part out"),
+        (["--jobs", "0"], "'--jobs' / '-j': Input should be greater"),
+    ],
+)
+def test_what_the_parts_of_a_sweep_cannot_be(run_sweep, words, says):
+    code, _, err = run_sweep(*words)
+    assert code == 2
+    assert says in err

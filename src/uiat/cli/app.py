@@ -19,12 +19,21 @@ OK, FAULT, MISTAKE, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
 # Words that a command reads itself, because they name fields of a run and not options.
 OPEN = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 HELP = {"help_option_names": ["-h", "--help"]}
-WORK = ("train", "evaluate", "sweep", "analyse", "report", "export")  # these leave files, whoever reads what they print
+WORK = (
+    "train",
+    "evaluate",
+    "sweep",
+    "tune",
+    "analyse",
+    "report",
+    "export",
+)  # these leave files, whoever reads what they print
 # What each command does, as the first line of its docstring says: `uiat --help` imports none of them, nor torch.
 COMMANDS = {
     "train": "Train a classifier from a recipe or a file, or resume a run.",
     "cost": "Show what a training step costs on this machine.",
     "sweep": "Train and evaluate a recipe over settings and seeds.",
+    "tune": "Search settings for high natural and robust accuracy, by Optuna.",
     "evaluate": "Measure natural and robust accuracy of any model.",
     "analyse": "Run one of the paper's studies on run folders.",
     "report": "Set runs side by side in one HTML file.",
@@ -43,6 +52,7 @@ _TYPER: dict[str, dict[str, Any]] = {  # how a command is given to typer, where 
     },
     "cost": {"context_settings": OPEN | HELP, "options_metavar": "RECIPE [FIELD=VALUE]... [OPTIONS]"},
     "sweep": {"context_settings": OPEN | HELP, "options_metavar": "RECIPE [FIELD=VALUES]... [OPTIONS]"},
+    "tune": {"context_settings": OPEN | HELP, "options_metavar": "RECIPE [FIELD=VALUE]... [OPTIONS]"},
 }
 
 

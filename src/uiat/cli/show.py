@@ -1,5 +1,6 @@
 """`uiat show`: a run folder, from its files alone."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,9 +19,11 @@ from uiat.experiments.overview import best_row, describe_folder, find_overrides,
 from uiat.experiments.sweep_file import SWEEP_FILE, find_staleness, read_sweep
 from uiat.formatting import batch_accuracy_name, percent, threat_text
 from uiat.runs.evaluations import choose
-from uiat.runs.reader import EVALUATION_FILE, read_environment, read_history
+from uiat.runs.reader import EVALUATION_FILE, METRICS_FILE, read_environment, read_history
 from uiat.runs.settings import read_evaluated, read_plain
-from uiat.system.manifest import find_damage
+from uiat.system.manifest import find_damage, read_manifest
+
+SECONDS_BETWEEN_LOOKS = 1.0  # at a folder that is watched
 
 
 def show(
@@ -29,22 +32,51 @@ def show(
         typer.Argument(metavar="RUN", help="A run folder, or one of a sweep or an evaluation.", show_default=False),
     ],
     json: AsJson = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it anew at each epoch, until the run has ended.")
+    ] = False,
 ) -> None:
     """Show a run: settings, epochs, alarms, evaluation, files.
 
     Reads files only: a run can be looked at while it trains. Each file is held against the manifest, and one that is
     damaged is named in the end, with exit code 2.
     """
+    if watch and json:
+        raise UserError("--watch shows a run again and again, --json once: leave one of them out")
     if json:
         with json_printed(True) as give:
             facts = describe_folder(run)
             give(facts)
         damage = facts["damage"]
     else:
-        _show(run, console())
+        _watch(run, console()) if watch else _show(run, console())
         damage = find_damage(run)
     if damage:
         raise UserError("; ".join(damage))
+
+
+def _watch(folder: Path, out: Console) -> None:
+    """Show a folder whenever what it has measured changes, until nothing more will."""
+    shown: float | None = None
+    while True:
+        ended = _has_ended(folder)  # before it is read, so that its last epoch is shown
+        files = [folder / name for name in (METRICS_FILE, EVALUATION_FILE, SWEEP_FILE)]
+        changed = max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
+        if changed != shown:
+            shown = changed
+            if out.is_terminal:
+                out.clear()
+            _show(folder, out)
+        if ended:
+            return
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _has_ended(folder: Path) -> bool:
+    if kind_of(folder) == "sweep":
+        return all(row.get("status") in ("done", "failed") for row in read_sweep(folder / SWEEP_FILE)["runs"])
+    manifest = read_manifest(folder)
+    return manifest is None or bool(manifest.get("ended", False)) or kind_of(folder) == "evaluation"
 
 
 def _show(folder: Path, out: Console) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,9 +15,12 @@ from uiat.errors import Stopped, UserError
 from uiat.experiments import GridRun
 from uiat.experiments import sweep as run_sweep
 from uiat.experiments.arithmetic import find_mixture
-from uiat.experiments.grid import mean_over_seeds, parse_axis, parse_seeds
+from uiat.experiments.finish import describe_state
+from uiat.experiments.grid import mean_over_seeds, parse_axis, parse_part, parse_seeds
+from uiat.experiments.run_grid import plan_sweep
+from uiat.experiments.slurm import submit
 from uiat.experiments.sweep_file import SWEEP_FILE
-from uiat.formatting import percent, plus_minus
+from uiat.formatting import percent, plus_minus, sparkline
 
 FAULT = 1  # exit code where runs failed
 
@@ -39,9 +42,38 @@ Root = Annotated[
     str | None,
     typer.Option("--data.root", metavar="DIR", help="Folder of the data sets. [default: that of the recipe]"),
 ]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs", "-j", min=1, metavar="N", help="Runs at a time, each in a process with its share of threads."
+    ),
+]
+Part = Annotated[
+    str, typer.Option("--part", metavar="I/N", help="Every N-th run from the I-th on alone, as for a job array.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run and how far each run is; run nothing.")]
+Slurm = Annotated[
+    int | None,
+    typer.Option("--slurm", min=1, metavar="N", help="Submit the sweep to Slurm as a job array of N tasks, and end."),
+]
+Sbatch = Annotated[
+    str,
+    typer.Option("--sbatch", metavar="OPTIONS", help="Options of sbatch for --slurm: '--gpus=1 --time=4:00:00'."),
+]
 
 
-def sweep(context: typer.Context, set_: Sets = None, seeds: Seeds = "0", out: Out = None, root: Root = None) -> int:
+def sweep(
+    context: typer.Context,
+    set_: Sets = None,
+    seeds: Seeds = "0",
+    out: Out = None,
+    root: Root = None,
+    jobs: Jobs = 1,
+    part: Part = "1/1",
+    dry_run: DryRun = False,
+    slurm: Slurm = None,
+    sbatch: Sbatch = "",
+) -> int:
     """Train and evaluate a recipe over settings and seeds.
 
     Example: uiat sweep digits-uiat objective.momentum=example objective.gamma=0,.5,.9 --seeds 0,1,2
@@ -54,19 +86,45 @@ def sweep(context: typer.Context, set_: Sets = None, seeds: Seeds = "0", out: Ou
     that was stopped in the middle of training or evaluation is resumed. A run that fails does not stop the others; it
     is listed in the end, the exit code is 1, and the next call tries it again. sweep.json holds settings and
     accuracies.
+
+    --jobs runs several at a time on this machine; the same command on several machines with a common folder shares the
+    runs out as well. --part I/N takes a fixed part of them, and --slurm N submits all N parts.
     """
     recipe, assignments = split_recipe(context)
     words = [*(set_ or []), *(f"{path}={values}" for path, values in assignments)]
     axes = _read_axes(words)
     folder, screen = out or Path("runs") / f"{recipe}-sweep", console()
+    asked: dict[str, Any] = {"settings": axes, "seeds": parse_seeds(seeds), "folder": folder, "root": root}
+    number, parts = parse_part(part)
+    if slurm is not None and parts > 1:
+        raise UserError("--slurm submits every part itself: leave --part out")
+    if dry_run:
+        return _show_plan(plan_sweep(recipe, **asked).runs[number - 1 :: parts], folder, screen)
+    if slurm is not None:
+        plan_sweep(recipe, **asked)  # refuses, before anything waits in a queue, what cannot run
+        command_line = [recipe, *words, "--seeds", seeds, "--out", str(folder), "--jobs", str(jobs)]
+        job = submit([*command_line, *(["--data.root", root] if root else [])], folder, tasks=slurm, options=sbatch)
+        screen.print(f"submitted as job {job}: {slurm} tasks of {command('sweep', recipe)}, written to {folder}/slurm")
+        return 0
     board = Board(screen, folder)
     try:
         with board:
-            runs = run_sweep(recipe, settings=axes, seeds=parse_seeds(seeds), folder=folder, root=root, listener=board)
+            runs = run_sweep(recipe, **asked, jobs=jobs, part=(number, parts), listener=board)
     except KeyboardInterrupt:
         done = sum(run.status == "done" for run in board.runs)
         raise Stopped(f"stopped with {done} of {len(board.runs)} runs done; the same command resumes it") from None
     return _show_end(runs, folder / SWEEP_FILE, screen)
+
+
+def _show_plan(runs: Sequence[GridRun], folder: Path, out: Console) -> int:
+    out.print(f"{len(runs)} runs in {folder}; nothing is run", soft_wrap=True)
+    paths = _varied_fields(runs)
+    rows = [
+        (*(run.settings[path] for path in paths), str(run.run.seed), run.folder.name, describe_state(run))
+        for run in runs
+    ]
+    out.print(table(*paths, "seed", "folder", "state", rows=rows, numbers=("seed",)))
+    return 0
 
 
 def _read_axes(words: Sequence[str]) -> dict[str, list[str]]:
@@ -112,6 +170,9 @@ class Board:
     def planned(self, runs: Sequence[GridRun]) -> None:
         """Say how many runs there are, and what they have in common."""
         self.runs = runs
+        if not runs:
+            self.out.print(f"no runs in {self.folder} for this part")
+            return
         varied = _varied_fields(runs)
         same = [f"{path}={value}" for path, value in runs[0].settings.items() if path not in varied]
         ending = f", all with {' '.join(same)}" if same else ""
@@ -137,7 +198,8 @@ class Board:
 
 def _varied_fields(runs: Sequence[GridRun]) -> list[str]:
     """Return the fields that tell the runs apart."""
-    return [path for path in runs[0].settings if len({run.settings[path] for run in runs}) > 1]
+    settings = runs[0].settings if runs else {}
+    return [path for path in settings if len({run.settings[path] for run in runs}) > 1]
 
 
 def _name(run: GridRun, runs: Sequence[GridRun]) -> str:
@@ -148,14 +210,17 @@ def _name(run: GridRun, runs: Sequence[GridRun]) -> str:
 def _make_table(runs: Sequence[GridRun]) -> Table:
     paths = _varied_fields(runs)
     attacks = list(dict.fromkeys(name for run in runs for name in run.accuracy))
-    columns = (*paths, "seed", *attacks, "lowest class", "training, s", "state")
+    curve = ("robust",) if any(run.curve for run in runs) else ()  # on held-out images, by epoch
+    columns = (*paths, "seed", *attacks, "lowest class", *curve, "training, s", "state")
     rows = []
     for run in runs:
         accuracies = [percent(run.accuracy.get(name)) for name in attacks]
         seconds = f"{run.seconds:.1f}" if run.seconds else "-"
         state = f"{run.status}, {run.note}" if run.note and run.status == "training" else run.status
         lowest = percent(run.worst_class)
-        rows.append((*(run.settings[path] for path in paths), str(run.run.seed), *accuracies, lowest, seconds, state))
+        bars = (sparkline(run.curve),) if curve else ()
+        mine = (run.settings[path] for path in paths)
+        rows.append((*mine, str(run.run.seed), *accuracies, lowest, *bars, seconds, state))
     return table(*columns, rows=rows, numbers=("seed", *attacks, "lowest class", "training, s"))
 
 

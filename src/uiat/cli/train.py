@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,20 +16,25 @@ from uiat.config import yaml_io
 from uiat.config.schema import Run, is_own_code, is_own_data, is_own_model
 from uiat.errors import Stopped, UserError
 from uiat.formatting import percent
+from uiat.runs.extension import extend_run
+from uiat.runs.folder import locked_run
 from uiat.runs.own_files import AllowOwnCode
-from uiat.runs.reader import CONFIG_FILE
+from uiat.runs.reader import CONFIG_FILE, settings_path
 from uiat.runs.settings import read_config
 from uiat.system.distributed import process_group
 from uiat.training.listener import Listeners
 from uiat.training.loop import Interrupted, Training
 from uiat.training.open_run import reopen_run, start_run
 from uiat.training.progress import training_progress
-from uiat.training.trackers import TRACKERS, Lenient, make_trackers
+from uiat.training.trackers import track_perturbations, tracking
 
 Config = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Train what a YAML file describes instead of a recipe.")
 ]
-Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Resume a run that was stopped or killed.")]
+Resume = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN", help="Resume a run that was stopped or killed; with optimisation.epochs=N, extend it."),
+]
 RunDir = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder to make for the run. [default: runs/NAME, numbered where that exists]"),
@@ -41,9 +47,12 @@ ChangedCode = Annotated[
     bool, typer.Option("--changed-code", help="The same, for code that is not what the resumed run began with.")
 ]
 Board = Annotated[
-    bool, typer.Option("--tensorboard", help="Also write each epoch to RUN/tensorboard (needs uiat[tensorboard]).")
+    bool, typer.Option("--tensorboard", help="The same as compute.trackers=tensorboard (needs uiat[tensorboard]).")
 ]
 Help = Annotated[bool, typer.Option("--help", "-h", help="Show this, and every field of RECIPE, and exit.")]
+
+
+EPOCHS = "optimisation.epochs"
 
 
 def train(
@@ -66,32 +75,45 @@ def train(
     The run's folder is a new one, never one that exists. It gets the settings, metrics, weights (best and last), the
     universal perturbations and checkpoints. Ctrl-C finishes the step and saves; --resume then resumes bit for bit.
 
+    compute.trackers=[tensorboard,wandb,mlflow,trackio] sends measurements and pictures there too, also offline.
+
     data.extra=FILE.npz adds images that a generative model made to every batch; such sets are published at
     https://github.com/wzekai99/DM-Improves-AT and
     https://github.com/google-deepmind/deepmind-research/tree/master/adversarial_robustness.
 
     Under `torchrun --nproc-per-node N -m uiat train ...` the processes share each batch.
     """
-    flags = {f"--{name}": name for name in TRACKERS}  # --tensorboard is one of them, declared above for --help
-    trackers = [flags[word] for word in context.args if word in flags] + ["tensorboard"] * tensorboard
-    words = [word for word in context.args if word not in flags]
-    names, assignments = split_words(words, options=list_options(context))
+    trackers = ["tensorboard"] * tensorboard
+    names, assignments = split_words(context.args, options=list_options(context))
     with process_group() as rank:
         out = console(quiet=not rank.first)
         if help:
             _show_help(context, out, names, assignments)
         elif resume is not None:
-            if names or assignments or config is not None or run_dir is not None:
+            if names or config is not None or run_dir is not None or {p for p, _ in assignments} - {EPOCHS}:
                 raise UserError(
-                    "--resume takes no recipe, settings or folder: a run is resumed with those it began with"
+                    "--resume takes no recipe, settings or folder: a run is resumed with those it began with; "
+                    f"{EPOCHS}=N alone extends it"
                 )
+            if assignments:
+                rank.agree(lambda: _extend(resume, assignments) if rank.first else None)
             _resume(resume, out, own_code="changed" if changed_code else own_code, trackers=trackers)
-        elif _is_restarted(run_dir):
+        elif any(rank.gather(_is_restarted(run_dir))):  # a node that comes back has been started once itself
             assert run_dir is not None
             _resume(run_dir, out, own_code=own_code, trackers=trackers)
         else:
             run = _choose_run(names, config, assignments, own_code=own_code)
-            _train(run, run_dir, out, own_code=own_code, trackers=trackers)
+            kept = tuple(dict.fromkeys([*run.compute.trackers, *trackers]))
+            run = replace(run, compute=replace(run.compute, trackers=kept))
+            _train(run, run_dir, out, own_code=own_code)
+
+
+def _extend(folder: Path, assignments: list[tuple[str, str]]) -> None:
+    """Give a run the number of epochs that was asked for."""
+    epochs = yaml_io.override(Run(), assignments).optimisation.epochs
+    settings_path(folder)
+    with locked_run(folder):
+        extend_run(folder, epochs)
 
 
 def _is_restarted(run_dir: Path | None) -> bool:
@@ -127,10 +149,10 @@ def _show_help(context: typer.Context, out: Console, names: list[str], assignmen
         out.print(fields(yaml_io.describe_fields(run)))
 
 
-def _train(run: Run, run_dir: Path | None, out: Console, *, own_code: bool, trackers: Sequence[str]) -> None:
+def _train(run: Run, run_dir: Path | None, out: Console, *, own_code: bool) -> None:
     with start_run(run, run_dir=run_dir, own_code=own_code) as training:
         out.print(f"run folder: {_folder(training)}", soft_wrap=True)
-        _fit(training, out, trackers=trackers)
+        _fit(training, out)
 
 
 def _resume(folder: Path, out: Console, *, own_code: AllowOwnCode, trackers: Sequence[str]) -> None:
@@ -149,13 +171,17 @@ def _folder(training: Training) -> Path:
     return training.store.folder
 
 
-def _fit(training: Training, out: Console, *, trackers: Sequence[str]) -> None:
+def _fit(training: Training, out: Console, *, trackers: Sequence[str] = ()) -> None:
     run, folder = training.run, _folder(training)
     try:
         _prepare_teacher(training, out)
-        with training_progress(run, out, best=training.best) as listener:
-            training.listener = Listeners(listener, *map(Lenient, make_trackers(trackers, folder)))
+        with (
+            training_progress(run, out, best=training.best) as listener,
+            tracking(run, folder, more=trackers) as opened,
+        ):
+            training.listener = Listeners(listener, opened)
             training.fit()
+            track_perturbations(opened, folder, len(training.history))
     except KeyboardInterrupt as stop:
         where = f"epoch {training.epoch + 1}, after step {training.position} of {len(training.loader)}"
         saved = "saved" if isinstance(stop, Interrupted) else "at once; what came after the last checkpoint is lost"

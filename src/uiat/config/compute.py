@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from uiat.checks import Amount, Count, checked_fields
-from uiat.errors import UserError
+from uiat.errors import UserError, nearest
+
+TRACKER_NAMES = ("tensorboard", "wandb", "mlflow", "trackio")
 
 
 @checked_fields
@@ -45,6 +47,8 @@ class Compute:
             the optimiser unfused, kernels of cuDNN guessed instead of tried.
         checkpoint_minutes: number of minutes between checkpoints inside an epoch; each epoch ends with one anyway.
         checkpoint_steps: number of steps between checkpoints inside an epoch; by default only minutes count.
+        trackers: what measurements and pictures are also sent to: tensorboard, wandb, mlflow, trackio. None of them
+            needs a network, asks anything or stops a run.
 
     Example:
         >>> Compute().precision
@@ -61,8 +65,12 @@ class Compute:
     plain: bool = False
     checkpoint_minutes: Amount = 5.0
     checkpoint_steps: Count | None = None
+    trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in self.trackers:
+            if name not in TRACKER_NAMES:
+                raise nearest("tracker", name, TRACKER_NAMES)
         if self.compile is True and self.recompute:
             raise UserError("compile and recompute do not go together: set one of them to false")
 

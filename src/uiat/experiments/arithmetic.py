@@ -42,6 +42,16 @@ def find_mixture(runs: Mapping[str, str]) -> str:
     return f"not averaged, since their arithmetic differs: {listed}; train them again in one of them"
 
 
+def is_open(run: Run) -> bool:
+    """True for a run whose arithmetic is measured as it begins.
+
+    Example:
+        >>> is_open(Run())
+        False
+    """
+    return "auto" in (run.compute.precision, run.compute.compile)
+
+
 def settle_arithmetic(run: GridRun, runs: Sequence[GridRun]) -> Run:
     """Return the settings of a run with each "auto" of its arithmetic as an earlier run of the sweep has it.
 
@@ -60,7 +70,7 @@ def settle_arithmetic(run: GridRun, runs: Sequence[GridRun]) -> Run:
         'fp32'
     """
     compute = run.run.compute
-    if "auto" not in (compute.precision, compute.compile) or (run.folder / CONFIG_FILE).is_file():
+    if not is_open(run.run) or (run.folder / CONFIG_FILE).is_file():
         return run.run
     for other in runs:
         asked = other.run.compute

@@ -26,6 +26,7 @@ from uiat.runs.reader import EVALUATION_FILE
 from uiat.system.atomic_files import write_json, write_tensors
 from uiat.system.distributed import Rank
 from uiat.system.locks import locked
+from uiat.training.trackers import track_evaluation
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,7 @@ def _write_files(options: EvaluateOptions, target: EvaluationTarget, measured: M
             yield f"written: {path}"
     if target.folder is not None:
         yield from _say_result(target.folder)
+        track_evaluation(target.folder, record)
     if failures:
         raise failures[0]
 

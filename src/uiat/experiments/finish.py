@@ -1,8 +1,9 @@
 """Bring one run to its end: train it or resume it, and evaluate it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from uiat.experiments.target import load_target
 from uiat.formatting import threat_record
 from uiat.runs.evaluations import find_evaluations
 from uiat.runs.folder import remove_killed_start
-from uiat.runs.reader import WEIGHTS_FILES, read_history, training_seconds
+from uiat.runs.reader import CONFIG_FILE, WEIGHTS_FILES, read_history, training_seconds
 from uiat.runs.settings import read_evaluated
 from uiat.training.api import resume, train
 from uiat.training.listener import Listener
@@ -75,11 +76,13 @@ def finish_run(run: GridRun, on_change: OnChange, *, evaluated: bool = True) -> 
     run.reason, run.note = "", ""
     try:
         if not _is_trained(run):
+            run.curve = _robust_curve(read_history(run.folder))
             _set_status(run, "training", on_change)
             finish_training(run.run, run.folder, listener=_Reporter(run, on_change))
         check_same_run(run.run, run.folder)
         run.arithmetic = describe_arithmetic(read_evaluated(run.folder)[0])
-        run.seconds = training_seconds(read_history(run.folder))
+        history = read_history(run.folder)
+        run.seconds, run.curve = training_seconds(history), _robust_curve(history)
         if evaluated:
             _finish_evaluation(run, on_change)
         _set_status(run, "done", on_change)
@@ -89,6 +92,29 @@ def finish_run(run: GridRun, on_change: OnChange, *, evaluated: bool = True) -> 
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         run.reason = kind + " ".join(str(error).split())
         _set_status(run, "failed", on_change)
+
+
+def describe_state(run: GridRun) -> str:
+    """Say how far the folder of a run has come, for a sweep that is only planned: nothing is made or changed.
+
+    Example:
+        >>> describe_state(GridRun({}, Run(), Path("missing")))
+        'new'
+    """
+    try:
+        if not (run.folder / CONFIG_FILE).is_file():
+            return "new"
+        done = len(read_history(run.folder))
+        if not _is_trained(run):
+            return f"to be resumed after epoch {done} of {run.run.optimisation.epochs}"
+        return "trained, to be evaluated" if read_result(run) is None else "done"
+    except UserError as error:
+        return f"fails: {error}"
+
+
+def _robust_curve(history: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return the robust validation accuracies of a history."""
+    return [row["robust"] for row in history if row.get("robust") is not None]
 
 
 def _set_status(run: GridRun, status: Status, on_change: OnChange) -> None:
@@ -103,7 +129,7 @@ def _is_trained(run: GridRun) -> bool:
 
 
 def _finish_evaluation(run: GridRun, on_change: OnChange) -> None:
-    run.result = _read_result(run)
+    run.result = read_result(run)
     if run.result is None:
         _set_status(run, "evaluating", on_change)
         options = EvaluateOptions(
@@ -114,13 +140,17 @@ def _finish_evaluation(run: GridRun, on_change: OnChange) -> None:
             resume=True,
         )
         evaluate.run(options, load_target(options))
-        run.result = _read_result(run)
+        run.result = read_result(run)
     if run.result is None:
         raise UserError("none of its evaluations is of the attacks, images and threat model asked for")
 
 
-def _read_result(run: GridRun) -> Mapping[str, Any] | None:
-    """Return the result of a run's weights, or None where there is none of these attacks, images and threat model."""
+def read_result(run: GridRun) -> Mapping[str, Any] | None:
+    """Return the result of a run's weights, or None where there is none of these attacks, images and threat model.
+
+    Example:
+        >>> read_result(GridRun({}, Run(), Path("missing")))
+    """
     settings, threat = run.run.evaluation, run.run.threat
     for found in find_evaluations(run.folder):
         result = found.record
@@ -144,13 +174,18 @@ class _Reporter:
 
     def __init__(self, run: GridRun, on_change: OnChange) -> None:
         self.run, self.on_change, self.reported = run, on_change, float("-inf")
+        self.began, self.done = time.monotonic(), 0
 
     def step(self, epoch: int, step: int, steps: int, terms: Mapping[str, Tensor], images: int) -> None:
-        """Note the step, and report it a few times a second at most."""
-        self.run.note = f"epoch {epoch + 1}/{self.run.run.optimisation.epochs}, step {step}/{steps}"
-        if (now := time.monotonic()) - self.reported > SECONDS_BETWEEN_REPORTS:
+        """Note the step and the time left at the pace so far, and report it a few times a second at most."""
+        epochs, now = self.run.run.optimisation.epochs, time.monotonic()
+        self.done += 1
+        left = timedelta(seconds=round(((epochs - epoch) * steps - step) * (now - self.began) / self.done))
+        self.run.note = f"epoch {epoch + 1}/{epochs}, step {step}/{steps}, {left} left"
+        if now - self.reported > SECONDS_BETWEEN_REPORTS:
             self.reported = now
             self.on_change(self.run)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """Do nothing: the next step says more."""
+        """Keep the robust accuracy; the next step reports it."""
+        self.run.curve = [*self.run.curve, *_robust_curve([row])]

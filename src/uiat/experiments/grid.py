@@ -34,7 +34,8 @@ class GridRun:
         reason: why the run failed, in a line.
         row: name of the row, in a grid whose rows have names.
         arithmetic: the arithmetic that the run was computed in, in words, once it has begun.
-        note: epoch and step of a run that is being trained.
+        note: epoch, step and time left of a run that is being trained.
+        curve: its robust validation accuracies so far.
 
     Example:
         >>> GridRun({"objective.weight": "2"}, Run(), Path("runs/a")).status
@@ -51,6 +52,7 @@ class GridRun:
     row: str = ""
     arithmetic: str = ""
     note: str = field(default="", compare=False)
+    curve: Sequence[float] = field(default=(), compare=False)
 
     def __repr__(self) -> str:
         accuracies = ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in self.accuracy.items())
@@ -93,6 +95,23 @@ def parse_seeds(text: str) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise UserError(f"a seed stands twice in {text!r}")
     return seeds
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """Return the number of a part and the number of parts in a text such as "2/8".
+
+    Raises:
+        UserError: it is no such text, or there is no such part.
+
+    Example:
+        >>> parse_part("2/8")
+        (2, 8)
+    """
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
+    part, parts = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise UserError(f"a part is I/N with I from 1 to N, such as 2/8, not {text!r}")
+    return part, parts
 
 
 def parse_axis(text: str) -> tuple[str, list[str]]:

@@ -1,25 +1,31 @@
-"""Train and evaluate the runs of a grid, one after another."""
+"""Train and evaluate the runs of a grid, one after another or several at a time."""
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from uiat import recipes
-from uiat.checks import checked
+from uiat.checks import Count, checked
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import Busy, UserError
-from uiat.experiments.arithmetic import settle_arithmetic
-from uiat.experiments.finish import finish_run
+from uiat.experiments.arithmetic import is_open, settle_arithmetic
+from uiat.experiments.finish import OnChange, finish_run
 from uiat.experiments.grid import GridRun, make_grid, make_rows
+from uiat.experiments.pool import worker_pool
 from uiat.experiments.sweep_file import SWEEP_FILE, read_record, write_record
 from uiat.runs.folder import locked_run
+from uiat.runs.reader import CONFIG_FILE
 from uiat.system.atomic_files import clear_partial
 from uiat.system.locks import clear_locks, locked
 from uiat.training.idle_settings import warned_once
 
 SECONDS_BETWEEN_LOOKS = 1.0  # at runs that other processes work on
+Finish = Callable[[GridRun, OnChange], None]
 
 
 @runtime_checkable
@@ -51,6 +57,8 @@ def sweep(
     folder: str | Path | None = None,
     root: str | None = None,
     evaluated: bool = True,
+    jobs: Count = 1,
+    part: tuple[int, int] = (1, 1),
     listener: SweepListener | None = None,
 ) -> list[GridRun]:
     """Train and evaluate a recipe for every combination of settings and seeds; nothing is printed.
@@ -69,7 +77,9 @@ def sweep(
         folder: each run has a folder in it; runs/NAME-sweep by default.
         root: folder of the data sets; that of the recipe by default.
         evaluated: False to train alone.
-        listener: told about the runs before the first begins, and whenever one of them changes.
+        jobs: number of runs at a time, each in a process of its own; they share out the threads and the GPUs.
+        part: (I, N) for every N-th run from the I-th on, counted from 1, as for the tasks of a job array.
+        listener: told about the runs before the first begins, and whenever one changes, by one thread at a time.
 
     Returns:
         The runs in their order: settings, folder, status ("done" or "failed", with the reason), seconds, accuracy.
@@ -85,49 +95,125 @@ def sweep(
         >>> [(run.run.seed, run.status, sorted(run.accuracy)) for run in runs]
         [(0, 'done', ['clean', 'fgsm', 'worst']), (1, 'done', ['clean', 'fgsm', 'worst'])]
     """
+    plan = plan_sweep(recipe, settings=settings, rows=rows, seeds=seeds, folder=folder, root=root)
+    mine = plan.runs[part[0] - 1 :: part[1]]
+    _make_folder(plan.folder)
+    watching = _Silent() if listener is None else listener
+    with warned_once([run.run for run in mine]):
+        watching.planned(mine)
+        clear_partial(plan.folder)
+        _write(plan, mine, begins=True)
+        if jobs == 1 or len(mine) < 2:
+            work = _Work(plan, mine, watching, partial(finish_run, evaluated=evaluated))
+            _until_done(mine, lambda runs: [work.finish_if_free(run) for run in runs])
+        else:
+            with worker_pool(min(jobs, len(mine))) as pool:
+                work = _Work(plan, mine, watching, partial(pool.finish, evaluated=evaluated))
+                _until_done(mine, partial(pool.map, work.finish_if_free))
+    return mine
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a sweep before any of them begins.
+
+    Args:
+        recipe: name of the recipe.
+        folder: the folder of the sweep.
+        record: its sweep.json; None for a sweep of rows.
+        runs: all of its runs.
+
+    Example:
+        >>> Plan("digits-uiat", Path("runs/a"), None, ()).runs
+        ()
+    """
+
+    recipe: str
+    folder: Path
+    record: Path | None
+    runs: Sequence[GridRun]
+
+
+def plan_sweep(
+    recipe: str | Run,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    rows: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+    seeds: Sequence[int] = (0,),
+    folder: str | Path | None = None,
+    root: str | None = None,
+) -> Plan:
+    """Plan what `sweep` would run, with its arguments; nothing is made or changed.
+
+    Raises:
+        UserError: as for `sweep`.
+
+    Example:
+        >>> [run.folder.name for run in plan_sweep("digits-uiat", settings={"objective.gamma": [0, 0.9]}).runs]
+        ['objective.gamma=0,seed=0', 'objective.gamma=0.9,seed=0']
+    """
     base = recipes.get(recipe) if isinstance(recipe, str) else recipe
     where = Path("runs") / f"{base.name}-sweep" if folder is None else Path(folder)
     if root is not None:
         base = yaml_io.override(base, [("data.root", root)])
-    record = where / SWEEP_FILE if rows is None else None
-    if record is not None:
-        read_record(record, base.name)  # refuses what it is not to be added to
-        runs = make_grid(base, {path: _list_values(value) for path, value in (settings or {}).items()}, seeds, where)
-    else:
-        runs = make_rows(base, rows or {}, seeds, where)
-    _make_folder(where)
-    watching = _Silent() if listener is None else listener
-    with warned_once([run.run for run in runs]):
-        watching.planned(runs)
-        clear_partial(where)
-        _write(record, base.name, runs, begins=True)
-        left = list(runs)
-        while left:
-            left = [run for run in left if not _finish_if_free(run, watching, record, base.name, runs, evaluated)]
-            if left:  # others work on these: when they have ended, well or not, there is something to read or resume
+    if rows is not None:
+        return Plan(base.name, where, None, make_rows(base, rows, seeds, where))
+    record = where / SWEEP_FILE
+    read_record(record, base.name)  # refuses what it is not to be added to
+    axes = {path: _list_values(value) for path, value in (settings or {}).items()}
+    return Plan(base.name, where, record, make_grid(base, axes, seeds, where))
+
+
+def _until_done(runs: Sequence[GridRun], finish: Callable[[list[GridRun]], list[bool]]) -> None:
+    left = list(runs)
+    while left:
+        left = [run for run, finished in zip(left, finish(left), strict=True) if not finished]
+        if left:  # others work on these: when they have ended, well or not, there is something to read or resume
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+class _Work:
+    """Finishes the runs of a call, in several threads if need be; each finishes one run at a time."""
+
+    def __init__(self, plan: Plan, runs: Sequence[GridRun], watching: SweepListener, finish: Finish) -> None:
+        self.plan, self.runs, self.watching, self.finish = plan, runs, watching, finish
+        self.telling, self.beginning = threading.Lock(), threading.Lock()
+
+    def finish_if_free(self, run: GridRun) -> bool:
+        """Finish a run, and write the record; False if another process works on that run."""
+        try:
+            with locked(run.folder, "another sweep works on it"):
+                if run.folder.is_dir():
+                    with locked_run(run.folder):  # by whomever it is trained: refused before anything is loaded
+                        pass
+                self._settle(run)
+                self.finish(run, self._tell)
+                clear_locks(run.folder)  # of a process that was killed
+        except Busy:
+            if run.status != "elsewhere":
+                run.status = "elsewhere"
+                self._tell(run)
+            return False
+        with self.telling:
+            _write(self.plan, self.runs)
+        return True
+
+    def _tell(self, run: GridRun) -> None:
+        with self.telling:
+            self.watching.changed(run)
+
+    def _settle(self, run: GridRun) -> None:
+        """Settle the arithmetic, once those that have begun before say what theirs came to."""
+        with self.beginning:
+            while is_open(run.run) and any(_is_beginning(other) for other in self.runs if other is not run):
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-    return runs
+            run.run = settle_arithmetic(run, self.plan.runs)
+            if is_open(run.run):
+                run.status = "training"
 
 
-def _finish_if_free(
-    run: GridRun, watching: SweepListener, record: Path | None, recipe: str, runs: Sequence[GridRun], evaluated: bool
-) -> bool:
-    """Finish a run, and write the record; False if another process works on that run."""
-    try:
-        with locked(run.folder, "another sweep works on it"):
-            if run.folder.is_dir():
-                with locked_run(run.folder):  # by whomever it is trained: refused before anything is loaded
-                    pass
-            run.run = settle_arithmetic(run, runs)
-            finish_run(run, watching.changed, evaluated=evaluated)
-            clear_locks(run.folder)  # of a process that was killed
-    except Busy:
-        if run.status != "elsewhere":
-            run.status = "elsewhere"
-            watching.changed(run)
-        return False
-    _write(record, recipe, runs)
-    return True
+def _is_beginning(run: GridRun) -> bool:
+    return is_open(run.run) and run.status == "training" and not (run.folder / CONFIG_FILE).is_file()
 
 
 def _list_values(value: Any) -> list[str]:
@@ -143,6 +229,6 @@ def _make_folder(folder: Path) -> None:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
 
 
-def _write(record: Path | None, recipe: str, runs: Sequence[GridRun], *, begins: bool = False) -> None:
-    if record is not None:
-        write_record(record, recipe, runs, begins=begins)
+def _write(plan: Plan, runs: Sequence[GridRun], *, begins: bool = False) -> None:
+    if plan.record is not None:
+        write_record(plan.record, plan.recipe, runs, begins=begins)

@@ -32,6 +32,7 @@ ADDED: frozenset[str] = frozenset(
             "data.cutmix",
         ),
         "objective.attack.draws",
+        "compute.trackers",
         *("optimisation.decay_norms", "optimisation.layer_decay", "optimisation.radius_warmup_epochs"),
         "optimisation.steps_warmup_epochs",
     }

@@ -74,6 +74,7 @@ EFFECTS = {
     "compute.device": Effect(weights=False, result=False, method=False),
     "compute.checkpoint_minutes": Effect(weights=False, result=False, method=False),
     "compute.checkpoint_steps": Effect(weights=False, result=False, method=False),
+    "compute.trackers": Effect(weights=False, result=False, method=False),
     "compute.": Effect(weights=True, result=True, method=False),
     "guards.": Effect(weights=False, result=False, method=False),
     "evaluation.attacks": Effect(weights=False, result=True, method=False),

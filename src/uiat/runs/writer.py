@@ -17,6 +17,7 @@ from uiat.errors import UserError
 from uiat.inverse import load_generator, load_inverse
 from uiat.objectives.abilities import generator_in, universal_of
 from uiat.runs import checkpoint
+from uiat.runs.extension import EXTENDABLE
 from uiat.runs.reader import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -187,6 +188,10 @@ class RunWriter:
                     f"says that {meta['best']['epoch']} was the best"
                 )
 
+    def _is_extended(self) -> bool:
+        """True for a run that may have got more epochs since its checkpoint; its manifest says so or refuses it."""
+        return self.run.optimisation.schedule in EXTENDABLE and read_manifest(self.folder) is not None
+
     def _require_same(self, path: Path) -> None:
         """Refuse a checkpoint of other settings or other data, naming the setting.
 
@@ -198,7 +203,8 @@ class RunWriter:
         plain = json.loads(json.dumps(yaml_io.to_dict(self.run)))  # as the checkpoint gives the values back
         then, now = (dict(leaves(tree)) for tree in (meta["run"], plain))
         for key in sorted(then.keys() & now.keys()):
-            if then[key] != now[key] and effect_of(key).weights:
+            extended = key == "optimisation.epochs" and then[key] < now[key] and self._is_extended()
+            if then[key] != now[key] and effect_of(key).weights and not extended:
                 raise UserError(
                     f"{self.folder / CONFIG_FILE} was edited, or {path.name} is of another run: {key} was "
                     f"{then[key]!r} and is {now[key]!r}; "

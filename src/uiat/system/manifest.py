@@ -136,6 +136,23 @@ def _write(folder: Path, record: Mapping[str, Any]) -> None:
     write_json(folder / MANIFEST_FILE, seal(record))
 
 
+def update_manifest(folder: Path, **facts: Any) -> None:
+    """Replace facts of a folder's manifest, which it has.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     start_manifest(Path(folder), [], ended=True)
+        ...     update_manifest(Path(folder), ended=False)
+        ...     read_manifest(Path(folder))["ended"]
+        False
+    """
+    with locked(folder / MANIFEST_FILE, "", on_wait=lambda: None):
+        record = read_manifest(folder)
+        assert record is not None
+        _write(folder, {**record, **facts})
+
+
 def write_recorded(path: Path, content: bytes, **facts: Any) -> None:
     """Write a file atomically, entered in its folder's manifest first, if the folder has one.
 

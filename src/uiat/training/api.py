@@ -11,6 +11,7 @@ from uiat.checks import Count, Seed, checked
 from uiat.config.schema import Compute, Data, Guards, Model, Optimisation, Run, Validation
 from uiat.data import ImageSet
 from uiat.data.augmentation import Augmentation, Crop, as_augmentation
+from uiat.errors import UserError
 from uiat.objectives import UIAT, AnyObjective, Objective, check_objective
 from uiat.runs.folder import check_new_folder
 from uiat.runs.own_files import AllowOwnCode
@@ -23,6 +24,7 @@ from uiat.training.open_run import begin_training, find_teachers, own_spec, reop
 from uiat.training.progress import live_progress
 from uiat.training.result import Trained, make_result
 from uiat.training.setup import check_plan, seeded, split_own_data
+from uiat.training.trackers import track_perturbations, tracking
 
 
 @checked
@@ -162,7 +164,7 @@ def fit(
         >>> sorted(trained.best)
         ['epoch', 'value']
     """
-    check_new_folder(run_dir)
+    _check_folder(run_dir, compute)
     check_objective(objective or UIAT())
     data, held_out = split_own_data(train_data, validation_data, seed=seed)
     settings = {"optimisation": optimisation, "validation": validation, "guards": guards}
@@ -186,6 +188,12 @@ def fit(
     return make_result(training)
 
 
+def _check_folder(run_dir: str | Path | None, compute: Compute | None) -> None:
+    check_new_folder(run_dir)
+    if compute is not None and compute.trackers and run_dir is None:
+        raise UserError("compute.trackers keep their files in the run's folder: give run_dir too")
+
+
 def _augmentation_fields(augment: str | Augmentation) -> dict[str, Any]:
     """Return the fields of `Data` that say how training images are changed."""
     fields = asdict(as_augmentation(augment))
@@ -197,6 +205,8 @@ def _fit(training: Training, *, progress: bool) -> None:
     for teacher in training.untrained_teachers:
         with live_progress(teacher.teacher_run, shown=progress) as bar:
             training.prepare_teacher(bar, only=teacher)
-    with live_progress(training.run, shown=progress, best=training.best) as bar:
-        training.listener = Listeners(*(each for each in (bar, training.listener) if each is not None))
+    run, folder = training.run, getattr(training.store, "folder", None)
+    with live_progress(run, shown=progress, best=training.best) as bar, tracking(run, folder) as trackers:
+        training.listener = Listeners(*(each for each in (bar, training.listener, trackers) if each is not None))
         training.fit()
+        track_perturbations(trackers, folder, len(training.history))

@@ -32,6 +32,7 @@ from uiat.threat import Linf
 from uiat.training.attack_memory import has_memory
 from uiat.training.device import training_device
 from uiat.training.idle_settings import warn_of_idle_settings
+from uiat.training.trackers import require_trackers
 
 logger = logging.getLogger("uiat")
 
@@ -40,8 +41,8 @@ def check_plan(run: Run) -> None:
     """Refuse, before hours of training, a run whose mistake would only show after them; warn of what cannot matter.
 
     Raises:
-        UserError: an attack of the evaluation that does not exist, a one-off epoch that never comes, or mixed images
-            for a method that needs one class an image.
+        UserError: an attack of the evaluation that does not exist, a one-off epoch that never comes, mixed images for
+            a method that needs one class an image, or a tracker that is not installed.
 
     Example:
         >>> from uiat.config.schema import Evaluation
@@ -62,6 +63,7 @@ def check_plan(run: Run) -> None:
             'objective.attack.start "memory" follows pixels through crops and mirroring alone: take data.augment '
             "crop-flip, without data.randaugment, data.mixup and data.cutmix"
         )
+    require_trackers(run.compute.trackers)
     epochs, epoch = run.optimisation.epochs, one_off_epoch(run.objective)
     if epoch is not None and epoch >= epochs:
         raise UserError(

@@ -1,122 +1,171 @@
-"""Trackers: listeners that send the measurements of training elsewhere, one row of `TRACKERS` each."""
+"""Send what a run measures to trackers, `compute.trackers`: each is a row of `TRACKERS`, and none can stop a run."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from uiat.config import yaml_io
+from uiat.config.compute import TRACKER_NAMES
+from uiat.config.schema import Run
 from uiat.errors import UserError, nearest
+from uiat.runs.reader import leaves, read_history
+from uiat.runs.settings import read_evaluated
 from uiat.system.distributed import current_rank
-from uiat.training.listener import Listener
+from uiat.training.tracker_kinds import MLflow, Pixels, TensorBoard, Tracked, Tracker, Trackio, WandB
+from uiat.training.tracker_pictures import draw_classes, draw_perturbations
 
 logger = logging.getLogger("uiat")
 
 
-class TensorBoard:
-    """Writes each epoch's measurements as TensorBoard scalars: train/adv_ce, validation/robust, and so on.
+@dataclass(frozen=True)
+class Row:
+    """A row of `TRACKERS`.
 
     Args:
-        folder: where the event files go; look at them with `tensorboard --logdir FOLDER`.
-
-    Raises:
-        ImportError: TensorBoard is not installed.
+        make: makes the tracker of a run.
+        package: what it imports; the extra of `uiat` that brings it is named as the tracker.
     """
 
-    def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
+    make: Callable[[Tracked], Tracker]
+    package: str
 
-        self.writer = SummaryWriter(str(folder))
+
+TRACKERS: dict[str, Row] = {
+    "tensorboard": Row(TensorBoard, "tensorboard"),
+    "wandb": Row(WandB, "wandb"),
+    "mlflow": Row(MLflow, "mlflow"),
+    "trackio": Row(Trackio, "trackio"),
+}
+
+
+def require_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that do not exist or whose package is not installed, before a run begins.
+
+    Raises:
+        UserError: with the name that was meant, or the command that installs the package.
+
+    Example:
+        >>> require_trackers(["tensorbord"])
+        Traceback (most recent call last):
+        uiat.errors.UserError: unknown tracker 'tensorbord'; did you mean 'tensorboard'? ...
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise nearest("tracker", name, TRACKER_NAMES)
+        if find_spec(TRACKERS[name].package) is None:
+            raise UserError(f"the tracker {name} is not installed: pip install 'uiat[{name}]'")
+
+
+class Tracking:
+    """A listener that passes on what is measured to trackers; one that fails is said once and then left out.
+
+    Args:
+        trackers: each by its name.
+
+    Example:
+        >>> Tracking({}).epoch({"epoch": 0, "clean": 0.5})
+    """
+
+    def __init__(self, trackers: Mapping[str, Tracker]) -> None:
+        self.trackers = dict(trackers)
 
     def step(self, epoch: int, step: int, steps: int, terms: Mapping[str, Tensor], images: int) -> None:
         """Do nothing: reading a step's terms would wait for the device."""
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """Write one point for each measurement, at the number of epochs done."""
-        for name, value in row.items():
-            if isinstance(value, float):
-                self.writer.add_scalar(group_name(name), value, row["epoch"] + 1)
-        self.writer.flush()
+        """Pass on the numbers of an epoch, at the number of epochs done."""
+        numbers = {group_name(name): value for name, value in row.items() if isinstance(value, float)}
+        self._tell(lambda tracker: tracker.log_numbers(numbers, row["epoch"] + 1))
+
+    def record(self, numbers: Mapping[str, float], pictures: Mapping[str, Pixels], step: int) -> None:
+        """Pass on numbers and pictures by name, after so many epochs."""
+        if numbers:
+            self._tell(lambda tracker: tracker.log_numbers(numbers, step))
+        for name, pixels in pictures.items():
+            self._tell(lambda tracker, name=name, pixels=pixels: tracker.log_picture(name, pixels, step))  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Let each write the rest."""
+        self._tell(lambda tracker: tracker.close())
+
+    def _tell(self, tell: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self.trackers.items()):
+            try:
+                tell(tracker)
+            except Exception as error:  # whatever a tracker meets, the run does without it
+                del self.trackers[name]
+                _warn_of_loss(name, error)
 
 
-@dataclass(frozen=True)
-class Tracker:
-    """A row of `TRACKERS`.
+@contextmanager
+def tracking(run: Run, folder: Path | None, *, more: Sequence[str] = ()) -> Iterator[Tracking]:
+    """Inside, the trackers of a run are open; of several processes, those of the first one alone.
 
     Args:
-        make: makes the listener, given a folder of its own; raises ImportError if a package is missing.
-        extra: the optional dependency of `uiat` that it needs.
-    """
-
-    make: Callable[[Path], Listener]
-    extra: str
-
-
-# By the name that `uiat train` knows a tracker by (`--NAME`), which is that of its folder in the run's, too.
-TRACKERS: dict[str, Tracker] = {"tensorboard": Tracker(make=TensorBoard, extra="tensorboard")}
-
-
-def make_trackers(names: Sequence[str], run_dir: Path) -> list[Listener]:
-    """Make the trackers of a run; of several processes, those of the first one alone.
-
-    Args:
-        names: names in `TRACKERS`.
-        run_dir: the run's folder, in which each tracker has a folder of its name.
+        run: the run, which names them in `compute.trackers`.
+        folder: its folder; without one nothing is tracked.
+        more: further names.
 
     Raises:
-        UserError: no such tracker, or its extra is not installed.
+        UserError: no such tracker, or its package is not installed.
 
     Example:
-        >>> make_trackers(["tensorbord"], Path("runs/a"))
-        Traceback (most recent call last):
-        uiat.errors.UserError: unknown tracker 'tensorbord'; did you mean 'tensorboard'? ...
+        >>> with tracking(Run(), None) as open_trackers:
+        ...     open_trackers.trackers
+        {}
     """
-    listeners = []
-    for name in names:
-        if (tracker := TRACKERS.get(name)) is None:
-            raise nearest("tracker", name, TRACKERS)
-        if current_rank().first:
+    names = tuple(dict.fromkeys([*run.compute.trackers, *more]))
+    require_trackers(names)
+    opened = Tracking({})
+    if folder is not None and current_rank().first:
+        tracked = Tracked(folder, run.name, dict(leaves(yaml_io.to_dict(run))))
+        for name in names:
             try:
-                listeners.append(tracker.make(run_dir / name))
-            except ImportError:
-                raise UserError(f"{name} is not installed: pip install 'uiat[{tracker.extra}]'") from None
-            except Exception as error:  # whatever a tracker meets, the run does without it
+                opened.trackers[name] = TRACKERS[name].make(tracked)
+            except Exception as error:
                 _warn_of_loss(name, error)
-    return listeners
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
-class Lenient:
-    """A tracker whose failures cost its records and never the run: the first one is said, and the last it is asked.
+def track_perturbations(opened: Tracking, folder: Path | None, epochs: int) -> None:
+    """Pass on the picture of the universal inverse perturbations of a run, if there is a tracker and a picture."""
+    if opened.trackers and folder is not None and (pixels := draw_perturbations(folder)) is not None:
+        opened.record({}, {"inverse/perturbations": pixels}, epochs)
+
+
+def track_evaluation(folder: Path, record: Mapping[str, Any]) -> None:
+    """Send an evaluation of a run to the trackers that the run names: its accuracies, and those by class as a picture.
 
     Args:
-        listener: the tracker.
+        folder: the run folder; one without settings has no trackers.
+        record: the contents of evaluation.json.
 
     Example:
-        >>> Lenient(TensorBoard.__new__(TensorBoard)).epoch({"clean": 0.5})
+        >>> track_evaluation(Path("missing"), {"accuracy": {"clean": 0.5}})
     """
-
-    def __init__(self, listener: Listener) -> None:
-        self.name = type(listener).__name__
-        self.listener: Listener | None = listener
-
-    def step(self, epoch: int, step: int, steps: int, terms: Mapping[str, Tensor], images: int) -> None:
-        """Pass on a finished step."""
-        self._tell(lambda listener: listener.step(epoch, step, steps, terms, images))
-
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """Pass on a finished epoch."""
-        self._tell(lambda listener: listener.epoch(row))
-
-    def _tell(self, tell: Callable[[Listener], None]) -> None:
-        if self.listener is None:
-            return
-        try:
-            tell(self.listener)
-        except Exception as error:
-            self.listener = None
-            _warn_of_loss(self.name, error)
+    try:
+        run = read_evaluated(folder)[0]
+        epochs = len(read_history(folder))
+    except UserError:
+        return  # an evaluation alone, or a run that cannot be read, which was said where it matters
+    if not run.compute.trackers or not current_rank().first:
+        return
+    try:
+        with tracking(run, folder) as opened:
+            numbers = {f"evaluation/{name}": float(value) for name, value in record["accuracy"].items()}
+            drawn = draw_classes(record.get("per_class", {}))
+            opened.record(numbers, {} if drawn is None else {"evaluation/classes": drawn}, epochs)
+    except UserError as error:  # a package that has gone: the evaluation is written, which is what counts
+        logger.warning("the evaluation was not tracked: %s", error)
 
 
 def _warn_of_loss(name: str, error: Exception) -> None:

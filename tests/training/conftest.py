@@ -1,0 +1,1 @@
+from support.commands import ask, run, trained  # noqa: F401  fixtures
