@@ -65,7 +65,7 @@ def verdicts(result: EvaluationResult) -> torch.Tensor:
     return torch.tensor([bool(stage) for stage in result.broken_by])
 
 
-def compare(run: Path, *, root: str | None, n: int) -> None:
+def compare(run: Path, *, root: str | None, n: int, kinds: tuple[str, ...]) -> None:
     """Print the table of a run's model."""
     settings, model = read_run(run), uiat.load(run)
     images = evaluated_images(settings, n=n, root=root)
@@ -74,6 +74,8 @@ def compare(run: Path, *, root: str | None, n: int) -> None:
     print(f"\n{run.name}: {len(x)} test images of {images.name}, {threat}")
     print("| kind | attack | robust, % | differ | projected | seconds |\n|---|---|---|---|---|---|")
     for kind, names in attacks(float(threat.epsilon)).items():
+        if not kind.startswith(kinds):
+            continue
         first = None
         for attack in filter(is_installed, names):
             start = time.perf_counter()
@@ -96,11 +98,12 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--data", help="folder of the data sets")
     parser.add_argument("--n", type=int, default=200)
+    parser.add_argument("--kinds", nargs="+", default=[""], help="beginnings of the kinds to run, such as Square")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     for run in given.runs:
-        compare(run, root=given.data, n=given.n)
+        compare(run, root=given.data, n=given.n, kinds=tuple(given.kinds))
 
 
 if __name__ == "__main__":

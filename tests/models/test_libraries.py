@@ -120,6 +120,7 @@ def test_pretrained_timm_keeps_all_but_the_last_layer(monkeypatch, caplog):
     own = {name.removeprefix("net."): value for name, value in model.state_dict().items()}
     same = {name for name, value in weights.items() if own[name].shape == value.shape and torch.equal(own[name], value)}
     assert set(weights) - same == {"fc.weight", "fc.bias"}
+    assert own["fc.weight"].std(correction=0).item() == pytest.approx(0.01)  # 0.026 as timm draws it
     assert model.normalize.mean.tolist() == pytest.approx(list(model.net.pretrained_cfg["mean"]))
     assert "the weights are of 1000 classes, the model has 7" in caplog.text
 
@@ -187,6 +188,7 @@ def test_transformers_classifiers_start_from_their_folder(vit_folder, caplog):
     assert not caplog.records
     other = build(f"transformers:{folder}", num_classes=3, image_shape=(1, 8, 8), pretrained=True)
     assert "the last layer is new: the weights are of 5 classes, the model has 3" in caplog.text
+    assert other.net.get_parameter("classifier.weight").std(correction=0).item() == pytest.approx(0.01)
     assert torch.equal(other.net.vit.state_dict()["layernorm.weight"], net.vit.state_dict()["layernorm.weight"])
 
 

@@ -98,7 +98,7 @@ def _torchattacks(attack: Callable[..., Any], arguments: Mapping[str, Any], thre
 
 
 def _foolbox(attack: Callable[..., Any], arguments: Mapping[str, Any], threat: Threat) -> Find:
-    import foolbox
+    foolbox: Any = import_module("foolbox")  # whose package names its classes in no way that type checkers follow
 
     def find(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         classifier = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from uiat.errors import UserError
 from uiat.models.classifier import Normalize
-from uiat.models.weights_file import fit_state_dict
+from uiat.models.weights_file import fit_state_dict, shrink_new_layer
 from uiat.shapes import Float
 from uiat.system.announcements import announce
 from uiat.system.extras import from_extra
@@ -85,7 +86,10 @@ def timm_model(
     _check_patches(name, net, image_shape)
     facts: dict[str, Any] = vars(net).get("pretrained_cfg", {}) if pretrained else {}
     if facts.get("num_classes", num_classes) != num_classes:
-        _announce_new_head(f"timm:{name}", facts["num_classes"], num_classes)
+        heads: Any = net.get_classifier()
+        _start_new_head(
+            f"timm:{name}", heads if isinstance(heads, tuple) else (heads,), facts["num_classes"], num_classes
+        )
     if len(facts.get("mean", ())) == image_shape[0]:
         normalize = Normalize(facts["mean"], facts["std"])
     return TimmClassifier(normalize, net)
@@ -257,7 +261,8 @@ def _load_from_folder(auto: Any, config: Any, folder: Path, *, num_classes: int)
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(f"the weights in {folder} do not fit the model: {', '.join(wrong[:3])}{more}")
     for classes in heads:
-        _announce_new_head(f"transformers:{folder}", classes, num_classes)
+        new = nn.ParameterList(net.get_parameter(key) for key in differ)
+        _start_new_head(f"transformers:{folder}", (new,), classes, num_classes)
     return cast(nn.Module, net)
 
 
@@ -286,7 +291,10 @@ def _not_fetched(name: str, error: Exception) -> UserError:
     )
 
 
-def _announce_new_head(name: str, theirs: int, ours: int) -> None:
+def _start_new_head(name: str, heads: Sequence[nn.Module], theirs: int, ours: int) -> None:
+    with torch.no_grad():
+        for weight in (p for head in heads for p in head.parameters()):
+            weight.copy_(shrink_new_layer(weight))
     announce(
         f"{name}: the last layer is new: the weights are of {theirs} classes, the model has {ours}",
         level=logging.WARNING,

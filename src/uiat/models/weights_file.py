@@ -20,6 +20,9 @@ WRAPPERS = ("module.", "_orig_mod.")
 COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside the weights of its "module"
 # Constants of a normalisation inside a model, which its constructor sets and many checkpoints leave out.
 CONSTANTS = ("mean", "std", "mu", "sigma")
+# The largest standard deviation of a new last layer, as usual in fine-tuning. Some networks draw it by the number of
+# classes (EfficientNet: 0.18 for 10): their loss would start at 20, and the first steps would undo what was learned.
+NEW_LAYER_STD = 0.01
 _DEEPEST, _NAMES = 3, 3
 
 
@@ -76,7 +79,7 @@ def fit_state_dict(
         tensors: the weights, by name.
         source: where they come from, for messages.
         num_classes: K of the model, if a last layer of another number of classes is to be left out: the model keeps its
-            own, new one. None refuses such weights.
+            own, new one, see `shrink_new_layer`. None refuses such weights.
 
     Raises:
         UserError: weights that do not fit the model.
@@ -100,10 +103,21 @@ def fit_state_dict(
         notes.append(
             f"the last layer ({_list(last)}) is new: the weights are of {classes} classes, the model has {num_classes}"
         )
-        tensors = tensors | {name: own[name] for name in last}
+        tensors = tensors | {name: shrink_new_layer(own[name]) for name in last}
     _check(tensors, own, Path(source))
     model.load_state_dict(tensors)
     return notes
+
+
+def shrink_new_layer(weight: Tensor) -> Tensor:
+    """Scale the matrix of a new last layer down to a standard deviation of 0.01, if it is larger; a bias is kept.
+
+    Example:
+        >>> shrink_new_layer(torch.tensor([[2.0, -2.0], [1.0, 1.0]])).std(correction=0).item()
+        0.009999999776482582
+    """
+    deviation = weight.detach().std(correction=0).item() if weight.ndim > 1 else 0.0
+    return weight * (NEW_LAYER_STD / deviation) if deviation > NEW_LAYER_STD else weight
 
 
 def _last_layer(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], num_classes: int) -> list[str]:

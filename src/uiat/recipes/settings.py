@@ -251,8 +251,8 @@ _ROWS = (
     ),
     _modern_imagenet_setting("convnext-tiny", "convnext_tiny"),
     _modern_imagenet_setting("vit-small", "vit_small_patch16_224"),
-    # A gentle start: the loss of a natural network under the whole radius is above 10 at first, and drives its weights
-    # far from where they were (benchmarks/training/finetune.py).
+    # A gentle start: under the whole radius, a natural network classifies next to nothing right at first, and its loss
+    # stays near that of guessing for some 50 steps (benchmarks/training/finetune.py).
     Setting(
         name="finetune",
         about="a pretrained network (model.name, ResNet-50 by default) on your folder of images (data.name)",
