@@ -96,7 +96,7 @@ def sweep(
         [(0, 'done', ['clean', 'fgsm', 'worst']), (1, 'done', ['clean', 'fgsm', 'worst'])]
     """
     plan = plan_sweep(recipe, settings=settings, rows=rows, seeds=seeds, folder=folder, root=root)
-    mine = plan.runs[part[0] - 1 :: part[1]]
+    mine = list(plan.runs[part[0] - 1 :: part[1]])
     _make_folder(plan.folder)
     watching = _Silent() if listener is None else listener
     with warned_once([run.run for run in mine]):

@@ -166,7 +166,8 @@ class _Search:
             if all(axis.holds(own.get(name)) for name, axis in self.space.items()):
                 names = {n: yaml_io.write_value(own[n]) if a.choices else own[n] for n, a in self.space.items()}
                 study.enqueue_trial(names)
-        for name, value in asked.items() if then is not None else ():
+            return study
+        for name, value in asked.items():
             if then.get(name) != value:
                 raise UserError(
                     f"{self.folder} holds another search: {name} is {then.get(name)!r} there and {value!r} here; "

@@ -170,9 +170,11 @@ class UniversalAttack:
             total = len(goals) * work.steps
             z = []
             for number, goal in enumerate(goals):
-                z.append(
-                    work.fit_one(goal, seed, lambda done, before=number * work.steps: on_step(before + done, total))
-                )
+
+                def report(done: int, before: int = number * work.steps) -> None:
+                    on_step(before + done, total)
+
+                z.append(work.fit_one(goal, seed, report))
         return self.fitted(torch.stack(z))
 
     def fitted(self, z: Float[Tensor, "t r c h w"]) -> "UniversalAttack":

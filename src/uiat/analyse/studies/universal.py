@@ -63,7 +63,7 @@ def _measure_run(
         attack = evaluation.attack(name, threat=context.threat)
         assert isinstance(attack, UniversalAttack)
         fitted[kind] = attack.fit(model, images, num_classes=target.classes, seed=seed, device=target.device)
-    row = {"seed": run.config.seed, "fitted_on": len(images.y), "clean": _accuracy(model, x, y, None)}
+    row: Data = {"seed": run.config.seed, "fitted_on": len(images.y), "clean": _accuracy(model, x, y, None)}
     row |= {kind: _accuracy(model, x, y, attack) for kind, attack in fitted.items()}
     row["robust"] = correct_under(model, x, y, context.make_attack(), seed=seed).double().mean().item()
     z = fitted["class"].z

@@ -104,11 +104,11 @@ def sentences(data: Data) -> list[str]:
 
 
 def _say_difference(data: Data, one: str, other: str) -> str:
-    better, worse, n = [], [], data["n"]["test"]
+    better, worse = list[str](), list[str]()
     for column in data["columns"]:
         values = [_values(data, group, column) for group in (one, other)]
         (first, _), (second, _) = map(mean_and_deviation, values)
-        error = sum(error_of_mean(each, n) ** 2 for each in values) ** 0.5
+        error = sum(error_of_mean(each, data["n"]["test"]) ** 2 for each in values) ** 0.5
         if abs(first - second) > CHANCE * error:
             (better if first > second else worse).append(column)
     above, below = (join_words(names) if names else "nothing" for names in (better, worse))
