@@ -25,7 +25,7 @@ def sparkline(values: Sequence[float], width: int = 16) -> str:
 
     Example:
         >>> sparkline([0.0, 0.25, 0.5, 0.4])
-        '▁▄█▆'
+        '▁▅█▇'
     """
     bars, highest = "▁▂▃▄▅▆▇█", max(values, default=0.0)
     shown = [values[i * len(values) // width] for i in range(1, width)] if len(values) > width else list(values)

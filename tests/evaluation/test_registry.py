@@ -301,6 +301,7 @@ def test_a_mistyped_attack_names_the_nearest(name, near):
     with pytest.raises(UserError, match=f"unknown attack '{name}'; did you mean .*'{near}'"):
         evaluate(Threshold(), x, y, threat=Linf(0.1), attacks=[name])
     with pytest.raises(
-        UserError, match=r"known: apgd-K-targeted, apgd-ce, .*, clean, cw-K, .*, pgd-K, pgd-K-R, pgd-K-targeted, square"
+        UserError,
+        match=r"known: apgd-K-targeted, apgd-ce, .*, clean, cw-K, .*, pgd-K, pgd-K-R, pgd-K-targeted, .*, square",
     ):
         evaluate(Threshold(), x, y, threat=Linf(0.1), attacks=["clean", "spsa"])

@@ -35,7 +35,7 @@ def test_records_of_all_kinds(ask, run, tmp_path):
     found = result(run)
     assert set(found["intervals"]) == set(found["per_class"]) == set(found["accuracy"])
     assert found["passes"]["fgsm"]["backward"] > 0
-    assert {"ece", "bins"} == set(found["calibration"])
+    assert {"ece", "bins", "attacked"} == set(found["calibration"])
     assert found["budgets"]["apgd-ce"]["iterations"] == 100
     assert {"torch", "python"} <= set(found["environment"]) or found["environment"]
     assert "examples" not in found

@@ -14,7 +14,7 @@ from uiat.explore.save import check_out
 from uiat.threat import parse
 
 Runs = Annotated[
-    list[Path] | None, typer.Argument(metavar="RUN...", help="Run folders, of the same data.", show_default=False)
+    list[Path] | None, typer.Argument(metavar="RUN", help="Run folders, of the same data.", show_default=False)
 ]
 Save = Annotated[
     Path | None,

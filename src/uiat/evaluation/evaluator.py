@@ -141,19 +141,32 @@ def evaluate(
     images = None if fit is None or not unfitted(plan) else FitImages(ordinary(fit[0]), ordinary(fit[1]))
     settings: dict[str, Any] = {"model": model, "plan": plan, "threat": threat, "transfer": transfer, "rank": rank}
     settings |= {"seed": seed, "batch_size": batch_size, "state": state, "resume": resume, "listener": listener}
-    settings["fit"] = images
-    if until is None and y is not None and isinstance(x, Tensor):
-        how: dict[str, Any] = {"save_minutes": save_minutes, "keep_examples": keep_examples, "rule": rule}
-        done = _evaluate_whole(ordinary(x), ordinary(y), **settings, **how)
-    else:
-        stream = _open(x, y, keep_examples=keep_examples, rule=rule, shuffled=None if until is None else seed)
-        done = StreamEvaluation(**settings, until=until).run(stream)
-        class_names = class_names or stream.classes or None
-    how = {"threat": threat, "seed": seed, "class_names": class_names, "rule": rule, "until": until, "fit": images}
-    result = _sum_up(done, rank, **how)
+    how: dict[str, Any] = {"save_minutes": save_minutes, "keep_examples": keep_examples, "rule": rule, "until": until}
+    done, known = _run(x, y, settings | {"fit": images}, **how)
+    names = class_names or known or None
+    result = _sum_up(done, rank, threat=threat, seed=seed, class_names=names, rule=rule, until=until, fit=images)
     if not selfchecks or (transfer is None and all(given == "clean" for given in attacks)):
         return result
     return replace(result, verdict=_selfcheck(done, threat, result, transfer, rank, listener))
+
+
+def _run(
+    x: Tensor | Labelled | Stream,
+    y: Tensor | None,
+    settings: dict[str, Any],
+    *,
+    save_minutes: float,
+    keep_examples: bool,
+    rule: CallRule,
+    until: float | None,
+) -> tuple[Evaluated, Sequence[str]]:
+    """Run all attacks on all images at once or part by part; also returns the names of the classes a stream knows."""
+    if until is None and y is not None and isinstance(x, Tensor):
+        how: dict[str, Any] = {"save_minutes": save_minutes, "keep_examples": keep_examples, "rule": rule}
+        return _evaluate_whole(ordinary(x), ordinary(y), **settings, **how), ()
+    shuffled = None if until is None else settings["seed"]
+    stream = _open(x, y, keep_examples=keep_examples, rule=rule, shuffled=shuffled)
+    return StreamEvaluation(**settings, until=until).run(stream), stream.classes
 
 
 def _open(

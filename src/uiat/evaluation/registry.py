@@ -127,11 +127,13 @@ ROWS = (
     Attack(
         "patch-S",
         lambda threat, source, size: PatchAttack(threat=Patch(size)),
-        summary="a square of S pixels; no part of the worst case",
+        summary="a square of S pixels, outside the worst case",
     ),
-    Attack("spatial", lambda threat, source: Spatial(), needs_gradient=False, summary="rotations and shifts; the same"),
     Attack(
-        "recolour", lambda threat, source: Recolour(), needs_gradient=False, summary="values of a channel; the same"
+        "spatial", lambda threat, source: Spatial(), needs_gradient=False, summary="rotations and shifts, outside it"
+    ),
+    Attack(
+        "recolour", lambda threat, source: Recolour(), needs_gradient=False, summary="values of a channel, outside it"
     ),
     Attack("transfer", _transfer, needs_gradient=False),
     Attack("apgd-ce", _apgd("ce")),

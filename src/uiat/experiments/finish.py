@@ -11,7 +11,7 @@ from torch import Tensor
 
 from uiat.checks import checked
 from uiat.config.schema import Run, is_own_code
-from uiat.errors import Busy, UserError
+from uiat.errors import Busy, Stopped, UserError
 from uiat.experiments import evaluate
 from uiat.experiments.arithmetic import describe_arithmetic
 from uiat.experiments.grid import GridRun, Status, check_same_run
@@ -88,6 +88,8 @@ def finish_run(run: GridRun, on_change: OnChange, *, evaluated: bool = True) -> 
         _set_status(run, "done", on_change)
     except Busy:
         raise
+    except Stopped:  # Ctrl-C inside an evaluation, whose state file is kept: the sweep stops, and is resumed
+        raise KeyboardInterrupt from None
     except Exception as error:  # whatever it is, the other runs go on
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         run.reason = kind + " ".join(str(error).split())

@@ -106,7 +106,7 @@ def tune(
     Example:
         >>> tune("digits-uiat", trials=1, space=["objective.wieght=1..2"])
         Traceback (most recent call last):
-        uiat.errors.UserError: unknown field 'objective.wieght'; did you mean 'objective.weight'? ...
+        uiat.errors.UserError: unknown field 'objective.wieght'; did you mean 'objective.weight' or ...
     """
     base = recipes.get(recipe) if isinstance(recipe, str) else recipe
     base = base if root is None else yaml_io.override(base, [("data.root", root)])

@@ -101,7 +101,8 @@ def test_what_is_in_the_record(tmp_path):
     assert list(record)[:8] == ["threat", "n", "accuracy", "seconds", "broken_by", "seed", "environment", "stages"]
     assert list(record)[8:12] == ["passes", "stage_seconds", "intervals", "per_class"]
     assert list(record)[12:15] == ["fairness", "calibration", "budgets"]
-    assert list(record)[15:] == ["projected", "warnings", "verdict", "batch_size", "processes", "sums", "calls"]
+    assert list(record)[15:20] == ["projected", "warnings", "verdict", "batch_size", "processes"]
+    assert list(record)[20:] == ["sums", "calls", "until"]
     assert (record["batch_size"], record["processes"]) == (500, 1)
     assert record["threat"] == "Linf:0.03137255"
     assert (record["n"], record["seed"]) == (11, 7)
@@ -147,7 +148,9 @@ def test_what_else_is_in_the_record():
         assert result.fairness[name]["worst"] == min(a for a in result.per_class[name] if a is not None)
     sure = model(x).softmax(dim=1).amax(dim=1)
     # Everything is correct, so every gap is 1 - confidence.
-    assert result.calibration == {"ece": pytest.approx(1 - sure.mean().item()), "bins": 15}
+    gap = pytest.approx(1 - sure.mean().item())
+    assert result.calibration == {"ece": gap, "bins": 15, "attacked": result.calibration["attacked"]}
+    assert list(result.calibration["attacked"]) == ["fgsm"]  # an ensemble ends in no one example an image
     assert (result.warnings, result.verdict) == ([], "")
     json.dumps(result.to_json())
 
