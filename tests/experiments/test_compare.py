@@ -48,6 +48,15 @@ def test_other_attacks_share_their_beginning(tmp_path):
     assert found.notes == ["the worst case is over clean, fgsm, pgd-20 for A and over clean, square for B"]
 
 
+def test_attacks_outside_the_ball_break_nothing_and_have_no_row(tmp_path):
+    budgets = {"fgsm": {"attack": "Spatial"}, "pgd-20": {"attack": "PGD"}}
+    a = write(tmp_path / "a", ["", "pgd-20"], budgets=budgets)
+    b = write(tmp_path / "b", ["pgd-20", ""], attacks=("clean", "pgd-20"))
+    found = compare(a, b)
+    assert [t.name for t in found.tables] == ["clean", "pgd-20", "worst"]
+    assert not found.notes
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -16,6 +16,9 @@ def test_ranges_and_choices():
     assert space["model.activation"].choices == ("relu", "silu")
     assert [space[path].whole for path in ("objective.weight", "optimisation.epochs")] == [False, True]
     assert space["objective.inverse.radius"].high == 16 / 255
+    either = parse_space(RUN, ["model.width=4..8", "optimisation.clip_norm=1..3", "optimisation.milestones=[2,3],[4]"])
+    assert [axis.whole for axis in either.values()] == [True, False, False]  # channels, and no factor on them
+    assert either["optimisation.milestones"].choices == ("[2,3]", "[4]")
     assert describe_space(space).startswith("objective.weight=0.5..4 optimisation.learning_rate=log:0.01..0.3")
 
 

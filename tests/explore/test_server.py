@@ -72,6 +72,7 @@ def test_only_two_addresses_are_there(explorer):
     assert site.reply("GET", f"/?token={site.token}", own, b"").status == 200
     assert site.reply("GET", "/?token=guessed", own, b"").status == 403
     assert site.reply("GET", "/../etc/passwd", own, b"").status == 404
+    assert site.reply("GET", "//[", own, b"").status == 404  # no address at all
 
 
 def test_a_length_that_is_none_is_refused(explorer):

@@ -60,6 +60,20 @@ def test_attacks_on_the_same_images_are_joined_image_by_image(tmp_path):
     assert "joins evaluation.json and evaluation-1.json, of the same 6 images" in notes[0]
 
 
+def test_an_attack_fitted_on_other_images_is_joined(tmp_path):
+    fitted = make("--xx", attack="uap-1", sums={**SUMS, "fitting images": "f"})
+    fill(tmp_path, make("xx--"), fitted)
+    result = read_evaluation(tmp_path)
+    assert result["accuracy"] == {"clean": 1.0, "fgsm": 0.5, "uap-1": 0.5, "worst": 0.0}
+    assert result["sums"]["fitting images"] == "f"
+
+
+def test_an_attack_outside_the_ball_on_more_images_is_no_worst_case(tmp_path):
+    outside = make("------", attack="spatial", sums={}, budgets={"spatial": {"attack": "Spatial"}})
+    fill(tmp_path, make("xxx-"), outside)
+    assert read_evaluation(tmp_path)["accuracy"]["worst"] == 0.25
+
+
 @pytest.mark.parametrize("change", [{"threat": "Linf:0.1"}, {"sums": {**SUMS, "labels": "m"}}, {"which": "last"}])
 def test_nothing_else_is_joined(tmp_path, change):
     fill(tmp_path, make("xx--", which="best"), make("--xx", attack="pgd-2", **{"which": "best", **change}))

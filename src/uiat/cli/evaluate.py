@@ -62,7 +62,7 @@ def name_values(words: list[str]) -> list[str]:
     for word, following in zip(words, [*words[1:], "--"], strict=True):
         named.append(word)
         # A folder is RUN, and no file to write to.
-        if word in UNSAID and (following[:1] == "-" != following or Path(following).is_dir()):
+        if word in UNSAID and (following[:1] == "-" != following or (following and Path(following).is_dir())):
             named.append(UNSAID[word])
     return named
 

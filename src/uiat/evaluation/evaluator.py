@@ -23,6 +23,7 @@ from uiat.evaluation.engine.search_runner import AdaptiveBatchSize
 from uiat.evaluation.engine.state_file import StateFile
 from uiat.evaluation.listener import Bound, Callbacks, EvaluationListener, Progress, Silent
 from uiat.evaluation.own_attacks import OwnAttack
+from uiat.evaluation.record import FITTED
 from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import verdict
 from uiat.evaluation.selfcheck.examine import examine_target
@@ -260,7 +261,7 @@ def _sum_up(
     if until is not None and (found := done.bracket) is not None:
         facts = {"width": until, "stopped": found.done < found.n, "seed": seed, **found.to_json()}
         result = replace(result, until=facts)
-    sums = done.sums | ({} if fit is None else {"fitting images": sum_of_tensors({"": fit.x})})
+    sums = done.sums | ({} if fit is None else {FITTED: sum_of_tensors({"": fit.x})})
     result = replace(result, sums=sums, batch_size=min(rank.gather(done.batch_size)), processes=rank.size)
     if rank.first and len(result.accuracy) > 2:
         logger.info("robust accuracy: %.2f%%", 100 * result.accuracy["worst"])

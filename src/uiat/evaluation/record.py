@@ -12,6 +12,7 @@ from uiat.system.manifest import check_file, seal, sum_of_tensors
 EVALUATION_FILE = "evaluation.json"
 FORMAT = 2  # of records; those of version 0.1 have neither a format nor a sum
 OUTSIDE_BALL = ("PatchAttack", "Recolour", "Spatial")  # attacks that are no part of the worst case over a ball
+FITTED = "fitting images"  # among the sums of what an evaluation is of: the images that attacks were fitted on
 # As `uiat.runs.reader` names them, which this package does not know.
 WEIGHTS_FILES = {"best": "best.safetensors", "last": "last.safetensors"}
 
@@ -37,6 +38,18 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
         ['format', 'n', 'sha256']
     """
     return seal({"format": FORMAT, **record})
+
+
+def outside_ball(budgets: Mapping[str, Any]) -> set[str]:
+    """Return the names of the attacks that are no part of the worst case, by the budgets of an evaluation.
+
+    Example:
+        >>> outside_ball({"spatial": {"attack": "Spatial"}, "fgsm": {"attack": "PGD"}})
+        {'spatial'}
+    """
+    return {
+        name for name, budget in budgets.items() if isinstance(budget, Mapping) and budget.get("attack") in OUTSIDE_BALL
+    }
 
 
 def keep_earlier(path: Path) -> Path | None:

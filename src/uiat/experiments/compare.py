@@ -171,9 +171,9 @@ def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 
 def _order(found: Found) -> list[tuple[str, tuple[str, ...]]]:
-    """Return the attacks in their order, each with the names of what breaks images in it."""
+    """Return the attacks of the worst case in their order, each with the names of what breaks images in it."""
     stages = found.record.get("stages") or {}
-    names = [name for name in found.record["accuracy"] if name != "worst"]
+    names = [name for name in found.record["accuracy"] if name in found.attacks | {"clean"}]
     return [(name, tuple(stages.get(name) or (name,))) for name in names]
 
 

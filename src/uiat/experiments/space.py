@@ -8,6 +8,7 @@ from uiat.checks import number
 from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
+from uiat.experiments.grid import parse_axis
 
 LOG = "log:"
 EXAMPLE = "objective.weight=0.5..4, optimisation.learning_rate=log:0.01..0.3 or model.activation=relu,silu"
@@ -78,7 +79,7 @@ def parse_space(run: Run, texts: Sequence[str]) -> dict[str, Axis]:
 
 def _parse_axis(run: Run, path: str, text: str) -> Axis:
     if ".." not in text:
-        choices = tuple(value.strip() for value in text.split(","))
+        choices = tuple(parse_axis(f"{path}={text}")[1])
         if len(choices) < 2 or len(set(choices)) < len(choices) or not all(choices):
             raise UserError(f"{path} needs a range LOW..HIGH or several different values, not {text!r}")
         for choice in choices:
@@ -89,11 +90,13 @@ def _parse_axis(run: Run, path: str, text: str) -> Axis:
     if not low < high or (log and low <= 0):
         above = "0 < LOW < HIGH" if log else "LOW < HIGH"
         raise UserError(f"{path}={text} is no range: it needs {above}")
-    for bound in (first, last):
-        yaml_io.override(run, [(path, bound.strip())])
-    value = {name: value for name, value, _ in yaml_io.describe_fields(run)}.get(path)
-    whole = isinstance(value, int) and low.is_integer() and high.is_integer()
-    return Axis(text, low, high, log, whole)
+    whole = [_is_whole(yaml_io.override(run, [(path, bound.strip())]), path) for bound in (first, last)]
+    return Axis(text, low, high, log, all(whole))
+
+
+def _is_whole(run: Run, path: str) -> bool:
+    """True if a field holds a whole number: one that may be of either kind is of that which is written."""
+    return isinstance({name: value for name, value, _ in yaml_io.describe_fields(run)}.get(path), int)
 
 
 def default_space(run: Run) -> dict[str, Axis]:

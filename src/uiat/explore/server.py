@@ -104,7 +104,10 @@ class Site:
         """Reply to a request: GET / is the page, POST /answer a question of it, and there is nothing else."""
         if why := self.refusal(headers):
             return Reply(403, why)
-        parts = urlsplit(target)
+        try:
+            parts = urlsplit(target)
+        except ValueError:  # such as "//["
+            return Reply(404, "there is no such page")
         if (method, parts.path) == ("GET", "/"):
             if not self._knows(parse_qs(parts.query).get("token", [""])[0]):
                 return Reply(403, "the address lacks the token that `uiat explore` printed")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from uiat.errors import UserError
-from uiat.evaluation.record import FORMAT, OUTSIDE_BALL
+from uiat.evaluation.record import FORMAT, outside_ball
 from uiat.formatting import parse_threat_record
 from uiat.runs.reader import is_number, read_object
 from uiat.system.manifest import SEAL, is_sealed
@@ -114,7 +114,7 @@ def _damaged(path: Path, why: str) -> UserError:
 
 def _contradiction(record: Mapping[str, Any]) -> str:
     """Return in words how the numbers of a record contradict one another; "" where they do not."""
-    accuracy, n = record["accuracy"], record["n"]
+    accuracy, n, apart = record["accuracy"], record["n"], outside_ball(record.get("budgets", {}))
     for name, value in accuracy.items():
         if not -_CLOSE <= value <= 1 + _CLOSE:
             return f"the accuracy {name} is {value:g}, no fraction"
@@ -126,8 +126,7 @@ def _contradiction(record: Mapping[str, Any]) -> str:
         shares = [share for share in record.get("per_class", {}).get(name, ()) if share is not None]
         if shares and not min(shares) - _CLOSE <= value <= max(shares) + _CLOSE:
             return f"the accuracy {name}, {value:g}, is not between those of its classes"
-        apart = record.get("budgets", {}).get(name, {}).get("attack") in OUTSIDE_BALL
-        if "worst" in accuracy and not apart and value < accuracy["worst"] - _CLOSE:
+        if "worst" in accuracy and name not in apart and value < accuracy["worst"] - _CLOSE:
             return f"the accuracy {name}, {value:g}, is below the worst case, {accuracy['worst']:g}"
     broken = record.get("broken_by")
     if broken and len(broken) != n:

@@ -12,7 +12,7 @@ from typing import Any
 
 from uiat.data import open_data
 from uiat.errors import UserError
-from uiat.evaluation.record import EVALUATION_FILE, WEIGHTS_FILES
+from uiat.evaluation.record import EVALUATION_FILE, FITTED, WEIGHTS_FILES, outside_ball
 from uiat.formatting import is_doubtful, threat_record
 from uiat.intervals import wilson
 from uiat.runs.config_file import CUSTOM, read_settings, threat_of
@@ -21,7 +21,7 @@ from uiat.runs.reader import CONFIG_FILE
 from uiat.system.atomic_files import read_tensors
 from uiat.system.manifest import check_file, sum_of, sum_of_file, sum_of_tensors
 
-_SAME = ("data", "split", "threat", "n", "which", "sums")  # what evaluations that are joined have in common
+_SAME = ("data", "split", "threat", "n", "which")  # and sums: what evaluations that are joined have in common
 # Fields by attack, which are put together where evaluations are joined.
 _BY_ATTACK = ("seconds", "stages", "passes", "stage_seconds", "intervals", "per_class", "fairness", "budgets")
 
@@ -48,8 +48,8 @@ class Found:
 
     @property
     def attacks(self) -> set[str]:
-        """The names of its attacks."""
-        return set(self.record["accuracy"]) - {"clean", "worst"}
+        """The names of its attacks in the ball: those that its worst case is over."""
+        return set(self.record["accuracy"]) - {"clean", "worst", *outside_ball(self.record.get("budgets", {}))}
 
 
 def read_evaluation(folder: Path) -> dict[str, Any] | None:
@@ -82,9 +82,9 @@ def choose(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     threat, data = _own(folder)
     first = min(fresh, key=lambda found: _rank(found, threat, data))
     rest = [found for found in fresh if found is not first]
-    same = [found for found in rest if found.attacks and _on_same_images(first.record, found.record)]
+    same = [found for found in rest if _has_attacks(found) and _on_same_images(first.record, found.record)]
     others = [found for found in rest if found not in same]
-    if same and (first.attacks or not same):
+    if same:
         notes.append(f"the result joins {_names([first, *same])}, of the same {first.record['n']:,} images")
     elif others:
         notes.append(f"the result is that of {first.path.name}: the lowest worst case on most images")
@@ -116,13 +116,21 @@ def _rank(found: Found, threat: str | None, data: str | None) -> tuple[Any, ...]
     return not is_own, record.get("which", "best") != "best", not found.attacks, -record["n"], found.worst
 
 
+def _has_attacks(found: Found) -> bool:
+    return bool(set(found.record["accuracy"]) - {"clean", "worst"})
+
+
 def _on_same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     whole = all(len(each.get("broken_by") or ()) == each["n"] for each in (one, other))
     return whole and _are_alike(one, other)
 
 
 def _are_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return bool(one.get("sums")) and all(one.get(name) == other.get(name) for name in _SAME)
+    same = all(one.get(name) == other.get(name) for name in _SAME)
+    sums, others = (
+        {**(each.get("sums") or {}), FITTED: ""} for each in (one, other)
+    )  # on whatever attacks were fitted
+    return same and bool(one.get("sums")) and sums == others
 
 
 def _names(found: Sequence[Found]) -> str:
@@ -145,6 +153,7 @@ def _join(one: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     for name in _BY_ATTACK:
         mine, theirs = one.get(name, {}), other.get(name, {})
         joined[name] = {**theirs, **mine, **{attack: theirs[attack] for attack in better if attack in theirs}}
+    joined["sums"] = {**other["sums"], **one["sums"]}
     joined["broken_by"] = [mine or theirs for mine, theirs in zip(one["broken_by"], other["broken_by"], strict=True)]
     right, n = joined["broken_by"].count(""), one["n"]
     accuracy = {**other["accuracy"], **one["accuracy"], **better}

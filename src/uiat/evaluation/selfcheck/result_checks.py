@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from uiat.evaluation.record import OUTSIDE_BALL
+from uiat.evaluation.record import outside_ball
 from uiat.evaluation.registry import Attack, averages, find_row, stage_names
 from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck.attack_checks import (
@@ -39,8 +39,8 @@ def attack_names(result: EvaluationResult) -> list[str]:
         >>> attack_names(EvaluationResult("Linf:0.1", 1, {"clean": 1.0, "pgd-2": 1.0, "worst": 1.0}, {}, [""], 0))
         ['pgd-2']
     """
-    apart = {name for name, budget in result.budgets.items() if budget.get("attack") in OUTSIDE_BALL}
-    return [name for name in result.accuracy if name not in {"clean", "worst", *apart}]
+    apart = {"clean", "worst", *outside_ball(result.budgets)}
+    return [name for name in result.accuracy if name not in apart]
 
 
 def stage_order(result: EvaluationResult) -> list[str]:
