@@ -127,7 +127,7 @@ KINDS = {
         ),
         later=1,
     ),
-    "universal": Kind(universal, (Linf(0.3), L2(1.5), L1(8.0)), of(universal, LINF | L2S | L1S, draws=DRAWS)),
+    "universal": Kind(universal, (Linf(0.3), L2(1.5), L1(30.0)), of(universal, LINF | L2S | L1S, draws=DRAWS)),
 }
 
 

@@ -1,6 +1,7 @@
 """Give all figures one style: readable in print and on a phone, lines told apart without colours too."""
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -150,8 +151,20 @@ def draw_matrix(
     return drawn
 
 
+def fold(label: str) -> str:
+    """Return a name in at most three lines, so that a long one leaves room for what it is of.
+
+    Example:
+        >>> print(fold("run, kind=universal, radius=0.1, step_size=0.05, steps=1, start=zeros, storage=float32"))
+        run, kind=universal,
+        radius=0.1,
+        step_size=0.05, ...
+    """
+    return "\n".join(textwrap.wrap(label, 22, max_lines=3, placeholder=" ..."))
+
+
 def label_rows(axes: Any, labels: Sequence[str]) -> None:
     """Write names down the left side, the first on top; no lines between them."""
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), [fold(label) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
