@@ -44,7 +44,7 @@ def tabulate(title: str, series: Sequence[charts.Series], x: str, factor: float)
 
 def group_legend(groups: Sequence[Group], has_curve: Callable[[RunFiles], Any]) -> Legend:
     """Return the legend of a chart with a line for each group in which some run has a curve."""
-    return [(charts.swatch(i), g.label) for i, g in enumerate(groups) if any(map(has_curve, g.runs))]
+    return [(charts.swatch(group.slot), group.label) for group in groups if any(map(has_curve, group.runs))]
 
 
 def curve_label(group: Group, run: RunFiles) -> str:
@@ -61,7 +61,7 @@ def curve_label(group: Group, run: RunFiles) -> str:
 def strength(inputs: Inputs) -> Section:
     """Return the panel of accuracy against the radius of the attack; one figure for each norm and attack."""
     by_kind: dict[tuple[str, str, str], list[charts.Series]] = {}
-    for slot, group in enumerate(inputs.groups):
+    for group in inputs.groups:
         for run in group.runs:
             record = _sweep(run)
             if isinstance(record, dict) and record.get("epsilons") and record.get("accuracy"):
@@ -69,7 +69,7 @@ def strength(inputs: Inputs) -> Section:
                 pairs = zip(record["epsilons"], record["accuracy"], strict=False)
                 points = tuple((scale * float(e), float(a)) for e, a in pairs)
                 kind = (str(record.get("norm")), str(record.get("attack")), unit)
-                by_kind.setdefault(kind, []).append(charts.Series(curve_label(group, run), points, slot))
+                by_kind.setdefault(kind, []).append(charts.Series(curve_label(group, run), points, group.slot))
     drawn = []
     for (norm, attack, unit), series in by_kind.items():
         title = f"Accuracy under {attack} at each {norm} radius"
@@ -121,13 +121,13 @@ def _class_spreads(groups: Sequence[Group]) -> Table:
     names = {"worst": "lowest", "gap": "highest less lowest", "std": "standard deviation"}
     columns = [Column(f"{kind}, {name}", number=True) for kind in ("clean", "worst case") for name in names.values()]
     rows = []
-    for slot, group in enumerate(groups):
+    for group in groups:
         records = [(run.evaluation or {}).get("per_class") or {} for run in group.runs]
         found = [(class_spread(r["clean"]), class_spread(r["worst"])) for r in records if {"clean", "worst"} <= set(r)]
         if found and all(all(pair) for pair in found):
             values = [[100 * pair[which][name] for pair in found] for which in (0, 1) for name in names]
             cells = [Cell(spread(v, scale=1, digits=1), sum(v) / len(v)) for v in values]
-            rows.append([Cell(group.label, mark=charts.swatch(slot)), *cells])
+            rows.append([Cell(group.label, mark=charts.swatch(group.slot)), *cells])
     return Table([Column("run"), *columns], rows, "Accuracy over the classes, in points")
 
 

@@ -73,7 +73,7 @@ def summarise(groups: Sequence[Group]) -> tuple[Table, list[tuple[str, str]]]:
     names = attack_names(groups)
     columns = [Column("run"), *(Column(name, number=True) for name in names), Column("self-checks")]
     columns += [Column("training, s", number=True), Column("evaluation, s", number=True)]
-    rows = [_row(slot, group, names) for slot, group in enumerate(groups)]
+    rows = [_row(group, names) for group in groups]
     facts = [facts_of(group) for group in groups]
     common = []
     for column in (Column("n", number=True), Column("seeds"), Column("data"), Column("threat model")):
@@ -87,12 +87,12 @@ def summarise(groups: Sequence[Group]) -> tuple[Table, list[tuple[str, str]]]:
     return Table(columns, rows, "Summary of all runs"), common
 
 
-def _row(slot: int, group: Group, names: Sequence[str]) -> list[Cell]:
+def _row(group: Group, names: Sequence[str]) -> list[Cell]:
     state = group.verdict if group.evaluation else "not evaluated"
     tone = {"credible": "agrees", "doubtful": "suspicious"}.get(state, "")
     times = [group.training_seconds, group.evaluation_seconds]
     return [
-        Cell(group.label, mark=charts.swatch(slot)),
+        Cell(group.label, mark=charts.swatch(group.slot)),
         *_accuracies(group, names),
         Cell(state, hint=" ".join(group.verdicts), tone=tone),
         *(

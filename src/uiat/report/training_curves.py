@@ -62,11 +62,11 @@ def _describe_measures(groups: Sequence[Group]) -> str:
 def by_epoch(groups: Sequence[Group], name: str) -> list[charts.Series]:
     """Return the curve of a measure of every run, without points where it was not measured."""
     series = []
-    for slot, group in enumerate(groups):
+    for group in groups:
         for run in group.runs:
             pairs = [(float(row["epoch"] + 1), _measure(row, name)) for row in run.history]
             points = tuple((x, y) for x, y in pairs if y is not None)
-            series.append(charts.Series(curve_label(group, run), points, slot))
+            series.append(charts.Series(curve_label(group, run), points, group.slot))
     return series
 
 
