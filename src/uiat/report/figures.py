@@ -12,6 +12,8 @@ from uiat.report.section import Cell, Column, Figure, Legend, Section, Table, Va
 from uiat.report.svg import charts
 from uiat.runs.run_files import RunFiles
 
+LEAST_OF_A_CLASS = 30  # images of each class that a confusion matrix needs: percents of fewer are noise
+
 
 def describe_ends(series: Sequence[charts.Series]) -> str:
     """Write the last value of each curve in words.
@@ -59,8 +61,8 @@ def curve_label(group: Group, run: RunFiles) -> str:
 
 
 def strength(inputs: Inputs) -> Section:
-    """Return the panel of accuracy against the radius of the attack; one figure for each norm and attack."""
-    by_kind: dict[tuple[str, str, str], list[charts.Series]] = {}
+    """Return the panel of accuracy against the radius of the attack; one figure for each norm, attack and data set."""
+    by_kind: dict[tuple[str, str, str, str], list[charts.Series]] = {}
     for group in inputs.groups:
         for run in group.runs:
             record = _sweep(run)
@@ -68,11 +70,11 @@ def strength(inputs: Inputs) -> Section:
                 scale, unit = _unit(record)
                 pairs = zip(record["epsilons"], record["accuracy"], strict=False)
                 points = tuple((scale * float(e), float(a)) for e, a in pairs)
-                kind = (str(record.get("norm")), str(record.get("attack")), unit)
+                kind = (str(record.get("norm")), str(record.get("attack")), unit, group.data)
                 by_kind.setdefault(kind, []).append(charts.Series(curve_label(group, run), points, group.slot))
-    drawn = []
-    for (norm, attack, unit), series in by_kind.items():
-        title = f"Accuracy under {attack} at each {norm} radius"
+    drawn, several = [], len({kind[3] for kind in by_kind}) > 1
+    for (norm, attack, unit, data), series in by_kind.items():
+        title = f"Accuracy under {attack} at each {norm} radius{f', {data}' * several}"
         svg = charts.curves(title, series, x=unit, y="%", percent=True, described=describe_ends(series))
         caption = f"{title}; below 0 it helps the model"
         drawn.append(Figure(caption, svg, tabulate(caption, series, unit, 100)))
@@ -137,11 +139,14 @@ def _percent(value: float | None) -> str:
 
 def confusions(inputs: Inputs) -> Section:
     """Return the panel of which class is taken for which under attack, for runs whose models have answered."""
-    drawn = []
+    drawn, without = [], []
     for group in inputs.groups:
         answers = inputs.samples_of(group)
         if answers is not None and answers.n:
             sizes = [sum(row) for row in answers.confusion]
+            if min(sizes) < LEAST_OF_A_CLASS:
+                without.append(f"{group.label} ({min(sizes)} of a class)")
+                continue
             each = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
             title = f"{group.label}: {answers.attack}, {answers.n:,} images, {each} of a class"
             svg = charts.matrix(f"Confusion under attack, {title}", answers.classes, answers.confusion)
@@ -155,6 +160,10 @@ def confusions(inputs: Inputs) -> Section:
         link="Confusion",
         markdown_title="Confusion under attack, images",
         intro="Rows are true classes, columns predicted ones; the numbers are percent of a row. How many images stand "
-        "behind a row is said under each matrix and, cell by cell, under Values.",
+        "behind a row is said under each matrix and, cell by cell, under Values."
+        + (
+            f" Without a matrix, for want of {LEAST_OF_A_CLASS} images of each class: {', '.join(without)}."
+            * bool(without)
+        ),
         figures=drawn,
     )

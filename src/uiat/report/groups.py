@@ -47,6 +47,11 @@ class Group:
         """The result of the first run; None for runs that were not evaluated."""
         return self.first.evaluation
 
+    @property
+    def data(self) -> str:
+        """The data set of the evaluation; of runs that were not evaluated, that of training."""
+        return str((self.evaluation or {}).get("data") or self.first.setting("data.name", "?"))
+
     def values(self, attack: str) -> list[float]:
         """Return the accuracy of each run under an attack, in percent."""
         accuracies = [(run.evaluation or {}).get("accuracy", {}).get(attack) for run in self.runs]
