@@ -118,12 +118,15 @@ def _say_crossing(pair: Data, radii: list[float], write: Callable[..., str]) -> 
 
 
 def draw(data: Data) -> Any:
-    """Draw a line a run, with the radius of the threat model marked."""
+    """Draw a line a run in a band of its 95 % interval, with the radius of the threat model marked."""
     figure, (axes,) = make_panels(3.9)
     axes.axvline(data["epsilon"], color="#999999", linewidth=1.0)
     for (name, run), style in zip(data["runs"].items(), style_runs(data, data["runs"]), strict=True):
         axes.plot(data["strengths"], run["accuracy"], label=name, **style)
-    label_axes(axes, data, "radius of the attack (line: threat model)")
+        if "intervals" in run:
+            low, high = zip(*run["intervals"], strict=True)
+            axes.fill_between(data["strengths"], low, high, color=style["color"], alpha=0.15, linewidth=0)
+    label_axes(axes, data, "radius of the attack (line: threat model; bands: 95 %)")
     draw_legend(figure, axes)
     return figure
 
