@@ -24,8 +24,9 @@ def tradeoff(inputs: Inputs) -> Section:
             result = group.evaluation or {}
             kind = f"{result.get('data')}, {threat_text(str(result.get('threat')))}, {result.get('n', 0):,} images"
             clean, worst = scores["clean"], scores["worst"]
-            numbers = (value / 100 for value in (clean.mean, worst.mean, clean.error, worst.error))
-            by_kind.setdefault(kind, []).append(Point(group.label, *numbers, group.slot))
+            place, errors = (clean.mean / 100, worst.mean / 100), (clean.error / 100, worst.error / 100)
+            point = Point(group.label, place[0], place[1], errors[0], errors[1], group.slot)
+            by_kind.setdefault(kind, []).append(point)
             legend = [*legend, (charts.swatch(group.slot), group.label)]
     drawn = []
     for kind, points in by_kind.items():
