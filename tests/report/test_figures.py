@@ -1,5 +1,7 @@
 """Accuracy against strength, accuracy by class, confusion."""
 
+from dataclasses import replace
+
 from support.run_folders import make_samples
 from uiat.report import read_all
 from uiat.report.figures import classes, confusions, strength
@@ -23,5 +25,8 @@ def test_classes_and_confusion_are_of_the_first_run_of_each_group(runs):
     assert by_class[1].values.rows[3] == ["cat", "76.0", "42.5"]
     assert "Hardest: truck" in by_class[1].svg
     (confusion,) = confusions(inputs).figures
-    assert confusion.caption == "uiat: PGD-20, 190 images, 19 of a class"
-    assert confusion.values.rows[3] == ["cat", "1", "1", "1", "10", "1", "1", "1", "1", "1", "1", "19"]
+    assert confusion.caption == "uiat: PGD-20, 310 images, 31 of a class"
+    assert confusion.values.rows[3] == ["cat", "1", "1", "1", "22", "1", "1", "1", "1", "1", "1", "31"]
+    answers = inputs.samples_of(inputs.groups[1])
+    few = {runs[2]: replace(answers, confusion=[[2] * 10] * 10)}  # 20 of a class
+    assert confusions(Inputs(inputs.runs, few)).is_empty

@@ -4,7 +4,8 @@ import pytest
 
 from uiat import recipes
 from uiat.config.yaml_io import to_dict
-from uiat.report.labels import common_beginning, method_name, method_words
+from uiat.report.labels import common_beginning, method_words
+from uiat.runs.methods import method_name
 
 NAMES = {
     **{name: name for name in ("fgsm", "fgsm-rs", "n-fgsm", "grad-align", "pgd-at", "iat", "uiat", "uiat-one-off")},

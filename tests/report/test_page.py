@@ -14,17 +14,27 @@ from uiat.report import check_out, page, read_files, write_report
 
 def test_the_page_has_every_part(runs, tmp_path):
     html, text = pages(runs, tmp_path / "report.html", samples=make_samples(runs[2]))
-    for part in ("summary", "training", "strength", "classes", "confusion", "gallery", "universal", "differences"):
+    for part in (
+        "summary",
+        "tradeoff",
+        "training",
+        "strength",
+        "classes",
+        "confusion",
+        "gallery",
+        "universal",
+        "differences",
+    ):
         assert f'id="h-{part}"' in html, part
     assert "48.00 ± 0.71" in html
     assert "48.00 ± 0.71" in text
-    assert html.count('<svg class="chart"') == html.count('role="img"') == 4 + 1 + 2 + 1
+    assert html.count('<svg class="chart"') == html.count('role="img"') == 1 + 4 + 1 + 2 + 1
     assert len(re.findall(r"<img [^>]*alt=\"[^\"]+", html)) == html.count("<img") == 3 * 5 + 10
     assert "| objective.name | pgd-at | uiat |" in text
     assert "cat images taken for" in html
     assert "| run | epoch 1 | epoch 2 | epoch 3 | epoch 4 |" in text
     assert "| uiat | 30 | 32.5 | 35 | 37.5 |" in text
-    assert "| cat | 1 | 1 | 1 | 10 | 1 | 1 | 1 | 1 | 1 | 1 | 19 |" in text
+    assert "| cat | 1 | 1 | 1 | 22 | 1 | 1 | 1 | 1 | 1 | 1 | 31 |" in text
 
 
 def test_nothing_is_loaded_from_anywhere(runs, tmp_path):

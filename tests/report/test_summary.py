@@ -66,3 +66,20 @@ def test_a_run_without_evaluation_is_reported_and_said_so(tmp_path):
     assert "Not evaluated, and so without accuracy on test images" in html
     assert "not evaluated: there is no evaluation.json" in text
     assert 'id="h-training"' in html
+
+
+def test_the_best_is_bold_on_the_page_and_the_worst_case_stands_beside_the_clean_accuracy(tmp_path):
+    made = [
+        write_run(
+            tmp_path / str(worst),
+            name=f"r{worst}",
+            objective={"name": "x", "w": worst},
+            accuracy={"clean": 0.8, "pgd": worst, "worst": worst},
+        )
+        for worst in (0.5, 0.497, 0.4)
+    ]
+    html, text = pages(made, tmp_path / "report.html")
+    assert "| run | clean | worst | pgd |" in text
+    assert [f"<b>{value}</b>" in html for value in ("50.00", "49.70", "40.00")] == [True, True, False]
+    assert "**49.70** [" in text
+    assert "within the error of it" in text

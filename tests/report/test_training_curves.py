@@ -15,6 +15,9 @@ def test_many_runs_get_a_chart_each(tmp_path):
     ]
     assert accuracy.figures[0].svg.count('class="behind"') == 7
     assert not any(figure.svg for figure in numbers.figures)
+    more = [*made, write_run(tmp_path / "8", name="r8", objective={"name": "r8"})]
+    (numbers,) = training(Inputs(read_all(more))).parts  # nine are too many to compare
+    assert numbers.is_in_markdown
     few = training(Inputs(read_all(made[:3])))
     assert not few.parts
     assert all(figure.svg for figure in few.figures)

@@ -2,17 +2,17 @@
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from uiat.runs.methods import MARKERS, assign_slots
 from uiat.system.extras import from_extra
 
 WIDTH = 5.2  # inches: at 390 pixels, a phone's width, text of 11 points is still 11 pixels high
-# Okabe & Ito (2008), which colour-blind readers tell apart, without the yellow that paper swallows.
+# Okabe & Ito (2008), which colour-blind readers tell apart, without the yellow that paper swallows. Reports have the
+# same hues, in shades that text can have.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7F7F7F")
-# Their number differs from that of the colours, so that a ninth run has the first's colour with another marker.
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
 STYLE = {
@@ -88,7 +88,7 @@ def make_parts(*heights: float) -> tuple[Any, list[Any]]:
 
 
 def line_style(i: int) -> dict[str, Any]:
-    """Return colour, marker and dashes of the i-th line.
+    """Return colour, marker and dashes of the i-th line, or of a slot of `uiat.runs.methods`.
 
     Example:
         >>> line_style(0)["marker"]
@@ -97,8 +97,23 @@ def line_style(i: int) -> dict[str, Any]:
     return {
         "color": COLOURS[i % len(COLOURS)],
         "marker": MARKERS[i % len(MARKERS)],
-        "linestyle": DASHES[i % len(DASHES)],
+        "linestyle": DASHES[(i + i // len(COLOURS)) % len(DASHES)],
     }
+
+
+def style_runs(data: Mapping[str, Any], labels: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the colour, marker and dashes of runs: those of their methods, the same in every figure and report.
+
+    Args:
+        data: data of a study; its "methods" names the method of each run, by label.
+        labels: the runs, in the order in which they are drawn.
+
+    Example:
+        >>> [style["marker"] for style in style_runs({"methods": {"a": "pgd-at", "b": "uiat"}}, ["a", "b"])]
+        ['s', 'o']
+    """
+    methods = data.get("methods", {})
+    return [line_style(slot) for slot in assign_slots([methods.get(label, label) for label in labels])]
 
 
 def draw_legend(figure: Any, axes: Any) -> None:

@@ -36,10 +36,11 @@ def sweep_run(context: Context, run: StudyRun, x: Tensor, y: Tensor, radii: list
 
 
 def label_axes(axes: Any, data: Data, below: str) -> None:
-    """Label the axes, the one of accuracy from 0 to as high as the curves reach; the first line marks a radius."""
+    """Label the axes, accuracy from 0 to as high as curves and their bands reach; the first line marks a radius."""
     axes.set_xlabel(below)
     axes.set_ylabel("accuracy")
-    high = max(value for line in axes.lines[1:] for value in line.get_ydata())
+    bands = [path.get_extents().y1 for band in axes.collections for path in band.get_paths()]
+    high = max([*bands, *(value for line in axes.lines[1:] for value in line.get_ydata())])
     axes.set_ylim(-0.02 * high, min(1.02, 1.06 * high) if high else 1.0)
     format_percent(axes)
     if in_255ths(data["norm"], data["epsilon"]):

@@ -15,6 +15,8 @@ from uiat.analyse.study import Context, Data, Study, StudyOptions, open_runs
 from uiat.checks import checked
 from uiat.errors import UserError, nearest
 from uiat.formatting import threat_option, threat_text
+from uiat.runs.methods import method_name
+from uiat.runs.settings import read_plain
 from uiat.system.environment import describe_environment
 from uiat.system.surroundings import neutral_surroundings
 
@@ -132,6 +134,7 @@ def _describe(study: Study, context: Context, inputs: Data) -> Data:
         "threat": threat_option(context.threat),
         "attack": context.options.attack,
         "data": sorted({run.config.data.name for run in context.runs}),
+        "methods": {run.label: method_name(read_plain(run.folder)) for run in context.runs},
         "notes": context.notes,
         "environment": describe_environment(),
     }

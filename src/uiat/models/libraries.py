@@ -86,7 +86,7 @@ def timm_model(
     _check_patches(name, net, image_shape)
     facts: dict[str, Any] = vars(net).get("pretrained_cfg", {}) if pretrained else {}
     if facts.get("num_classes", num_classes) != num_classes:
-        heads: Any = net.get_classifier()
+        heads = cast(Any, net).get_classifier()
         _start_new_head(
             f"timm:{name}", heads if isinstance(heads, tuple) else (heads,), facts["num_classes"], num_classes
         )

@@ -22,9 +22,11 @@ def calibration(inputs: Inputs) -> Section:
     errors = [_errors(group) for group in inputs.groups]
     names = list(dict.fromkeys(name for found in errors for name in found))
     rows = []
-    for slot, (group, found) in enumerate(zip(inputs.groups, errors, strict=True)):
+    for group, found in zip(inputs.groups, errors, strict=True):
         if found:
-            rows.append([Cell(group.label, mark=charts.swatch(slot)), *(_cell(found.get(name, [])) for name in names)])
+            rows.append(
+                [Cell(group.label, mark=charts.swatch(group.slot)), *(_cell(found.get(name, [])) for name in names)]
+            )
     table = Table([Column("run"), *(Column(name, number=True) for name in names)], rows, "Calibration error, %")
     tables = [table] if rows else []
     return Section("Calibration error, %", anchor="calibration", link="Calibration", intro=_ABOUT, tables=tables)

@@ -27,8 +27,8 @@ def certified(inputs: Inputs) -> Section:
     columns = [Column("run"), Column("certified by"), Column("certified accuracy, %", number=True)]
     columns += [Column("mean radius", number=True), Column("abstains, %", number=True), Column("% at L2 radius")]
     rows = [
-        [Cell(group.label, mark=charts.swatch(slot)), *cells]
-        for slot, group in enumerate(inputs.groups)
+        [Cell(group.label, mark=charts.swatch(group.slot)), *cells]
+        for group in inputs.groups
         for cells in _certifications(group)
     ]
     table = Table(columns, rows, "Certified accuracy")

@@ -12,6 +12,8 @@ from uiat.report.section import Cell, Column, Figure, Legend, Section, Table, Va
 from uiat.report.svg import charts
 from uiat.runs.run_files import RunFiles
 
+LEAST_OF_A_CLASS = 30  # images of each class that a confusion matrix needs: percents of fewer are noise
+
 
 def describe_ends(series: Sequence[charts.Series]) -> str:
     """Write the last value of each curve in words.
@@ -44,7 +46,7 @@ def tabulate(title: str, series: Sequence[charts.Series], x: str, factor: float)
 
 def group_legend(groups: Sequence[Group], has_curve: Callable[[RunFiles], Any]) -> Legend:
     """Return the legend of a chart with a line for each group in which some run has a curve."""
-    return [(charts.swatch(i), g.label) for i, g in enumerate(groups) if any(map(has_curve, g.runs))]
+    return [(charts.swatch(group.slot), group.label) for group in groups if any(map(has_curve, group.runs))]
 
 
 def curve_label(group: Group, run: RunFiles) -> str:
@@ -59,20 +61,20 @@ def curve_label(group: Group, run: RunFiles) -> str:
 
 
 def strength(inputs: Inputs) -> Section:
-    """Return the panel of accuracy against the radius of the attack; one figure for each norm and attack."""
-    by_kind: dict[tuple[str, str, str], list[charts.Series]] = {}
-    for slot, group in enumerate(inputs.groups):
+    """Return the panel of accuracy against the radius of the attack; one figure for each norm, attack and data set."""
+    by_kind: dict[tuple[str, str, str, str], list[charts.Series]] = {}
+    for group in inputs.groups:
         for run in group.runs:
             record = _sweep(run)
             if isinstance(record, dict) and record.get("epsilons") and record.get("accuracy"):
                 scale, unit = _unit(record)
                 pairs = zip(record["epsilons"], record["accuracy"], strict=False)
                 points = tuple((scale * float(e), float(a)) for e, a in pairs)
-                kind = (str(record.get("norm")), str(record.get("attack")), unit)
-                by_kind.setdefault(kind, []).append(charts.Series(curve_label(group, run), points, slot))
-    drawn = []
-    for (norm, attack, unit), series in by_kind.items():
-        title = f"Accuracy under {attack} at each {norm} radius"
+                kind = (str(record.get("norm")), str(record.get("attack")), unit, group.data)
+                by_kind.setdefault(kind, []).append(charts.Series(curve_label(group, run), points, group.slot))
+    drawn, several = [], len({kind[3] for kind in by_kind}) > 1
+    for (norm, attack, unit, data), series in by_kind.items():
+        title = f"Accuracy under {attack} at each {norm} radius{f', {data}' * several}"
         svg = charts.curves(title, series, x=unit, y="%", percent=True, described=describe_ends(series))
         caption = f"{title}; below 0 it helps the model"
         drawn.append(Figure(caption, svg, tabulate(caption, series, unit, 100)))
@@ -121,13 +123,13 @@ def _class_spreads(groups: Sequence[Group]) -> Table:
     names = {"worst": "lowest", "gap": "highest less lowest", "std": "standard deviation"}
     columns = [Column(f"{kind}, {name}", number=True) for kind in ("clean", "worst case") for name in names.values()]
     rows = []
-    for slot, group in enumerate(groups):
+    for group in groups:
         records = [(run.evaluation or {}).get("per_class") or {} for run in group.runs]
         found = [(class_spread(r["clean"]), class_spread(r["worst"])) for r in records if {"clean", "worst"} <= set(r)]
         if found and all(all(pair) for pair in found):
             values = [[100 * pair[which][name] for pair in found] for which in (0, 1) for name in names]
             cells = [Cell(spread(v, scale=1, digits=1), sum(v) / len(v)) for v in values]
-            rows.append([Cell(group.label, mark=charts.swatch(slot)), *cells])
+            rows.append([Cell(group.label, mark=charts.swatch(group.slot)), *cells])
     return Table([Column("run"), *columns], rows, "Accuracy over the classes, in points")
 
 
@@ -137,11 +139,14 @@ def _percent(value: float | None) -> str:
 
 def confusions(inputs: Inputs) -> Section:
     """Return the panel of which class is taken for which under attack, for runs whose models have answered."""
-    drawn = []
+    drawn, without = [], []
     for group in inputs.groups:
         answers = inputs.samples_of(group)
         if answers is not None and answers.n:
             sizes = [sum(row) for row in answers.confusion]
+            if min(sizes) < LEAST_OF_A_CLASS:
+                without.append(f"{group.label} ({min(sizes)} of a class)")
+                continue
             each = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
             title = f"{group.label}: {answers.attack}, {answers.n:,} images, {each} of a class"
             svg = charts.matrix(f"Confusion under attack, {title}", answers.classes, answers.confusion)
@@ -155,6 +160,10 @@ def confusions(inputs: Inputs) -> Section:
         link="Confusion",
         markdown_title="Confusion under attack, images",
         intro="Rows are true classes, columns predicted ones; the numbers are percent of a row. How many images stand "
-        "behind a row is said under each matrix and, cell by cell, under Values.",
+        "behind a row is said under each matrix and, cell by cell, under Values."
+        + (
+            f" Without a matrix, for want of {LEAST_OF_A_CLASS} images of each class: {', '.join(without)}."
+            * bool(without)
+        ),
         figures=drawn,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from uiat.formatting import is_doubtful
 from uiat.report.labels import common_beginning, method_words
+from uiat.runs.methods import assign_slots, method_name
 from uiat.runs.reader import effect_of, leaves
 from uiat.runs.run_files import RunFiles
 
@@ -18,6 +19,7 @@ class Group:
     Args:
         runs: at least one run.
         label: a name that no other group has.
+        slot: number of its colour, dash and marker, which its method has on every page (`uiat.runs.methods`).
 
     Example:
         >>> from pathlib import Path
@@ -28,6 +30,7 @@ class Group:
 
     runs: tuple[RunFiles, ...]
     label: str
+    slot: int = 0
 
     @property
     def seeds(self) -> str:
@@ -43,6 +46,11 @@ class Group:
     def evaluation(self) -> Mapping[str, Any] | None:
         """The result of the first run; None for runs that were not evaluated."""
         return self.first.evaluation
+
+    @property
+    def data(self) -> str:
+        """The data set of the evaluation; of runs that were not evaluated, that of training."""
+        return str((self.evaluation or {}).get("data") or self.first.setting("data.name", "?"))
 
     def values(self, attack: str) -> list[float]:
         """Return the accuracy of each run under an attack, in percent."""
@@ -97,7 +105,8 @@ def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
     for i, label in enumerate(labels):
         if labels.count(label) > 1:  # equal settings, and evaluated differently
             labels[i] = f"{label} ({members[i][0].folder.name})"
-    return [Group(tuple(group), label) for group, label in zip(members, labels, strict=True)]
+    slots = assign_slots([method_name(group[0].config) for group in members])
+    return [Group(tuple(group), label, slot) for group, label, slot in zip(members, labels, slots, strict=True)]
 
 
 def _key(run: RunFiles) -> str:

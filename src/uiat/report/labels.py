@@ -1,10 +1,12 @@
-"""Write names of methods and runs, and values of settings, as people write them."""
+"""Write names of runs, and values of settings, as people write them."""
 
 import json
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
+
+from uiat.runs.methods import method_name
 
 
 def plain(value: Any) -> str:
@@ -17,40 +19,6 @@ def plain(value: Any) -> str:
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def method_name(config: Mapping[str, Any]) -> str:
-    """Return the name under which the method that a run's settings describe is published.
-
-    Example:
-        >>> method_name({"objective": {"name": "trades"}, "optimisation": {"awp": 0.005}})
-        'trades-awp'
-        >>> method_name({"objective": {"name": "pgd-at", "attack": {"steps": 1, "bounded": False}}})
-        'n-fgsm'
-    """
-    objective, optimisation = config.get("objective") or {}, config.get("optimisation") or {}
-    base = name = str(objective.get("name"))
-    if base == "uiat" and (inverse := objective.get("inverse") or {}):
-        base = {"instance": "iat", "generator": "uiat-generator"}.get(str(inverse.get("kind")), base)
-        base += "-one-off" if inverse.get("epoch") is not None else ""
-    attack = _attack_name(objective, int(optimisation.get("replays") or 0))
-    if attack:  # plain adversarial training is named after its attack alone
-        base = attack if name == "pgd-at" else f"{attack}-{base}"
-    return f"{base}-awp" if optimisation.get("awp") else base
-
-
-def _attack_name(objective: Mapping[str, Any], replays: int) -> str:
-    """Name an inner problem that is solved in fewer passes than PGD's; empty for PGD itself."""
-    attack = objective.get("attack") or {}
-    if replays:
-        return f"free-{replays}"
-    if objective.get("alignment"):
-        return "grad-align" if attack.get("steps") == 1 else "grad-align-pgd"
-    if attack.get("steps") != 1:
-        return ""
-    if attack.get("start", "uniform") != "uniform":
-        return "fgsm"
-    return "fgsm-rs" if attack.get("bounded", True) else "n-fgsm"
 
 
 def method_words(config: Mapping[str, Any]) -> set[str]:

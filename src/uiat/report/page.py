@@ -18,6 +18,7 @@ from uiat.report.inputs import Inputs, Samples
 from uiat.report.labels import dotted
 from uiat.report.section import Section
 from uiat.report.summary import summary
+from uiat.report.tradeoff import tradeoff
 from uiat.report.training_curves import training
 from uiat.runs.run_files import RunFiles, find_runs, read_files
 from uiat.system.atomic_files import is_written_by, write_text
@@ -26,6 +27,7 @@ logger = logging.getLogger("uiat")
 # The panels, in their order on the page. A new one is a function from the inputs to a section, and a line here.
 PANELS: tuple[Callable[[Inputs], Section], ...] = (
     summary,
+    tradeoff,
     training,
     calibration,
     certified,

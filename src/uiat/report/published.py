@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uiat.report.groups import Group
-from uiat.report.labels import method_name
+from uiat.runs.methods import method_name
 from uiat.runs.run_files import RunFiles
 
 # Independent re-runs of one method agree to about a point, in percent (PGD-AT on ResNet-18: 48.3 to 48.7 under the
@@ -31,7 +31,7 @@ class Reference:
 
     Args:
         models: names of the architectures it holds for.
-        method: name of the method, as `uiat.report.labels.method_name` gives it.
+        method: name of the method, as `uiat.runs.methods.method_name` gives it.
         attack: name of the attack, as `uiat evaluate` gives it.
         low: the lowest published value.
         high: the highest published value.

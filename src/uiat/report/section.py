@@ -23,6 +23,7 @@ class Cell:
         tone: "agrees", "suspicious", "less" or "": the colour of what the cell says.
         mark: drawn before the text, such as a piece of the line in charts.
         code: True for the name of a field or a file.
+        best: True for the best number of a column, and for those within the error of it.
 
     Example:
         >>> Cell("50.00", 50.0).tone
@@ -37,6 +38,7 @@ class Cell:
     tone: str = ""
     mark: Markup = Markup()
     code: bool = False
+    best: bool = False
 
     @property
     def sort_key(self) -> float | str:

@@ -1,6 +1,6 @@
 """The summary: a table of all runs, why some of them do not compare, and what published numbers and self-checks say."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from markupsafe import Markup, escape
 
@@ -9,6 +9,7 @@ from uiat.markup import markdown_code, markdown_text
 from uiat.report.groups import Group, attack_names, shared_beginning
 from uiat.report.inputs import Inputs
 from uiat.report.published import compare
+from uiat.report.scores import BOLD, Score, score_groups
 from uiat.report.section import Cell, Column, Listing, Section, Table
 from uiat.report.svg import charts
 
@@ -56,8 +57,9 @@ def _explain(groups: Sequence[Group], common: Sequence[tuple[str, str]]) -> tupl
     if beginning:
         html += Markup("The names of all runs begin with <code>{}</code>, left out here. ").format(beginning)
         markdown += f"The names of all runs begin with {markdown_code(beginning)}, left out here. "
-    html += Markup("Small below an accuracy: its 95&nbsp;% interval{}.").format(several)
-    return html, f"{markdown}In brackets: the 95 % interval{several}."
+    bold = f" {BOLD}" if any(score.is_best for scores in score_groups(groups) for score in scores.values()) else ""
+    html += Markup("Small below an accuracy: its 95&nbsp;% interval{}.{}").format(several, bold)
+    return html, f"{markdown}In brackets: the 95 % interval{several}.{bold}"
 
 
 def summarise(groups: Sequence[Group]) -> tuple[Table, list[tuple[str, str]]]:
@@ -70,10 +72,10 @@ def summarise(groups: Sequence[Group]) -> tuple[Table, list[tuple[str, str]]]:
         >>> [column.name for column in summarise([])[0].columns][:2]
         ['run', 'self-checks']
     """
-    names = attack_names(groups)
+    names = sorted(attack_names(groups), key=lambda name: (name != "clean", name != "worst"))  # a phone shows these two
     columns = [Column("run"), *(Column(name, number=True) for name in names), Column("self-checks")]
     columns += [Column("training, s", number=True), Column("evaluation, s", number=True)]
-    rows = [_row(slot, group, names) for slot, group in enumerate(groups)]
+    rows = [_row(group, names, scores) for group, scores in zip(groups, score_groups(groups), strict=True)]
     facts = [facts_of(group) for group in groups]
     common = []
     for column in (Column("n", number=True), Column("seeds"), Column("data"), Column("threat model")):
@@ -87,13 +89,13 @@ def summarise(groups: Sequence[Group]) -> tuple[Table, list[tuple[str, str]]]:
     return Table(columns, rows, "Summary of all runs"), common
 
 
-def _row(slot: int, group: Group, names: Sequence[str]) -> list[Cell]:
+def _row(group: Group, names: Sequence[str], scores: Mapping[str, Score]) -> list[Cell]:
     state = group.verdict if group.evaluation else "not evaluated"
     tone = {"credible": "agrees", "doubtful": "suspicious"}.get(state, "")
     times = [group.training_seconds, group.evaluation_seconds]
     return [
-        Cell(group.label, mark=charts.swatch(slot)),
-        *_accuracies(group, names),
+        Cell(group.label, mark=charts.swatch(group.slot)),
+        *_accuracies(group, names, scores),
         Cell(state, hint=" ".join(group.verdicts), tone=tone),
         *(
             Cell(spread(seconds, scale=1, digits=0 if max(seconds) >= 100 else 1), sum(seconds) / len(seconds))
@@ -115,14 +117,13 @@ def facts_of(group: Group) -> dict[str, Cell]:
         {'n': '–', 'seeds': '0', 'data': 'digits', 'threat model': '–'}
     """
     result = group.evaluation or {}
-    data = str(result.get("data") or group.first.setting("data.name", "?"))
     threat = threat_text(str(result.get("threat"))) if result else "–"
-    texts = {"seeds": group.seeds, "data": data, "threat model": threat}
+    texts = {"seeds": group.seeds, "data": group.data, "threat model": threat}
     n = Cell(f"{result['n']:,}", result["n"]) if result else _DASH
     return {"n": n} | {name: Cell(text) for name, text in texts.items()}
 
 
-def _accuracies(group: Group, names: Sequence[str]) -> Iterator[Cell]:
+def _accuracies(group: Group, names: Sequence[str], scores: Mapping[str, Score]) -> Iterator[Cell]:
     published = compare(group)
     for name in names:
         values, reference = group.values(name), published.get(name)
@@ -130,8 +131,8 @@ def _accuracies(group: Group, names: Sequence[str]) -> Iterator[Cell]:
             yield _DASH
             continue
         beside, tone = ("", "") if reference is None else (reference.short, reference.tone)
-        text = spread(values, scale=1, digits=2)
-        yield Cell(text, sum(values) / len(values), under=_interval(group, name), beside=beside, tone=tone)
+        score, under = scores[name], _interval(group, name)
+        yield Cell(score.text, score.mean, under=under, beside=beside, tone=tone, best=score.is_best)
 
 
 def _interval(group: Group, name: str) -> str:

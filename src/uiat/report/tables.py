@@ -3,51 +3,20 @@
 import csv
 import io
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from uiat.errors import nearest
-from uiat.formatting import mean_and_deviation, plus_minus
 from uiat.markup import latex_text, markdown_text
 from uiat.report.groups import Group, attack_names, group_runs
 from uiat.report.page import read_all
+from uiat.report.scores import BOLD, Score, score_groups
 from uiat.report.summary import facts_of, find_warnings
 from uiat.system.extras import installed_version
 
 logger = logging.getLogger("uiat")
 _MARKED = "the self-checks of the evaluation speak against this number"
-_BOLD = (
-    "Bold: the best, and what is within the error of it (the standard deviation over seeds or, of a single run, the "
-    "standard error of a fraction of n images)."
-)
-
-
-@dataclass(frozen=True)
-class Score:
-    """The accuracy of a row under one attack.
-
-    Args:
-        mean: mean over the runs, in percent.
-        deviation: standard deviation over the runs; None for a single run.
-        error: the deviation; of a single run, the standard error of a fraction of its images.
-        is_best: True for the highest of the rows that compare, and for those within the error of it.
-
-    Example:
-        >>> Score(50.0, 1.5, 1.5, is_best=True).text
-        '50.00 ± 1.50'
-    """
-
-    mean: float
-    deviation: float | None
-    error: float
-    is_best: bool = False
-
-    @property
-    def text(self) -> str:
-        """The mean and the deviation, with two digits."""
-        return plus_minus(self.mean, self.deviation, scale=1, digits=2)
 
 
 @dataclass(frozen=True)
@@ -79,37 +48,15 @@ def make_rows(groups: Sequence[Group]) -> list[Row]:
         >>> make_rows([])
         []
     """
-    rows = [_make_row(group) for group in groups]
     return [
-        Row(row.label, row.facts, {name: _compare(row, name, rows) for name in row.scores}, row.state) for row in rows
+        Row(
+            group.label,
+            {name: cell.text for name, cell in facts_of(group).items()},
+            scores,
+            group.verdict if group.evaluation else "not evaluated",
+        )
+        for group, scores in zip(groups, score_groups(groups), strict=True)
     ]
-
-
-def _make_row(group: Group) -> Row:
-    scores, n = {}, (group.evaluation or {}).get("n", 0)
-    for name in attack_names([group]):
-        mean, deviation = mean_and_deviation(group.values(name))
-        error = math.sqrt(max(mean * (100 - mean), 0.0) / n) if deviation is None else deviation
-        scores[name] = Score(mean, deviation, error)
-    state = group.verdict if group.evaluation else "not evaluated"
-    return Row(group.label, {name: cell.text for name, cell in facts_of(group).items()}, scores, state)
-
-
-def _compare(row: Row, attack: str, rows: Sequence[Row]) -> Score:
-    """Return a row's score with whether it is the best; a doubtful number is never that, nor one without a rival."""
-    score, measured_on = row.scores[attack], [row.facts[name] for name in ("n", "data", "threat model")]
-    rivals = [
-        other.scores[attack]
-        for other in rows
-        if attack in other.scores
-        and not other.is_doubtful
-        and [other.facts[name] for name in ("n", "data", "threat model")] == measured_on
-    ]
-    if row.is_doubtful or len(rivals) < 2:
-        return score
-    best = max(rivals, key=lambda rival: rival.mean)
-    is_best = best.mean - score.mean <= math.hypot(best.error, score.error)
-    return Score(score.mean, score.deviation, score.error, is_best)
 
 
 def make_table(folders: Sequence[str | Path], form: str) -> str:
@@ -155,7 +102,7 @@ def _caption(rows: Sequence[Row], escape: Callable[[str], str], threat: Callable
     elif "seeds" not in varying:
         text += f"; seed {escape(common.get('seeds', '?'))}"
     text += '. "worst": robust to every attack.' if any("worst" in row.scores for row in rows) else "."
-    return f"{text} {_BOLD}" if any(score.is_best for score in scores) else text
+    return f"{text} {BOLD}" if any(score.is_best for score in scores) else text
 
 
 def _latex(rows: Sequence[Row], attacks: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """The panel of what was measured in each epoch: a chart for each measure, or one for each run where runs are many."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
@@ -22,12 +23,26 @@ MEASURED = (
 # define differently.
 CHARTS = (("Accuracy by epoch, %", ("robust", "clean", "train_correct")), ("Loss by epoch", ("loss",)))
 MANY = 6  # curves that can be told apart in one chart
+MOST_PANELS = 8  # small charts that an eye can compare
+_TOO_MANY = f"Of more than {MOST_PANELS} rows there are the numbers alone: report on fewer of them for charts."
 COLUMNS = 10  # epochs that a table of all runs shows
 
 
 def training(inputs: Inputs) -> Section:
-    """Return the panel of curves by epoch: accuracy on held-out images, accuracy and loss on training batches."""
-    groups = inputs.groups
+    """Return the panel of curves by epoch: accuracy on held-out images, accuracy and loss on training batches.
+
+    Runs of different data are in charts of their own.
+    """
+    by_data: dict[str, list[Group]] = {}
+    for group in inputs.groups:
+        by_data.setdefault(str(group.first.setting("data.name", "?")), []).append(group)
+    if len(by_data) < 2:
+        return _draw(inputs.groups)
+    parts = [replace(_draw(groups), title=f"Trained on {name}", anchor="") for name, groups in by_data.items()]
+    return Section("Training", anchor="training", parts=parts)
+
+
+def _draw(groups: Sequence[Group]) -> Section:
     measured = [(title, percent, by_epoch(groups, name)) for name, title, percent in MEASURED]
     measured = [(title, percent, series) for title, percent, series in measured if any(one.points for one in series)]
     many = any(len(series) > MANY for _, _, series in measured)
@@ -39,8 +54,10 @@ def training(inputs: Inputs) -> Section:
         values = tabulate(title, series, "epoch", factor)
         figures.append(Figure(title, Markup() if many else svg, values, excerpt))
     if many:
-        parts = [*_charts_by_run(groups), Section("", figures=figures, layout="listed")]
-        return Section("Training", anchor="training", intro=_describe_measures(groups), parts=parts)
+        shown = _charts_by_run(groups) if len(groups) <= MOST_PANELS else []
+        parts = [*shown, Section("", figures=figures, layout="listed")]
+        intro = _describe_measures(groups) + ("" if shown else f" {_TOO_MANY}")
+        return Section("Training", anchor="training", intro=intro, parts=parts)
     legend = group_legend(groups, lambda run: run.history)
     return Section("Training", anchor="training", intro=_describe_measures(groups), legend=legend, figures=figures)
 
@@ -62,11 +79,11 @@ def _describe_measures(groups: Sequence[Group]) -> str:
 def by_epoch(groups: Sequence[Group], name: str) -> list[charts.Series]:
     """Return the curve of a measure of every run, without points where it was not measured."""
     series = []
-    for slot, group in enumerate(groups):
+    for group in groups:
         for run in group.runs:
             pairs = [(float(row["epoch"] + 1), _measure(row, name)) for row in run.history]
             points = tuple((x, y) for x, y in pairs if y is not None)
-            series.append(charts.Series(curve_label(group, run), points, slot))
+            series.append(charts.Series(curve_label(group, run), points, group.slot))
     return series
 
 

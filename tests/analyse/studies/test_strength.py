@@ -73,5 +73,10 @@ def test_radii_are_written_as_people_write_them_and_the_axis_fits_the_curves():
     (axes,) = draw(data).axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "4/255", "8/255", "12/255", "16/255"]
     assert 0.4 < axes.get_ylim()[1] < 0.5
+    assert not axes.collections
+    runs["b"]["intervals"] = [[0.26, 0.45], [0.23, 0.42], [0.13, 0.29]]
+    (axes,) = draw(data).axes
+    (band,) = axes.collections
+    assert band.get_paths()[0].get_extents().y1 == 0.45 < axes.get_ylim()[1]
     (axes,) = draw(data | {"norm": "L2"}).axes
     assert "cross at 0.022:" in " ".join(sentences(data | {"norm": "L2"}))

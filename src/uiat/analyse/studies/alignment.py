@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uiat.analyse.figures import draw_legend, label_rows, line_style, make_panels, tick_whole_numbers
+from uiat.analyse.figures import draw_legend, label_rows, make_panels, style_runs, tick_whole_numbers
 from uiat.analyse.measurements import BATCH
 from uiat.analyse.prose import join_words
 from uiat.analyse.study import Context, Data, Study, kept_weights
@@ -109,8 +109,8 @@ def draw(data: Data) -> Any:
     if not any(run["recorded"] for run in data["runs"].values()):
         return _draw_weights_alone(data)
     figure, (axes,) = make_panels(3.9)
-    for i, (name, run) in enumerate(data["runs"].items()):
-        rows, style = run["weights"], line_style(i)
+    for (name, run), style in zip(data["runs"].items(), style_runs(data, data["runs"]), strict=True):
+        rows = run["weights"]
         if run["recorded"]:
             axes.plot(*zip(*run["recorded"], strict=True), **(style | {"marker": "none"}))
         marks = style | {"linestyle": "none", "markerfacecolor": "none", "markersize": 7}
@@ -133,9 +133,10 @@ def _standard_errors(run: Data) -> list[float]:
 def _draw_weights_alone(data: Data) -> Any:
     """Draw a row a run: runs that have only weights of the same epoch would hide each other on an axis of epochs."""
     figure, (axes,) = make_panels(1.3 + 0.45 * len(data["runs"]))
+    styles = style_runs(data, data["runs"])
     for i, run in enumerate(data["runs"].values()):
         for row, bar in zip(run["weights"], _standard_errors(run), strict=True):
-            axes.errorbar(row["mean"], i, xerr=bar, **(line_style(i) | {"linestyle": "none", "markersize": 7}))
+            axes.errorbar(row["mean"], i, xerr=bar, **(styles[i] | {"linestyle": "none", "markersize": 7}))
             axes.annotate(
                 f"epoch {row['epoch']}",
                 (row["mean"], i),

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from uiat import losses
-from uiat.analyse.figures import draw_legend, line_style, make_panels
+from uiat.analyse.figures import draw_legend, make_panels, style_runs
 from uiat.analyse.measurements import compute_logits
 from uiat.analyse.prose import percent, points
 from uiat.analyse.radii import choose_radii, describe_threat, label_axes, radius_writer, sweep_run
@@ -67,8 +67,7 @@ def draw(data: Data) -> Any:
     """Draw both halves of each run, with filled markers for the low-loss half."""
     figure, (axes,) = make_panels(4.4)
     axes.axvline(0.0, color="#999999", linewidth=1.0)
-    for i, (name, run) in enumerate(data["runs"].items()):
-        style = line_style(i)
+    for (name, run), style in zip(data["runs"].items(), style_runs(data, data["runs"]), strict=True):
         axes.plot(data["strengths"], run["low"]["accuracy"], label=name, **style)
         hollow = style | {"markerfacecolor": "white"}
         axes.plot(data["strengths"], run["high"]["accuracy"], **hollow)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from uiat.analyse.figures import format_percent, line_style, make_panels
+from uiat.analyse.figures import format_percent, make_panels, style_runs
 from uiat.analyse.measurements import measure_step_cost
 from uiat.analyse.prose import join_words, percent, points
 from uiat.analyse.study import Context, Data, Study, StudyRun
@@ -110,11 +110,11 @@ def table(data: Data) -> list[list[str]]:
 def draw(data: Data) -> Any:
     """Draw worst-case accuracy against passes, and against seconds."""
     figure, panes = make_panels(2.7, 2.7)
+    styles = style_runs(data, [row["run"] for row in data["rows"]])
     kinds = (("passes", "passes of a training step, in forward passes"), ("seconds", "seconds of training"))
     for axes, (name, below) in zip(panes, kinds, strict=True):
-        for i, row in enumerate(data["rows"]):
-            style = line_style(i) | {"linestyle": "none", "markersize": 8}
-            axes.plot(row[name], row["worst"], label=row["run"], **style)
+        for row, style in zip(data["rows"], styles, strict=True):
+            axes.plot(row[name], row["worst"], label=row["run"], **style | {"linestyle": "none", "markersize": 8})
         axes.margins(0.08, 0.12)
         axes.set_xlim(left=0)
         axes.set_xlabel(below)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from uiat import losses
-from uiat.analyse.figures import SEQUENTIAL, line_style, make_parts
+from uiat.analyse.figures import SEQUENTIAL, make_parts, style_runs
 from uiat.analyse.measurements import compute_logits, craft
 from uiat.analyse.study import Context, Data, Study
 from uiat.attacks.random_numbers import KeyedNumbers, keys, rekey
@@ -83,8 +83,9 @@ def draw(data: Data) -> Any:
     rows, below_rows = -(-len(runs) // columns), -(-len(shown) // columns)
     figure, (above, below) = make_parts(1.7 * rows + 0.7, (2.3 if columns == 2 else 3.2) * below_rows)
     panes = above.subplots(rows, columns, squeeze=False, sharex=True).flatten()
-    for i, (pane, (name, run)) in enumerate(zip(panes, runs, strict=False)):
-        style = line_style(i) | {"linestyle": "-", "markersize": 4}
+    styles = style_runs(data, data["runs"])
+    for pane, (name, run), line in zip(panes, runs, styles, strict=False):
+        style = line | {"linestyle": "-", "markersize": 4}
         pane.plot(data["steps"], run["adversarial"], **style)
         pane.plot(data["steps"], run["random"], **(style | {"linestyle": ":", "markerfacecolor": "white"}))
         pane.set_title(name, fontsize=10)

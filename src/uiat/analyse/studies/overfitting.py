@@ -4,7 +4,15 @@ from typing import Any
 
 from torch import Tensor
 
-from uiat.analyse.figures import draw_legend, format_percent, label_rows, line_style, make_parts, tick_whole_numbers
+from uiat.analyse.figures import (
+    draw_legend,
+    format_percent,
+    label_rows,
+    line_style,
+    make_parts,
+    style_runs,
+    tick_whole_numbers,
+)
 from uiat.analyse.measurements import correct_by_split
 from uiat.analyse.prose import accuracy_gap, difference_with_error, percent, standard_error
 from uiat.analyse.study import Context, Data, Split, Study, StudyRun, kept_weights
@@ -96,12 +104,12 @@ def draw(data: Data) -> Any:
     figure, (top, bottom) = make_parts(1.2 + 0.5 * len(data["runs"]), 5.0)
     _draw_weights(top.subplots(), data)
     above, below = bottom.subplots(2, 1, sharex=True, sharey=True)
-    for i, (name, run) in enumerate(data["runs"].items()):
-        style = line_style(i) | {"marker": "none"}
+    for (name, run), look in zip(data["runs"].items(), style_runs(data, data["runs"]), strict=True):
+        style = look | {"marker": "none"}
         for axes, values in ((above, run["train_by_epoch"]), (below, run["held_out_by_epoch"])):
             pairs = [(e, v) for e, v in zip(run["epochs"], values, strict=True) if v is not None]
             axes.plot(*zip(*pairs, strict=True), label=name, **style)
-        below.plot(*run["best_by_epoch"], color=line_style(i)["color"], marker=line_style(i)["marker"], markersize=7)
+        below.plot(*run["best_by_epoch"], color=look["color"], marker=look["marker"], markersize=7)
     above.set_title("training batches, each method's own attack")
     below.set_title("held-out images under PGD; marks: best epoch")
     below.set_xlabel("epoch")

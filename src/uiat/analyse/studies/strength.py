@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uiat.analyse.figures import draw_legend, line_style, make_panels
+from uiat.analyse.figures import draw_legend, make_panels, style_runs
 from uiat.analyse.prose import CHANCE, join_words, percent
 from uiat.analyse.radii import choose_radii, describe_threat, label_axes, radius_writer, sweep_run
 from uiat.analyse.study import Context, Data, Study
@@ -118,12 +118,15 @@ def _say_crossing(pair: Data, radii: list[float], write: Callable[..., str]) -> 
 
 
 def draw(data: Data) -> Any:
-    """Draw a line a run, with the radius of the threat model marked."""
+    """Draw a line a run in a band of its 95 % interval, with the radius of the threat model marked."""
     figure, (axes,) = make_panels(3.9)
     axes.axvline(data["epsilon"], color="#999999", linewidth=1.0)
-    for i, (name, run) in enumerate(data["runs"].items()):
-        axes.plot(data["strengths"], run["accuracy"], label=name, **line_style(i))
-    label_axes(axes, data, "radius of the attack (line: threat model)")
+    for (name, run), style in zip(data["runs"].items(), style_runs(data, data["runs"]), strict=True):
+        axes.plot(data["strengths"], run["accuracy"], label=name, **style)
+        if "intervals" in run:
+            low, high = zip(*run["intervals"], strict=True)
+            axes.fill_between(data["strengths"], low, high, color=style["color"], alpha=0.15, linewidth=0)
+    label_axes(axes, data, "radius of the attack (line: threat model; bands: 95 %)")
     draw_legend(figure, axes)
     return figure
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from uiat.analyse.figures import draw_legend, format_percent, line_style, make_panels
+from uiat.analyse.figures import draw_legend, format_percent, make_panels, style_runs
 from uiat.analyse.interpolation import has_batch_norm, interpolate
 from uiat.analyse.measurements import group_by_seed, measure_accuracy
 from uiat.analyse.prose import CHANCE, error_of_mean, join_words, percent, points
@@ -220,8 +220,9 @@ def draw(data: Data) -> Any:
     rows, between = data["rows"], data["between"]
     front = [rows[label] for label in data["front"]]
     axes.plot(*_means(front), color="#999999", linewidth=1.2, label="front", zorder=1)
-    for i, (label, row) in enumerate(rows.items()):
-        style = line_style(i) | {"linestyle": "none"}
+    styles = style_runs(data, [row["runs"][0] for row in rows.values()])
+    for (label, row), line in zip(rows.items(), styles, strict=True):
+        style = line | {"linestyle": "none"}
         bars = {f"{axis}err": mean_and_deviation(row[kind])[1] for axis, kind in (("x", "clean"), ("y", "robust"))}
         axes.errorbar(_mean(row, "clean"), _mean(row, "robust"), label=label, **bars, **style | {"markersize": 8})
         axes.plot(row["clean"], row["robust"], **style | {"markersize": 3, "alpha": 0.6})

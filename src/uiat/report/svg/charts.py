@@ -8,11 +8,13 @@ from markupsafe import Markup
 
 from uiat import formatting
 from uiat.report.svg.axes import Frame, around, drawing, text, ticks
+from uiat.report.svg.marks import draw_mark
+from uiat.runs.methods import COLOURS
 
-COLOURS = 8  # colours of the style; further series repeat them with another dash
 DASHES = ("", "5 3", "1.5 3", "8 3 2 3")
 WIDTH = 360
 MOST_POINTS = 60  # points of a curve that show their value under the pointer
+MOST_MARKS = 8  # points of a curve that are marked
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Series:
     Args:
         label: name of the curve.
         points: (x, y) pairs.
-        slot: number of the colour and dash.
+        slot: number of the colour, dash and marker.
 
     Example:
         >>> Series("uiat", ((0, 0.5), (1, 0.6)), 0).label
@@ -74,16 +76,17 @@ def curves(
             path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
             parts.append(Markup('<polyline fill="none" {} points="{}"/>').format(style(s.slot), path))
         every = max(1, math.ceil(len(places) / MOST_POINTS))
-        for (a, b), (px, py) in list(zip(s.points, places, strict=True))[::every]:
-            parts.append(_point(s, px, py, f"{s.label}, {x} {a:.6g}: {frame.text(b)}"))
+        shown = list(zip(s.points, places, strict=True))[::every]
+        for i, ((a, b), (px, py)) in enumerate(shown):
+            mark = draw_mark(s.slot, px, py) if i % math.ceil(len(shown) / MOST_MARKS) == 0 else Markup()
+            parts.append(_point(s, px, py, f"{s.label}, {x} {a:.6g}: {frame.text(b)}", mark))
     spoken = title + (f". {described}" if described else "")
     return drawing(spoken, parts, width=frame.width, height=frame.height)
 
 
-def _point(series: Series, x: float, y: float, hint: str) -> Markup:
-    shape = Markup('<g class="p s{}"><title>{}</title><circle class="hit" cx="{:.1f}" cy="{:.1f}" r="7"/>')
-    dot = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2"/></g>')
-    return shape.format(series.slot % COLOURS, hint, x, y) + dot.format(x, y)
+def _point(series: Series, x: float, y: float, hint: str, mark: Markup) -> Markup:
+    shape = Markup('<g class="p s{}"><title>{}</title><circle class="hit" cx="{:.1f}" cy="{:.1f}" r="7"/>{}</g>')
+    return shape.format(series.slot % COLOURS, hint, x, y, mark)
 
 
 def class_bars(
@@ -165,15 +168,16 @@ def _short(name: str) -> str:
 
 
 def swatch(slot: int) -> Markup:
-    """Draw a short piece of a series' line, for a legend.
+    """Draw a short piece of a series' line with its marker, for a legend.
 
     Example:
         >>> "<svg" in swatch(0)
         True
     """
-    return Markup('<svg class="swatch" viewBox="0 0 26 8" aria-hidden="true"><path {} d="M0 4H26"/></svg>').format(
+    line = Markup('<svg class="swatch" viewBox="0 0 26 10" aria-hidden="true"><path {} d="M0 5H26"/>').format(
         style(slot)
     )
+    return line + Markup('<g class="s{}">{}</g></svg>').format(slot % COLOURS, draw_mark(slot, 13, 5, 4.5))
 
 
 def behind() -> Markup:
@@ -183,4 +187,4 @@ def behind() -> Markup:
         >>> "behind" in behind()
         True
     """
-    return Markup('<svg class="swatch" viewBox="0 0 26 8" aria-hidden="true"><path class="behind" d="M0 4H26"/></svg>')
+    return Markup('<svg class="swatch" viewBox="0 0 26 10" aria-hidden="true"><path class="behind" d="M0 5H26"/></svg>')
