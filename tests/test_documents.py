@@ -42,13 +42,13 @@ def test_each_document_has_examples_that_are_run(document):
     assert len(DIRECTIVE.findall(text)) == sum(map(len, mine)), "a test directive without a block after it"
 
 
-# The guides: each block costs some seconds, and `make test-all` runs them.
-LATER = {*DOCUMENTS} - {"README.md", "CONTRIBUTING.md"}
+# The others cost some seconds each, and `make test-all` runs them.
+AT_ONCE = {key for key in CHAINS if key[0] == "README.md"} | {("CONTRIBUTING.md", "method")}
 
 
 @pytest.mark.parametrize(
     "key",
-    [pytest.param(key, marks=pytest.mark.slow if key[0] in LATER else (), id="-".join(key)) for key in CHAINS],
+    [pytest.param(key, marks=() if key in AT_ONCE else pytest.mark.slow, id="-".join(key)) for key in CHAINS],
 )
 def test_example_runs(key, tmp_path):
     for language, code in CHAINS[key]:
