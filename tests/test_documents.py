@@ -43,7 +43,7 @@ def test_each_document_has_examples_that_are_run(document):
 
 
 # The others cost some seconds each, and `make test-all` runs them.
-AT_ONCE = {key for key in CHAINS if key[0] == "README.md"} | {("CONTRIBUTING.md", "method")}
+AT_ONCE = {key for key in CHAINS if key[0] == "README.md"}
 
 
 @pytest.mark.parametrize(
