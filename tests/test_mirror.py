@@ -27,7 +27,6 @@ ELSEWHERE = {
     "experiments/options.py": "cli/test_options.py",
     "experiments/predictions.py": "cli/test_report.py",
     "report/scores.py": "report/test_summary.py",
-    "report/svg/marks.py": "report/svg/test_charts.py",
     "report/svg/scatter.py": "report/test_tradeoff.py",
     "runs/evaluation_record.py": "runs/test_evaluations.py",
     "speed/cudnn.py": "speed/test_cuda.py",
