@@ -7,7 +7,7 @@ import torch
 
 from uiat.attacks.gradient import one_draw
 from uiat.attacks.random_numbers import KeyedNumbers, rekey
-from uiat.attacks.search import Classifier, SearchState, query
+from uiat.attacks.search import Classifier, SearchState, one_attempt, query, stay
 from uiat.checks import Count, checked_fields
 from uiat.threat import Threat
 
@@ -45,13 +45,8 @@ class Noise:
     iterations: Count = 100
     draws: Count = one_draw()
 
-    def attempts(self, num_classes: int) -> int:
-        """Return 1, or 0 if there is only one class to predict."""
-        return int(num_classes > 1)
-
-    def start(self, model: Classifier, points: SearchState, attempt: int) -> SearchState:
-        """Return the images as they are, without a query."""
-        return points
+    attempts = one_attempt
+    start = stay
 
     @torch.no_grad()
     def iterate(self, model: Classifier, points: SearchState, i: int) -> SearchState:

@@ -198,6 +198,26 @@ def advance(
     return {name: whole[name] for name in names}
 
 
+def one_attempt(self: object, num_classes: int) -> int:
+    """Return 1, or 0 if there is only one class to predict: the `attempts` of searches that would begin anew alike.
+
+    Example:
+        >>> one_attempt(None, 10), one_attempt(None, 1)
+        (1, 0)
+    """
+    return int(num_classes > 1)
+
+
+def stay(self: object, model: Classifier, points: SearchState, attempt: int) -> SearchState:
+    """Return the images as they are, without a query: the `start` of searches that draw each example anew.
+
+    Example:
+        >>> stay(None, lambda x: x, {"x": torch.zeros(1, 2)}, 0)
+        {'x': tensor([[0., 0.]])}
+    """
+    return points
+
+
 def query(model: Classifier, points: SearchState, x_t: Float[Tensor, "b ..."], *, draws: int) -> SearchState:
     """Try one image in place of each, and keep those that are misclassified, of the images that are not broken yet.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from uiat import losses
 from uiat.attacks.gradient import UNSAID, expected_gradient, expected_logits, one_draw
 from uiat.attacks.random_numbers import keys, rekey
-from uiat.attacks.search import Classifier, SearchState, query
+from uiat.attacks.search import Classifier, SearchState, one_attempt, query
 from uiat.checks import Count, checked_fields
 from uiat.errors import UserError
 from uiat.inverse.adversary import UniversalInverse
@@ -114,9 +114,7 @@ class UniversalAttack:
             return len(self.z)
         return self.targets if self.targeted else 1
 
-    def attempts(self, num_classes: int) -> int:
-        """Return 1, or 0 if there is only one class to predict."""
-        return int(num_classes > 1)
+    attempts = one_attempt
 
     def start(self, model: Classifier, points: SearchState, attempt: int) -> SearchState:
         """Return the images as they are.
