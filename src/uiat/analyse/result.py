@@ -14,7 +14,7 @@ from uiat.errors import UserError, strip_controls
 from uiat.formatting import Summary
 from uiat.markup import markdown_text
 from uiat.runs.reader import read_object
-from uiat.system.atomic_files import write_bytes, write_text
+from uiat.system.atomic_files import ensure_folder, write_bytes, write_text
 
 logger = logging.getLogger("uiat")
 DRAWN = ("svg", "png", "pdf")
@@ -82,10 +82,7 @@ def write(folder: Path, study: Study, result: Result) -> list[Path]:
     Raises:
         UserError: the folder cannot be made or written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
+    ensure_folder(folder)
     paths = {ending: folder / f"{study.name}.{ending}" for ending in ENDINGS}
     text = compact(result.data)
     write_text(paths["json"], text + "\n")

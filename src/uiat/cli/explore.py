@@ -10,7 +10,8 @@ import typer
 from uiat.cli import options
 from uiat.cli.output import console
 from uiat.explore import load_explorer, save_page, serving
-from uiat.explore.save import check_out
+from uiat.explore.page import TOOL
+from uiat.system.atomic_files import check_page
 from uiat.threat import parse
 
 Runs = Annotated[
@@ -61,7 +62,7 @@ def explore(
     Example: uiat explore runs/digits-uiat runs/digits-pgd-at --save page.html
     """
     if save is not None:
-        check_out(save)
+        check_page(save, TOOL)
     ball = None if threat is None else parse(threat)
     count = n or (20 if save is None else 10)
     explorer = load_explorer(runs or [], n=count, threat=ball, root=root, device=device, own_code=own_code)

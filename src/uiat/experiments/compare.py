@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import comb
 from pathlib import Path
 from typing import Any
 
 from uiat.errors import UserError
 from uiat.formatting import threat_text
+from uiat.intervals import binomial_tail
 from uiat.runs.evaluations import Found, find_evaluations
 
 _SAME = ("data", "split", "threat", "n")  # what has to be the same of two evaluations, in words a user knows
@@ -100,8 +100,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
         >>> mcnemar(8, 2), mcnemar(0, 0)
         (0.109, 1.0)
     """
-    n, least = only_a + only_b, min(only_a, only_b)
-    return min(1.0, 2 * sum(comb(n, k) for k in range(least + 1)) / 2**n)
+    return min(1.0, 2 * binomial_tail(max(only_a, only_b), only_a + only_b, 0.5))
 
 
 def compare(a: str | Path, b: str | Path) -> Comparison:

@@ -9,7 +9,7 @@ from uiat.report.images import data_uri
 from uiat.report.page import render
 from uiat.report.section import Cell, Column, Picture, Section, Table
 from uiat.runs.settings import read_evaluated
-from uiat.system.atomic_files import is_written_by, write_text
+from uiat.system.atomic_files import check_page, write_text
 from uiat.training.test_set import open_lasting_test_set
 
 TOOL = "uiat compare"
@@ -31,10 +31,7 @@ def write_page(
     Raises:
         UserError: a file in the way, or images that are not there.
     """
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--save {out} should end in .html")
-    if out.exists() and not is_written_by(out, TOOL):
-        raise UserError(f"{out} exists and was not written by {TOOL}: give another name, or move it away")
+    check_page(out, TOOL)
     run, _ = read_evaluated(folder)
     if run.data.name != found.data:
         raise UserError(f"--save shows images of the run's own data, {run.data.name}, and these are of {found.data}")

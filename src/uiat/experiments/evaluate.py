@@ -23,7 +23,7 @@ from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target import EvaluationTarget
 from uiat.runs.evaluations import choose
 from uiat.runs.reader import EVALUATION_FILE
-from uiat.system.atomic_files import write_json, write_tensors
+from uiat.system.atomic_files import ensure_folder, write_json, write_tensors
 from uiat.system.distributed import Rank
 from uiat.system.locks import locked
 from uiat.training.trackers import track_evaluation
@@ -75,7 +75,7 @@ def kept_state(
         wrong_calls=options.wrong_calls,
         fit=target.fit,
     )
-    folder = _make_folder(target.folder)
+    folder = ensure_folder(target.folder)
     with locked_state(folder, identity, rank, resume=options.resume, beside_others=beside_others) as state:
         yield state
 
@@ -135,14 +135,6 @@ def _resumable(state: Path | None) -> Iterator[None]:
         if state is None or not Rank.paths(state):
             raise
         raise Stopped(f"stopped; the same command with --resume resumes from {state}") from None
-
-
-def _make_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
-    return folder
 
 
 def _attack(

@@ -12,7 +12,7 @@ from uiat import recipes
 from uiat.checks import Count, checked
 from uiat.config import yaml_io
 from uiat.config.schema import Run
-from uiat.errors import Busy, UserError
+from uiat.errors import Busy
 from uiat.experiments.arithmetic import is_open, settle_arithmetic
 from uiat.experiments.finish import OnChange, finish_run
 from uiat.experiments.grid import GridRun, make_grid, make_rows
@@ -20,7 +20,7 @@ from uiat.experiments.pool import worker_pool
 from uiat.experiments.sweep_file import SWEEP_FILE, read_record, write_record
 from uiat.runs.folder import locked_run
 from uiat.runs.reader import CONFIG_FILE
-from uiat.system.atomic_files import clear_partial
+from uiat.system.atomic_files import clear_partial, ensure_folder
 from uiat.system.locks import clear_locks, locked
 from uiat.training.idle_settings import warned_once
 
@@ -97,7 +97,7 @@ def sweep(
     """
     plan = plan_sweep(recipe, settings=settings, rows=rows, seeds=seeds, folder=folder, root=root)
     mine = list(plan.runs[part[0] - 1 :: part[1]])
-    _make_folder(plan.folder)
+    ensure_folder(plan.folder)
     watching = _Silent() if listener is None else listener
     with warned_once([run.run for run in mine]):
         watching.planned(mine)
@@ -220,13 +220,6 @@ def _list_values(value: Any) -> list[str]:
     """Return the values of a field as they are written on a command line."""
     values = value if isinstance(value, list | tuple | range) else [value]
     return [item if isinstance(item, str) else yaml_io.write_value(item) for item in values]
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
 
 
 def _write(plan: Plan, runs: Sequence[GridRun], *, begins: bool = False) -> None:

@@ -17,7 +17,7 @@ from uiat.errors import Busy, UserError
 from uiat.experiments.finish import finish_training
 from uiat.experiments.space import Axis, describe_space, parse_space
 from uiat.runs.reader import leaves, read_history
-from uiat.system.atomic_files import write_json, write_text
+from uiat.system.atomic_files import ensure_folder, write_json, write_text
 from uiat.system.extras import from_extra
 from uiat.system.locks import locked
 from uiat.training.idle_settings import warned_once
@@ -134,10 +134,7 @@ class _Search:
             import optuna
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.optuna, self.base, self.space, self.folder, self.seed = optuna, base, space, folder, seed
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
+        ensure_folder(folder)
         self.waited: set[int] = set()
         with self._locked():
             self.study = self._open()
@@ -157,12 +154,12 @@ class _Search:
             )
         except Exception as error:  # whatever a damaged file leads to, in two libraries
             raise UserError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from None
-        decisive = {k: v for k, v in leaves(yaml_io.to_dict(self.base)) if not k.startswith(("name", "data.root"))}
+        own = dict(leaves(yaml_io.to_dict(self.base)))
+        decisive = {k: v for k, v in own.items() if not k.startswith(("name", "data.root"))}
         asked = {"space": describe_space(self.space), "seed of the search": self.seed, **decisive}
         then = study.user_attrs.get("asked")
         if then is None:
             study.set_user_attr("asked", asked)
-            own = dict(leaves(yaml_io.to_dict(self.base)))
             if all(axis.holds(own.get(name)) for name, axis in self.space.items()):
                 names = {n: yaml_io.write_value(own[n]) if a.choices else own[n] for n, a in self.space.items()}
                 study.enqueue_trial(names)

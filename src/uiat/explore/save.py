@@ -11,27 +11,10 @@ from uiat.data import as_float
 from uiat.errors import UserError
 from uiat.explore.answers import FARTHEST, PER_RADIUS, Explorer, Source
 from uiat.explore.page import TOOL, describe, encode, render
-from uiat.system.atomic_files import is_written_by, write_text
+from uiat.system.atomic_files import check_page, ensure_folder, write_text
 
 MOST_BYTES = 20_000_000  # of a saved page
 MOST_CLASSES = 20  # of which the page holds the universal perturbations
-
-
-def check_out(out: Path) -> None:
-    """Refuse, before any work, to take the place of a file that is no saved page.
-
-    Raises:
-        UserError: there is such a file, or the name does not end in .html.
-
-    Example:
-        >>> check_out(Path("page.pdf"))
-        Traceback (most recent call last):
-        uiat.errors.UserError: --save page.pdf should end in .html
-    """
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--save {out} should end in .html")
-    if out.exists() and not is_written_by(out, TOOL):
-        raise UserError(f"{out} exists and was not written by uiat explore: give another name, or move it away")
 
 
 def save_page(explorer: Explorer, out: Path) -> None:
@@ -40,7 +23,7 @@ def save_page(explorer: Explorer, out: Path) -> None:
     Raises:
         UserError: a file in the way, or a page that would be too large: fewer images make it smaller.
     """
-    check_out(out)
+    check_page(out, TOOL)
     facts = describe(explorer, form="saved")
     count, shape = len(facts["images"]), explorer.images.image_shape
     attacks = sum(source.kind == "pgd" for source in explorer.sources)
@@ -57,10 +40,7 @@ def save_page(explorer: Explorer, out: Path) -> None:
     if explorer.images.num_classes > MOST_CLASSES:
         facts["sources"] = [source for source in facts["sources"] if source["kind"] == "pgd"]
     page, _ = render(facts, connect=False)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {out.parent}: {error.strerror}") from None
+    ensure_folder(out.parent)
     write_text(out, page)
 
 

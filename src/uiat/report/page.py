@@ -21,7 +21,7 @@ from uiat.report.summary import summary
 from uiat.report.tradeoff import tradeoff
 from uiat.report.training_curves import training
 from uiat.runs.run_files import RunFiles, find_runs, read_files
-from uiat.system.atomic_files import is_written_by, write_text
+from uiat.system.atomic_files import ensure_folder, is_written_by, write_text
 
 logger = logging.getLogger("uiat")
 # The panels, in their order on the page. A new one is a function from the inputs to a section, and a line here.
@@ -103,10 +103,7 @@ def write_report(
     runs = read_all(folders)
     page = describe(Inputs(runs, samples or {})) | {"twin": markdown_path(out).name, "page": out.name}
     texts = {path: render(name, page) for path, name in ((out, "report.html.j2"), (markdown_path(out), "report.md.j2"))}
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {out.parent}: {error.strerror}") from None
+    ensure_folder(out.parent)
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)

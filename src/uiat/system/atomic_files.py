@@ -185,6 +185,42 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def ensure_folder(folder: Path) -> Path:
+    """Make a folder and those above it where they are missing, and return it.
+
+    Raises:
+        UserError: it cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ensure_folder(Path(folder) / "a" / "b").is_dir()
+        True
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from None
+    return folder
+
+
+def check_page(out: Path, tool: str) -> None:
+    """Refuse to `--save` a page in the place of a file that the tool did not write.
+
+    Raises:
+        UserError: there is such a file, or the name does not end in .html.
+
+    Example:
+        >>> check_page(Path("page.pdf"), "uiat explore")
+        Traceback (most recent call last):
+        uiat.errors.UserError: --save page.pdf should end in .html
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--save {out} should end in .html")
+    if out.exists() and not is_written_by(out, tool):
+        raise UserError(f"{out} exists and was not written by {tool}: give another name, or move it away")
+
+
 def is_written_by(path: Path, tool: str) -> bool:
     """True if the first 400 bytes of a file say "written by" and the tool, such as `uiat report`, which may replace it.
 

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterable
 from itertools import chain
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -30,12 +30,10 @@ def unfitted(plan: Plan) -> dict[str, UniversalAttack]:
         ['uap-2']
     """
     stages: Iterable[tuple[str, Any]] = chain.from_iterable(plan.values())
-    return {
-        stage: settings for stage, settings in stages if isinstance(settings, UniversalAttack) and is_open(settings)
-    }
+    return {stage: settings for stage, settings in stages if is_open(settings)}
 
 
-def is_open(settings: object) -> bool:
+def is_open(settings: object) -> TypeGuard[UniversalAttack]:
     """True if an attack has to be fitted before it can be tried.
 
     Example:
@@ -100,7 +98,7 @@ def fit_stages(
     done = False
     for name, parts in plan.items():
         for stage, settings in parts:
-            if isinstance(settings, UniversalAttack) and is_open(settings) and target.classes > 1:
+            if is_open(settings) and target.classes > 1:
                 done |= _fit_stage(name, stage, settings, target, outcomes, images, rank, listener)
     return done
 
