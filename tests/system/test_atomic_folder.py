@@ -2,7 +2,8 @@
 
 import shutil
 
-from uiat.system.atomic_folder import clear_abandoned
+from uiat.system import atomic_folder
+from uiat.system.atomic_folder import clear_abandoned, marked_in_use
 
 
 def test_what_is_no_abandoned_folder_of_that_name_stays(tmp_path):
@@ -14,3 +15,23 @@ def test_what_is_no_abandoned_folder_of_that_name_stays(tmp_path):
     clear_abandoned(tmp_path / "a", shutil.rmtree)
     left = {".a.0f.partial", ".a.2f.partial", ".b.0f.partial", "a", "a.partial", "elsewhere"}
     assert {path.name for path in tmp_path.iterdir()} == left
+
+
+def test_a_folder_that_is_removed_before_it_is_marked_is_made_again(tmp_path, monkeypatch):
+    temporary, real, calls = tmp_path / ".a.0f.partial", atomic_folder.lock_descriptor, []
+
+    def late(descriptor, **options):
+        if not calls:  # another process takes it for abandoned at this moment
+            shutil.rmtree(temporary)
+        calls.append(descriptor)
+        return real(descriptor, **options)
+
+    temporary.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic_folder, "lock_descriptor", late)
+        with marked_in_use(temporary):
+            patch.undo()
+            clear_abandoned(tmp_path / "a", shutil.rmtree)
+            assert temporary.is_dir()
+    clear_abandoned(tmp_path / "a", shutil.rmtree)
+    assert not temporary.exists()

@@ -12,7 +12,9 @@ from uiat.system.atomic_files import is_partial
 
 @contextmanager
 def marked_in_use(temporary: Path) -> Iterator[None]:
-    """Inside, `clear_abandoned` of another process leaves the folder alone.
+    """Inside, the folder is there, and `clear_abandoned` of another process leaves it alone.
+
+    Between its making and its mark another process may take it for abandoned and remove it: then it is made again.
 
     Example:
         >>> import tempfile
@@ -21,10 +23,20 @@ def marked_in_use(temporary: Path) -> Iterator[None]:
     """
     with ExitStack() as inside:
         with suppress(OSError):  # no descriptors of folders on Windows, nor locks everywhere
-            descriptor = os.open(temporary, os.O_RDONLY)
-            inside.callback(os.close, descriptor)
-            lock_descriptor(descriptor, blocking=False)
+            while not _mark(temporary, inside):
+                temporary.mkdir(exist_ok=True)
         yield
+
+
+def _mark(temporary: Path, inside: ExitStack) -> bool:
+    """Lock a folder until the stack is closed; False if it has been removed in the meantime."""
+    try:
+        descriptor = os.open(temporary, os.O_RDONLY)
+        inside.callback(os.close, descriptor)
+        lock_descriptor(descriptor)  # waits for a process that looks at it or removes it
+        return os.path.samestat(os.fstat(descriptor), os.stat(temporary))
+    except FileNotFoundError:
+        return False
 
 
 def clear_abandoned(folder: Path, remove: Callable[[Path], object]) -> None:
