@@ -11,7 +11,7 @@ from torch import nn
 
 from support.balls import length, slack
 from support.helpers import PIXELS, assert_untouched, interior, snapshot
-from support.searches import Rowwise, robust_images, start
+from support.searches import Rowwise, start
 from uiat import L2, Linf, UserError
 from uiat.attacks import square
 from uiat.attacks.random_numbers import keys, rekey
@@ -447,15 +447,16 @@ def test_the_schedule_is_the_references():
 def test_under_l1_it_breaks_what_the_reference_breaks(digits):
     module = pytest.importorskip("pyautoattack.square")
     model, x, y = digits
-    theirs = []
-    for seed in range(2):
-        other = module.SquareAttack(model, norm="L1", n_queries=150, eps=2.0, seed=seed, p_init=0.8)
+    ours, theirs = [], []
+    for seed in range(4):
+        other = module.SquareAttack(model, norm="L1", n_queries=100, eps=2.0, seed=seed, p_init=0.8)
         # Windows at the last row and column too, as the paper has them.
         other.random_int = lambda low=0, high=1: torch.randint(low, high + 1, ())
         theirs.append(model(other.perturb(x, y)).argmax(1) == y)
-    within = (theirs[0] == theirs[1]).float().mean().item()
-    ours = robust_images(Square(threat=L1(2.0), iterations=150), model, x, y)
-    expected = torch.stack(theirs).float().mean().item()
-    assert 0.1 < expected < 0.9
-    assert abs(ours.float().mean().item() - expected) < 0.06
-    assert (ours[None] == torch.stack(theirs)).float().mean().item() > within - 0.05
+        ours.append(~run(Square(threat=L1(2.0), iterations=100), model, x, y, seed=seed)["broken"])
+    mine, reference = torch.stack(ours).float(), torch.stack(theirs).float()
+    assert 0.1 < reference.mean() < 0.9
+    # From seed to seed the share varies by 0.035 on 150 images, so the difference of two means of four by 0.025.
+    assert abs(mine.mean() - reference.mean()) < 0.06
+    within = (reference[:2] == reference[2:]).float().mean()
+    assert (mine == reference).float().mean() > within - 0.05

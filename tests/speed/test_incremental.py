@@ -44,7 +44,7 @@ def test_logits_and_maps_are_those_of_whole_passes(name):
     @settings(max_examples=8, deadline=None)
     @given(pixels=st.integers(1, 12), data=st.data())
     def check(pixels, data):
-        count = incremental.count_usable(pixels)
+        count = incremental.count_small(pixels)
         if count == 0:
             return
         place = st.lists(st.integers(0, 32 - pixels), min_size=4, max_size=4).map(torch.tensor)
@@ -154,7 +154,8 @@ class Whole(CountingModel):
     incremental = None
 
 
-def test_square_goes_the_same_way():
+def test_square_goes_the_same_way(monkeypatch):
+    monkeypatch.setattr("uiat.speed.incremental.LEAST_SAVED", 0)  # the network is small, so that the test is short
     x = torch.rand(24, 3, 32, 32)
     model = built("preact-resnet8")
     y = model(x).argmax(1)
@@ -173,3 +174,21 @@ def test_square_goes_the_same_way():
     assert robust.any()
     loss, _ = attack._evaluate(guide.model(mine["x_adv"]), y)
     torch.testing.assert_close(loss[robust], mine["loss"][robust], atol=1e-5, rtol=1e-4)
+
+
+def test_a_batch_that_saves_little_work_takes_whole_passes():
+    model = uiat.models.build("small-cnn", num_classes=10, image_shape=(3, 32, 32))
+    counted = make_fast_copy(model, torch.rand(4, 3, 32, 32))
+    incremental, before = counted.incremental, counted.forward
+    assert [incremental.count_usable(4, images) for images in (1, 4, 16, 64)] == [0, 0, 4, 4]
+    assert counted.forward == before
+    small = make_fast_copy(
+        uiat.models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8)), torch.rand(4, 1, 8, 8)
+    )
+    assert small.incremental.count_usable(1, 1_000) == 0
+
+
+def test_a_model_whose_operations_cannot_be_counted_uses_what_it_can(monkeypatch):
+    incremental = make_fast_copy(built("small-cnn"), torch.rand(4, 3, 32, 32)).incremental
+    monkeypatch.setattr("torch.utils.flop_counter.FlopCounterMode.get_total_flops", lambda _: 0)
+    assert incremental.count_usable(4, 1) == 4

@@ -49,8 +49,8 @@ class IncrementalModel(Protocol):
     def __call__(self, x: Tensor, corner: Corner, pixels: int, maps: list[Tensor]) -> tuple[Tensor, Sequence[Change]]:
         """Compute the logits of the images; returned with the changes that were written into the maps."""
 
-    def count_usable(self, pixels: int) -> int:
-        """Count the maps that windows of so many pixels along a side can use; 0 stands for a whole pass."""
+    def count_usable(self, pixels: int, images: int) -> int:
+        """Count the maps worth using for windows of so many pixels along a side in a batch; 0: a whole pass."""
 
     def compute_maps(self, x: Tensor, count: int) -> list[Tensor]:
         """Compute the first `count` maps of images by a whole pass."""
@@ -215,7 +215,7 @@ def _repaint_window(x: Tensor, x_adv: Tensor, key: Tensor, pixels: int, threat: 
 
 def _cached_maps(incremental: IncrementalModel | None, points: SearchState, pixels: int) -> list[Tensor]:
     """Return the layer outputs that windows of this size can use, computed by a whole pass if they are not cached."""
-    count = 0 if incremental is None else incremental.count_usable(pixels)
+    count = 0 if incremental is None else incremental.count_usable(pixels, len(points["x"]))
     names = [f"{MAP}{at}" for at in range(count)]
     if incremental is None or all(name in points for name in names):
         return [points[name] for name in names]

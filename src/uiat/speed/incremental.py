@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from uiat.shapes import Bool, Float, Int
 from uiat.speed.cached_layers import CachedLayer, Corner, Hook, find_candidates, layer_hooks, measure_receptive_field
@@ -23,6 +24,8 @@ logger = logging.getLogger("uiat")
 TOLERANCE = 1e-4
 # A crop of more than this fraction of a map does not repay the copying around it.
 LARGEST_CROP = 0.5
+# Nor do fewer operations saved in a batch, for each cached layer: small images, or few of them left.
+LEAST_SAVED = 35e6
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Incremental:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.SiLU(), nn.AvgPool2d(32), nn.Flatten())
         >>> incremental, x = Incremental(model, torch.rand(2, 1, 32, 32)), torch.rand(2, 1, 32, 32)
         >>> corner = (torch.tensor([0, 7]), torch.tensor([29, 2]))
-        >>> maps = incremental.compute_maps(x, incremental.count_usable(3))
+        >>> maps = incremental.compute_maps(x, len(incremental.layers))
         >>> x[0, :, 0:3, 29:32], x[1, :, 7:10, 2:5] = 0.0, 1.0
         >>> torch.allclose(incremental(x, corner, 3, maps)[0], model(x), atol=1e-6)
         True
@@ -82,25 +85,49 @@ class Incremental:
         self.model = model
         self.on_pass: Callable[[int], None] = lambda count: None  # passes that try layers out are not counted
         self.layers: list[CachedLayer] = []
+        self.example = example[:2].clone()
+        self.saved: dict[tuple[int, int], float] = {}
         if example.ndim == 4 and example.shape[2] == example.shape[3]:
             with torch.no_grad():
-                _find_layers(self, example[:2])
+                _find_layers(self, self.example)
         if on_pass is not None:
             self.on_pass = on_pass
         logger.debug("%d layers whose outputs can be cached", len(self.layers))
 
-    def count_usable(self, pixels: int) -> int:
+    def count_usable(self, pixels: int, images: int) -> int:
         """Count the cached layers that are worth using for windows of so many pixels along a side; 0: a whole pass.
 
         They are the first ones, and fewer for a larger window. The first of several reads the image and does little
-        work, so that it alone does not repay the copying (benchmarks/evaluation/query_time.py).
+        work, so that it alone does not repay the copying; none does where the batch saves too little work
+        (benchmarks/evaluation/query_time.py).
         """
+        count = self.count_small(pixels)
+        if count == 1 < len(self.layers) or (count and images * self._saved(pixels, count) < LEAST_SAVED * count):
+            return 0
+        return count
+
+    def count_small(self, pixels: int) -> int:
+        """Count the first cached layers whose crops around windows of so many pixels along a side are small."""
         count = 0
         for layer in self.layers:
             if layer.crop(pixels) ** 2 > LARGEST_CROP * (layer.stride * layer.size) ** 2:
                 break
             pixels, count = layer.count(pixels), count + 1
-        return 0 if count == 1 < len(self.layers) else count
+        return count
+
+    @torch.no_grad()
+    def _saved(self, pixels: int, count: int) -> float:
+        """Count the operations that an image saves, once for each size of window; infinite if none can be counted."""
+        if (pixels, count) not in self.saved:
+            x, on_pass, self.on_pass = self.example, self.on_pass, lambda _: None
+            first = torch.zeros(len(x), dtype=torch.long, device=x.device)
+            with FlopCounterMode(display=False) as whole:
+                maps = self.compute_maps(x, count)
+            with FlopCounterMode(display=False) as part:
+                self(x, (first, first), pixels, maps)
+            self.on_pass, total = on_pass, whole.get_total_flops()
+            self.saved[pixels, count] = (total - part.get_total_flops()) / len(x) if total else float("inf")
+        return self.saved[pixels, count]
 
     def compute_maps(self, x: Float[Tensor, "b c h w"], count: int) -> list[Float[Tensor, "b m m d"]]:
         """Compute the outputs of the first `count` cached layers by a whole pass; channels come last."""
@@ -240,7 +267,7 @@ def _find_layers(incremental: Incremental, example: Tensor) -> None:
                 incremental.layers = [*before[:-1], replace(before[-1], layer=module)]
             else:
                 incremental.layers = [*before, layer]
-            if incremental.count_usable(1) < len(incremental.layers):
+            if incremental.count_small(1) < len(incremental.layers):
                 incremental.layers = before
                 return
             exact = _is_exact(incremental, example)
@@ -256,7 +283,7 @@ def _is_exact(incremental: Incremental, example: Tensor) -> bool:
     """True if logits and maps are those of whole passes, for windows in the middle, in corners and between."""
     size, count = example.shape[3], len(incremental.layers)
     for pixels in (1, 5):
-        if incremental.count_usable(pixels) < count:
+        if incremental.count_small(pixels) < count:
             continue
         last = size - pixels
         places = torch.tensor([(0, 0), (last, 0), (1, last - 1), (last, last), (last // 2, last // 2), (last // 3, 2)])
