@@ -94,7 +94,7 @@ def make_attack(value: Any, *, name: str, threat: Threat) -> PGD | Search | Exte
         return value
     if not callable(value):
         raise UserError(
-            f"the attack {name} is a {type(value).__name__}: give a name, a PGD, a search, or a function "
+            f"the attack {name} is of class {type(value).__name__}: give a name, a PGD, a search, or a function "
             "of (model, x, y) that returns images"
         )
     return External(name=name, find=value, threat=threat, origin=describe_code(made_by))
