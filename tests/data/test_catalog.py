@@ -55,14 +55,23 @@ def test_digits_are_split_once_for_all():
     share = torch.bincount(test.labels) / torch.bincount(torch.cat([train.labels, test.labels]))
     assert torch.all((share - 0.3).abs() < 0.01)
     both = torch.cat([train.images, test.images]).flatten(1).mul(16).unique(dim=0)
-    assert both.shape == torch.from_numpy(load_digits().data).unique(dim=0).shape  # disjoint, and together the whole
+    assert both.equal(torch.from_numpy(load_digits().data).float().unique(dim=0))  # disjoint, and together the whole
 
 
-def test_torchvision_is_not_imported_for_digits():
+def test_digits_are_the_same_where_their_file_is_not_found(monkeypatch):
+    read = [load("digits", split) for split in ("train", "test")]
+    monkeypatch.setattr("uiat.data.catalog.importlib.util.find_spec", lambda _: None)
+    for mine, split in zip(read, ("train", "test"), strict=True):
+        other = load("digits", split)
+        assert torch.equal(mine.images, other.images)
+        assert torch.equal(mine.labels, other.labels)
+
+
+def test_neither_torchvision_nor_scikit_learn_is_imported_for_digits():
     code = (
         "import sys, uiat.data; assert 'torchvision' not in sys.modules; uiat.data.tensors('digits', 'train'); "
         "list(uiat.data.Loader(uiat.data.load('digits', 'test'), batch_size=64, augment='crop').epoch(0)); "
-        "assert 'torchvision' not in sys.modules"
+        "assert not {'torchvision', 'sklearn'} & set(sys.modules)"
     )
     environment = os.environ | {"PYTHONPATH": str(SRC)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

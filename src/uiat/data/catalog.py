@@ -1,5 +1,6 @@
 """The data sets known by name: files, classes, sizes, statistics; read or download those of torchvision."""
 
+import importlib.util
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from uiat.checks import checked
@@ -68,17 +70,31 @@ class DataSet:
 
 def _read_digits(split: str) -> ImageSet:
     """Read scikit-learn's 1,797 digits of 8x8, grey levels 0 .. 16; always the same 30 % are the test set."""
-    with from_extra("data", "digits"):
-        from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    labels = torch.from_numpy(bunch.target).long()
+    pixels, digits = _digits_table()
+    labels = torch.from_numpy(digits).long()
     held = stratified_index(labels, 539, num_classes=10, seed=0, keep=1)
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     chosen[held] = True
     chosen = chosen if split == "test" else ~chosen
-    images = torch.from_numpy(bunch.images).float().div_(16)[:, None]
+    images = torch.from_numpy(pixels).float().div_(16).view(-1, 1, 8, 8)
     return ImageSet(images[chosen], labels[chosen], tuple(map(str, range(10))), "digits")
+
+
+def _digits_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the pixels (1797, 64) and the digits, from scikit-learn's file.
+
+    The file is read without scikit-learn, whose import takes longer than all else before the first step of a training.
+    """
+    found = importlib.util.find_spec("sklearn")
+    file = Path(((found and found.submodule_search_locations) or [""])[0], "datasets", "data", "digits.csv.gz")
+    if file.is_file():
+        table = np.loadtxt(file, delimiter=",")
+        return table[:, :-1], table[:, -1]
+    with from_extra("data", "digits"):
+        from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return bunch.data, bunch.target.astype(float)
 
 
 _IDX = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte in"
