@@ -196,7 +196,7 @@ def test_classes_are_made_with_the_threat_model_if_they_take_it(linear, mine):
         (["other.py:sign"], "there is no file 'other.py' to read the attack from"),
         (["mine.py:number"], "unknown function in mine.py 'number'"),
         (["pgd-2O"], "unknown attack 'pgd-2O'"),
-        ([3], "the attack int is a int"),
+        ([3], "the attack int is of class int"),
         ([None], "the attack NoneType is of class NoneType"),
         ([("pgd-20", sign)], "the name 'pgd-20' is that of another attack"),
         ([("worst", sign)], "the name 'worst' is that of another attack"),
