@@ -150,6 +150,7 @@ def draw(growths: dict[str, tuple[list[float], list[float]]], path: Path) -> Non
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "uiat"}  # text as text
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(6.4, 4.4))

@@ -207,6 +207,7 @@ def draw(jobs: dict[str, dict[str, float]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "uiat"}  # text as text
     import matplotlib.pyplot as plt
 
     heights = [len(times) for times in jobs.values()]
