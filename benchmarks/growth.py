@@ -1,6 +1,6 @@
 """How time and memory grow with the work: images, classes, pixels, processes.
 
-    python benchmarks/growth.py                     # a quarter of an hour; --only images,classes for a part
+    python benchmarks/growth.py                       # some ten minutes; --only images,classes for a part
     python benchmarks/growth.py --figure growth.svg   # also draw it
 
 Every point has a process of its own, so that its highest memory is its own. Time is the processor's, on one thread a

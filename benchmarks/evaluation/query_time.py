@@ -53,11 +53,8 @@ def median_of(attack, guide, start, first: int, rounds: int) -> tuple[float, dic
 
 def compare_networks(rounds: int) -> None:
     """Print both times of a small window, and the operations a layer in use saves, for batches of all sizes."""
-    print(
-        "| network | pixels | images | saved, MFLOP a layer | whole pass, ms | what it reaches, ms |\n"
-        + "|---" * 6
-        + "|"
-    )
+    print("| network | pixels | images | saved, MFLOP a layer | whole pass, ms | what it reaches, ms |")
+    print("|---" * 6 + "|")
     incremental.LEAST_SAVED = 0  # so that small windows always use what is cached
     for name, channels, side in NETWORKS:
         model = uiat.models.build(name, num_classes=10, image_shape=(channels, side, side)).eval().requires_grad_(False)
