@@ -35,6 +35,8 @@ def node(port: int, words: list[str], log: Path, *, first: bool) -> "subprocess.
     options = ["--nnodes=2", "--nproc-per-node=1", "--max-restarts=3", *rendezvous]
     command = [sys.executable, "-m", "torch.distributed.run", *options, "-m", "uiat", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    # torch builds the shared store once, in the first round: a node of a later round waits in vain for its address.
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     with log.open("ab") as out:
         return subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
 
