@@ -18,6 +18,7 @@ seeds alone with --references, which takes nine tenths of the time).
 
 import argparse
 import itertools
+import json
 import logging
 import math
 import time
@@ -157,9 +158,11 @@ def main() -> None:
     limit = arguments.seeds if arguments.references is None else arguments.references
     torch.set_num_threads(1)
     logging.getLogger("auto-attack").setLevel(logging.ERROR)
-    rows = []
+    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
     for kind in kinds:
         for seed in range(arguments.seeds):
+            if any((row["model"], row["seed"]) == (kind, seed) for row in rows):
+                continue
             rows.append(measure(kind, seed, with_reference=seed < limit))
             shown = {name: round(value, 3) for name, value in rows[-1].items() if isinstance(value, float)}
             print(kind, seed, shown, [round(s, 1) for s in rows[-1]["cpu"]], flush=True)
