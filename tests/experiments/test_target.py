@@ -96,6 +96,8 @@ MISTAKES = {
     "transfer without": (["RUN", "--attacks", "transfer"], "needs a second model: --transfer RUN"),
     "examples nowhere": (["RUN", "--save-examples", "missing/a.safetensors"], "there is no folder missing"),
     "bench nowhere": (["RUN", "--robustbench-json", "missing/a.json"], "there is no folder missing"),
+    "no attack": (["RUN", "--attacks", ""], "--attacks names nothing: leave it out, or give it a name"),
+    "no certification": (["RUN", "--certify", " ,"], "--certify names nothing"),
     "log nowhere": (["RUN", "--log-file", "missing/a.txt"], "there is no folder missing"),
 }
 

@@ -241,7 +241,7 @@ def _facts(model: str, images: AnyImages, sample: Subsample, weights: str | None
 
 def _names(options: EvaluateOptions, default: Sequence[str], threat: Threat) -> tuple[tuple[str, ...], list[str]]:
     """Return the names of attacks and of certifications; a mistyped one is refused before anything is loaded."""
-    words, certify = split_certifications(default if options.attacks is None else split_names(options.attacks))
+    words, certify = split_certifications(default if options.attacks is None else _split("--attacks", options.attacks))
     names = tuple(dict.fromkeys(["clean", *words]))
     for name in names:
         if options.attacks is None and is_own_name(name) and not options.own_code:
@@ -250,7 +250,14 @@ def _names(options: EvaluateOptions, default: Sequence[str], threat: Threat) -> 
             evaluation.stages(name, threat=threat)
         elif options.transfer is None:
             raise UserError(f"the attack {TRANSFER} needs a second model: --transfer RUN")
-    return names, certify + ([] if options.certify is None else split_names(options.certify))
+    return names, certify + ([] if options.certify is None else _split("--certify", options.certify))
+
+
+def _split(option: str, text: str) -> list[str]:
+    """Split the names of an option; none at all, as an unset variable of a shell gives, is refused."""
+    if names := split_names(text):
+        return names
+    raise UserError(f"{option} names nothing: leave it out, or give it a name")
 
 
 def _plan_extras(
