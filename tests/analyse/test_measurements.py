@@ -4,8 +4,16 @@ import torch
 
 import uiat
 from support import helpers
+from support.studies import write_history
 from uiat import Linf
-from uiat.analyse.measurements import compute_gradients, compute_logits, correct_by_split, craft, held_out_accuracy
+from uiat.analyse.measurements import (
+    compute_gradients,
+    compute_logits,
+    correct_by_split,
+    craft,
+    find_repeats,
+    held_out_accuracy,
+)
 from uiat.analyse.study import Context, StudyOptions, open_runs
 from uiat.evaluation import attack, correct_under
 
@@ -44,3 +52,9 @@ def test_examples_gradients_and_logits_do_not_depend_on_the_size_of_a_batch(monk
     monkeypatch.setattr("uiat.analyse.measurements.BATCH", 3)
     for one, other in zip(whole, measure(), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_group(tmp_path):
+    made = (("a-seed0", 0, {}), ("a-seed1", 1, {}), ("b", 0, {"objective": uiat.Standard()}))
+    folders = [write_history(tmp_path / name, [], seed=seed, **settings) for name, seed, settings in made]
+    assert find_repeats(open_runs(folders)) == {"a": ["a-seed0", "a-seed1"], "b": ["b"]}

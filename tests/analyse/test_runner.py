@@ -111,3 +111,15 @@ def test_other_threat_models_are_compared_only_after_saying_so(trained_runs, tmp
     chosen = analyse.run("strength", both, **PGD_2, threat="L2:0.5")
     assert chosen.data["threat"] == "L2:0.5"
     assert not analyse.run("strength", [trained_runs / "uiat", trained_runs / "pgd-at"], **PGD_2).data["notes"]
+
+
+def test_the_width_is_of_the_figure_alone_and_the_numbers_stay_those_of_the_same_inputs(trained_runs, tmp_path):
+    runs = [trained_runs / "uiat"]
+    first = analyse.run("overfitting", runs, out=tmp_path)
+    usual = (tmp_path / "overfitting.svg").read_text()
+    again = analyse.run("overfitting", runs, out=tmp_path, width="one")
+    assert first.data["runs"] == again.data["runs"]
+    assert 'width="374.4pt"' in usual  # 5.2 inches
+    assert 'width="237.6pt"' in (tmp_path / "overfitting.svg").read_text()
+    with pytest.raises(UserError, match="did you mean 'two'"):
+        analyse.run("overfitting", runs, width="tow")

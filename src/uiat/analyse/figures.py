@@ -1,15 +1,22 @@
 """Give all figures one style: readable in print and on a phone, lines told apart without colours too."""
 
 import math
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from uiat.runs.methods import MARKERS, assign_slots
 from uiat.system.extras import from_extra
 
-WIDTH = 5.2  # inches: at 390 pixels, a phone's width, text of 11 points is still 11 pixels high
+Width = Literal["screen", "one", "two"]
+# Width in inches, size of text and of the words on ticks in points. A screen is the usual one: at 390 pixels, a phone's
+# width, text of 11 points is still 11 pixels high. Columns of a paper print text as large as it says; none is below 7.
+SIZES: dict[Width, tuple[float, float, float]] = {
+    "screen": (5.2, 11.0, 10.0),
+    "one": (3.3, 8.0, 7.5),
+    "two": (6.9, 8.0, 7.5),
+}
+LEAST = 7.0
 # Okabe & Ito (2008), which colour-blind readers tell apart, without the yellow that paper swallows. Reports have the
 # same hues, in shades that text can have.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7F7F7F")
@@ -17,21 +24,13 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0,
 SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so no machine lacks it
-    "font.size": 11.0,
-    "axes.titlesize": 11.0,
     "axes.titlelocation": "left",
-    "axes.labelsize": 11.0,
-    "legend.fontsize": 10.0,
-    "xtick.labelsize": 10.0,
-    "ytick.labelsize": 10.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 5.0,
     "legend.frameon": False,
     "figure.facecolor": "white",
     "savefig.dpi": 200,
@@ -42,24 +41,71 @@ STYLE = {
 
 
 @contextmanager
-def styled() -> Iterator[None]:
+def styled(width: Width = "screen") -> Iterator[None]:
     """Style the figures that are made inside.
 
+    Args:
+        width: what they are for: a screen, one column of a paper or both.
+
     Example:
-        >>> with styled():
+        >>> with styled("one"):
         ...     figure, axes = make_panels(2.0)
-        >>> len(axes)
-        1
+        >>> len(axes), float(figure.get_figwidth())
+        (1, 3.3)
     """
     with from_extra("report", "a figure"):
         import matplotlib
 
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    inches, text, small = SIZES[width]
+    sizes = {f"{name}.labelsize": small for name in ("xtick", "ytick")} | {"legend.fontsize": small, "font.size": text}
+    sizes |= {"axes.titlesize": text, "axes.labelsize": text, "figure.titlesize": small, "figure.labelsize": small}
+    sizes |= {"lines.linewidth": 0.145 * text, "lines.markersize": 0.45 * text, "lines.markeredgewidth": 0.09 * text}
+    with matplotlib.rc_context(STYLE | sizes | {"figure.figsize": (inches, inches)}):  # type: ignore[arg-type]
         yield
 
 
+def _rc(name: str) -> Any:
+    with from_extra("report", "a figure"):
+        from matplotlib import rcParams
+
+    return rcParams[name]  # type: ignore[index]
+
+
+def figure_width() -> float:
+    """Return the width in inches of the figures that are made here."""
+    return float(_rc("figure.figsize")[0])
+
+
+def is_wide() -> bool:
+    """True where panels that would stand one below the other fit beside one another: at two columns of a paper."""
+    return figure_width() >= SIZES["two"][0]
+
+
+def text_size(kind: Literal["text", "small", "least"] = "small") -> float:
+    """Return a size of text in points: of labels, of ticks and legends, or the least that can be read."""
+    with from_extra("report", "a figure"):
+        from matplotlib.font_manager import FontProperties
+
+    name = "font.size" if kind == "text" else "legend.fontsize"
+    points = float(FontProperties(size=_rc(name)).get_size_in_points())
+    return max(LEAST, points - 2) if kind == "least" else points
+
+
+def scale() -> float:
+    """Return how large text and marks are beside those of the screen; heights of panels follow them."""
+    return text_size("text") / SIZES["screen"][1]
+
+
+def mark_size(times: float) -> float:
+    """Return the size of a mark that is so many times as large as usual, in points."""
+    return times * float(_rc("lines.markersize"))
+
+
 def make_panels(*heights: float) -> tuple[Any, list[Any]]:
-    """Make a figure of panels one below the other, of these heights in inches.
+    """Make a figure of panels one below the other; at two columns' width beside one another, all of the largest height.
+
+    Args:
+        heights: height of each panel in inches, beside text of 11 points.
 
     Example:
         >>> len(make_panels(2.0, 1.0)[1])
@@ -68,13 +114,21 @@ def make_panels(*heights: float) -> tuple[Any, list[Any]]:
     with from_extra("report", "a figure"):
         from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    across = is_wide()
+    figure = Figure(
+        figsize=(figure_width(), scale() * (max(heights) if across else sum(heights))), layout="constrained"
+    )
+    if across:
+        return figure, list(figure.subplots(1, len(heights), squeeze=False)[0])
     axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
     return figure, [row[0] for row in axes]
 
 
 def make_parts(*heights: float) -> tuple[Any, list[Any]]:
-    """Make a figure of parts one below the other, each to be filled with panels of its own; heights in inches.
+    """Make a figure of parts one below the other, each to be filled with panels of its own.
+
+    Args:
+        heights: height of each part in inches, beside text of 11 points.
 
     Example:
         >>> len(make_parts(2.0, 1.0)[1])
@@ -83,7 +137,7 @@ def make_parts(*heights: float) -> tuple[Any, list[Any]]:
     with from_extra("report", "a figure"):
         from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(figure_width(), scale() * sum(heights)), layout="constrained")
     return figure, list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flatten())
 
 
@@ -116,15 +170,6 @@ def style_runs(data: Mapping[str, Any], labels: Iterable[str]) -> list[dict[str,
     return [line_style(slot) for slot in assign_slots([methods.get(label, label) for label in labels])]
 
 
-def draw_legend(figure: Any, axes: Any) -> None:
-    """Draw a legend above all panels, of what one of them shows."""
-    handles, labels = axes.get_legend_handles_labels()
-    longest = max(map(len, labels), default=0)
-    columns = min(len(labels), 3 if longest < 13 else 2 if longest < 24 else 1)
-    if handles:
-        figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=2.6)
-
-
 def format_percent(axes: Any, *, along: str = "y") -> None:
     """Write the ticks of an axis of fractions in percent."""
     axis = axes.yaxis if along == "y" else axes.xaxis
@@ -145,41 +190,3 @@ def tick_whole_numbers(axes: Any) -> None:
         from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def draw_matrix(
-    axes: Any, values: Sequence[Sequence[float]], *, low: float, high: float, digits: int, names: Sequence[str]
-) -> Any:
-    """Draw a table of numbers as coloured squares; where they are few enough to be read, written out and with names."""
-    drawn = axes.imshow(values, vmin=low, vmax=high, cmap=DIVERGING, aspect="auto")
-    axes.grid(visible=False)
-    size = len(values)
-    if size <= 12:
-        axes.set_xticks(range(size), names, rotation=90 if max(map(len, names)) > 3 else 0)
-        axes.set_yticks(range(size), names)
-        for i, row in enumerate(values):
-            for j, value in enumerate(row):
-                red, green, blue, _ = drawn.cmap(drawn.norm(value))
-                dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-                text = f"{round(value, digits) + 0.0:.{digits}f}"
-                axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
-    return drawn
-
-
-def fold(label: str) -> str:
-    """Return a name in at most three lines, so that a long one leaves room for what it is of.
-
-    Example:
-        >>> print(fold("run, kind=universal, radius=0.1, step_size=0.05, steps=1, start=zeros, storage=float32"))
-        run, kind=universal,
-        radius=0.1,
-        step_size=0.05, ...
-    """
-    return "\n".join(textwrap.wrap(label, 22, max_lines=3, placeholder=" ..."))
-
-
-def label_rows(axes: Any, labels: Sequence[str]) -> None:
-    """Write names down the left side, the first on top; no lines between them."""
-    axes.set_yticks(range(len(labels)), [fold(label) for label in labels])
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")

@@ -1,5 +1,7 @@
 """Measurements that several studies make of a run or a model."""
 
+import json
+import re
 from collections.abc import Sequence
 
 import torch
@@ -11,10 +13,11 @@ from uiat.attacks import PGD
 from uiat.attacks.gradient import input_gradient
 from uiat.attacks.random_numbers import keys
 from uiat.evaluation.engine.stage import correct_under
+from uiat.experiments.arithmetic import describe_arithmetic
 from uiat.models.inspect import device_of
 from uiat.models.modes import frozen
 from uiat.runs.checkpoint import Which, read_weights
-from uiat.runs.reader import WEIGHTS_FILES
+from uiat.runs.reader import WEIGHTS_FILES, effect_of, leaves
 from uiat.runs.run_files import RunFiles
 from uiat.runs.settings import read_plain
 from uiat.training.pass_count import activation_bytes, step_cost
@@ -79,6 +82,35 @@ def group_by_seed(runs: Sequence[StudyRun]) -> dict[str, list[StudyRun]]:
     by_folder = {run.folder: run for run in runs}
     groups = group_runs([RunFiles(run.folder, read_plain(run.folder)) for run in runs])
     return {group.label: [by_folder[each.folder] for each in group.runs] for group in groups}
+
+
+def find_repeats(runs: Sequence[StudyRun]) -> dict[str, list[str]]:
+    """Group the labels of runs that differ in the seed alone, under what the labels of a group have in common.
+
+    Example:
+        >>> find_repeats([])
+        {}
+    """
+    groups: dict[str, list[str]] = {}
+    for run in runs:
+        settings = [(path, value) for path, value in leaves(read_plain(run.folder)) if _decides(path)]
+        groups.setdefault(json.dumps([settings, describe_arithmetic(run.config)], default=str), []).append(run.label)
+    named: dict[str, list[str]] = {}
+    for labels in groups.values():
+        shared = re.sub(r"[-_,/= ]*(s|seed)?[-_= ]*$", "", _common_beginning(labels))
+        named[labels[0] if len(labels) == 1 or not shared or shared in named else shared] = labels
+    return named
+
+
+def _common_beginning(labels: Sequence[str]) -> str:
+    first, last = min(labels), max(labels)
+    return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
+
+
+def _decides(path: str) -> bool:
+    """True if runs that differ in this setting are not repetitions of one run."""
+    effect = effect_of(path)
+    return path != "seed" and not path.startswith("evaluation") and (effect.weights or effect.result)
 
 
 def held_out_accuracy(context: Context, run: StudyRun) -> Data:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from uiat.analyse.figures import styled
+from uiat.analyse.figures import Width, styled
+from uiat.analyse.fitting import fit_texts
 from uiat.analyse.study import Data, Study
 from uiat.errors import UserError, strip_controls
 from uiat.formatting import Summary
@@ -76,7 +77,7 @@ def check_free(folder: Path, study: str, inputs: Data) -> None:
         )
 
 
-def write(folder: Path, study: Study, result: Result) -> list[Path]:
+def write(folder: Path, study: Study, result: Result, *, width: Width = "screen") -> list[Path]:
     """Write all files, each of them whole or not at all; the JSON, which says what the others are of, first.
 
     Raises:
@@ -86,18 +87,19 @@ def write(folder: Path, study: Study, result: Result) -> list[Path]:
     paths = {ending: folder / f"{study.name}.{ending}" for ending in ENDINGS}
     text = compact(result.data)
     write_text(paths["json"], text + "\n")
-    figure = _draw(study, json.loads(text))  # from what the file holds, so that it can be drawn again
+    figure = _draw(study, json.loads(text), width)  # from what the file holds, so that it can be drawn again
     for ending, content in figure.items():
         write_bytes(paths[ending], content)
     write_text(paths["md"], markdown(study, result, with_figure=bool(figure)))
     return [path for ending, path in paths.items() if ending in ("json", "md") or ending in figure]
 
 
-def _draw(study: Study, data: Data) -> dict[str, bytes]:
+def _draw(study: Study, data: Data, width: Width) -> dict[str, bytes]:
     """Draw the figure, by the ending of each of its files; one that fails costs the figure, never the numbers."""
     try:
-        with styled():
+        with styled(width):
             figure = study.draw(_plain(data))
+            fit_texts(figure)
             return {ending: _render(figure, ending) for ending in DRAWN}
     except Exception as error:  # whatever it is: the study has taken the time, and its numbers are written
         logger.warning("no figure of %s: %s: %s", study.name, type(error).__name__, " ".join(str(error).split()))

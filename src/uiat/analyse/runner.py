@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from uiat import evaluation
+from uiat.analyse.measurements import find_repeats
 from uiat.analyse.result import Result, check_free, write
 from uiat.analyse.study import Context, Data, Study, StudyOptions, open_runs
 from uiat.checks import checked
@@ -64,8 +65,8 @@ def run(
             stratified sample of a set that lies class by class, as image folders do.
         seed: seed of random starts and directions.
         on_progress: called with a line of text whenever a part is done.
-        options: the other fields of `StudyOptions`: threat, attack, epsilons, which, root, device, own_code, and for
-            the ablation recipe, seeds, settings, train_dir.
+        options: the other fields of `StudyOptions`: threat, attack, epsilons, which, root, device, own_code, width,
+            and for the ablation recipe, seeds, settings, train_dir.
 
     Returns:
         The numbers, and what they say.
@@ -95,7 +96,7 @@ def run(
     paragraph = " ".join([*context.notes, *chosen.sentences(data), _conditions(data)])
     table = [] if chosen.table is None else chosen.table(data)
     result = Result(study, data | {"paragraph": paragraph}, paragraph, table)
-    return result if folder is None else replace(result, files=write(folder, chosen, result))
+    return result if folder is None else replace(result, files=write(folder, chosen, result, width=settings.width))
 
 
 def _check_options(study: str, runs: Sequence[str | Path], options: StudyOptions) -> None:
@@ -135,6 +136,7 @@ def _describe(study: Study, context: Context, inputs: Data) -> Data:
         "attack": context.options.attack,
         "data": sorted({run.config.data.name for run in context.runs}),
         "methods": {run.label: method_name(read_plain(run.folder)) for run in context.runs},
+        "groups": find_repeats(context.runs),
         "notes": context.notes,
         "environment": describe_environment(),
     }

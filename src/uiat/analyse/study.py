@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 from torch import Tensor, nn
 
 from uiat import evaluation
+from uiat.analyse.figures import Width
 from uiat.analyse.prose import join_words
 from uiat.attacks import PGD
 from uiat.checks import checked_fields
@@ -77,6 +78,7 @@ class StudyOptions:
         seeds: seeds of the runs that are trained.
         settings: (field, value) pairs that replace fields of the recipe.
         train_dir: folder of the runs that are trained; DIR/runs by default.
+        width: what the figure is for: a "screen", "one" column of a paper or "two".
     """
 
     n: int | None = None
@@ -92,6 +94,7 @@ class StudyOptions:
     seeds: tuple[int, ...] = (0, 1, 2)
     settings: tuple[tuple[str, str], ...] = ()
     train_dir: Path | None = None
+    width: Width = "screen"
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,10 @@ class Context:
             data, run.config.seed, received=root is None, own_code=self.options.own_code
         )
         return training_set if split == "train" else held_out
+
+    def count_images(self, run: StudyRun, split: Split) -> int:
+        """Return the number of images of a run's split, whatever `n` is."""
+        return len(self._open_split(run, split))
 
     def class_names(self, run: StudyRun) -> list[str]:
         """Return the names of the classes of a run's data."""

@@ -72,6 +72,14 @@ Settings = Annotated[
 TrainDir = Annotated[
     Path | None, typer.Option("--runs", metavar="DIR", help="Of --train: folder of the runs. [default: OUT/runs]")
 ]
+FigureWidth = Annotated[
+    str,
+    typer.Option(
+        metavar="WIDTH",
+        help="Of the figure: screen (5.2 inches, for pages and talks), one (3.3 inches, a column of a paper) or two "
+        "(6.9 inches, both columns, panels side by side).",
+    ),
+]
 
 
 def analyse(
@@ -91,6 +99,7 @@ def analyse(
     seeds: Seeds = "0,1,2",
     set_: Settings = None,
     train_dir: TrainDir = None,
+    width: FigureWidth = "screen",
 ) -> None:
     """Run one of the paper's studies on run folders.
 

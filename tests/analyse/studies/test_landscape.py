@@ -36,3 +36,21 @@ def test_one_model_does_not_flatten_the_others():
     assert first.get_ylim()[1] < 3 < 200 < second.get_ylim()[1]
     assert third.get_title() == "other"
     assert not none.axison
+
+
+def test_all_surfaces_have_one_scale_and_one_colour_bar():
+    """The same loss has the same colour in each panel, also where one model's is many times that of the others."""
+    grid = [[1.0 + i + j for j in range(11)] for i in range(11)]
+    high = [[100 * value for value in row] for row in grid]
+    line = {"adversarial": [1.0] * 13, "random": [1.0] * 13}
+    runs = {"robust": line | {"surface": grid}, "standard": line | {"surface": high}}
+    data = {"steps": [i / 4 for i in range(-4, 9)], "grid": [i / 5 for i in range(-5, 6)], "runs": runs}
+    below = draw(data).subfigs[1]
+    bars = [axes for axes in below.axes if axes.get_label() == "<colorbar>"]
+    surfaces = [axes.collections[0] for axes in below.axes if axes not in bars]
+    assert len(bars) == 1
+    assert len(surfaces) == 2
+    assert all(surface.get_clim() == pytest.approx((1.0, 2100.0)) for surface in surfaces)
+    assert len({surface.cmap.name for surface in surfaces}) == 1
+    colours = [surface.norm(21.0) for surface in surfaces]
+    assert colours[0] == colours[1]

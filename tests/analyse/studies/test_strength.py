@@ -7,6 +7,7 @@ from torch import nn
 from support import helpers
 from support.studies import Always, known
 from uiat.analyse.studies.strength import crossings, draw, measure, sentences
+from uiat.intervals import wilson
 
 
 def test_accuracy_falls_where_the_distances_say_and_strength_0_is_clean():
@@ -72,11 +73,13 @@ def test_radii_are_written_as_people_write_them_and_the_axis_fits_the_curves():
     assert "cross at 5.7/255: a is ahead beyond chance at 0; b is ahead beyond chance at 16/255" in said
     (axes,) = draw(data).axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "4/255", "8/255", "12/255", "16/255"]
-    assert 0.4 < axes.get_ylim()[1] < 0.5
-    assert not axes.collections
-    runs["b"]["intervals"] = [[0.26, 0.45], [0.23, 0.42], [0.13, 0.29]]
-    (axes,) = draw(data).axes
-    (band,) = axes.collections
-    assert band.get_paths()[0].get_extents().y1 == 0.45 < axes.get_ylim()[1]
+    assert wilson(40, 100)[1] < axes.get_ylim()[1] < 0.55
+    bands = [path.get_extents() for band in axes.collections for path in band.get_paths()]
+    assert [band.y1 for band in bands] == pytest.approx([wilson(40, 100)[1], wilson(35, 100)[1]])
+    assert bands[0].y1 < axes.get_ylim()[1]
+    (axes,) = draw(data | {"groups": {"both": ["a", "b"]}}).axes  # seeds of one method are one line in one band
+    (line,) = [line for line in axes.lines if line.get_label() == "both (2 seeds)"]
+    assert list(line.get_ydata()) == pytest.approx([0.375, 0.31, 0.15])
+    assert len(axes.collections) == 1
     (axes,) = draw(data | {"norm": "L2"}).axes
     assert "cross at 0.022:" in " ".join(sentences(data | {"norm": "L2"}))

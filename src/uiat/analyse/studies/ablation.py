@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from uiat import recipes
-from uiat.analyse.figures import format_percent, label_rows, make_panels
+from uiat.analyse.figures import line_style, make_parts
+from uiat.analyse.fitting import rows_height
+from uiat.analyse.marks import draw_rows, span
 from uiat.analyse.measurements import held_out_accuracy
-from uiat.analyse.prose import error_of_mean, percent, points
+from uiat.analyse.prose import CHANCE, error_of_mean, percent, points
 from uiat.analyse.studies.ablation_rows import changes
 from uiat.analyse.study import Context, Data, Study, StudyRun, check_same_arithmetic, open_runs
 from uiat.config import yaml_io
@@ -139,20 +141,29 @@ def table(data: Data) -> list[list[str]]:
 
 
 def draw(data: Data) -> Any:
-    """Draw a line a row, robust accuracy filled and clean hollow; the base's robust accuracy as a line through all."""
-    names = list(data["rows"])
-    figure, (axes,) = make_panels(1.0 + 0.3 * len(names))
-    label_rows(axes, [name if len(name) < 30 else f"{name[:28]}…" for name in names])
-    for kind, fill, colour in (("robust", "#0072B2", "#0072B2"), ("clean", "white", "#D55E00")):
-        for i, name in enumerate(names):
-            mean, deviation = mean_and_deviation(data["rows"][name][kind])
-            axes.errorbar(
-                mean, i, xerr=deviation, color=colour, marker="o", markerfacecolor=fill, label=kind if i == 0 else None
-            )
-    axes.axvline(mean_and_deviation(data["rows"][data["base"]]["robust"])[0], color="#999999", linewidth=1.0)
-    axes.set_xlabel("held-out accuracy (line: the base)")
-    format_percent(axes, along="x")
-    figure.legend(loc="outside upper left", ncols=2)
+    """Draw a row for each change, robust accuracy beside clean accuracy, and the base's as a line through all rows.
+
+    Filled are rows that are further from the base than the 95 % interval of their difference.
+    """
+    rows, names = data["rows"], list(data["rows"])
+    figure, (area,) = make_parts(1.0 + rows_height(names))
+    panes = area.subplots(1, 2, sharey=True)
+    for axes, kind, style in zip(panes, ("robust", "clean"), (line_style(0), line_style(1)), strict=True):
+        own = rows[data["base"]]
+        base = mean_and_deviation(own[kind])[0]
+        axes.axvline(base, color="#999999", linewidth=1.0, zorder=1)
+        spans = {name: span(row[kind], row["n"]) for name, row in rows.items()}
+        draw_rows(axes, names, {kind: (style | {"marker": "none"}, list(spans.values()))})
+        for i, (name, row) in enumerate(rows.items()):
+            error = (error_of_mean(row[kind], row["n"]) ** 2 + error_of_mean(own[kind], own["n"]) ** 2) ** 0.5
+            clear = name == data["base"] or abs(spans[name][0] - base) > CHANCE * error
+            fill = {} if clear else {"markerfacecolor": "white"}
+            axes.plot(spans[name][0], i, **style | {"linestyle": "none"} | fill)
+        axes.set_xlabel(f"{kind} accuracy")
+        axes.locator_params(axis="x", nbins=4)
+    panes[1].tick_params(left=False, labelleft=False)
+    about = "held-out; line: the base; bars: 95 %; hollow: may be chance"
+    area.suptitle(about, color="#444444", x=0.02, ha="left")
     return figure
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uiat.analyse.figures import draw_legend, label_rows, make_panels, style_runs, tick_whole_numbers
+from uiat.analyse.figures import make_panels, mark_size, style_runs, text_size, tick_whole_numbers
+from uiat.analyse.fitting import draw_legend, label_rows, rows_height
 from uiat.analyse.measurements import BATCH
 from uiat.analyse.prose import join_words
 from uiat.analyse.study import Context, Data, Study, kept_weights
@@ -113,11 +114,11 @@ def draw(data: Data) -> Any:
         rows = run["weights"]
         if run["recorded"]:
             axes.plot(*zip(*run["recorded"], strict=True), **(style | {"marker": "none"}))
-        marks = style | {"linestyle": "none", "markerfacecolor": "none", "markersize": 7}
+        marks = style | {"linestyle": "none", "markerfacecolor": "none", "markersize": mark_size(1.4)}
         bars = _standard_errors(run)
         axes.errorbar([r["epoch"] for r in rows], [r["mean"] for r in rows], yerr=bars, label=name, **marks)
     about = "lines: by epoch, on held-out images\nmarks: best and last weights, on test images"
-    axes.set_title(about, color="#444444", fontsize=10)
+    axes.set_title(about, color="#444444", fontsize=text_size())
     axes.set_xlabel("epoch")
     axes.set_xlim(0.5, max(run["ended"] for run in data["runs"].values()) + 0.5)
     tick_whole_numbers(axes)
@@ -132,24 +133,25 @@ def _standard_errors(run: Data) -> list[float]:
 
 def _draw_weights_alone(data: Data) -> Any:
     """Draw a row a run: runs that have only weights of the same epoch would hide each other on an axis of epochs."""
-    figure, (axes,) = make_panels(1.3 + 0.45 * len(data["runs"]))
+    figure, (axes,) = make_panels(1.3 + rows_height(list(data["runs"]), 0.45))
     styles = style_runs(data, data["runs"])
     for i, run in enumerate(data["runs"].values()):
-        for row, bar in zip(run["weights"], _standard_errors(run), strict=True):
-            axes.errorbar(row["mean"], i, xerr=bar, **(styles[i] | {"linestyle": "none", "markersize": 7}))
+        for j, (row, bar) in enumerate(zip(run["weights"], _standard_errors(run), strict=True)):
+            axes.errorbar(row["mean"], i, xerr=bar, **(styles[i] | {"linestyle": "none", "markersize": mark_size(1.4)}))
             axes.annotate(
                 f"epoch {row['epoch']}",
                 (row["mean"], i),
-                xytext=(0, 6),
+                xytext=(0, -5 if j else 5),  # above and below: two epochs may lie close together
                 textcoords="offset points",
                 ha="center",
-                fontsize=8,
+                va="top" if j else "bottom",
+                fontsize=text_size("least"),
                 color="#444444",
             )
     label_rows(axes, list(data["runs"]))
     axes.margins(x=0.12)
     axes.set_xlabel("cosine of gradients")
-    axes.set_title("best and last weights; bars: standard error", color="#444444", fontsize=10)
+    axes.set_title("best and last weights; bars: standard error", color="#444444", fontsize=text_size())
     return figure
 
 

@@ -5,7 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uiat.analyse.figures import format_percent, label_rows, line_style, make_panels
+from uiat.analyse.figures import is_wide, line_style, make_panels
+from uiat.analyse.fitting import draw_legend_over, rows_height
+from uiat.analyse.marks import draw_rows
 from uiat.analyse.measurements import compute_gradients, correct_by_split, craft
 from uiat.analyse.prose import CHANCE, accuracy_gap, difference_with_error, percent, standard_error
 from uiat.analyse.study import Context, Data, Study, StudyRun
@@ -83,16 +85,23 @@ def sentences(data: Data) -> list[str]:
 
 
 def draw(data: Data) -> Any:
-    """Draw saliency in the centre above, robust accuracy on training and test images below; a row a run."""
-    runs = data["runs"]
-    height = 1.2 + 0.38 * len(runs)
+    """Draw saliency in the centre, and robust accuracy on training and test images; a row a run."""
+    runs, names = data["runs"], list(data["runs"])
+    height = 1.2 + rows_height(names, 0.38)
     figure, (above, below) = make_panels(height, height)
-    _draw_marks(above, runs, [(kind, lambda run, k=kind: (run[k]["centre"], run[k]["error"])) for kind in KINDS])
-    accuracy = [
-        (split, lambda run, s=split: (run[f"robust_{s}"], standard_error(run[f"robust_{s}"], run["n_robust"])))
+    saliency = {kind: [_bar(run[kind]["centre"], run[kind]["error"]) for run in runs.values()] for kind in KINDS}
+    robust = {
+        split: [
+            _bar(run[f"robust_{split}"], standard_error(run[f"robust_{split}"], run["n_robust"]))
+            for run in runs.values()
+        ]
         for split in ("train", "test")
-    ]
-    _draw_marks(below, runs, accuracy)
+    }
+    for axes, series in ((above, saliency), (below, robust)):
+        draw_rows(axes, names, {label: (line_style(i), spans) for i, (label, spans) in enumerate(series.items())})
+        draw_legend_over(axes)
+    if is_wide():
+        below.tick_params(left=False, labelleft=False)
     above.axvline(data["area"], color="#999999", linewidth=1.0)
     above.set_xlabel("saliency in the centre; line: its share of the area")
     below.set_xlabel("robust accuracy; bars: standard error")
@@ -100,22 +109,8 @@ def draw(data: Data) -> Any:
     return figure
 
 
-def _draw_marks(axes: Any, runs: Data, groups: list[tuple[str, Any]]) -> None:
-    """Draw a row a run, in it a mark with its standard error for each group.
-
-    Args:
-        axes: where to draw.
-        runs: what was measured of each run.
-        groups: label of a mark, and the function that reads its value and standard error from a run.
-    """
-    label_rows(axes, list(runs))
-    for i, (label, read) in enumerate(groups):
-        values, errors = zip(*map(read, runs.values()), strict=True)
-        style = line_style(i) | {"linestyle": "none", "markersize": 6}
-        apart = 0.2 * (i - (len(groups) - 1) / 2)  # so that bars of a row do not hide each other
-        axes.errorbar(values, [row + apart for row in range(len(runs))], xerr=errors, label=label, **style)
-    format_percent(axes, along="x")
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, handletextpad=0.2, columnspacing=1.0)
+def _bar(value: float, error: float) -> tuple[float, list[float]]:
+    return value, [value - error, value + error]
 
 
 STUDY = Study(

@@ -5,7 +5,9 @@ from typing import Any
 from torch import Tensor
 
 from uiat import losses
-from uiat.analyse.figures import draw_legend, make_panels, style_runs
+from uiat.analyse.figures import make_panels, text_size
+from uiat.analyse.fitting import draw_legend
+from uiat.analyse.marks import draw_line, group_styles, span_by_radius
 from uiat.analyse.measurements import compute_logits
 from uiat.analyse.prose import percent, points
 from uiat.analyse.radii import choose_radii, describe_threat, label_axes, radius_writer, sweep_run
@@ -64,15 +66,17 @@ def sentences(data: Data) -> list[str]:
 
 
 def draw(data: Data) -> Any:
-    """Draw both halves of each run, with filled markers for the low-loss half."""
+    """Draw both halves of each method in bands of their 95 % intervals, with filled markers for the low-loss half."""
     figure, (axes,) = make_panels(4.4)
     axes.axvline(0.0, color="#999999", linewidth=1.0)
-    for (name, run), style in zip(data["runs"].items(), style_runs(data, data["runs"]), strict=True):
-        axes.plot(data["strengths"], run["low"]["accuracy"], label=name, **style)
-        hollow = style | {"markerfacecolor": "white"}
-        axes.plot(data["strengths"], run["high"]["accuracy"], **hollow)
+    for name, (runs, style) in group_styles(data, list(data["runs"])).items():
+        for half, label, fill in (("low", name, {}), ("high", None, {"markerfacecolor": "white"})):
+            spans = span_by_radius([data["runs"][run][half] for run in runs])
+            draw_line(axes, data["strengths"], spans, label=label, **style | fill)
     label_axes(axes, data, "strength of the attack; below 0 it helps (inverse)")
-    axes.set_title("filled: the half of low loss; hollow: of high loss", color="#444444", fontsize=10)
+    axes.set_title(
+        "filled: the half of low loss; hollow: of high loss; bands: 95 %", color="#444444", fontsize=text_size()
+    )
     draw_legend(figure, axes)
     return figure
 

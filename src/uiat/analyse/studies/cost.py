@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from uiat.analyse.figures import format_percent, make_panels, style_runs
+from uiat.analyse.figures import format_percent, make_panels, mark_size
+from uiat.analyse.fitting import draw_legend
+from uiat.analyse.marks import bars, group_styles, span
 from uiat.analyse.measurements import measure_step_cost
 from uiat.analyse.prose import join_words, percent, points
 from uiat.analyse.study import Context, Data, Study, StudyRun
 from uiat.errors import UserError
-from uiat.formatting import threat_option
+from uiat.formatting import mean_and_deviation, threat_option
 from uiat.runs.evaluations import choose
 from uiat.runs.reader import EVALUATION_FILE, read_environment
 from uiat.threat import parse
@@ -108,22 +110,22 @@ def table(data: Data) -> list[list[str]]:
 
 
 def draw(data: Data) -> Any:
-    """Draw worst-case accuracy against passes, and against seconds."""
+    """Draw worst-case accuracy, a mark a method with its 95 % interval, against passes, and against seconds."""
     figure, panes = make_panels(2.7, 2.7)
-    styles = style_runs(data, [row["run"] for row in data["rows"]])
+    rows = {row["run"]: row for row in data["rows"]}
     kinds = (("passes", "passes of a training step, in forward passes"), ("seconds", "seconds of training"))
     for axes, (name, below) in zip(panes, kinds, strict=True):
-        for row, style in zip(data["rows"], styles, strict=True):
-            axes.plot(row[name], row["worst"], label=row["run"], **style | {"linestyle": "none", "markersize": 8})
+        for label, (runs, style) in group_styles(data, list(rows)).items():
+            worst = span([rows[run]["worst"] for run in runs], min(rows[run]["n"] for run in runs))
+            at, apart = mean_and_deviation([rows[run][name] for run in runs])
+            marks = style | {"linestyle": "none", "markersize": mark_size(1.5), "elinewidth": mark_size(0.25)}
+            axes.errorbar(at, worst[0], xerr=apart, yerr=bars([worst]), label=label, **marks)
         axes.margins(0.08, 0.12)
         axes.set_xlim(left=0)
         axes.set_xlabel(below)
-        axes.set_ylabel("worst case")
+        axes.set_ylabel("worst case (bars: 95 %)")
         format_percent(axes)
-    labels = panes[0].get_legend_handles_labels()[1]
-    figure.legend(
-        *panes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3 if max(map(len, labels)) < 13 else 2
-    )
+    draw_legend(figure, panes[0])
     return figure
 
 

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from uiat import losses
-from uiat.analyse.figures import draw_matrix, make_parts
+from uiat.analyse.figures import figure_width, is_wide, make_parts, scale, text_size
+from uiat.analyse.fitting import fold
 from uiat.analyse.measurements import compute_logits
+from uiat.analyse.pictures import draw_matrix, draw_pictures, name_pictures
 from uiat.analyse.prose import percent, points
 from uiat.analyse.study import Context, Data, Study, StudyRun
 from uiat.errors import UserError
@@ -119,48 +121,51 @@ def sentences(data: Data) -> list[str]:
 
 
 def draw(data: Data) -> Any:
-    """Draw the pictures, the cosines and the predictions; for each further model another table of those."""
-    count = len(data["pictures"])
-    rows = -(-count // 5)
-    tables = list(data["runs"].items())
-    heights = [1.15 * rows + 0.5, 4.2, *(4.6 for _ in tables)]
-    figure, parts = make_parts(*heights)
-    _draw_pictures(parts[0], data, rows)
-    axes = parts[1].subplots()
-    drawn = draw_matrix(axes, data["cosine"], low=-1.0, high=1.0, digits=1, names=data["classes"])
-    parts[1].colorbar(drawn, ax=axes, shrink=0.8)
-    axes.set_title("cosine of the perturbations of two classes")
-    for area, (name, run) in zip(parts[2:], tables, strict=True):
-        axes = area.subplots()
-        shift = [[100 * value for value in row] for row in run["shift"]]
-        largest = max(abs(value) for row in shift for value in row) or 1.0
-        draw_matrix(axes, shift, low=-largest, high=largest, digits=1, names=data["classes"])
-        axes.set_title(f"{name}: what z_c adds to the probability of k,\nin points, on images of other classes than c")
-        axes.set_xlabel("class k")
-        axes.set_ylabel("class c of z")
+    """Draw two rows of pictures, and below them the cosines and what z does to predictions of the first runs."""
+    width = figure_width()
+    columns = min(10 if is_wide() else 5, len(data["pictures"]))
+    pictures = data["pictures"][: 2 * columns]
+    rows = -(-len(pictures) // columns)
+    names, room = data["classes"][: len(pictures)], width / columns - 0.05
+    lines = max(name.count("\n") + 1 for name in name_pictures(names, room)[0])
+    high = rows * (0.75 * width / columns + 0.02 * text_size("least") * lines) + 0.03 * text_size()
+    tables = max(2.65, (0.48 if is_wide() else 0.58) * width)
+    figure, (above, below) = make_parts(high / scale(), min(tables, 1.29 * width - high) / scale())
+    panes = above.subplots(rows, columns, squeeze=False).flatten()
+    _, channels, _, _ = data["shape"]
+    look = {"channels": channels, "largest": data["radius"], "room": room}
+    draw_pictures(panes, pictures, names=names, **look)
+    above.suptitle(_say_colours(data), x=0.02, ha="left")
+    _draw_tables(below, data, list(data["runs"].items())[: max(1, int(width / 1.65) - 1)])
     return figure
 
 
-def _draw_pictures(area: Any, data: Data, rows: int) -> None:
-    """Draw perturbations of one channel in blue and red; others as an image, with grey for no change."""
-    _, channels, height, _ = data["shape"]
-    panes = area.subplots(rows, 5, squeeze=False).flatten()
-    for axes in panes:
-        axes.axis("off")
-    largest = data["radius"]
-    for c, picture in enumerate(data["pictures"]):
-        if channels == 1:
-            panes[c].imshow(picture, cmap="RdBu_r", vmin=-largest, vmax=largest)
-        else:
-            z = torch.tensor(picture).view(channels, height, -1)[:3]
-            panes[c].imshow((0.5 + z / (2 * largest)).clamp(0, 1).permute(1, 2, 0).numpy())
-        panes[c].set_title(data["classes"][c], fontsize=10, loc="center")
-    radius = strength_text(largest, pixels=in_255ths(data["norm"], largest))
-    if channels == 1:
+def _draw_tables(area: Any, data: Data, runs: list[tuple[str, Data]]) -> None:
+    """Draw the cosines, and beside them the shifts of these runs in the same colours."""
+    axes, *panes = area.subplots(1, 1 + len(runs), sharey=True)
+    draw_matrix(axes, data["cosine"], low=-1.0, high=1.0, digits=1, names=data["classes"])
+    room = figure_width() / (2 + len(runs))
+    axes.set_title(fold("cosine of z", room, size=text_size()), fontsize=text_size())
+    largest = max(abs(100 * value) for _, run in runs for row in run["shift"] for value in row) or 1.0
+    for pane, (name, run) in zip(panes, runs, strict=True):
+        shift = [[100 * value for value in row] for row in run["shift"]]
+        drawn = draw_matrix(pane, shift, low=-largest, high=largest, digits=1, names=data["classes"])
+        pane.set_title(fold(name, room, size=text_size(), lines=2), fontsize=text_size())
+        pane.tick_params(left=False, labelleft=False)
+    area.colorbar(drawn, ax=panes, aspect=30)
+    left = len(data["runs"]) - len(runs)
+    about = "cosine of two classes' z (blue -1, red +1); points that z of class c (row) adds to class k (column)"
+    about += f"; {left} more runs in the data" * (left > 0)
+    area.suptitle(about, x=0.02, ha="left")
+
+
+def _say_colours(data: Data) -> str:
+    radius = strength_text(data["radius"], pixels=in_255ths(data["norm"], data["radius"]))
+    if data["shape"][1] == 1:
         colours = f"full blue: {radius} darker, full red: {radius} brighter"
     else:
-        colours = f"magnified {1 / (2 * largest):.3g} times, grey: no change, black and white: {radius}"
-    area.suptitle(f"universal inverse perturbations\n({colours})", fontsize=10, x=0.02, ha="left")
+        colours = f"magnified {1 / (2 * data['radius']):.3g} times, grey: no change, black and white: {radius}"
+    return f"universal inverse perturbations z ({colours})"
 
 
 STUDY = Study(

@@ -6,15 +6,27 @@ import torch
 from torch import Tensor
 
 from uiat import losses
-from uiat.analyse.figures import SEQUENTIAL, make_parts, style_runs
+from uiat.analyse.figures import (
+    SEQUENTIAL,
+    figure_width,
+    is_wide,
+    make_parts,
+    mark_size,
+    scale,
+    style_runs,
+    text_size,
+)
+from uiat.analyse.fitting import LINE, fold_names
 from uiat.analyse.measurements import compute_logits, craft
 from uiat.analyse.study import Context, Data, Study
 from uiat.attacks.random_numbers import KeyedNumbers, keys, rekey
+from uiat.system.extras import from_extra
 from uiat.threat import Threat, to_range
 
 STEPS = [i / 4 for i in range(-4, 9)]  # along one direction; 1 is the whole perturbation
 GRID = [i / 5 for i in range(-5, 6)]  # along both directions
 ON_GRID = 64  # images of the surface
+LEVELS, FACTOR = 24, 1e4  # colours of the surfaces, and how many times the lowest the highest loss is, at most
 DIRECTION = 1  # number of the random numbers of a seed that make the random direction
 
 
@@ -77,36 +89,58 @@ def sentences(data: Data) -> list[str]:
 
 
 def draw(data: Data) -> Any:
-    """Draw lines along both directions, each run with a scale of its own, and a surface for each of the first four."""
+    """Draw lines along both directions, each run on a scale of its own, and surfaces of the first runs on one scale."""
     runs = list(data["runs"].items())
-    shown, columns = runs[:4], min(2, len(runs))
+    columns = min(4 if is_wide() else 2, len(runs))
+    shown = runs[: 2 * columns]
+    names = fold_names(list(data["runs"]), figure_width() / columns - 0.4, size=text_size())
+    words = max(name.count("\n") for name in names) * LINE * text_size() / 72 / scale()
     rows, below_rows = -(-len(runs) // columns), -(-len(shown) // columns)
-    figure, (above, below) = make_parts(1.7 * rows + 0.7, (2.3 if columns == 2 else 3.2) * below_rows)
+    width = figure_width() / scale() / columns
+    figure, (above, below) = make_parts(
+        ((1.7 if rows < 3 else 1.3) + words) * rows + 0.7, (0.8 * min(width, 4.0) + words) * below_rows + 0.8
+    )
     panes = above.subplots(rows, columns, squeeze=False, sharex=True).flatten()
-    styles = style_runs(data, data["runs"])
-    for pane, (name, run), line in zip(panes, runs, styles, strict=False):
-        style = line | {"linestyle": "-", "markersize": 4}
+    for pane, (_, run), name, line in zip(panes, runs, names, style_runs(data, data["runs"]), strict=False):
+        style = line | {"linestyle": "-", "markersize": mark_size(0.8)}
         pane.plot(data["steps"], run["adversarial"], **style)
         pane.plot(data["steps"], run["random"], **(style | {"linestyle": ":", "markerfacecolor": "white"}))
-        pane.set_title(name, fontsize=10)
+        pane.set_title(name, fontsize=text_size())
     about = "solid: adversarial direction; dotted: random; each its own scale"
-    above.suptitle(about, fontsize=10, color="#444444", x=0.02, ha="left")
-    above.supxlabel("way along the direction (1: the radius)", fontsize=10)
-    above.supylabel("mean loss", fontsize=10)
+    above.suptitle(about, color="#444444", x=0.02, ha="left")
+    above.supxlabel("way along the direction (1: the radius)")
+    above.supylabel("mean loss")
     surfaces = below.subplots(below_rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
-    for pane, (name, run) in zip(surfaces, shown, strict=False):
-        values = [value for row in run["surface"] for value in row]
-        pane.contourf(data["grid"], data["grid"], run["surface"], levels=12, cmap=SEQUENTIAL)
-        pane.set_title(f"{name}\n{min(values):.2f} to {max(values):.2f}", fontsize=10)
-        pane.grid(visible=False)
+    _draw_surfaces(below, surfaces, data, [run for _, run in shown], names)
     for part, count in ((panes, len(runs)), (surfaces, len(shown))):
         for pane in part[max(0, count - columns) : count]:  # the last of each column, where the next pane is empty
             pane.tick_params(labelbottom=True)
         for pane in part[count:]:
             pane.axis("off")
-    below.supxlabel("adversarial direction; mean loss from dark (low) to light (high)", fontsize=10)
-    below.supylabel("random direction", fontsize=10)
     return figure
+
+
+def _draw_surfaces(area: Any, panes: Any, data: Data, runs: list[Data], names: list[str]) -> None:
+    """Draw surfaces on one scale of colours, a logarithmic one: on another a standard model flattens the rest."""
+    with from_extra("report", "a figure"):
+        from matplotlib.colors import LogNorm
+
+    values = [value for run in runs for row in run["surface"] for value in row]
+    high = max([*values, 1e-6])
+    low = min(max(min(values), high / FACTOR), high / 1.01)
+    levels = [low * (high / low) ** (i / LEVELS) for i in range(LEVELS + 1)]
+    for pane, run, name in zip(panes, runs, names, strict=False):
+        surface = [[min(max(value, low), high) for value in row] for row in run["surface"]]
+        drawn = pane.contourf(
+            data["grid"], data["grid"], surface, levels=levels, norm=LogNorm(low, high), cmap=SEQUENTIAL
+        )
+        pane.set_title(name, fontsize=text_size())
+        pane.grid(visible=False)
+    bar = area.colorbar(drawn, ax=list(panes), ticks=levels[::6], format=lambda loss, _: f"{loss:.2g}", aspect=30)
+    bar.minorticks_off()
+    bar.set_label("mean loss (logarithmic)", size=text_size())
+    area.supxlabel("adversarial direction")
+    area.supylabel("random direction")
 
 
 STUDY = Study(

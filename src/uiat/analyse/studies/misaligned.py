@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from uiat import losses
-from uiat.analyse.figures import format_percent, make_panels
+from uiat.analyse.figures import figure_width, format_percent, make_panels, text_size
+from uiat.analyse.fitting import draw_legend, fold
 from uiat.analyse.measurements import compute_logits, craft
 from uiat.analyse.prose import percent
 from uiat.analyse.study import Context, Data, Study
@@ -152,14 +153,15 @@ def draw(data: Data) -> Any:
                 axes.barh(4 * i + j, fraction, left=left, color=colour, hatch=hatch, edgecolor="white", label=label)
                 left += fraction
             labels.append((4 * i + j, kind))
-        axes.text(0.0, 4 * i - 0.6, f"{name} ({run['misclassified']} images)", ha="left", va="bottom", fontsize=10)
+        label = fold(f"{name} ({run['misclassified']} images)", 0.7 * figure_width(), size=text_size(), lines=1)
+        axes.text(0.0, 4 * i - 0.6, label, ha="left", va="bottom", fontsize=text_size())
     axes.grid(visible=False, axis="y")
     axes.set_yticks([at for at, _ in labels], [kind for _, kind in labels])
     axes.set_ylim(4 * max(len(runs), 1) - 1.0, -1.6)
     axes.set_xlim(0, 1)
     axes.set_xlabel("predictions on images that are wrong as they are")
     format_percent(axes, along="x")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=9, handlelength=1.4)
+    draw_legend(figure, axes)
     return figure
 
 

@@ -4,6 +4,8 @@ import math
 from typing import Any
 
 from uiat.analyse.figures import format_percent, line_style, make_panels, tick_whole_numbers
+from uiat.analyse.fitting import draw_legend
+from uiat.analyse.marks import draw_line, span
 from uiat.analyse.measurements import held_out_accuracy, measure_step_cost
 from uiat.analyse.prose import percent, points, standard_error
 from uiat.analyse.study import Context, Data, Study, StudyRun, check_same_arithmetic
@@ -96,32 +98,37 @@ def table(data: Data) -> list[list[str]]:
 
 
 def draw(data: Data) -> Any:
-    """Draw accuracy above and passes below against e0, with UIAT and PGD-AT as level lines."""
+    """Draw accuracy and passes against e0, with UIAT and PGD-AT as level lines; accuracies in bands of 95 %."""
     figure, panes = make_panels(2.6, 1.9)
     groups = _by_epoch(data["rows"])
-    single = [epoch for epoch in groups if isinstance(epoch, int)]
     quantities = ((panes[0], ("robust", "clean")), (panes[1], ("passes",)))
     for axes, names in quantities:
+        axes.set_xlim(-0.5, max(row["epochs"] for row in data["rows"]) - 0.5)  # all the epochs that there could be
+        tick_whole_numbers(axes)
+        axes.set_xlabel("epoch e0 in which z is refined, counted from 0")
         for i, name in enumerate(names):
-            values = {e: mean_and_deviation([row[name] for row in rows]) for e, rows in groups.items()}
-            style = line_style(i)
-            bars = [values[e][1] or 0.0 for e in single]
-            axes.errorbar(single, [values[e][0] for e in single], yerr=bars, label=f"one-off, {name}", **style)
-            for kind, dashes, what in ((EVERY, (0, (1, 1)), "UIAT"), (NEVER, (0, (6, 2)), "PGD-AT")):
-                if kind in values:
-                    label = f"{what}, {name}"
-                    axes.axhline(values[kind][0], color=style["color"], linestyle=dashes, linewidth=1.2, label=label)
+            values = {epoch: _span(rows, name) for epoch, rows in groups.items()}
+            _draw_quantity(axes, name, values, line_style(i))
     panes[0].set_ylabel("held-out accuracy")
     format_percent(panes[0])
-    for axes in panes:  # all the epochs that z could have been refined in
-        axes.set_xlim(-0.5, max(row["epochs"] for row in data["rows"]) - 0.5)
-        tick_whole_numbers(axes)
     panes[1].set_ylabel("passes a step")
-    panes[1].set_xlabel("epoch e0 in which z is refined, counted from 0")
-    entries = zip(*panes[0].get_legend_handles_labels(), strict=True)
-    order = sorted(entries, key=lambda pair: ("one-off" not in pair[1], pair[1]))  # two columns, filled downwards
-    figure.legend(*zip(*order, strict=True), loc="outside upper left", ncols=2)
+    draw_legend(figure, panes[0])
     return figure
+
+
+def _span(rows: list[Data], name: str) -> tuple[float, list[float]]:
+    """Return the mean over seeds and its interval; passes are counted, not measured, so that they have none."""
+    values = [row[name] for row in rows]
+    return (values[0], [values[0]] * 2) if name == "passes" else span(values, rows[0]["n"])
+
+
+def _draw_quantity(axes: Any, name: str, values: dict[int | str, tuple[float, list[float]]], style: Data) -> None:
+    single = sorted(epoch for epoch in values if isinstance(epoch, int))
+    draw_line(axes, single, [values[epoch] for epoch in single], label=f"one-off, {name}", **style)
+    for kind, dashes, what in ((EVERY, (0, (1, 1)), "UIAT"), (NEVER, (0, (6, 2)), "PGD-AT")):
+        if kind in values:
+            level = style | {"linestyle": dashes, "marker": "none"}
+            draw_line(axes, axes.get_xlim(), [values[kind]] * 2, label=f"{what}, {name}", **level)
 
 
 STUDY = Study(

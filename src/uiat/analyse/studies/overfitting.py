@@ -5,14 +5,16 @@ from typing import Any
 from torch import Tensor
 
 from uiat.analyse.figures import (
-    draw_legend,
     format_percent,
-    label_rows,
+    is_wide,
     line_style,
     make_parts,
+    mark_size,
     style_runs,
     tick_whole_numbers,
 )
+from uiat.analyse.fitting import draw_legend, draw_legend_over, label_rows, rows_height
+from uiat.analyse.marks import draw_line, span
 from uiat.analyse.measurements import correct_by_split
 from uiat.analyse.prose import accuracy_gap, difference_with_error, percent, standard_error
 from uiat.analyse.study import Context, Data, Split, Study, StudyRun, kept_weights
@@ -52,6 +54,7 @@ def _read_epochs(context: Context, run: StudyRun) -> Data:
         "train_by_epoch": [row.get("train_correct") for row in rows],
         "held_out_by_epoch": [row.get("robust") for row in rows],
         "best_by_epoch": [best["epoch"] + 1, best["robust"]],
+        "held_out": context.count_images(run, "held-out"),
     }
 
 
@@ -101,24 +104,28 @@ def sentences(data: Data) -> list[str]:
 
 def draw(data: Data) -> Any:
     """Draw what compares on top, a row a run; below, by epoch, training batches and held-out images on one scale."""
-    figure, (top, bottom) = make_parts(1.2 + 0.5 * len(data["runs"]), 5.0)
+    rows = 1.2 + rows_height(list(data["runs"]), 0.5)
+    figure, (top, bottom) = make_parts(rows, 2.8 if is_wide() else 5.0)
     _draw_weights(top.subplots(), data)
-    above, below = bottom.subplots(2, 1, sharex=True, sharey=True)
+    shape = (1, 2) if is_wide() else (2, 1)
+    above, below = bottom.subplots(*shape, sharex=True, sharey=True)
     for (name, run), look in zip(data["runs"].items(), style_runs(data, data["runs"]), strict=True):
         style = look | {"marker": "none"}
         for axes, values in ((above, run["train_by_epoch"]), (below, run["held_out_by_epoch"])):
             pairs = [(e, v) for e, v in zip(run["epochs"], values, strict=True) if v is not None]
-            axes.plot(*zip(*pairs, strict=True), label=name, **style)
-        below.plot(*run["best_by_epoch"], color=look["color"], marker=look["marker"], markersize=7)
+            n = run.get("held_out") if axes is below else None  # training batches are of a model that changes
+            draw_line(axes, [e for e, _ in pairs], [span([v], n) for _, v in pairs], label=name, **style)
+        below.plot(*run["best_by_epoch"], color=look["color"], marker=look["marker"], markersize=mark_size(1.4))
     above.set_title("training batches, each method's own attack")
-    below.set_title("held-out images under PGD; marks: best epoch")
-    below.set_xlabel("epoch")
+    below.set_title("held-out images under PGD; marks: best epoch; bands: 95 %")
     below.set_ylim(bottom=0)
+    for axes in (above, below) if is_wide() else (below,):
+        axes.set_xlabel("epoch")
     tick_whole_numbers(below)
     for axes in (above, below):
         axes.set_ylabel("accuracy")
         format_percent(axes)
-    draw_legend(bottom, below)
+    draw_legend(figure, below)
     return figure
 
 
@@ -138,7 +145,7 @@ def _draw_weights(axes: Any, data: Data) -> None:
                 axes.errorbar(row[split], at + 0.06 * (2 * j - 1), xerr=bar, label=label, **style)
     axes.set_xlim(left=-0.01)
     axes.set_xlabel(f"accuracy under {data['attack']}; hollow: best, filled: last")
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, handletextpad=0.2)
+    draw_legend_over(axes)
     format_percent(axes, along="x")
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uiat.analyse.figures import draw_legend, make_panels, style_runs
+from uiat.analyse.figures import make_panels
+from uiat.analyse.fitting import draw_legend
+from uiat.analyse.marks import draw_line, group_styles, span_by_radius
 from uiat.analyse.prose import CHANCE, join_words, percent
 from uiat.analyse.radii import choose_radii, describe_threat, label_axes, radius_writer, sweep_run
 from uiat.analyse.study import Context, Data, Study
@@ -118,14 +120,11 @@ def _say_crossing(pair: Data, radii: list[float], write: Callable[..., str]) -> 
 
 
 def draw(data: Data) -> Any:
-    """Draw a line a run in a band of its 95 % interval, with the radius of the threat model marked."""
+    """Draw a line a method in a band of its 95 % interval; the radius of the threat model is marked."""
     figure, (axes,) = make_panels(3.9)
     axes.axvline(data["epsilon"], color="#999999", linewidth=1.0)
-    for (name, run), style in zip(data["runs"].items(), style_runs(data, data["runs"]), strict=True):
-        axes.plot(data["strengths"], run["accuracy"], label=name, **style)
-        if "intervals" in run:
-            low, high = zip(*run["intervals"], strict=True)
-            axes.fill_between(data["strengths"], low, high, color=style["color"], alpha=0.15, linewidth=0)
+    for name, (runs, style) in group_styles(data, list(data["runs"])).items():
+        draw_line(axes, data["strengths"], span_by_radius([data["runs"][run] for run in runs]), label=name, **style)
     label_axes(axes, data, "radius of the attack (line: threat model; bands: 95 %)")
     draw_legend(figure, axes)
     return figure

@@ -5,8 +5,10 @@ from typing import Any
 
 from torch import nn
 
-from uiat.analyse.figures import draw_legend, format_percent, make_panels, style_runs
+from uiat.analyse.figures import format_percent, make_panels, mark_size, style_runs, text_size
+from uiat.analyse.fitting import draw_legend
 from uiat.analyse.interpolation import has_batch_norm, interpolate
+from uiat.analyse.marks import bars, span
 from uiat.analyse.measurements import group_by_seed, measure_accuracy
 from uiat.analyse.prose import CHANCE, error_of_mean, join_words, percent, points
 from uiat.analyse.study import Context, Data, Study, StudyRun
@@ -215,7 +217,7 @@ def table(data: Data) -> list[list[str]]:
 
 
 def draw(data: Data) -> Any:
-    """Draw robust against clean accuracy: means with deviations, seeds small, the front and the averages as lines."""
+    """Draw robust against clean accuracy: means with 95 % intervals, seeds small, the front and averages as lines."""
     figure, (axes,) = make_panels(4.2)
     rows, between = data["rows"], data["between"]
     front = [rows[label] for label in data["front"]]
@@ -223,20 +225,31 @@ def draw(data: Data) -> Any:
     styles = style_runs(data, [row["runs"][0] for row in rows.values()])
     for (label, row), line in zip(rows.items(), styles, strict=True):
         style = line | {"linestyle": "none"}
-        bars = {f"{axis}err": mean_and_deviation(row[kind])[1] for axis, kind in (("x", "clean"), ("y", "robust"))}
-        axes.errorbar(_mean(row, "clean"), _mean(row, "robust"), label=label, **bars, **style | {"markersize": 8})
-        axes.plot(row["clean"], row["robust"], **style | {"markersize": 3, "alpha": 0.6})
+        _draw_interval(axes, row, row["n"], label=label, **style | {"markersize": mark_size(1.6)})
+        axes.plot(row["clean"], row["robust"], **style | {"markersize": mark_size(0.6), "alpha": 0.6})
     if between["rows"]:
         path = [rows[between["from"]], *between["rows"], rows[between["to"]]]
         axes.plot(*_means(path), color="black", linestyle=":", marker=".", label="averaged weights", zorder=1)
-        for row in between["rows"]:
-            axes.annotate(f"{row['alpha']:g}", (_mean(row, "clean"), _mean(row, "robust")), fontsize=9)
-    axes.set_xlabel("held-out accuracy, clean")
+        for row, beside in zip(
+            between["rows"], ((3, 3), (3, -9), (-20, 3)), strict=False
+        ):  # three may lie close together
+            at = _mean(row, "clean"), _mean(row, "robust")
+            _draw_interval(axes, row, next(iter(rows.values()))["n"], color="black", linestyle="none")
+            axes.annotate(
+                f"{row['alpha']:g}", at, xytext=beside, textcoords="offset points", fontsize=text_size("least")
+            )
+    axes.set_xlabel("held-out accuracy, clean (bars: 95 %)")
     axes.set_ylabel("held-out accuracy, robust")
     for along in ("x", "y"):
         format_percent(axes, along=along)
     draw_legend(figure, axes)
     return figure
+
+
+def _draw_interval(axes: Any, row: Data, n: int, **style: Any) -> None:
+    clean, robust = (span(row[kind], n) for kind in ("clean", "robust"))
+    lengths = {"xerr": bars([clean]), "yerr": bars([robust]), "elinewidth": mark_size(0.15)}
+    axes.errorbar(clean[0], robust[0], **lengths, **style)
 
 
 def _means(rows: Sequence[Data]) -> tuple[list[float], list[float]]:

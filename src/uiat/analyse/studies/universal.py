@@ -3,12 +3,14 @@
 from itertools import combinations
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from uiat import evaluation
-from uiat.analyse.figures import COLOURS, draw_matrix, format_percent, label_rows, make_parts
+from uiat.analyse.figures import figure_width, is_wide, line_style, make_parts, scale, text_size
+from uiat.analyse.fitting import draw_legend, legend_height, rows_height
+from uiat.analyse.marks import draw_rows, span
 from uiat.analyse.measurements import group_by_seed
+from uiat.analyse.pictures import draw_matrix, draw_pictures, name_pictures
 from uiat.analyse.prose import difference_with_error, error_of_mean, join_words, percent
 from uiat.analyse.study import Context, Data, Study, StudyRun, check_same_arithmetic
 from uiat.evaluation.engine.stage import correct_under
@@ -154,43 +156,43 @@ def draw(data: Data) -> Any:
     """Draw both kinds of perturbations, the accuracies of each group, and the transfer between runs."""
     first = next((run for run in data["runs"].values() if "inverse" in run), next(iter(data["runs"].values())))
     kinds = [kind for kind in ("inverse", "adversarial") if kind in first]
-    groups, runs = data["groups"], list(data["runs"])
-    figure, parts = make_parts(0.8 * len(kinds) + 0.6, 0.9 * len(groups) + 1.2, 0.35 * len(runs) + 2.2)
-    _draw_pictures(parts[0], data, first, kinds)
-    axes = parts[1].subplots()
-    for i, (kind, words) in enumerate(COLUMNS.items()):
-        at = [j + 0.2 * (i - 1.5) for j in range(len(groups))]
-        values = [mean_and_deviation([data["runs"][run][kind] for run in members]) for members in groups.values()]
-        axes.barh(at, [v for v, _ in values], 0.18, xerr=[d or 0.0 for _, d in values], color=COLOURS[i], label=words)
-    label_rows(axes, list(groups))
-    format_percent(axes, along="x")
-    axes.set_title("accuracy under perturbations; bars: deviation over seeds")
-    parts[1].legend(loc="outside lower left", ncols=2)
-    axes = parts[2].subplots()
+    groups, runs = list(data["groups"]), list(data["runs"])
+    heights = rows_height(groups, 0.6) + 1.0 + legend_height(list(COLUMNS.values())), rows_height(runs, 0.35) + 1.3
+    classes, room = data["classes"], figure_width() / len(data["classes"]) - 0.05
+    upright = name_pictures(classes, room)[1]
+    pictures = (0.1 * len(kinds) * figure_width() + 0.5) / scale() + 0.8 * upright
+    if is_wide():
+        figure, parts = make_parts(pictures, max(heights))
+        accuracy, transfer = parts[1].subplots(1, 2)
+    else:
+        figure, parts = make_parts(pictures, *heights)
+        accuracy, transfer = (part.subplots() for part in parts[1:])
+    panes = parts[0].subplots(len(kinds), len(classes), squeeze=False)
+    for number, (row, kind) in enumerate(zip(panes, kinds, strict=True)):
+        look = {"channels": data["channels"], "room": room}
+        draw_pictures(row, first[kind], names=classes if number == 0 else [], **look)
+    words = " (top) and ".join(kinds) + (" (below)" if len(kinds) > 1 else "")
+    parts[0].suptitle(f"{words}, each at its full scale", x=0.02, ha="left")
+    _draw_accuracy(accuracy, data, groups)
+    draw_legend(parts[1], accuracy)
     rows = [[100 * data["transfer"][source][run] for run in runs] for source in runs]
-    draw_matrix(axes, rows, low=0.0, high=100.0, digits=0, names=runs)
-    axes.set_title("accuracy of a run (column) under the class-wise\nperturbations of another (row), in percent")
+    draw_matrix(transfer, rows, low=0.0, high=100.0, digits=0, names=runs)
+    title = "accuracy of a run (column) under the class-wise perturbations of another (row), in percent"
+    transfer.set_title(title, fontsize=text_size())
     return figure
 
 
-def _draw_pictures(area: Any, data: Data, run: Data, kinds: list[str]) -> None:
-    """Draw perturbations of one channel in blue and red; others as an image, with grey for no change."""
-    columns, channels = len(data["classes"]), data["channels"]
-    panes = area.subplots(len(kinds), columns, squeeze=False)
-    for number, kind in enumerate(kinds):
-        for c, axes in enumerate(panes[number]):
-            picture = torch.tensor(run[kind][c])
-            largest = float(picture.abs().max()) or 1.0
-            axes.axis("off")
-            if channels == 1:
-                axes.imshow(picture.tolist(), cmap="RdBu_r", vmin=-largest, vmax=largest)
-            else:
-                z = picture.view(channels, len(picture) // channels, -1)[:3]
-                axes.imshow((0.5 + z / (2 * largest)).clamp(0, 1).permute(1, 2, 0).numpy())
-            if number == 0:
-                axes.set_title(data["classes"][c], fontsize=8, loc="center")
-    words = " (top) and ".join(kinds) + (" (below)" if len(kinds) > 1 else "")
-    area.suptitle(f"{words}, each at its full scale", fontsize=10, x=0.02, ha="left")
+def _draw_accuracy(axes: Any, data: Data, groups: list[str]) -> None:
+    n = data["n"]["test"]
+    series = {
+        words: (
+            line_style(i),
+            [span([data["runs"][run][kind] for run in data["groups"][group]], n) for group in groups],
+        )
+        for i, (kind, words) in enumerate(COLUMNS.items())
+    }
+    draw_rows(axes, groups, series)
+    axes.set_xlabel("accuracy under perturbations (bars: 95 %)")
 
 
 STUDY = Study(

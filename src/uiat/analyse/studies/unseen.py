@@ -8,7 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from uiat import evaluation
-from uiat.analyse.figures import COLOURS, format_percent, label_rows, make_panels
+from uiat.analyse.figures import make_panels, style_runs
+from uiat.analyse.fitting import draw_legend, rows_height
+from uiat.analyse.marks import draw_rows, span
 from uiat.analyse.measurements import group_by_seed
 from uiat.analyse.prose import CHANCE, error_of_mean, join_words, percent
 from uiat.analyse.study import Context, Data, Study, StudyRun, check_same_arithmetic
@@ -116,19 +118,17 @@ def _say_difference(data: Data, one: str, other: str) -> str:
 
 
 def draw(data: Data) -> Any:
-    """Draw a bar for each threat and group, with the deviation over seeds."""
-    groups, columns = data["groups"], data["columns"]
-    width = 0.8 / len(groups)
-    figure, (axes,) = make_panels(0.3 * len(columns) * max(1, len(groups) / 2) + 1.2)
-    for i, group in enumerate(groups):
-        values = [mean_and_deviation(_values(data, group, column)) for column in columns]
-        at = [row + width * (i - (len(groups) - 1) / 2) for row in range(len(columns))]
-        means, deviations = [mean for mean, _ in values], [deviation or 0.0 for _, deviation in values]
-        axes.barh(at, means, 0.9 * width, xerr=deviations, color=COLOURS[i % len(COLOURS)], label=group)
-    label_rows(axes, columns)
-    format_percent(axes, along="x")
-    axes.set_title(f"accuracy; trained for {data['trained']}")
-    figure.legend(loc="outside upper left", ncols=2)
+    """Draw a row for each threat, in it a mark for each group with its 95 % interval over images or seeds."""
+    groups, columns, n = data["groups"], data["columns"], data["n"]["test"]
+    figure, (axes,) = make_panels(rows_height(columns, 0.3 * max(1, len(groups) / 2.5)) + 1.2)
+    styles = style_runs(data, [runs[0] for runs in groups.values()])
+    series = {
+        group: (style, [span(_values(data, group, column), n) for column in columns])
+        for group, style in zip(groups, styles, strict=True)
+    }
+    draw_rows(axes, columns, series)
+    axes.set_xlabel(f"accuracy (bars: 95 %); trained for {data['trained']}")
+    draw_legend(figure, axes)
     return figure
 
 
