@@ -21,7 +21,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 # Torch before the source, so that a change of the source does not fetch it again.
-# Each torchvision fits one torch, and pip takes that one.
+# pip takes a torchvision that accepts this torch: both have to come from one index.
 # hadolint ignore=DL3013
 RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "torch==${TORCH}" torchvision
 
