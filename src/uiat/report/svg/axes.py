@@ -7,38 +7,40 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from uiat import formatting
+from uiat.system.extras import from_extra
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
+def ticks(low: float, high: float, most: int = 6, *, whole: bool = False) -> list[float]:
     """Return round numbers inside a range, at most `most` of them.
 
+    Args:
+        low: where the range begins.
+        high: where it ends.
+        most: the most numbers there may be.
+        whole: True for whole numbers alone: there is no epoch 1.5.
+
     Example:
-        >>> ticks(0, 1)
-        [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+        >>> ticks(0, 1), ticks(1, 3, whole=True)
+        ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [1.0, 2.0, 3.0])
     """
-    span = high - low
-    if not math.isfinite(span) or span <= 0:
-        return [low]
-    base = 10.0 ** math.floor(math.log10(span))
-    step = next(s for k in (0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10) if span / (s := k * base) <= most - 1 + 1e-9)
-    first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    slack = 1e-9 * (high - low)
+    return [tick for tick in around(low, high, most, whole=whole) if low - slack <= tick <= high + slack] or [low]
 
 
-def around(low: float, high: float, most: int = 6) -> list[float]:
+def around(low: float, high: float, most: int = 6, *, whole: bool = False) -> list[float]:
     """Return round numbers that enclose a range, so that no value lies outside of the labelled part of an axis.
 
     Example:
         >>> around(0, 0.27)
         [0.0, 0.1, 0.2, 0.3]
     """
-    inside = ticks(low, high, most)
-    if len(inside) < 2:
-        return [low, high] if high > low else [low, low + 1]
-    step = inside[1] - inside[0]
-    below = [round(inside[0] - step, 10)] if inside[0] > low + 1e-9 * step else []
-    above = [round(inside[-1] + step, 10)] if inside[-1] < high - 1e-9 * step else []
-    return below + inside + above
+    if not math.isfinite(high - low) or high <= low:
+        return [low, low + 1]
+    with from_extra("report", "a report"):
+        from matplotlib.ticker import MaxNLocator
+
+    locator = MaxNLocator(nbins=most - 1, steps=(1, 2, 2.5, 5, 10), integer=whole, min_n_ticks=1)
+    return [round(float(tick), 10) for tick in locator.tick_values(low, high)]
 
 
 @dataclass(frozen=True)

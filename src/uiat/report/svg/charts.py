@@ -68,7 +68,8 @@ def curves(
     series = [Series(s.label, tuple(p for p in s.points if all(map(math.isfinite, p))), s.slot) for s in series]
     xs, ys = ([p[i] for s in series for p in s.points] or [0.0, 1.0] for i in (0, 1))
     low, high = (0.0 if percent else min(ys)), max(ys)
-    frame = Frame(ticks(min(xs), max(xs)), around(low, high), min(xs), max(xs), percent)
+    whole = all(x == round(x) for x in xs)
+    frame = Frame(ticks(min(xs), max(xs), whole=whole), around(low, high), min(xs), max(xs), percent)
     parts = [frame.grid(), frame.axes(x, y)]
     for s in series:
         places = [(frame.x(a), frame.y(b)) for a, b in s.points]

@@ -25,7 +25,7 @@ def frame(series: Sequence[Series], *, percent: bool = False) -> Frame:
     low = 0.0 if percent else min(ys)
     rows = around(low, max(ys) if max(ys) > low else low + 1, 5)
     room = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": 10, "bottom": 22}
-    return Frame(ticks(min(xs), max(xs), 5), rows, min(xs), max(xs), percent, **room)
+    return Frame(ticks(min(xs), max(xs), 5, whole=True), rows, min(xs), max(xs), percent, **room)
 
 
 def panel(title: str, series: Sequence[Series], others: Sequence[Series], plane: Frame) -> Markup:
