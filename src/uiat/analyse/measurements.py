@@ -17,7 +17,7 @@ from uiat.experiments.arithmetic import describe_arithmetic
 from uiat.models.inspect import device_of
 from uiat.models.modes import frozen
 from uiat.runs.checkpoint import Which, read_weights
-from uiat.runs.reader import WEIGHTS_FILES, effect_of, leaves
+from uiat.runs.reader import WEIGHTS_FILES, shared_by_repeats
 from uiat.runs.run_files import RunFiles
 from uiat.runs.settings import read_plain
 from uiat.training.pass_count import activation_bytes, step_cost
@@ -93,7 +93,7 @@ def find_repeats(runs: Sequence[StudyRun]) -> dict[str, list[str]]:
     """
     groups: dict[str, list[str]] = {}
     for run in runs:
-        settings = [(path, value) for path, value in leaves(read_plain(run.folder)) if _decides(path)]
+        settings = shared_by_repeats(read_plain(run.folder))
         groups.setdefault(json.dumps([settings, describe_arithmetic(run.config)], default=str), []).append(run.label)
     named: dict[str, list[str]] = {}
     for labels in groups.values():
@@ -105,12 +105,6 @@ def find_repeats(runs: Sequence[StudyRun]) -> dict[str, list[str]]:
 def _common_beginning(labels: Sequence[str]) -> str:
     first, last = min(labels), max(labels)
     return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
-
-
-def _decides(path: str) -> bool:
-    """True if runs that differ in this setting are not repetitions of one run."""
-    effect = effect_of(path)
-    return path != "seed" and not path.startswith("evaluation") and (effect.weights or effect.result)
 
 
 def held_out_accuracy(context: Context, run: StudyRun) -> Data:

@@ -8,7 +8,7 @@ from typing import Any
 from uiat.formatting import is_doubtful
 from uiat.report.labels import common_beginning, method_words
 from uiat.runs.methods import assign_slots, method_name
-from uiat.runs.reader import effect_of, leaves
+from uiat.runs.reader import leaves, shared_by_repeats, tells_apart
 from uiat.runs.run_files import RunFiles
 
 
@@ -110,14 +110,7 @@ def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
 
 
 def _key(run: RunFiles) -> str:
-    settings = [item for item in leaves(run.config) if _tells_apart(item[0]) and not item[0].startswith("evaluation")]
-    return json.dumps([settings, _facts(run)], default=str, sort_keys=True)
-
-
-def _tells_apart(path: str) -> bool:
-    """True if runs that differ in this setting are not repetitions of one run."""
-    effect = effect_of(path)
-    return path != "seed" and (effect.weights or effect.result)
+    return json.dumps([shared_by_repeats(run.config), _facts(run)], default=str, sort_keys=True)
 
 
 def _facts(run: RunFiles) -> list[Any]:
@@ -190,7 +183,7 @@ def find_differences(runs: Sequence[RunFiles]) -> list[tuple[str, list[Any]]]:
     """
     flat = [dict(leaves(run.config)) for run in runs]
     paths = list(dict.fromkeys(path for settings in flat for path in settings))
-    rows = [(path, [settings.get(path) for settings in flat]) for path in paths if _tells_apart(path)]
+    rows = [(path, [settings.get(path) for settings in flat]) for path in paths if tells_apart(path)]
     return [(path, values) for path, values in rows if any(value != values[0] for value in values)]
 
 

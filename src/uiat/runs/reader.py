@@ -109,6 +109,27 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from leaves(value, f"{path}.{key}" if path else str(key))
 
 
+def tells_apart(path: str) -> bool:
+    """True if runs that differ in the setting of a dotted path are not repetitions of one run.
+
+    Example:
+        >>> tells_apart("seed"), tells_apart("objective.weight")
+        (False, True)
+    """
+    effect = effect_of(path)
+    return path != "seed" and (effect.weights or effect.result)
+
+
+def shared_by_repeats(tree: Any) -> list[tuple[str, Any]]:
+    """Return the (dotted path, value) pairs that repetitions of one run have in common, but those of evaluation.
+
+    Example:
+        >>> shared_by_repeats({"seed": 1, "objective": {"weight": 2}, "evaluation": {"n": 10}})
+        [('objective.weight', 2)]
+    """
+    return [item for item in leaves(tree) if tells_apart(item[0]) and not item[0].startswith("evaluation")]
+
+
 def settings_path(folder: Path) -> Path:
     """Return the path of a run folder's config.yaml.
 
