@@ -30,6 +30,8 @@ ELSEWHERE = {
     "report/svg/scatter.py": "report/test_tradeoff.py",
     "runs/evaluation_record.py": "runs/test_evaluations.py",
     "speed/cudnn.py": "speed/test_cuda.py",
+    "speed/folding.py": "speed/test_fast_copy.py",
+    "speed/tensor_cores.py": "speed/test_inner_model.py",
     "speed/throughput.py": "training/test_autotune.py",
     "training/first_batch.py": "cases/test_surroundings.py",
     "system/surroundings.py": "cases/test_surroundings.py",

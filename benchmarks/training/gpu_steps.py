@@ -18,6 +18,7 @@ LEVERS = {
     "plain": [("compute.plain", "true")],
     "bf16, channels-last": [*EAGER, ("compute.cuda_graphs", "false")],
     "the same, recorded": EAGER,
+    "recorded and compiled, no copy": [*COMPILED, ("compute.fold", "false")],
     "recorded and compiled": COMPILED,
 }
 OTHERS = ("cifar10-resnet18-trades", "cifar10-resnet18-uiat", "cifar10-resnet18-uiat-one-off", "cifar10-speedrun")

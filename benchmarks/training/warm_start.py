@@ -3,7 +3,8 @@
     python benchmarks/training/warm_start.py --root DATA --seeds 0,1,2 --threads 1
     python benchmarks/training/warm_start.py --table                  # what there is so far
 
-Real CIFAR-10 by the `cifar10-small` recipes of PGD-AT and UIAT, of 10,000 images and six epochs. Judged by APGD-CE and
+Real CIFAR-10 by the `cifar10-small` recipes of PGD-AT and UIAT, of 10,000 images and six epochs, or
+as many as take equal time in the forms whose name ends in "longer". Judged by APGD-CE and
 APGD-T (`autoattack-quick`) on the same test images; minutes are those of the processor, since other jobs may run beside
 it. Results: benchmarks/results/warm-start/METHOD-FORM-seedN.json; what is there is not computed again.
 """
@@ -41,6 +42,23 @@ FORMS = {
         "objective.attack.step_size": "2/255",
         "optimisation.steps_warmup_epochs": str(EPOCHS - 1),
     },
+}
+
+
+def longer(form: str, epochs: int, **more: str) -> dict[str, str]:
+    """Return a form with as many epochs as take the time of six with ten steps, by its passes."""
+    lengths = {"optimisation.epochs": str(epochs), "validation.every": str(epochs)}
+    return FORMS[form] | lengths | {f"{key.replace('__', '.')}": value for key, value in more.items()}
+
+
+# Each lever alone and two together, at equal time.
+FORMS |= {
+    "2-steps-memory-longer": longer("2-steps-memory", 20),
+    "2-steps-longer": longer("2-steps", 20),
+    "10-steps-grown-longer": longer("10-steps-grown", 9, optimisation__steps_warmup_epochs="8"),
+    "3-steps-memory-grown-longer": longer(
+        "2-steps-memory", 20, objective__attack__steps="3", optimisation__steps_warmup_epochs="19"
+    ),
 }
 
 

@@ -4,8 +4,10 @@ import contextlib
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
@@ -13,9 +15,11 @@ from torch import nn
 import uiat
 from uiat.data import Loader, load
 from uiat.inverse import UniversalInverse
+from uiat.speed import cuda_graphs
 from uiat.system.atomic_files import write_tensors
-from uiat.system.distributed import current_rank, process_group
+from uiat.system.distributed import current_rank, exchanges, process_group
 from uiat.training.optimizer import make_optimizer
+from uiat.training.step_options import StepOptions
 
 STEPS = 20
 
@@ -91,6 +95,44 @@ def trained_rivals() -> dict[str, torch.Tensor]:
     return tensors
 
 
+def trained_recorded() -> dict[str, torch.Tensor]:
+    """Weights after steps that a GPU would replay, and how many of them it would: those without an exchange.
+
+    A stand-in for the recorder makes the work anew, and lets no process exchange anything in it.
+    """
+
+    def record(work: Any, batch: uiat.Batch, epoch: int, parameters: Any) -> Any:
+        def replay(batch: uiat.Batch) -> dict[str, torch.Tensor]:
+            with exchanges() as found:
+                terms: dict[str, torch.Tensor] = work(batch, epoch)
+            assert not found
+            replays.append(epoch)
+            return terms
+
+        return replay
+
+    attack = uiat.PGD(threat=uiat.L2(1.0), step_size=0.4, steps=3, start="none")  # the host draws nothing
+    inverse = UniversalInverse(radius=0.5, step_size=0.2, epoch=0)
+    objectives = {"pgd-at": uiat.PGDAT(attack=attack), "one-off": uiat.UIAT(attack=attack, inverse=inverse)}
+    data, tensors = load("digits", "train"), {}
+    with (
+        mock.patch.object(cuda_graphs.RecordedStep, "record", record),
+        mock.patch.object(cuda_graphs, "host_waits", partial(contextlib.nullcontext, [])),
+        mock.patch.object(StepOptions, "adapt_to", lambda self, objective, device: self),
+    ):
+        for name, objective in objectives.items():
+            model, batches = network(), iter(Loader(data, batch_size=64).epoch(0))
+            optimizer, replays = torch.optim.SGD(model.parameters(), lr=0.05), list[int]()
+            shape = {"num_classes": 10, "image_shape": data.image_shape, "num_examples": len(data)}
+            step = uiat.make_step(model, objective, optimizer, cuda_graphs=True, **shape)
+            torch.manual_seed(3)
+            for epoch in (0, 0, 0, 0, 1, 1, 1):
+                step(next(batches), epoch=epoch)
+            tensors |= {f"{name}.{key}": value for key, value in model.state_dict().items()}
+            tensors[f"{name}.replays"] = torch.tensor([replays.count(0), replays.count(1)])
+    return tensors
+
+
 def _refine_on_a_grid() -> dict[str, torch.Tensor]:
     """z and its momentum after three steps on a grid, with more classes than a batch has images, and with fewer."""
     inverse = UniversalInverse(radius=0.5, step_size=0.2, resolution="1/2", storage="float16", gradient_momentum=0.5)
@@ -134,7 +176,8 @@ def main() -> None:
             if word == "resume":
                 stopped_and_whole(out)
             else:
-                found = trained_rivals() if word == "rivals" else trained(word)
+                makers = {"rivals": trained_rivals, "recorded": trained_recorded}
+                found = makers[word]() if word in makers else trained(word)
                 tensors = {k: v.float().contiguous() for k, v in found.items()}
                 write_tensors(out / f"{word}-{rank.rank}-of-{rank.size}.safetensors", tensors, {})
 

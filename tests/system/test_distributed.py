@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from support.paths import ROOT
-from support.workers import trained, trained_rivals
+from support.workers import trained, trained_recorded, trained_rivals
 from uiat.runs.reader import read_history
 from uiat.system.atomic_files import read_tensors
 
@@ -29,7 +29,7 @@ def torchrun(count: int, *words: object, **options: object) -> subprocess.Popen[
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes trained and resumed, and what four trained: launchers are slow to start, so both at once."""
     folder = tmp_path_factory.mktemp("results")
-    for count, words in ((2, "none,gaussian,rivals,resume"), (4, "none,gaussian")):
+    for count, words in ((2, "none,gaussian,rivals,recorded,resume"), (4, "none,gaussian")):
         run = torchrun(count, WORKERS, folder, words)
         output, _ = run.communicate(timeout=300)
         assert run.returncode == 0, output
@@ -63,6 +63,18 @@ def test_two_processes_weigh_and_remember_as_one_does(results: Path) -> None:
     assert one["dkl.state.means"].std() > 0
     assert one["sat.state.visited"].sum() == 5 * 64
     assert not torch.equal(one["lbgat.state.natural.2.weight"], one["lbgat.2.weight"])
+
+
+def test_two_processes_record_what_they_do_not_exchange_and_average_gradients_after_it(results: Path) -> None:
+    one = {name: value.float() for name, value in trained_recorded().items()}
+    assert one["pgd-at.replays"].tolist() == [2, 2]  # of 4 and 3 steps: one settles, and one an epoch is watched
+    for rank in range(2):
+        tensors, _ = read_tensors(results / f"recorded-{rank}-of-2.safetensors")
+        assert tensors.keys() == one.keys()
+        # z is refined in the first epoch, and is the same in all processes only if they exchange its gradient.
+        assert tensors.pop("one-off.replays").tolist() == [0, 2]
+        for name, value in tensors.items():
+            torch.testing.assert_close(value, one[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
 @pytest.mark.slow

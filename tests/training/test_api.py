@@ -357,7 +357,7 @@ def test_warnings_come_through_logging(caplog):
 def test_plain_turns_every_setting_of_speed_off(tmp_path):
     run = tiny.run(compute={"plain": True, "precision": "bf16", "compile": True})
     with start_run(run, run_dir=tmp_path / "run") as training:
-        assert training.step.inner_model is training.model
+        assert training.step.inner_model() is training.model
         assert not training.step.options.try_kernels
         assert training.optimizer.defaults["fused"] is None
         weight = training.model.body.stage2.conv.weight

@@ -9,6 +9,7 @@ import uiat
 from support import tiny
 from uiat import models, recipes
 from uiat.runs import settings
+from uiat.speed import inner_model
 from uiat.training import autotune
 
 
@@ -55,7 +56,7 @@ def test_a_device_without_bf16_computes_in_fp32(monkeypatch):
 def test_compilation_goes_by_length_and_gain(monkeypatch, seconds, steps, compile):
     measured = iter(seconds)
     monkeypatch.setattr(autotune, "median_seconds", lambda work, times, device: next(measured))
-    monkeypatch.setattr(autotune, "compile_model", lambda model: model)
+    monkeypatch.setattr(inner_model, "compile_model", lambda model: model)
     assert resolve(auto_run(), steps).compile is compile
     assert next(measured, None) is None
 

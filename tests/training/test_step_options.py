@@ -7,11 +7,15 @@ import pytest
 import torch
 
 from support.helpers import mlp, pgd
-from uiat import PGDAT, UIAT, Compute, Optimisation, Run, Standard, UserError, make_step
+from uiat import ADR, PGDAT, UIAT, Compute, Optimisation, Run, Standard, UserError, make_step
 from uiat.inverse import UniversalInverse
 from uiat.training.step_options import StepKeywords, StepOptions, check_replays
 
 FREE = pgd(0, start="uniform")
+
+
+class Own(PGDAT):
+    """A method of one's own, of which nothing is known."""
 
 
 def test_type_checkers_know_every_option():
@@ -27,8 +31,9 @@ def test_a_runs_options_are_those_of_its_settings():
     same = {name: getattr(optimisation, name) for name in ("clip_norm", "awp", "awp_from_epoch", "accumulate")}
     assert StepOptions.from_run(run) == StepOptions(**same, replays=4, **more)
     assert StepOptions.from_run(replace(run, compute=Compute(recompute=True))).recompute
+    assert not StepOptions.from_run(replace(run, compute=Compute(fold=False))).fold
     plain = StepOptions.from_run(Run(compute=Compute(plain=True, precision="bf16", compile=True)))
-    assert plain == StepOptions()
+    assert plain == StepOptions(fold=False)
 
 
 def test_a_wrong_option_is_refused(unchecked):
@@ -61,6 +66,19 @@ def test_replays_say_what_they_do_not_fit(objective, replays, says):
 )
 def test_a_step_is_recorded_on_a_gpu_alone_and_not_with_everything(device, more, recorded):
     options = StepOptions(cuda_graphs=True, **more)
-    assert options.adapt_to(PGDAT(attack=FREE if more.get("replays") else pgd()), torch.device(device)) == replace(
-        options, cuda_graphs=recorded
-    )
+    found = options.adapt_to(PGDAT(attack=FREE if more.get("replays") else pgd()), torch.device(device))
+    assert found == replace(options, cuda_graphs=recorded, fold=not options.recompute)
+
+
+@pytest.mark.parametrize(
+    ("objective", "fold"),
+    [
+        (PGDAT(), True),
+        (PGDAT(attack=pgd(batchnorm="train")), False),
+        (Standard(), False),
+        (ADR(), False),
+        (Own(), False),
+    ],
+)
+def test_the_packages_methods_in_eval_mode_pass_a_copy(objective, fold):
+    assert StepOptions().adapt_to(objective, torch.device("cpu")).fold is fold

@@ -17,12 +17,14 @@ class ResolvedCompute:
     Args:
         precision: of forward and backward passes.
         channels_last: memory format.
+        fold: make a copy of the network for the inner problems.
         compile: the inner problems' passes; on a GPU the training passes too.
         cuda_graphs: record the step and replay it, on a GPU.
     """
 
     precision: Literal["fp32", "bf16"]
     channels_last: bool
+    fold: bool
     compile: bool
     cuda_graphs: bool
 
@@ -36,6 +38,8 @@ class Compute:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         precision: "fp32"; "bf16" autocast with weights in fp32; "auto": bf16 where convolutions are faster in it.
         channels_last: memory format of images and weights; faster for most convolutions.
+        fold: pass the inner problems through a copy of the network that each step prepares for them: BatchNorm folded
+            into convolutions, weights cast once (`uiat.speed.inner_model`). Gradients are the same to rounding.
         compile: compile the model for the inner problems, in runs of more than a few minutes; needs a C++ compiler.
             Weights then differ in the last digits. "auto": where the run is long enough and a compiled pass is faster
             on this machine; the folder of a run says what "auto" came to.
@@ -58,6 +62,7 @@ class Compute:
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     channels_last: bool = True
+    fold: bool = True
     compile: bool | Literal["auto"] = False
     cuda_graphs: bool = True
     recompute: bool = False
@@ -83,7 +88,7 @@ class Compute:
             'fp32'
         """
         if self.plain:
-            return ResolvedCompute(precision="fp32", channels_last=False, compile=False, cuda_graphs=False)
+            return ResolvedCompute(precision="fp32", channels_last=False, fold=False, compile=False, cuda_graphs=False)
         precision: Literal["fp32", "bf16"] = "fp32" if self.precision == "auto" else self.precision
-        more = {"channels_last": self.channels_last, "compile": self.compile is True, "cuda_graphs": self.cuda_graphs}
-        return ResolvedCompute(precision=precision, **more)
+        more = {"channels_last": self.channels_last, "fold": self.fold, "cuda_graphs": self.cuda_graphs}
+        return ResolvedCompute(precision=precision, compile=self.compile is True, **more)

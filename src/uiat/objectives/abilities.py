@@ -98,6 +98,21 @@ def is_single_step(objective: Objective) -> bool:
     return attack is not None and attack.steps <= 1
 
 
+def crafts_in_eval_mode(objective: Objective) -> bool:
+    """True if the inner problems pass the model in eval mode, frozen, and read nothing else of it.
+
+    Of the package's own methods this is known. One with networks that follow the model's weights (ADR) reads those.
+
+    Example:
+        >>> from uiat import PGD, PGDAT, Linf
+        >>> attack = PGD(threat=Linf("8/255"), batchnorm="train")
+        >>> crafts_in_eval_mode(PGDAT()), crafts_in_eval_mode(PGDAT(attack=attack))
+        (True, False)
+    """
+    attack, known = attack_of(objective), type(objective).__module__.startswith("uiat.")
+    return known and attack is not None and attack.batchnorm == "eval" and not hasattr(objective, "networks")
+
+
 def is_second_order(objective: Objective) -> bool:
     """True if the loss contains input gradients, so that its backward pass needs second derivatives (GradAlign).
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from uiat.data import Batch
 from uiat.errors import UserError
+from uiat.system.distributed import exchanges
 
 logger = logging.getLogger("uiat")
 Work = Callable[[Batch, int], dict[str, Tensor]]
@@ -35,6 +36,9 @@ class GraphedSteps:
     cannot hold, and the host's random generators are compared, whose draws a graph would repeat. Work that waits or
     draws in `TRIES` of them, such as a model that reads a value, is never recorded. `make_step` says what else is not.
 
+    With several processes each records its own work. What they exchange is no part of a graph: work that exchanges
+    something is left as it is for the epoch, and gradients are averaged after it (`uiat.training.step`).
+
     Args:
         work: function from a batch and an epoch to tensors on the device, which leaves gradients in the parameters and
             waits for nothing. Tensors that it reads or writes in every call (weights, buffers, state) stay in place.
@@ -51,6 +55,7 @@ class GraphedSteps:
     _settling: int = field(default=SETTLING, init=False)
     _watched: bool = field(default=False, init=False)
     _waits: int = field(default=0, init=False)
+    _exchanging: tuple[object, ...] = field(default=(), init=False)
 
     def __call__(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """Run or replay the step; the tensors are new ones at each call."""
@@ -65,21 +70,25 @@ class GraphedSteps:
         key = (epoch, batch.x.shape, batch.x.stride())
         if key != self._key:
             self._key, self._watched, self.recorded = key, False, None
-        if self._waits == TRIES:
+        if self._waits == TRIES or key == self._exchanging:
             return self.work(batch, epoch)
         if self._settling:
             self._settling -= 1
             return self.work(batch, epoch)
         if not self._watched:
-            return self._watch(batch, epoch)
+            return self._watch(batch, epoch, key)
         if self.recorded is None:
             self.recorded = RecordedStep.record(self.work, batch, epoch, self.parameters)
         return self.recorded(batch)
 
-    def _watch(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
+    def _watch(self, batch: Batch, epoch: int, key: tuple[object, ...]) -> dict[str, Tensor]:
         """Run a step, and note whether anything in it keeps it from being recorded."""
-        with host_waits() as waits, host_draws() as draws:
+        with exchanges() as exchanged, host_waits() as waits, host_draws() as draws:
             result = self.work(batch, epoch)
+        if exchanged:  # the same in each process, so that all of them go on alike
+            logger.debug("steps of epoch %d are not recorded as a CUDA graph: %s", epoch, exchanged[0])
+            self._exchanging = key
+            return result
         reasons = waits + draws
         self._watched = not reasons
         self._waits = self._waits + 1 if reasons else 0

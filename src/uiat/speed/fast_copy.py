@@ -7,17 +7,16 @@ an attack strength, and nothing else.
 
 import copy
 import logging
-from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from uiat.models.modes import frozen
 from uiat.shapes import Float
+from uiat.speed.folding import CONVOLUTIONS, Norm, foldable_norms, replace_layer
 from uiat.speed.incremental import Incremental, have_equal_logits
 from uiat.speed.malloc import keep_memory
 
@@ -26,10 +25,6 @@ logger = logging.getLogger("uiat")
 # On a CPU, bytes of all layer outputs of a batch: beyond, nothing is gained, and they do not fit into the caches.
 CPU_BYTES = 64 * 2**20
 CPU_LEAST = 16  # images of a batch; with fewer, the work a call is too little
-# Exactly these: a subclass, such as a parametrised layer, may compute something else.
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
 class CountingModel:
@@ -206,82 +201,17 @@ def _frozen_copy(model: nn.Module, example: Tensor) -> nn.Module:
 def _folded_copy(model: nn.Module, example: Tensor) -> nn.Module:
     """Copy a model, frozen and in eval mode, without its BatchNorm layers."""
     copied = _frozen_copy(model, example)
-    for norm, layer in _foldable_norms(copied, example):
+    for norm, layer in foldable_norms(copied, example):
         if isinstance(layer, nn.Linear):
             new: nn.Module = fuse_linear_bn_eval(layer, norm)
-        elif isinstance(layer, _CONVOLUTIONS):
+        elif isinstance(layer, CONVOLUTIONS):
             new = fuse_conv_bn_eval(layer, norm)
         else:
-            _replace(copied, norm, Affine(norm))
+            replace_layer(copied, norm, Affine(norm))
             continue
-        _replace(copied, layer, new)
-        _replace(copied, norm, nn.Identity())
+        replace_layer(copied, layer, new)
+        replace_layer(copied, norm, nn.Identity())
     return _frozen_copy(copied, example)
-
-
-def _foldable_norms(model: nn.Module, example: Tensor) -> list[tuple[Norm, nn.Module | None]]:
-    """Find each BatchNorm that can go, with the layer to fold it into: the only one whose output it reads, or None.
-
-    Read from the autograd graph of one forward pass, so whatever `forward` does is allowed for. A layer that is used
-    more than once stays, and so does one with hooks of its own. A reader without a gradient goes unseen, and shows in
-    the logits.
-    """
-    watched = [m for m in model.modules() if type(m) in (*_CONVOLUTIONS, nn.Linear, *_NORMS) and not _has_hooks(m)]
-    calls = Counter[nn.Module]()
-    # The node of the graph that made a tensor tells which layer a norm reads: the one whose output it made.
-    layers: dict[Node | None, nn.Module] = {}
-    norms: list[tuple[Norm, Node | None, int]] = []
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls[module] += 1
-        if isinstance(module, _NORMS):
-            norms.append((module, inputs[0].grad_fn, inputs[0].ndim))
-        else:
-            layers[output.grad_fn] = module
-
-    hooks = [m.register_forward_hook(note) for m in watched]
-    try:
-        with torch.enable_grad():
-            # Parameters are frozen, so the graph begins at the images: nodes exist only for what depends on them.
-            logits = model(example.clone().requires_grad_())
-    finally:
-        for hook in hooks:
-            hook.remove()
-    readers, result = _count_readers(logits.grad_fn), list[tuple[Norm, nn.Module | None]]()
-    for norm, node, dimensions in norms:
-        # With a second reader, such as a shortcut, the layer's own output is needed as it is.
-        layer = layers.get(node) if readers[node] == 1 else None
-        fits = layer is not None and calls[layer] == 1
-        # A linear layer ends in its features, and a norm of more dimensions reads the second as channels.
-        if isinstance(layer, nn.Linear) and (dimensions != 2 or norm.weight is None):
-            fits = False
-        if calls[norm] == 1 and norm.running_mean is not None:
-            result.append((norm, layer if fits else None))
-    return result
-
-
-def _count_readers(last: Node | None) -> Counter[Node | None]:
-    """Count the readers of each node of a graph, walking back from its last one."""
-    readers, left, seen = Counter[Node | None](), [last], {last}
-    while left:
-        node = left.pop()
-        following = [] if node is None else [n for n, _ in node.next_functions]
-        readers.update(following)
-        left += [n for n in dict.fromkeys(following) if n not in seen]
-        seen.update(following)
-    return readers
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
-
-
-def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Replace a layer under every name that it has."""
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            if child is old:
-                setattr(parent, name, new)
 
 
 def _compile(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:

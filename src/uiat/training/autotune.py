@@ -13,8 +13,10 @@ from uiat.attacks.gradient import input_gradient
 from uiat.config.schema import Run
 from uiat.data import Batch
 from uiat.models.modes import frozen
+from uiat.objectives.abilities import crafts_in_eval_mode
 from uiat.shapes import Float
-from uiat.speed.compile import can_compile, compile_model
+from uiat.speed.compile import can_compile
+from uiat.speed.inner_model import InnerModel
 from uiat.speed.throughput import convolution_rate, median_seconds
 from uiat.system.announcements import announced
 from uiat.system.distributed import current_rank
@@ -115,22 +117,26 @@ def is_compiling_faster(
         False
     """
     device, few = x.device, x[:4]
+    fold = run.compute.resolved.fold and crafts_in_eval_mode(run.objective)
     batch = Batch(few, torch.arange(len(few), device=device) % num_classes, torch.arange(len(few), device=device))
     counts = step_passes(run, copy.deepcopy(model), batch, num_classes=num_classes)
     inner = max(passes.input_backward for passes in counts.values())
     if not inner:
         return False
 
-    def seconds(form: nn.Module, times: int) -> float:
+    def seconds(compile: bool, times: int) -> float:
+        half = run.compute.resolved.precision == "bf16"
+        form = InnerModel(model, tuple(x.shape[1:]), fold=fold, half=half, compile=compile)()
+
         def loss(images: Tensor) -> tuple[Tensor, Tensor]:
             logits = form(images)
             return logits.float().logsumexp(dim=1), logits
 
-        with frozen(model), autocast(device, run.compute.resolved.precision):
+        with frozen(form), autocast(device, run.compute.resolved.precision):
             return median_seconds(lambda: input_gradient(loss, x), times, device)
 
-    if inner * steps * seconds(model, 1) < MIN_INNER_SECONDS:
+    if inner * steps * seconds(False, 1) < MIN_INNER_SECONDS:
         return False
-    gain = seconds(model, 5) / seconds(compile_model(model), 5)
+    gain = seconds(False, 5) / seconds(True, 5)
     logger.info("inner problems are %.2f times as fast compiled as they are eager", gain)
     return gain > MIN_COMPILE_GAIN

@@ -94,10 +94,4 @@ def average_statistics(model: nn.Module) -> None:
     Example:
         >>> average_statistics(nn.BatchNorm2d(3))  # one process: nothing to do
     """
-    buffers = [b for b in model.buffers() if b.is_floating_point()]
-    if current_rank().size == 1 or not buffers:
-        return
-    # One reduction of all buffers in a row is cheaper than one of each.
-    flat = current_rank().mean(torch.cat([b.flatten() for b in buffers]))
-    for b, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
-        b.copy_(mean.view_as(b))
+    current_rank().mean_each([b for b in model.buffers() if b.is_floating_point()])

@@ -300,6 +300,6 @@ RULES: tuple[Rule, ...] = (
             lambda run, path=path: run.compute.plain and _is_set(run, path),  # type: ignore[misc]
             f"{path} has no effect: compute.plain switches every setting of speed off",
         )
-        for path in ("compute.precision", "compute.compile")
+        for path in ("compute.precision", "compute.fold", "compute.compile")
     ),
 )

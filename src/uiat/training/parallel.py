@@ -35,9 +35,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     Example:
         >>> average_gradients([])
     """
-    for p in parameters:
-        if p.grad is not None:
-            current_rank().mean(p.grad)
+    current_rank().mean_each([p.grad for p in parameters if p.grad is not None])
 
 
 def split_rows(count: int, parts: int) -> list[slice]:

@@ -150,8 +150,8 @@ def step_for(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, eage
         model: the model of the run, on its device.
         batch: the examples that the step will be called with; their number is that of the training set.
         num_classes: K.
-        eager: neither compile nor record, so that layers are called one by one and can be counted; otherwise as the run
-            has it.
+        eager: neither fold, compile nor record, so that layers are called one by one and can be counted; otherwise as
+            the run has it.
 
     Example:
         >>> from uiat import models
@@ -162,7 +162,7 @@ def step_for(run: Run, model: nn.Module, batch: Batch, *, num_classes: int, eage
     """
     options = StepOptions.from_run(run)
     if eager:
-        options = replace(options, compile=False, cuda_graphs=False)
+        options = replace(options, fold=False, compile=False, cuda_graphs=False)
     # A rate so small that training on noise takes no weight to infinity.
     optimizer = make_optimizer(model, replace(run.optimisation, learning_rate=1e-6), plain=run.compute.plain)
     _, c, h, w = batch.x.shape

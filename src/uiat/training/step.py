@@ -25,8 +25,8 @@ from uiat.speed.activation_checkpointing import checkpointed_blocks, find_blocks
 from uiat.speed.compile import compile_model
 from uiat.speed.cuda_graphs import GraphedSteps
 from uiat.speed.cudnn import cudnn_benchmark
+from uiat.speed.inner_model import InnerModel
 from uiat.speed.malloc import keep_memory
-from uiat.system.distributed import current_rank
 from uiat.system.surroundings import neutral_surroundings
 from uiat.training.attack_memory import add_memory, recall_starts, remember_ends
 from uiat.training.averaging import average_statistics
@@ -46,6 +46,7 @@ class Step:
         state: the objective's state (perturbations, remembered predictions), a module of buffers and, for some
             methods, of networks; those of them that are trained are in the optimiser too.
         options: how the step is computed, see `uiat.training.step_options.StepOptions`.
+        inner_model: called, the network that the inner problems pass in the next step.
         graphed: the recorded step, on a GPU.
     """
 
@@ -72,12 +73,14 @@ class Step:
         self.options = options.adapt_to(objective, self.device)
         # Inner problems run the same parameters through one fixed graph many times a step; training passes do not,
         # and repay compilation on a GPU alone.
-        self.inner_model = compile_model(model) if options.compile else model
-        self.training_model = (
-            compile_model(model)
-            if options.compile and _can_compile_training(model, objective)
-            else data_parallel(model)
-        )
+        half = options.precision == "bf16"
+        self.inner_model = InnerModel(model, image_shape, fold=self.options.fold, half=half, compile=options.compile)
+        compiled = options.compile and self.device.type == "cuda" and not is_second_order(objective)
+        # Of several processes DistributedDataParallel averages gradients while the backward pass goes on. Compiled or
+        # recorded passes gain more than that hides, and go without it: their gradients are averaged after them.
+        wrapped = not (compiled or self.options.cuda_graphs)
+        self.training_model = compile_model(model) if compiled else data_parallel(model) if wrapped else model
+        self._averaged = self._trained if wrapped else [*model.parameters(), *self._trained]
         self.checkpointing = partial(checkpointed_blocks, find_blocks(model)) if options.recompute else nullcontext
         self.graphed = (
             GraphedSteps(
@@ -167,6 +170,7 @@ class Step:
             means, x_adv = self._compute_gradients(batch, epoch, x_adv)
         else:
             means = self.graphed(batch, epoch)
+        average_gradients(self._averaged)
         if self.options.clip_norm is not None:
             nn.utils.clip_grad_norm_([*self.model.parameters(), *self._trained], self.options.clip_norm)
         self.optimizer.step()
@@ -197,7 +201,7 @@ class Step:
             # perturbations z and the remembered predictions p_bar change here and nowhere else.
             with self.autocast(), self.checkpointing():
                 part = recall_starts(self.objective, self.state, batch[rows])
-                examples = objective.perturb(self.inner_model, part, self.state, epoch=epoch)
+                examples = objective.perturb(self.inner_model(), part, self.state, epoch=epoch)
                 remember_ends(self.objective, self.state, part, examples)
             if self.options.replays:
                 start = examples.x_adv if x_adv is None else x_adv[rows]
@@ -214,7 +218,6 @@ class Step:
                 means[name] = means[name] + mean if name in means else mean
             if self.options.replays:
                 moved.append(self._move_examples(objective, examples))
-        average_gradients(self._trained)  # of the model itself, `data_parallel` averages them
         return means, torch.cat(moved) if moved else None
 
     def _perturbed_weights(self, objective: Objective, examples: Examples, epoch: int) -> AbstractContextManager[None]:
@@ -281,7 +284,7 @@ def make_step(
         num_examples: N, size of the training set; for per-example momentum.
         teacher: trained network, for methods that ask one (HAT, DHAT: naturally trained; ARD, RSLAD: a robust one).
         options: `precision`, `clip_norm`, `radius_warmup_epochs`, `steps_warmup_epochs`, `awp`, `awp_from_epoch`,
-            `compile`, `accumulate`, `replays`, `recompute`, `cuda_graphs` and `try_kernels`, which
+            `fold`, `compile`, `accumulate`, `replays`, `recompute`, `cuda_graphs` and `try_kernels`, which
             `uiat.training.step_options.StepOptions` describes.
 
     Raises:
@@ -319,8 +322,3 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
         torch.bfloat16
     """
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
-def _can_compile_training(model: nn.Module, objective: Objective) -> bool:
-    """True on one GPU, if the loss has no second derivative (GradAlign has one)."""
-    return next(model.parameters()).is_cuda and current_rank().size == 1 and not is_second_order(objective)

@@ -9,8 +9,13 @@ from uiat.checks import Amount, Count, Whole, checked_fields
 from uiat.config.schema import Positive, Run
 from uiat.errors import UserError
 from uiat.objectives import Objective
-from uiat.objectives.abilities import attack_of, reads_adversarial_examples, with_radius, with_steps
-from uiat.system.distributed import current_rank
+from uiat.objectives.abilities import (
+    attack_of,
+    crafts_in_eval_mode,
+    reads_adversarial_examples,
+    with_radius,
+    with_steps,
+)
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -28,6 +33,9 @@ class StepOptions:
         steps_warmup_epochs: number of first epochs in which the steps of the attack grow to their own number.
         awp: relative size gamma of the adversarial weight perturbation (Wu et al. 2020); 0 for none.
         awp_from_epoch: first epoch with the weight perturbation, counted from 0.
+        fold: pass the inner problems through a copy of the network that each step prepares for them: BatchNorm folded
+            into convolutions, weights cast once (`uiat.speed.inner_model`). For networks of known layers, the package's
+            own methods and attacks in eval mode; others pass the model itself.
         compile: compile the model for the inner problems, and on a GPU for the training passes; needs a compiler
             and half a minute at the first step.
         accumulate: number of parts of a batch that are passed one after the other, for large models. Each part's inner
@@ -36,8 +44,9 @@ class StepOptions:
             step of the attack by the gradient of the loss that each update takes anyway. The attack gives the start.
         recompute: keep the outputs of blocks alone, and compute what is inside them again for the backward pass.
         cuda_graphs: on a GPU, record the step once an epoch and replay it (`uiat.speed.cuda_graphs`). Not with
-            recompute, replays or several processes, where steps are made as ever. Between two steps of an epoch leave
-            alone which parameters are trained and which modules there are: a replay would not see it.
+            recompute or replays, nor with several processes a step in which they exchange more than gradients (UIAT
+            while z is refined): these are made as ever. Between two steps of an epoch leave alone which parameters are
+            trained and which modules there are: a replay would not see it.
         try_kernels: on a GPU, let cuDNN try its kernels at each new shape and keep to the fastest (`uiat.speed.cudnn`).
 
     Example:
@@ -51,6 +60,7 @@ class StepOptions:
     steps_warmup_epochs: Whole = 0
     awp: Amount = 0.0
     awp_from_epoch: Whole = 0
+    fold: bool = True
     compile: bool = False
     accumulate: Count = 1
     replays: Whole = 0
@@ -74,6 +84,7 @@ class StepOptions:
             steps_warmup_epochs=optimisation.steps_warmup_epochs,
             awp=optimisation.awp,
             awp_from_epoch=optimisation.awp_from_epoch,
+            fold=resolved.fold,
             compile=resolved.compile,
             accumulate=optimisation.accumulate,
             replays=optimisation.replays,
@@ -98,7 +109,7 @@ class StepOptions:
         return objective
 
     def adapt_to(self, objective: Objective, device: torch.device) -> "StepOptions":
-        """Return what of these options the device and the number of processes allow.
+        """Return what of these options the device and the objective allow.
 
         Raises:
             UserError: the objective cannot be trained with them.
@@ -112,8 +123,9 @@ class StepOptions:
         for what, epochs in (("radius", self.radius_warmup_epochs), ("steps", self.steps_warmup_epochs)):
             if epochs and (attack_of(objective) is None or not is_dataclass(objective)):
                 raise UserError(f"a warm-up of the {what} needs a method with an attack, not {objective.name!r}")
-        recordable = device.type == "cuda" and not (self.recompute or self.replays or current_rank().size > 1)
-        return replace(self, cuda_graphs=self.cuda_graphs and recordable)
+        recordable = device.type == "cuda" and not (self.recompute or self.replays)
+        foldable = not self.recompute and crafts_in_eval_mode(objective)
+        return replace(self, cuda_graphs=self.cuda_graphs and recordable, fold=self.fold and foldable)
 
 
 class StepKeywords(TypedDict, total=False):
@@ -125,6 +137,7 @@ class StepKeywords(TypedDict, total=False):
     steps_warmup_epochs: Whole
     awp: Amount
     awp_from_epoch: Whole
+    fold: bool
     compile: bool
     accumulate: Count
     replays: Whole
