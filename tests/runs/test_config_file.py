@@ -14,6 +14,7 @@ from uiat.runs.config_file import ADDED, dump_settings, read_settings, threat_of
 from uiat.runs.folder import make_folder
 from uiat.runs.reader import leaves
 from uiat.runs.settings import read_config, read_run
+from uiat.system.manifest import MANIFEST_FILE, update_manifest
 
 RUN = tiny.run(seed=7)
 
@@ -59,6 +60,18 @@ def test_what_version_1_did_not_write_is_listed():
     for method, then in written.items():
         now = {path for path, _ in leaves(to_dict(recipes.get(f"digits-{method}")))}
         assert now - set(then) <= ADDED, method
+
+
+def test_a_run_from_before_the_copy_of_the_network_goes_on_without_it(tmp_path):
+    made = make_folder(RUN, tmp_path / "run")
+    assert read_run(made).compute.fold
+    settings = json.loads((made / MANIFEST_FILE).read_text())["settings"]
+    del settings["compute"]["fold"]
+    update_manifest(made, settings=settings)
+    path = made / "config.yaml"
+    path.write_text(path.read_text().replace("  fold: true\n", ""))
+    assert not read_run(made).compute.fold
+    assert not read_run(as_version_1(made)).compute.fold
 
 
 def test_a_configuration_of_ones_own_may_be_partial_and_that_of_a_run_is_one(tmp_path):

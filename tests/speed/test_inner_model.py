@@ -9,6 +9,7 @@ from torch.nn.utils.parametrizations import weight_norm
 import uiat
 from support.helpers import assert_untouched, batch, snapshot
 from uiat import models, recipes
+from uiat.models.bpda import BPDA
 from uiat.models.modes import frozen
 from uiat.models.outputs import logits_only
 from uiat.speed.inner_model import InnerModel
@@ -93,6 +94,54 @@ def test_in_half_precision_the_copy_is_as_near_to_fp32_as_autocast(images):
     assert cosines[0] > cosines[1] - 0.002
 
 
+def test_a_float64_network_is_not_cast_as_autocast_does_not(images):
+    model = build().eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(gradient(InnerModel(model, SHAPE, half=True)(), images), gradient(model, images))
+
+
+def test_a_fault_that_new_statistics_would_hide_is_found():
+    # The norm is the stand-in of a defence: it takes the convolution's output, and the defence reads it too.
+    class Between(nn.Module):
+        __module__ = "torch.nn.modules.some"
+
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(8)
+
+        def forward(self, x):
+            with torch.no_grad():
+                value = x.clamp(-1, 1)
+            stand_in = self.norm(x)
+            return value + (stand_in - stand_in.detach())
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), Between(), nn.Flatten(), nn.Linear(8 * 14 * 14, 3))
+    assert InnerModel(model, SHAPE)() is model
+
+
+def test_the_decision_does_not_depend_on_the_weights():
+    model = build()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    assert InnerModel(model, SHAPE)() is not model
+
+
+def test_without_a_compiler_the_first_call_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("uiat.speed.compile.can_compile", lambda device: False)
+    for model in (build(), Own(nn.Flatten(), nn.Linear(768, 3))):
+        with pytest.raises(uiat.UserError, match="compile needs a compiler"):
+            InnerModel(model, SHAPE, compile=True)
+
+
+def test_a_layer_under_two_names_is_replaced_under_both(images):
+    conv = nn.Conv2d(3, 3, 1)
+    model = nn.Sequential(conv, nn.ReLU(), conv, nn.Flatten(), nn.Linear(768, 3))
+    found = InnerModel(model, SHAPE, half=True)()
+    assert found[0] is found[2]
+    assert found[0] is not conv
+
+
 def test_channels_last_weights_stay_so():
     found = InnerModel(build().to(memory_format=torch.channels_last), SHAPE)()
     weight = found.body.stage2.conv.weight
@@ -124,7 +173,27 @@ def at_random(model):
     return model
 
 
-@pytest.mark.parametrize("change", [Own, hooked, overridden, parametrised])
+def hooked_backward(model):
+    model.body.stage1.register_full_backward_pre_hook(lambda module, gradients: gradients)
+    return model
+
+
+def with_own_defence(model):
+    return nn.Sequential(BPDA(lambda x: (4 * x).round() / 4), model)
+
+
+class Caching(nn.Linear):
+    """As of some networks of timm: in eval mode it keeps what it computed of its weights."""
+
+    __module__ = "timm.models.some"
+
+
+def caching(model):
+    model.head = Caching(16, 3).double()
+    return model
+
+
+@pytest.mark.parametrize("change", [Own, hooked, hooked_backward, overridden, parametrised, with_own_defence, caching])
 def test_where_a_copy_could_miss_something_the_model_itself_is_given(change):
     model = change(build())
     assert InnerModel(model, SHAPE)() is model
@@ -147,11 +216,15 @@ def test_dropout_is_off_in_the_copy(images):
         lambda model: setattr(model.head, "weight", nn.Parameter(torch.randn(3, 16).double())),
         lambda model: setattr(model.body.stage1, "act", nn.SiLU()),
         lambda model: model.body.stage1.norm.register_buffer("running_mean", torch.ones(4).double()),
+        lambda model: setattr(model.body.stage1.norm, "eps", 0.5),
+        lambda model: setattr(model.body.stage2.act, "beta", 3),
+        lambda model: overridden(model),
     ],
-    ids=["layer", "weight", "activation", "buffer"],
+    ids=["layer", "weight", "activation", "buffer", "eps", "value", "forward"],
 )
 def test_other_layers_and_tensors_are_followed(change, images):
     model = build()
+    model.body.stage2.act = nn.Softplus()
     inner = InnerModel(model, SHAPE)
     inner()
     change(model)

@@ -19,6 +19,7 @@ from uiat.speed import cuda_graphs
 from uiat.system.atomic_files import write_tensors
 from uiat.system.distributed import current_rank, exchanges, process_group
 from uiat.training.optimizer import make_optimizer
+from uiat.training.parallel import average_gradients
 from uiat.training.step_options import StepOptions
 
 STEPS = 20
@@ -37,9 +38,9 @@ class Block(nn.Module):
         return maps
 
 
-def network() -> nn.Module:
+def network(seed: int = 5) -> nn.Module:
     """Without BatchNorm, which sees each process's part of a batch on its own."""
-    torch.manual_seed(5)
+    torch.manual_seed(seed)
     return nn.Sequential(Block(), nn.Flatten(), nn.Linear(288, 10))
 
 
@@ -121,7 +122,8 @@ def trained_recorded() -> dict[str, torch.Tensor]:
         mock.patch.object(StepOptions, "adapt_to", lambda self, objective, device: self),
     ):
         for name, objective in objectives.items():
-            model, batches = network(), iter(Loader(data, batch_size=64).epoch(0))
+            # Processes that begin with other weights than the first one have its weights afterwards.
+            model, batches = network(5 + current_rank().rank), iter(Loader(data, batch_size=64).epoch(0))
             optimizer, replays = torch.optim.SGD(model.parameters(), lr=0.05), list[int]()
             shape = {"num_classes": 10, "image_shape": data.image_shape, "num_examples": len(data)}
             step = uiat.make_step(model, objective, optimizer, cuda_graphs=True, **shape)
@@ -130,7 +132,18 @@ def trained_recorded() -> dict[str, torch.Tensor]:
                 step(next(batches), epoch=epoch)
             tensors |= {f"{name}.{key}": value for key, value in model.state_dict().items()}
             tensors[f"{name}.replays"] = torch.tensor([replays.count(0), replays.count(1)])
-    return tensors
+    return tensors | _gradients_of_some()
+
+
+def _gradients_of_some() -> dict[str, torch.Tensor]:
+    """Averages of gradients that not each process has: of two layers each of two processes reaches one."""
+    layers, rank = [nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False)], current_rank()
+    for k, layer in enumerate(layers[:2]):
+        if rank.size == 1 or k == rank.rank:
+            (layer(torch.full((1, 2), 1.0 + k)).sum() / (2 if rank.size == 1 else 1)).backward()
+    average_gradients(p for layer in layers for p in layer.parameters())
+    assert layers[2].weight.grad is None
+    return {f"some.{k}": p.grad for k, p in enumerate(p for layer in layers[:2] for p in layer.parameters())}
 
 
 def _refine_on_a_grid() -> dict[str, torch.Tensor]:

@@ -65,7 +65,7 @@ def test_two_processes_weigh_and_remember_as_one_does(results: Path) -> None:
     assert not torch.equal(one["lbgat.state.natural.2.weight"], one["lbgat.2.weight"])
 
 
-def test_two_processes_record_what_they_do_not_exchange_and_average_gradients_after_it(results: Path) -> None:
+def test_two_processes_record_what_they_do_not_exchange_start_alike_and_average_gradients(results: Path) -> None:
     one = {name: value.float() for name, value in trained_recorded().items()}
     assert one["pgd-at.replays"].tolist() == [2, 2]  # of 4 and 3 steps: one settles, and one an epoch is watched
     for rank in range(2):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from support.helpers import mlp, pgd
-from uiat import ADR, PGDAT, UIAT, Compute, Optimisation, Run, Standard, UserError, make_step
+from uiat import ADR, PGD, PGDAT, UIAT, Compute, Optimisation, Run, Standard, UserError, make_step
 from uiat.inverse import UniversalInverse
 from uiat.training.step_options import StepKeywords, StepOptions, check_replays
 
@@ -16,6 +16,14 @@ FREE = pgd(0, start="uniform")
 
 class Own(PGDAT):
     """A method of one's own, of which nothing is known."""
+
+
+class OwnAttack(PGD):
+    """An attack of one's own."""
+
+
+class OwnInverse(UniversalInverse):
+    """An inverse adversary of one's own."""
 
 
 def test_type_checkers_know_every_option():
@@ -78,6 +86,9 @@ def test_a_step_is_recorded_on_a_gpu_alone_and_not_with_everything(device, more,
         (Standard(), False),
         (ADR(), False),
         (Own(), False),
+        (PGDAT(attack=OwnAttack()), False),
+        (UIAT(), True),
+        (UIAT(inverse=OwnInverse()), False),
     ],
 )
 def test_the_packages_methods_in_eval_mode_pass_a_copy(objective, fold):

@@ -101,7 +101,8 @@ def is_single_step(objective: Objective) -> bool:
 def crafts_in_eval_mode(objective: Objective) -> bool:
     """True if the inner problems pass the model in eval mode, frozen, and read nothing else of it.
 
-    Of the package's own methods this is known. One with networks that follow the model's weights (ADR) reads those.
+    Of the package's own methods, attacks and inverse adversaries this is known. A method with networks that follow the
+    model's weights (ADR) reads those.
 
     Example:
         >>> from uiat import PGD, PGDAT, Linf
@@ -109,8 +110,9 @@ def crafts_in_eval_mode(objective: Objective) -> bool:
         >>> crafts_in_eval_mode(PGDAT()), crafts_in_eval_mode(PGDAT(attack=attack))
         (True, False)
     """
-    attack, known = attack_of(objective), type(objective).__module__.startswith("uiat.")
-    return known and attack is not None and attack.batchnorm == "eval" and not hasattr(objective, "networks")
+    attack, inverse = attack_of(objective), getattr(objective, "inverse", None)
+    own = all(type(each).__module__.startswith("uiat.") for each in (objective, attack, inverse) if each is not None)
+    return own and attack is not None and attack.batchnorm == "eval" and not hasattr(objective, "networks")
 
 
 def is_second_order(objective: Objective) -> bool:

@@ -32,7 +32,7 @@ ADDED: frozenset[str] = frozenset(
             "data.cutmix",
         ),
         "objective.attack.draws",
-        "compute.trackers",
+        *("compute.trackers", "compute.fold"),
         *("optimisation.decay_norms", "optimisation.layer_decay", "optimisation.radius_warmup_epochs"),
         "optimisation.steps_warmup_epochs",
     }
@@ -76,11 +76,19 @@ def read_settings(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     if manifest is not None and isinstance(manifest.get("settings"), dict):
         _compare(manifest["settings"], tree, path)
+        _as_it_was(tree)
         return tree
     if form == FORMAT:
         warn_once(f"{folder} has no {MANIFEST_FILE}: damage to its files cannot be seen")
     _require_complete(tree, path, may_lack=ADDED if form == 1 else frozenset())
+    _as_it_was(tree)
     return tree
+
+
+def _as_it_was(tree: dict[str, Any]) -> None:
+    """Add settings that came later, with the values that earlier steps were computed with, where not the defaults."""
+    if isinstance(compute := tree.get("compute"), dict):
+        compute.setdefault("fold", False)
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:

@@ -96,6 +96,5 @@ def replace_layer(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
         SiLU()
     """
     for parent in model.modules():
-        for name, child in parent.named_children():
-            if child is old:
-                setattr(parent, name, new)
+        for name in [name for name, child in parent._modules.items() if child is old]:
+            setattr(parent, name, new)

@@ -12,14 +12,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from uiat.models.modes import frozen
 from uiat.models.outputs import logits_only
 from uiat.speed.compile import compile_model
-from uiat.speed.folding import Norm, foldable_norms, has_hooks, replace_layer
+from uiat.speed.folding import Norm, foldable_norms, replace_layer
 from uiat.speed.incremental import have_equal_logits
 from uiat.speed.tensor_cores import tensor_core_form
 
 logger = logging.getLogger("uiat")
-# Networks made of these libraries' layers alone compute what their modules say. One's own class may hold values that a
-# copy would not follow.
-_KNOWN = ("torch.nn.modules.", "uiat.models.", "torchvision.", "timm.")
+# Networks of these layers alone: what they compute depends on their tensors and plain values, which the copy follows.
+# A class of one's own may hold anything; some of timm's keep what they computed of their weights in eval mode.
+_KNOWN = (
+    *("torch.nn.modules.", "torchvision.models.", "torchvision.ops."),
+    *("uiat.models.architectures", "uiat.models.classifier", "uiat.models.libraries"),
+)
+_PLAIN = (bool, int, float, str, type(None))
 
 
 @dataclass
@@ -32,8 +36,8 @@ class InnerModel:
     tensors with the model's. The gradients are the model's to rounding; in bf16 they are a little nearer to those of
     fp32, since one rounding is left out.
 
-    The model itself is given where a copy could miss something: in it a class of one's own, a hook, a parametrisation;
-    or where the copy's logits are not the model's.
+    The model itself is given where a copy could miss something: in it a class of one's own or of timm, a hook, a
+    parametrisation; or where the copy's logits and gradients are not the model's.
 
     Args:
         model: maps images in [0, 1] to logits; it is left as it is.
@@ -66,6 +70,8 @@ class InnerModel:
 
     def __post_init__(self) -> None:
         self._follow()
+        if self._copy is None:
+            _ = self._plain  # that there is no compiler shows at once
 
     def __call__(self) -> nn.Module:
         """Return the network with the weights that the model has now; no host synchronisation."""
@@ -92,20 +98,16 @@ class InnerModel:
                 self._make()
 
     def _make(self) -> None:
-        device = next(self.model.parameters()).device
-        on = device.type == "cuda" if self.tensor_cores is None else self.tensor_cores
+        some = next(self.model.parameters())
+        on = some.device.type == "cuda" if self.tensor_cores is None else self.tensor_cores
         if not (self.half or on or any(isinstance(m, Norm) for m in self.model.modules())):
             return
+        example = torch.rand(2, *self.image_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         try:
-            # In float64, in which nothing but a fault is larger than the tolerance, and on a CPU, which has it.
-            exact = copy.deepcopy(self.model).cpu().double().eval()
-            example = torch.rand(2, *self.image_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-            copied, layers = _prepared_copy(exact, example, half=False, tensor_cores=on)
-            with torch.no_grad():
-                if not have_equal_logits(copied(example), exact(example)):
-                    raise ValueError("its logits differ from the model's")
-            example = example.to(next(self.model.parameters()))
-            copied, layers = _prepared_copy(self.model, example, half=self.half, tensor_cores=on)
+            _check_copy(self.model, example, tensor_cores=on)
+            copied, layers = _prepared_copy(self.model, example.to(some), half=self.half, tensor_cores=on)
+            with torch.no_grad(), torch.autocast(some.device.type, torch.bfloat16, enabled=self.half):
+                copied(example.to(some))
         # This is about speed alone: what is wrong with the model shows where it is used.
         except Exception as error:
             logger.debug("inner problems pass the model itself: %s", error)
@@ -147,7 +149,13 @@ class PreparedLayer:
 def _parts_of(model: nn.Module) -> tuple[list[object], list[object]]:
     """Return what a copy depends on: modules and tensors, which have to be the same ones, and facts about them."""
     modules, tensors = list(model.modules()), [*model.parameters(), *model.buffers()]
-    return [*modules, *tensors], [*map(_is_hooked, modules), *((t.dtype, t.device) for t in tensors)]
+    return [*modules, *tensors], [*map(_facts_of, modules), *((t.dtype, t.device) for t in tensors)]
+
+
+def _facts_of(module: nn.Module) -> tuple[object, ...]:
+    """Return a module's class, whether it is hooked, and its plain values, such as the eps of a norm."""
+    values = ((k, v) for k, v in vars(module).items() if k != "training" and isinstance(v, (*_PLAIN, tuple)))
+    return type(module), _is_hooked(module), "forward" in vars(module), *values
 
 
 def _is_known(module: nn.Module) -> bool:
@@ -156,8 +164,36 @@ def _is_known(module: nn.Module) -> bool:
 
 def _is_hooked(module: nn.Module) -> bool:
     """True if there are hooks other than the one that the package itself sets now and then, which no copy needs."""
-    own = all(hook.__module__ == logits_only.__module__ for hook in module._forward_hooks.values())
-    return has_hooks(module) and not (own and not module._forward_pre_hooks and not module._backward_hooks)
+    if any((module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)):
+        return True
+    return any(hook.__module__ != logits_only.__module__ for hook in module._forward_hooks.values())
+
+
+def _check_copy(model: nn.Module, example: Tensor, *, tensor_cores: bool) -> None:
+    """Hold a copy's logits and input gradients against the model's.
+
+    In float64, in which nothing but a fault is above the tolerance, and on a CPU, which has it; with statistics as
+    after a training, since a new BatchNorm does nothing that would be missed.
+
+    Raises:
+        ValueError: they differ.
+    """
+    exact, draws = copy.deepcopy(model).cpu().double().eval(), torch.Generator().manual_seed(0)
+    for norm in [m for m in exact.modules() if isinstance(m, Norm)]:
+        for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
+            if tensor is not None:
+                tensor.detach().copy_(torch.rand(tensor.shape, generator=draws) + 0.5)
+    copied, _ = _prepared_copy(exact, example, half=False, tensor_cores=tensor_cores)
+    for found, right in zip(_answers(copied, example), _answers(exact, example), strict=True):
+        if not have_equal_logits(found, right):
+            raise ValueError("its logits or gradients differ from the model's")
+
+
+def _answers(model: nn.Module, example: Tensor) -> tuple[Tensor, Tensor]:
+    x = example.clone().requires_grad_()
+    with frozen(model), torch.enable_grad():
+        logits = model(x)
+        return logits.detach(), torch.autograd.grad(logits.logsumexp(dim=1).sum(), x)[0]
 
 
 def _prepared_copy(
@@ -191,4 +227,5 @@ def _with_own_weights(layer: nn.Module, *, bias: bool, half: bool) -> nn.Module:
     weight = layer.get_parameter("weight")
     if bias and layer.bias is None:
         layer.bias = nn.Parameter(weight.new_zeros(len(weight)))
-    return layer.requires_grad_(False).to(torch.bfloat16 if half else weight.dtype)
+    # Autocast casts float32 alone.
+    return layer.requires_grad_(False).to(torch.bfloat16 if half and weight.dtype == torch.float32 else weight.dtype)

@@ -42,7 +42,7 @@ class PaddedConv(nn.Module):
 class StridedPointwise(nn.Module):
     """A strided convolution of one pixel, as a matrix product of the pixels that it reads.
 
-    cuDNN has no fast kernel for it (docs/results/speed.md), and a product is what it is.
+    cuDNN may take a kernel without matrix units for it (`uiat.speed.cudnn`), and a product is what it is.
 
     Args:
         layer: the convolution; its weights are copied.

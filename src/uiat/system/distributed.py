@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -85,6 +85,12 @@ class Rank:
         for value, mean in zip(values, flat.split([value.numel() for value in values]), strict=True):
             value.copy_(mean.view_as(value))
 
+    def send_first(self, values: Iterable[Tensor]) -> None:
+        """Give each process the first one's tensors, in place."""
+        if self.size > 1:
+            for value in values:
+                dist.broadcast(value, 0)
+
     def concatenate(self, value: Tensor) -> Tensor:
         """Return the rows of all processes, in the order of the ranks; each gives equally many."""
         if self.size == 1:
@@ -153,7 +159,7 @@ def exchanges() -> Iterator[list[str]]:
     try:
         yield found
     finally:
-        _NOTES.remove(found)
+        _NOTES.pop()
 
 
 def _note(text: str) -> None:

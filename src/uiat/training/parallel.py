@@ -4,6 +4,7 @@ import itertools
 import warnings
 from collections.abc import Iterable
 
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -30,12 +31,41 @@ def data_parallel(model: nn.Module) -> nn.Module:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Average the gradients of parameters over the processes, in place.
+    """Average the gradients of parameters over the processes, in place, in one reduction.
+
+    All processes reduce the same list: a parameter that this one's images did not reach counts as zeros here, and has a
+    gradient afterwards.
 
     Example:
         >>> average_gradients([])
     """
-    current_rank().mean_each([p.grad for p in parameters if p.grad is not None])
+    if current_rank().size == 1:
+        return
+    trained = [p for p in parameters if p.requires_grad]
+    for p in trained:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    current_rank().mean_each([p.grad for p in trained if p.grad is not None])
+
+
+def start_alike(model: nn.Module) -> None:
+    """Give each process the first one's weights and buffers.
+
+    Example:
+        >>> start_alike(nn.Linear(2, 2))  # one process
+    """
+    with torch.no_grad():
+        current_rank().send_first([*model.parameters(), *model.buffers()])
+
+
+def exchanges_within(model: nn.Module) -> bool:
+    """True if layers of the model exchange values with other processes themselves.
+
+    Example:
+        >>> exchanges_within(nn.SyncBatchNorm(3))  # one process
+        False
+    """
+    return current_rank().size > 1 and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
 
 
 def split_rows(count: int, parts: int) -> list[slice]:

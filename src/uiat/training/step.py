@@ -32,7 +32,13 @@ from uiat.training.attack_memory import add_memory, recall_starts, remember_ends
 from uiat.training.averaging import average_statistics
 from uiat.training.awp import adversarial_weights
 from uiat.training.first_batch import check_first_batch
-from uiat.training.parallel import average_gradients, data_parallel, split_rows
+from uiat.training.parallel import (
+    average_gradients,
+    data_parallel,
+    exchanges_within,
+    split_rows,
+    start_alike,
+)
 from uiat.training.step_options import Precision, StepKeywords, StepOptions
 from uiat.training.teacher import check_teacher
 
@@ -63,6 +69,7 @@ class Step:
     ) -> None:
         self.device = next(model.parameters()).device
         keep_memory(self.device)
+        start_alike(model)
         state = objective.init(num_classes=num_classes, image_shape=image_shape, num_examples=num_examples)
         add_networks(objective, state, model)
         add_memory(objective, state, image_shape=image_shape, num_examples=num_examples)
@@ -75,7 +82,10 @@ class Step:
         # and repay compilation on a GPU alone.
         half = options.precision == "bf16"
         self.inner_model = InnerModel(model, image_shape, fold=self.options.fold, half=half, compile=options.compile)
-        compiled = options.compile and self.device.type == "cuda" and not is_second_order(objective)
+        within = exchanges_within(model)
+        if within:
+            self.options = replace(self.options, cuda_graphs=False)
+        compiled = options.compile and self.device.type == "cuda" and not (within or is_second_order(objective))
         # Of several processes DistributedDataParallel averages gradients while the backward pass goes on. Compiled or
         # recorded passes gain more than that hides, and go without it: their gradients are averaged after them.
         wrapped = not (compiled or self.options.cuda_graphs)

@@ -44,9 +44,9 @@ class StepOptions:
             step of the attack by the gradient of the loss that each update takes anyway. The attack gives the start.
         recompute: keep the outputs of blocks alone, and compute what is inside them again for the backward pass.
         cuda_graphs: on a GPU, record the step once an epoch and replay it (`uiat.speed.cuda_graphs`). Not with
-            recompute or replays, nor with several processes a step in which they exchange more than gradients (UIAT
-            while z is refined): these are made as ever. Between two steps of an epoch leave alone which parameters are
-            trained and which modules there are: a replay would not see it.
+            recompute or replays, nor with several processes a step in which they exchange more than gradients, such as
+            UIAT's while z is refined. Between two steps of an epoch leave alone which parameters are trained and which
+            modules there are: a replay would not see it.
         try_kernels: on a GPU, let cuDNN try its kernels at each new shape and keep to the fastest (`uiat.speed.cudnn`).
 
     Example:
