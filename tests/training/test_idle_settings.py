@@ -88,6 +88,7 @@ IDLE = [
     ("pgd-at", "optimisation.accumulate=999", "optimisation.accumulate 999 is more than the images of a batch"),
     ("pgd-at", "data.workers=4", "data.workers has no effect: digits is held in memory"),
     ("pgd-at", "compute.plain=true compute.precision=bf16", "compute.precision has no effect: compute.plain"),
+    ("pgd-at", "compute.plain=true compute.fold=false", "compute.fold has no effect: compute.plain"),
     ("pgd-at", "compute.plain=true compute.compile=true", "compute.compile has no effect: compute.plain"),
 ]
 

@@ -119,7 +119,8 @@ def same_weights(a: nn.Module, b: nn.Module) -> bool:
 def test_a_step_is_what_a_loop_by_hand_does(name, awp, clip):
     objective = OBJECTIVES[name]
     mine, theirs = cnn(), cnn()
-    step = step_of(mine, objective, awp=awp, clip_norm=clip)
+    # To the bit; with the copy of the network it is so to rounding (tests/speed/test_inner_model.py).
+    step = step_of(mine, objective, awp=awp, clip_norm=clip, fold=False)
     torch.manual_seed(4)
     for seed in (1, 2, 3):
         step(batch(seed=seed), epoch=1)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from uiat.speed.compile import compile_model
 from uiat.system.distributed import current_rank
 
 
@@ -28,6 +29,27 @@ def data_parallel(model: nn.Module) -> nn.Module:
         # torch 2.14 has another name for this setting, which 2.9 does not know.
         warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
         return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def training_form(model: nn.Module, *, compiled: bool, recorded: bool) -> nn.Module:
+    """Return the form of a model that training passes take.
+
+    DistributedDataParallel averages gradients while the backward pass goes on. Compiled or recorded passes gain more
+    than that hides, and go without it: `average_gradients` follows them.
+
+    Args:
+        model: the model.
+        compiled: compile it.
+        recorded: its steps are recorded as a CUDA graph.
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> training_form(model, compiled=False, recorded=True) is model
+        True
+    """
+    if compiled:
+        return compile_model(model)
+    return model if recorded else data_parallel(model)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -11,6 +11,7 @@ from typing import Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import Optimizer
 
 from uiat.checks import Classes, Count, Side, check_shapes, checked
@@ -22,7 +23,6 @@ from uiat.objectives import Examples, Objective, total
 from uiat.objectives.abilities import attack_of, describe_batches, is_second_order
 from uiat.objectives.networks import add_networks, add_teacher, networks_in, teacher_method
 from uiat.speed.activation_checkpointing import checkpointed_blocks, find_blocks
-from uiat.speed.compile import compile_model
 from uiat.speed.cuda_graphs import GraphedSteps
 from uiat.speed.cudnn import cudnn_benchmark
 from uiat.speed.inner_model import InnerModel
@@ -32,13 +32,7 @@ from uiat.training.attack_memory import add_memory, recall_starts, remember_ends
 from uiat.training.averaging import average_statistics
 from uiat.training.awp import adversarial_weights
 from uiat.training.first_batch import check_first_batch
-from uiat.training.parallel import (
-    average_gradients,
-    data_parallel,
-    exchanges_within,
-    split_rows,
-    start_alike,
-)
+from uiat.training.parallel import average_gradients, exchanges_within, split_rows, start_alike, training_form
 from uiat.training.step_options import Precision, StepKeywords, StepOptions
 from uiat.training.teacher import check_teacher
 
@@ -78,30 +72,25 @@ class Step:
         if self._trained:
             optimizer.add_param_group({"params": self._trained})
         self.options = options.adapt_to(objective, self.device)
+        if within := exchanges_within(model):
+            self.options = replace(self.options, cuda_graphs=False)
         # Inner problems run the same parameters through one fixed graph many times a step; training passes do not,
         # and repay compilation on a GPU alone.
         half = options.precision == "bf16"
         self.inner_model = InnerModel(model, image_shape, fold=self.options.fold, half=half, compile=options.compile)
-        within = exchanges_within(model)
-        if within:
-            self.options = replace(self.options, cuda_graphs=False)
         compiled = options.compile and self.device.type == "cuda" and not (within or is_second_order(objective))
-        # Of several processes DistributedDataParallel averages gradients while the backward pass goes on. Compiled or
-        # recorded passes gain more than that hides, and go without it: their gradients are averaged after them.
-        wrapped = not (compiled or self.options.cuda_graphs)
-        self.training_model = compile_model(model) if compiled else data_parallel(model) if wrapped else model
-        self._averaged = self._trained if wrapped else [*model.parameters(), *self._trained]
+        self.training_model = training_form(model, compiled=compiled, recorded=self.options.cuda_graphs)
+        by_itself = isinstance(self.training_model, DistributedDataParallel)
+        self._averaged = self._trained if by_itself else [*model.parameters(), *self._trained]
         self.checkpointing = partial(checkpointed_blocks, find_blocks(model)) if options.recompute else nullcontext
-        self.graphed = (
-            GraphedSteps(
-                lambda batch, epoch: self._compute_gradients(batch, epoch)[0], (*model.parameters(), *self._trained)
-            )
-            if self.options.cuda_graphs
-            else None
-        )
+        self.graphed = self._make_recorder() if self.options.cuda_graphs else None
         self._objectives: dict[int, Objective] = {}
         self._num_classes, self._image_shape, self._checked = num_classes, tuple(image_shape), False
         self._set_aside = find_frozen_parts(model)
+
+    def _make_recorder(self) -> GraphedSteps:
+        parameters = (*self.model.parameters(), *self._trained)
+        return GraphedSteps(lambda batch, epoch: self._compute_gradients(batch, epoch)[0], parameters)
 
     def __repr__(self) -> str:
         perturbed = ", perturbed by AWP" if self.options.awp else ""
