@@ -149,10 +149,9 @@ def test_apgd_breaks_what_the_reference_breaks(digits, loss):
             theirs = module.APGDAttack(model, loss=loss, seed=seed, **options)
         return model(theirs.perturb(x, y)).argmax(1) == y
 
-    theirs = torch.stack([reference(0), reference(1)])
+    theirs = torch.stack([reference(seed) for seed in range(3)])
     attack = SparseAPGD(threat=L1(1.3), loss=loss, iterations=40, targets=2)
-    ours = robust_images(attack, model, x, y)
-    assert 0.1 < theirs[0].float().mean() < 0.9
-    within = (theirs[0] == theirs[1]).float().mean()  # random starts decide about a tenth of the images
-    assert_as_strong(ours, theirs[0], weaker=0.05, agree=within - 0.04)
-    assert (ours[None] == theirs).float().mean() > within - 0.04
+    ours = torch.stack([robust_images(attack, model, x, y, seed=seed) for seed in range(3)])
+    assert 0.1 < theirs.float().mean() < 0.9
+    within = (theirs == theirs.roll(1, 0)).float().mean()  # random starts decide about a tenth of the images
+    assert_as_strong(ours.flatten(), theirs.flatten(), weaker=0.04, agree=within - 0.04)

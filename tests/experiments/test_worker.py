@@ -1,6 +1,7 @@
 """Several runs of a sweep at a time, in real processes: the same weights as one after another, and saved on a kill."""
 
 import os
+import re
 import signal
 import time
 
@@ -41,13 +42,14 @@ def test_ctrl_c_saves_what_is_under_way(tmp_path, monkeypatch):
     long = SMALL | {"optimisation.epochs": "300"}
 
     def interrupt(run):
-        if "epoch 3/" in run.note:
+        epoch = re.match(r"epoch (\d+)/", run.note)
+        if epoch and int(epoch[1]) >= 3:  # not each epoch is told of: several can end between two looks
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.5)
 
     with pytest.raises(KeyboardInterrupt):
         sweep("digits-uiat", settings=long, seeds=[0, 1], folder=tmp_path, jobs=2, listener=Notes(interrupt))
-    saved = [len((path / "metrics.jsonl").read_text().splitlines()) for path in tmp_path.glob("*seed*")]
+    saved = [len(path.read_text().splitlines()) for path in tmp_path.glob("*/metrics.jsonl")]
     assert max(saved) >= 2
     assert max(saved) < 300
-    assert all((path / "checkpoint.safetensors").exists() for path in tmp_path.glob("*seed*"))
+    assert all((path.parent / "checkpoint.safetensors").exists() for path in tmp_path.glob("*/metrics.jsonl"))
