@@ -45,19 +45,19 @@ FORMS = {
 }
 
 
-def longer(form: str, epochs: int, **more: str) -> dict[str, str]:
+def longer(form: str, epochs: int, more: dict[str, str] | None = None) -> dict[str, str]:
     """Return a form with as many epochs as take the time of six with ten steps, by its passes."""
     lengths = {"optimisation.epochs": str(epochs), "validation.every": str(epochs)}
-    return FORMS[form] | lengths | {f"{key.replace('__', '.')}": value for key, value in more.items()}
+    return FORMS[form] | lengths | (more or {})
 
 
 # Each lever alone and two together, at equal time.
 FORMS |= {
     "2-steps-memory-longer": longer("2-steps-memory", 20),
     "2-steps-longer": longer("2-steps", 20),
-    "10-steps-grown-longer": longer("10-steps-grown", 9, optimisation__steps_warmup_epochs="8"),
+    "10-steps-grown-longer": longer("10-steps-grown", 9, {"optimisation.steps_warmup_epochs": "8"}),
     "3-steps-memory-grown-longer": longer(
-        "2-steps-memory", 20, objective__attack__steps="3", optimisation__steps_warmup_epochs="19"
+        "2-steps-memory", 20, {"objective.attack.steps": "3", "optimisation.steps_warmup_epochs": "19"}
     ),
 }
 

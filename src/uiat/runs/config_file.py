@@ -76,11 +76,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     if manifest is not None and isinstance(manifest.get("settings"), dict):
         _compare(manifest["settings"], tree, path)
-        _as_it_was(tree)
-        return tree
-    if form == FORMAT:
-        warn_once(f"{folder} has no {MANIFEST_FILE}: damage to its files cannot be seen")
-    _require_complete(tree, path, may_lack=ADDED if form == 1 else frozenset())
+    else:
+        if form == FORMAT:
+            warn_once(f"{folder} has no {MANIFEST_FILE}: damage to its files cannot be seen")
+        _require_complete(tree, path, may_lack=ADDED if form == 1 else frozenset())
     _as_it_was(tree)
     return tree
 

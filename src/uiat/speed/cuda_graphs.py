@@ -76,18 +76,18 @@ class GraphedSteps:
             self._settling -= 1
             return self.work(batch, epoch)
         if not self._watched:
-            return self._watch(batch, epoch, key)
+            return self._watch(batch, epoch)
         if self.recorded is None:
             self.recorded = RecordedStep.record(self.work, batch, epoch, self.parameters)
         return self.recorded(batch)
 
-    def _watch(self, batch: Batch, epoch: int, key: tuple[object, ...]) -> dict[str, Tensor]:
+    def _watch(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """Run a step, and note whether anything in it keeps it from being recorded."""
         with exchanges() as exchanged, host_waits() as waits, host_draws() as draws:
             result = self.work(batch, epoch)
         if exchanged:  # the same in each process, so that all of them go on alike
             logger.debug("steps of epoch %d are not recorded as a CUDA graph: %s", epoch, exchanged[0])
-            self._exchanging = key
+            self._exchanging = self._key
             return result
         reasons = waits + draws
         self._watched = not reasons
