@@ -23,7 +23,7 @@ from uiat.training.loop import Training
 from uiat.training.open_run import begin_training, find_teachers, own_spec, reopen_run, start_run, stored
 from uiat.training.progress import live_progress
 from uiat.training.result import Trained, make_result
-from uiat.training.setup import check_plan, seeded, split_own_data
+from uiat.training.setup import check_plan, seeded_torch, split_own_data
 from uiat.training.trackers import track_perturbations, tracking
 
 
@@ -179,7 +179,7 @@ def fit(
     )
     check_plan(run := with_threat(run))
     with ExitStack() as inside:
-        inside.enter_context(seeded(seed, training_device(model)))
+        inside.enter_context(seeded_torch(seed, training_device(model)))
         training = begin_training(run, model, data, held_out, listener=listener)
         find_teachers(training, own_spec(data), data)
         if run_dir is not None:

@@ -21,7 +21,7 @@ from uiat.speed.throughput import convolution_rate, median_seconds
 from uiat.system.announcements import announced
 from uiat.system.distributed import current_rank
 from uiat.training.pass_count import step_passes
-from uiat.training.setup import seeded
+from uiat.training.setup import seeded_torch
 from uiat.training.step import autocast
 
 logger = logging.getLogger("uiat")
@@ -55,7 +55,7 @@ def resolve_auto(run: Run, model: nn.Module, *, image_shape: tuple[int, int, int
     if "auto" not in (compute.precision, compute.compile):
         return run
     auto = " and ".join(f"compute.{name}" for name in ("precision", "compile") if getattr(compute, name) == "auto")
-    with seeded(run.seed, device), announced(f"measuring what is faster on this machine, for {auto}=auto"):
+    with seeded_torch(run.seed, device), announced(f"measuring what is faster on this machine, for {auto}=auto"):
         if compute.precision == "auto":
             bf16 = not compute.plain and _try_out("precision", lambda: is_bf16_faster(device))
             compute = replace(compute, precision=current_rank().gather("bf16" if bf16 else "fp32")[0])

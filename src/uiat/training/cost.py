@@ -23,7 +23,7 @@ from uiat.training.device import can_use_channels_last, pick_device
 from uiat.training.extra_images import open_extra_images
 from uiat.training.idle_settings import warn_of_idle_settings
 from uiat.training.pass_count import PassCount, count_flops, step_for, step_passes
-from uiat.training.setup import load_datasets, model_spec, seeded
+from uiat.training.setup import load_datasets, model_spec, seeded_torch
 from uiat.training.step import Step
 from uiat.training.step_options import PRECISIONS
 
@@ -129,7 +129,7 @@ def estimate_cost(run: Run, *, steps: int = 3) -> CostReport:
     warn_of_idle_settings(run)
     device = pick_device(run.compute.device)
     data, images = _make_noise(run)
-    with seeded(run.seed, device):
+    with seeded_torch(run.seed, device):
         model = models.build(**model_spec(run, data)).to(device)
         last = can_use_channels_last(model, requested=run.compute.resolved.channels_last)
         layout = torch.channels_last if last else torch.contiguous_format

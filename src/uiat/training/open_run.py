@@ -28,7 +28,7 @@ from uiat.training.initial_weights import load_initial_weights
 from uiat.training.listener import Listener
 from uiat.training.loop import Training
 from uiat.training.result import load_best
-from uiat.training.setup import check_plan, load_datasets, model_spec, seeded, split_own_data, try_model
+from uiat.training.setup import check_plan, load_datasets, model_spec, seeded_torch, split_own_data, try_model
 from uiat.training.teacher import TeacherNeed, TeacherSource, labels_need, method_need
 
 
@@ -59,7 +59,7 @@ def start_run(
     check_plan(run := with_threat(run))
     device = pick_device(run.compute.device)
     training_set, held_out = load_datasets(run.data, run.seed, own_code=True)
-    with seeded(run.seed, device):
+    with seeded_torch(run.seed, device):
         spec = model_spec(run, training_set)
         model = models.build(**spec, pretrained=run.model.pretrained).to(device)
         training = begin_training(run, model, training_set, held_out, listener=listener)
@@ -139,7 +139,7 @@ def reopen_run(
         else:
             device = training_device(model)
             training_set, held_out = split_own_data(train_data, validation_data, seed=run.seed)
-        inside.enter_context(seeded(run.seed, device))
+        inside.enter_context(seeded_torch(run.seed, device))
         spec = model_spec(run, training_set) if model is None else own_spec(training_set)
         if model is None:
             model = checkpoint.build(spec, own_code=bool(own_code)).to(device)
@@ -304,7 +304,7 @@ def _train_teacher(
             assert folder is not None
             inside.enter_context(locked_run(folder))
             run = read_run(folder)
-        inside.enter_context(seeded(run.seed, device))
+        inside.enter_context(seeded_torch(run.seed, device))
         teacher = make_training(run, blank().to(device), training_set, student.held_out, listener=listener)
         if folder is not None:
             if not resumed:

@@ -222,13 +222,13 @@ def model_spec(run: Run, data: ImageSet | Folder) -> dict[str, Any]:
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded_torch(seed: int, device: torch.device) -> Iterator[None]:
     """Inside, torch's random generators are seeded; afterwards they are as they were.
 
     Example:
-        >>> with seeded(3, torch.device("cpu")):
+        >>> with seeded_torch(3, torch.device("cpu")):
         ...     first = torch.rand(1)
-        >>> with seeded(3, torch.device("cpu")):
+        >>> with seeded_torch(3, torch.device("cpu")):
         ...     bool(first == torch.rand(1))
         True
     """

@@ -24,7 +24,7 @@ from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import current_rank
 from uiat.training.device import can_use_channels_last
 from uiat.training.listener import Listener
-from uiat.training.setup import seeded
+from uiat.training.setup import seeded_torch
 
 logger = logging.getLogger("uiat")
 # Trains a run in a folder, or resumes it there, and returns its model with the best weights.
@@ -119,7 +119,7 @@ class TeacherSource:
             UserError: as of `obtain`.
         """
         if self.path is not None:
-            with seeded(self.run.seed, self.device):
+            with seeded_torch(self.run.seed, self.device):
                 self._check(self._load(self.path)[0])
 
     def obtain(self, folder: Path | None, *, listener: Listener | None = None) -> nn.Module:
@@ -133,7 +133,7 @@ class TeacherSource:
             UserError: it cannot be read, or is of other classes or images than the run.
         """
         # Making a network draws its first weights, which must not move the student's random numbers.
-        with seeded(self.run.seed, self.device):
+        with seeded_torch(self.run.seed, self.device):
             place = None if folder is None else folder / self.need.folder
             teacher = self._train(place, listener) if self.path is None else self._read(self.path, place)
         self._check(teacher)

@@ -187,7 +187,8 @@ def check_scale(how: str, gained: int, lost: int, n: int, *, remedy: str = "") -
     if sign_test(gained, lost) >= CHANCE or gained - lost <= BY_SCALE * n:
         return None
     reason = f"the model gets {gained - lost} of {n} images more right when they are {how}"
-    advice = "normalise in its first layer, so that it takes images in [0, 1]"
+    # "If": a network overfitted to a single-step attack may do better on other images than those it was trained on.
+    advice = "if it was trained on such images, normalise in its first layer, so that it takes images in [0, 1]"
     return Finding("normalisation", f"{reason}: {advice}{f' ({remedy})' if remedy else ''}")
 
 
