@@ -48,6 +48,8 @@ def one_run(data: str, name: str, seed: int, root: str, runs: Path, teacher: Pat
         command("train", "--resume", folder)
     else:
         more = {"objective.teacher": teacher} if teacher else {}
+        if (images := Path(root, f"{data}-folder")).is_dir():  # a folder of images for each class
+            more |= {"data.name": f"imagefolder:{images}"}
         changed = [f"{key}={value}" for key, value in (settings | more).items()]
         command("train", f"{data}-medium-{method}", "--data.root", root, "--run-dir", folder, f"seed={seed}", *changed)
     recipe = " ".join([f"{data}-medium-{method}", *(f"{key}={value}" for key, value in settings.items())])
@@ -172,7 +174,7 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", help=f"endings of recipes, or {', '.join(FORMS)}; none: print the tables")
     parser.add_argument("--data", choices=["cifar10", "cifar100"], default="cifar10")
     parser.add_argument("--seeds", default="0", help="comma-separated")
-    parser.add_argument("--root", help="folder of the data sets")
+    parser.add_argument("--root", help="folder of the data sets; DATA-folder in it goes before torchvision's DATA")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders go")
     parser.add_argument("--teacher", type=Path, help="run folder of a teacher; each run trains its own by default")
     arguments = parser.parse_args()
