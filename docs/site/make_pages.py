@@ -35,9 +35,13 @@ FILES = {
     "docs/pictures/method.png": "pictures/method.png",
     "docs/pictures/ball.svg": "pictures/ball.svg",
     "docs/cifar10-small/report.html": "cifar10-small/report.html",
+    "docs/cifar10-medium/report.html": "cifar10-medium/report.html",
     "docs/explore-digits.html": "explore-digits.html",
 }
-INSTEAD = {"docs/cifar10-small/report.md": "docs/cifar10-small/report.html"}  # the page that a browser shows
+INSTEAD = {  # by the page that a browser shows
+    "docs/cifar10-small/report.md": "docs/cifar10-small/report.html",
+    "docs/cifar10-medium/report.md": "docs/cifar10-medium/report.html",
+}
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\[\]]+)\]\((?P<target>[^()\s]+)\)")
 BLOCK = re.compile(r"(^```.*?^```$)", re.M | re.S)  # in which nothing is a link
 
