@@ -11,11 +11,12 @@ computed again.
 
 import argparse
 import json
-import statistics
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from accuracy import spread
 
 import uiat
 from uiat.config.yaml_io import override
@@ -42,7 +43,7 @@ def one_run(data: str, name: str, seed: int, root: str, runs: Path, teacher: Pat
     path = RESULTS / f"{data}-medium" / f"{name}-seed{seed}.json"
     if path.exists():
         return
-    method, settings = FORMS.get(name, (name, {}))
+    recipe, settings = recipe_of(data, name)
     folder = runs / f"{data}-medium" / f"{name}-seed{seed}"
     if (folder / "config.yaml").exists():
         command("train", "--resume", folder)
@@ -50,11 +51,14 @@ def one_run(data: str, name: str, seed: int, root: str, runs: Path, teacher: Pat
         more = {"objective.teacher": teacher} if teacher else {}
         if (images := Path(root, f"{data}-folder")).is_dir():  # a folder of images for each class
             more |= {"data.name": f"imagefolder:{images}"}
-        changed = [f"{key}={value}" for key, value in (settings | more).items()]
-        command("train", f"{data}-medium-{method}", "--data.root", root, "--run-dir", folder, f"seed={seed}", *changed)
-    recipe = " ".join([f"{data}-medium-{method}", *(f"{key}={value}" for key, value in settings.items())])
+        command("train", recipe, "--data.root", root, "--run-dir", folder, f"seed={seed}", *pairs(settings | more))
     record = (
-        {"name": name, "recipe": recipe, "seed": seed, "teacher": teacher and teacher.name}
+        {
+            "name": name,
+            "recipe": " ".join([recipe, *pairs(settings)]),
+            "seed": seed,
+            "teacher": teacher and teacher.name,
+        }
         | trained(folder)
         | {"best": attacked(folder, "best")}
     )
@@ -62,6 +66,17 @@ def one_run(data: str, name: str, seed: int, root: str, runs: Path, teacher: Pat
         record["last"] = attacked(folder, "last")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, record)
+
+
+def recipe_of(data: str, name: str) -> tuple[str, dict[str, str]]:
+    """Return the recipe of a method or form, and the settings that the form changes."""
+    method, settings = FORMS.get(name, (name, {}))
+    return f"{data}-medium-{method}", settings
+
+
+def pairs(settings: dict[str, Any]) -> list[str]:
+    """Return settings as words of a command."""
+    return [f"{key}={value}" for key, value in settings.items()]
 
 
 def command(*words: object) -> None:
@@ -106,14 +121,13 @@ def records(data: str) -> dict[str, list[dict[str, Any]]]:
     return {name: [row for row in rows if row["name"] == name] for name in dict.fromkeys(row["name"] for row in rows)}
 
 
-def spread(values: Iterable[float | None]) -> str:
+def over_seeds(values: Iterable[float | None]) -> str:
     """Return mean, standard deviation and, where some seeds lack a value, how many have it."""
     every = list(values)
-    found = [100 * value for value in every if value is not None]
+    found = [value for value in every if value is not None]
     if not found:
         return "-"
-    mean = f"{statistics.mean(found):.2f}" + (f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else "")
-    return mean if len(found) == len(every) else f"{mean} ({len(found)} of {len(every)})"
+    return spread(found) + (f" ({len(found)} of {len(every)})" if len(found) < len(every) else "")
 
 
 def table(data: str) -> str:
@@ -123,10 +137,10 @@ def table(data: str) -> str:
     lines = [f"| method | seeds | {attacks} | F a step | best epoch |", "|---" * 10 + "|"]
     for name, rows in records(data).items():
         accuracy = [row["best"]["accuracy"] for row in rows]
-        columns = [spread(a.get(key) for a in accuracy) for key in ("clean", "pgd-20", "cw-20", TWO)]
-        pairs = [(row["best"]["accuracy"][TWO], base.get(row["seed"], {}).get(TWO)) for row in rows]
-        less = spread(mine - other for mine, other in pairs if other is not None and name != "pgd-at")
-        quick = spread(a.get("autoattack-quick") for a in accuracy)
+        columns = [over_seeds(a.get(key) for a in accuracy) for key in ("clean", "pgd-20", "cw-20", TWO)]
+        both = [(row["best"]["accuracy"][TWO], base.get(row["seed"], {}).get(TWO)) for row in rows]
+        less = over_seeds(mine - other for mine, other in both if other is not None and name != "pgd-at")
+        quick = over_seeds(a.get("autoattack-quick") for a in accuracy)
         best = ", ".join(str(row["best_epoch"]) for row in rows)
         cells = [name, str(len(rows)), *columns, less, quick, f"{passes(data, name):.1f}", best]
         lines.append(f"| {' | '.join(cells)} |")
@@ -142,7 +156,7 @@ def last_table(data: str) -> str:
     for name, rows in records(data).items():
         for row in (row for row in rows if "last" in row):
             cells = [
-                spread([row[w]["accuracy"][key]]) for w in ("best", "last") for key in ("clean", "autoattack-quick")
+                over_seeds([row[w]["accuracy"][key]]) for w in ("best", "last") for key in ("clean", "autoattack-quick")
             ]
             lines.append(f"| {' | '.join([name, str(row['seed']), str(row['best_epoch']), *cells])} |")
     return "\n".join(lines)
@@ -161,8 +175,8 @@ def epochs_table(data: str) -> str:
 
 def passes(data: str, name: str) -> float:
     """Return the passes of a training step, in forward passes of an image."""
-    method, settings = FORMS.get(name, (name, {}))
-    run = override(uiat.recipes.get(f"{data}-medium-{method}"), settings.items())
+    recipe, settings = recipe_of(data, name)
+    run = override(uiat.recipes.get(recipe), settings.items())
     classes = {"cifar10": 10, "cifar100": 100}[data]
     model = uiat.models.build(run.model.name, num_classes=classes, image_shape=(3, 32, 32), width=run.model.width)
     return step_cost(run, model, image_shape=(3, 32, 32), classes=classes).units

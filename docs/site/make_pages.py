@@ -38,7 +38,7 @@ FILES = {
     "docs/cifar10-medium/report.html": "cifar10-medium/report.html",
     "docs/explore-digits.html": "explore-digits.html",
 }
-INSTEAD = {  # by the page that a browser shows
+INSTEAD = {  # the page that a browser shows
     "docs/cifar10-small/report.md": "docs/cifar10-small/report.html",
     "docs/cifar10-medium/report.md": "docs/cifar10-medium/report.html",
 }
