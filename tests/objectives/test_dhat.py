@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from support.helpers import cnn, pgd
-from support.objectives import INSTANCE, assert_formula, divergence, double, state_of
+from support.objectives import INSTANCE, assert_formula, assert_statistics_of, divergence, double, state_of
 from uiat import DHAT, InstanceInverse, UserError
 from uiat.models.grad_cam import grad_cam
 
@@ -28,6 +28,13 @@ def test_dhat_by_formula():
     batch_term = residual.square().sum().sqrt() / 12
     ce = F.cross_entropy(adv, b.y, reduction="none")
     assert_formula(objective, model, examples, ce + 2.0 * kl + 0.5 * batch_term)
+
+
+def test_masked_images_do_not_move_the_statistics():
+    model, b = double()
+    objective = DHAT(attack=pgd(), inverse=INVERSE)
+    examples = objective.perturb(model, b, state_of(objective, teacher=cnn(seed=7).double().eval()), epoch=0)
+    assert_statistics_of(objective, model, examples, examples.x_adv, examples.x_inv)
 
 
 def test_the_inverse_example_is_surer_and_within_its_radius():

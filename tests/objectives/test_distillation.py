@@ -19,19 +19,19 @@ def test_ard_by_formula(alpha):
         p = (teacher(b.x) / 5.0).softmax(1)
     kl = divergence(p, (model(examples.x_adv) / 5.0).softmax(1))
     ce = F.cross_entropy(model(b.x), b.y, reduction="none")
-    assert_formula(objective, model, examples, alpha * 25.0 * kl + (1 - alpha) * ce)
+    assert_formula(objective, model, examples, alpha * 25.0 / 4 * kl + (1 - alpha) * ce)
     assert ("ce" in objective.loss(model, examples)) == (alpha < 1)
 
 
 def test_rslad_by_formula():
     model, b = double()
     teacher = cnn(seed=7).double().eval()
-    objective = RSLAD(attack=KL_ATTACK)
+    objective = RSLAD(attack=KL_ATTACK, weight=0.3)
     examples = objective.perturb(model, b, state_of(objective, teacher=teacher), epoch=0)
     with torch.no_grad():
         p = teacher(b.x).softmax(1)
     adv, natural = (divergence(p, model(x).softmax(1)) for x in (examples.x_adv, b.x))
-    assert_formula(objective, model, examples, 5 / 6 * adv + 1 / 6 * natural)
+    assert_formula(objective, model, examples, 0.3 * (5 / 6 * adv + 1 / 6 * natural))
 
 
 def test_rslad_attacks_the_distance_from_the_teacher_and_not_from_the_model():

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import uiat
 from support.helpers import batch, cnn, gradients
-from support.objectives import KL_ATTACK, assert_formula, divergence, double, state_of
+from support.objectives import KL_ATTACK, assert_formula, assert_statistics_of, divergence, double, state_of
 from uiat import LBGAT, total
 
 
@@ -28,6 +28,14 @@ def test_lbgat_by_formula(weight):
     for mine, theirs in zip(found, gradients(expected().mean(), state.natural), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-10)
     assert any(g.any() for g in found)
+
+
+@pytest.mark.parametrize("weight", [0.0, 6.0])
+def test_the_model_meets_natural_images_too_with_either_weight(weight):
+    model, b = double()
+    objective = LBGAT(attack=KL_ATTACK, weight=weight)
+    examples = objective.perturb(model, b, state_of(objective, model=cnn(seed=5).double()), epoch=0)
+    assert_statistics_of(objective, model, examples, examples.x_adv, b.x)
 
 
 @pytest.mark.parametrize("awp", [0.0, 0.01])

@@ -1,11 +1,14 @@
 """Squeeze training: the search against a slow reference, and the loss by its formula for each discrepancy."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from support.helpers import pgd
-from support.objectives import KL_ATTACK, assert_formula, divergence, double, state_of
+from support.objectives import KL_ATTACK, assert_formula, assert_statistics_of, divergence, double, state_of
 from uiat import Squeeze
 
 
@@ -55,6 +58,16 @@ def test_the_search_is_the_authors_loop(kind):
             )
         torch.testing.assert_close(examples.x_adv[i : i + 1], adv, rtol=0, atol=1e-9)
         torch.testing.assert_close(examples.x_inv[i : i + 1], col, rtol=0, atol=1e-9)
+
+
+def test_neither_the_search_nor_the_collaborative_examples_move_the_statistics():
+    model, b = double()
+    objective = Squeeze(attack=replace(KL_ATTACK, batchnorm="train"))
+    before = copy.deepcopy(model.state_dict())
+    examples = objective.perturb(model.train(), b, state_of(objective), epoch=0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert_statistics_of(objective, model, examples, b.x, examples.x_adv)
+    assert Squeeze().attack.batchnorm == "train"
 
 
 def test_the_examples_lie_in_the_ball_and_on_either_side_of_the_image():

@@ -30,6 +30,7 @@ from uiat.attacks import FGSM, FGSMRS, NFGSM
 from uiat.objectives import PGDAT, Mart, Standard, Trades
 from uiat.recipes import METHODS, SETTINGS, Method
 from uiat.recipes.methods import GRAD_ALIGN, REPLAYS
+from uiat.training.step_options import StepOptions
 
 MULTI_STEP = ("standard", "pgd-at", "trades", "mart", "iat", "uiat", "uiat-one-off")
 SINGLE_STEP = {"fgsm": FGSM, "fgsm-rs": FGSMRS, "n-fgsm": NFGSM, "grad-align": FGSM}
@@ -75,11 +76,14 @@ def test_rivals_have_the_settings_budget_and_their_authors_fields(setting):
         budget = {"threat": attack.threat, "steps": attack.steps, "step_size": attack.step_size}
         assert {key: getattr(o.attack, key) for key in budget} == budget
         # Beside its attack and its epochs, each is as its class has it.
-        own = {"attack", "tau_epochs", "from_epoch", "epochs", "inverse"}
+        own = {"attack", "tau_epochs", "from_epoch", "epochs", "inverse"} | (
+            {"decay", "temperatures"} if name == "adr" else set()
+        )
         fields = {f.name for f in dataclasses.fields(o)} - own
         smoothing = {"label_smoothing": SETTINGS[setting].label_smoothing} if hasattr(o, "label_smoothing") else {}
         assert {f: getattr(o, f) for f in fields} == {f: getattr(kind(), f) for f in fields} | smoothing
-        assert (o.attack.loss, o.attack.start) == (kind().attack.loss, kind().attack.start)
+        own_form = [getattr(kind().attack, key) for key in ("loss", "start", "batchnorm")]
+        assert [o.attack.loss, o.attack.start, o.attack.batchnorm] == own_form
 
 
 def test_epochs_that_authors_name_are_scaled_to_the_run():
@@ -87,6 +91,22 @@ def test_epochs_that_authors_name_are_scaled_to_the_run():
     assert get["fat"].tau_epochs == (42, 75)
     assert (get["sat"].from_epoch, get["gairat"].from_epoch, get["adr"].epochs) == (70, 50, 100)
     assert recipes.get("cifar10-resnet18-sat").objective.from_epoch == 77
+
+
+def test_adr_has_its_authors_values_for_the_data_and_an_average_over_half_an_epoch():
+    fine = recipes.get("cifar100-resnet18-adr").objective
+    assert (fine.temperatures, fine.interpolations, fine.decay) == ((1.5, 1.0), (0.7, 0.95), 0.995)
+    assert recipes.get("cifar10-medium-adr").objective.temperatures == (2.5, 2.0)
+    digits = recipes.get("digits-adr")
+    assert round(1 / (1 - digits.objective.decay)) == round(1258 / digits.data.batch_size / 2)
+
+
+def test_the_radius_of_dkl_grows_as_its_authors():
+    run = recipes.get("cifar10-resnet18-dkl-c")
+    options = StepOptions.from_run(run)
+    radii = [options.objective_at(run.objective, epoch).attack.threat.epsilon for epoch in (0, 49, 99)]
+    assert radii == pytest.approx([8 / 255 / 100, 4 / 255, 8 / 255])
+    assert recipes.get("cifar10-resnet18-trades-c").optimisation.radius_warmup_epochs == 0
 
 
 @pytest.mark.parametrize("name", [*RIVALS, "uiat-paper"])

@@ -1,5 +1,6 @@
 """One of each training objective, small enough for a test, and what their formulas need."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,19 @@ def assert_formula(objective: Any, model: nn.Module, examples: Examples, expecte
     assert any(mine.abs().max() > 1e-6 for mine, _ in pairs)
     for mine, theirs in pairs:
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-8)
+
+
+def assert_statistics_of(objective: Any, model: nn.Module, examples: Examples, *passed: torch.Tensor) -> None:
+    """The loss moves the running statistics of BatchNorm as passes of these images, in train mode and this order."""
+    expected = copy.deepcopy(model).train()
+    for x in passed:
+        expected(x)
+    model.train()
+    objective.loss(model, examples)
+    found = model.state_dict()
+    assert any(name.endswith("running_mean") for name in found)
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(found[name], value)
 
 
 def probabilities(model: nn.Module, x: torch.Tensor) -> torch.Tensor:

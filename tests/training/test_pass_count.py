@@ -45,7 +45,7 @@ def count(model: nn.Module, name: str, *settings: tuple[str, str]) -> dict[tuple
         ("hat", [], [20 + 1 + 1 + 9]),
         ("score", [], [27]),
         ("dkl", [], [27]),
-        ("lbgat", [], [20 + 1 + 3 + 3]),
+        ("lbgat", [], [20 + 1 + 3 + 3 + 1]),
         ("lbgat", [("objective.weight", "6")], [20 + 1 + 3 + 3 + 3]),
         ("fat", [], [23]),
         ("sat", [], [27]),

@@ -29,12 +29,13 @@ class ADR:
     "Annealing Self-Distillation Rectification Improves Adversarial Training": q = softmax(f_average(x) / tau) is what a
     running average of the model's weights predicts, and t = l q + (1 - l) e_y with l = clip(lambda - (max_k q_k - q_y),
     0, 1), so that the label stays the likeliest class. tau falls and lambda grows along half a cosine: here from epoch
-    to epoch, in the authors' program from step to step. The formulas are those of their program. Their tau
-    and lambda for CIFAR-10 could not be looked up: the ends below are from memory of the paper.
+    to epoch, in the authors' program from step to step. Formulas and defaults are those of that program for CIFAR-10;
+    for CIFAR-100 it has tau from 1.5 to 1, and with AWP tau from 2.5 to 1.5 and lambda to 0.85. It crafts in train
+    mode, which moves the BatchNorm statistics; here `attack.batchnorm` says how, "eval" by default.
 
     Args:
         attack: the inner maximisation; its loss "kl" has the gradient of the cross entropy against t.
-        decay: fraction of the average that is kept in a step.
+        decay: fraction of the average that is kept in a step; the authors' 0.995 remembers half of their epoch.
         temperatures: tau in the first and in the last epoch.
         interpolations: lambda in the first and in the last epoch, in [0, 1].
         epochs: number of epochs of the half cosine.
@@ -44,13 +45,13 @@ class ADR:
 
     Example:
         >>> [round(value, 3) for value in ADR(epochs=10).schedule(5)]
-        [1.5, 0.825]
+        [2.25, 0.825]
     """
 
     name: Literal["adr"] = "adr"
     attack: PGD = field(default_factory=_soft_attack)
     decay: BelowOne = 0.995
-    temperatures: tuple[Positive, Positive] = (2.0, 1.0)
+    temperatures: tuple[Positive, Positive] = (2.5, 2.0)
     interpolations: tuple[AtMostOne, AtMostOne] = (0.7, 0.95)
     epochs: Count = 200
 

@@ -104,7 +104,7 @@ class PGDAT:
 class Trades:
     """TRADES (Zhang et al. 2019, eq. 5): CE(f(x), y) + beta KL(p(x) || p(x_adv)), x_adv maximising the KL.
 
-    Both passes are in train mode and both move the BatchNorm statistics, as in the authors' description.
+    Both passes are in train mode and both move the BatchNorm statistics; in the authors' program x passes twice.
 
     Args:
         attack: the inner maximisation; its loss should be "kl".
@@ -141,9 +141,12 @@ class Trades:
 class Mart:
     """MART (Wang et al. 2020, eq. 11): BCE(f(x_adv), y) + lambda KL(p(x) || p(x_adv)) (1 - p_y(x)).
 
+    Not as in the authors' program: its attack starts from Gaussian noise, here from a point of the ball; it bounds
+    -log(1 - max_k p_k) of the BCE by 9.2; and it trains a ResNet-18 by a rate of 0.01 and a weight decay of 0.0035.
+
     Args:
         attack: the inner maximisation.
-        weight: lambda.
+        weight: lambda; the authors' 5 for ResNet-18, 6 for Wide ResNets.
 
     Example:
         >>> Mart().weight

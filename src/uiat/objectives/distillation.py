@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from uiat import losses
 from uiat.attacks import PGD
-from uiat.checks import AtMostOne, Positive, checked, checked_fields
+from uiat.checks import Amount, AtMostOne, Positive, checked, checked_fields
 from uiat.data import Batch
 from uiat.models.misfit import explained
 from uiat.objectives.base import Examples, adversarial_of, attack_threat, correct, kl_attack, part_of, stateless
@@ -18,10 +18,11 @@ from uiat.objectives.networks import TeacherMethod, ask_teacher
 @checked_fields
 @dataclass(frozen=True, kw_only=True)
 class ARD:
-    """alpha t^2 KL(p_T(x; t) || p(x_adv; t)) + (1 - alpha) CE(f(x), y) (Goldblum et al. 2020, ARD, its objective).
+    """alpha t^2 / K KL(p_T(x; t) || p(x_adv; t)) + (1 - alpha) CE(f(x), y) (Goldblum et al. 2020, ARD, its objective).
 
     "Adversarially Robust Distillation": p(.; t) is softmax of the logits divided by t, T the teacher. x_adv is found by
-    the student's cross entropy. The authors' program divides the KL by K too.
+    the student's cross entropy, in their program in train mode, here as `attack.batchnorm` says. Their program averages
+    the KL over the K classes, which their learning rate goes with; the paper has no K.
 
     Args:
         attack: the inner maximisation.
@@ -65,7 +66,7 @@ class ARD:
             losses.log_of(part_of(examples, "target")), losses.log_probabilities(adv_logits / self.temperature)
         )
         terms = {
-            "teacher_kl": self.alpha * self.temperature**2 * kl,
+            "teacher_kl": self.alpha * self.temperature**2 / adv_logits.shape[1] * kl,
             "correct": correct(adv_logits, examples.y),
         }
         if self.alpha < 1:
@@ -76,15 +77,16 @@ class ARD:
 @checked_fields
 @dataclass(frozen=True, kw_only=True)
 class RSLAD:
-    """5/6 KL(p_T(x) || p(x_adv)) + 1/6 KL(p_T(x) || p(x)) (Zi et al. 2021, RSLAD, its objective).
+    """w (5/6 KL(p_T(x) || p(x_adv)) + 1/6 KL(p_T(x) || p(x))) (Zi et al. 2021, RSLAD, its objective).
 
     "Revisiting Adversarial Robustness Distillation: Robust Soft Labels Make Student Better": the teacher's soft labels
-    take the place of the labels everywhere, in the attack too, which maximises KL(p_T(x) || p(x_adv)). The authors'
-    program divides the KL by K too.
+    take the place of the labels everywhere, in the attack too, which maximises KL(p_T(x) || p(x_adv)). The paper has
+    no w; the authors' programs average the KL over classes, and multiply it by 10 for CIFAR-100: w is 1/10 in both.
 
     Args:
         attack: the inner maximisation, of loss "kl".
         adversarial: fraction of the adversarial term, in [0, 1].
+        weight: w.
         teacher: a run folder or a file of weights of a robust network; by default one is trained by PGD-AT first.
 
     Raises:
@@ -99,6 +101,7 @@ class RSLAD:
     name: Literal["rslad"] = "rslad"
     attack: PGD = field(default_factory=kl_attack)
     adversarial: AtMostOne = 5 / 6
+    weight: Amount = 0.1
     teacher: str | None = None
 
     threat = property(attack_threat)
@@ -117,9 +120,10 @@ class RSLAD:
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"adv_teacher_kl": (B,), "teacher_kl": (B,)}, each weighted."""
         log_target, adv_logits = losses.log_of(part_of(examples, "target")), model(adversarial_of(examples))
+        adversarial = losses.kl(log_target, losses.log_probabilities(adv_logits))
         natural = losses.kl(log_target, losses.log_probabilities(model(examples.x)))
         return {
-            "adv_teacher_kl": self.adversarial * losses.kl(log_target, losses.log_probabilities(adv_logits)),
-            "teacher_kl": (1 - self.adversarial) * natural,
+            "adv_teacher_kl": self.weight * self.adversarial * adversarial,
+            "teacher_kl": self.weight * (1 - self.adversarial) * natural,
             "correct": correct(adv_logits, examples.y),
         }

@@ -63,7 +63,9 @@ class DKL:
     Theorem 1: with w_jk = p_j(x) p_k(x), both weights 1, and no gradient through d(x_adv), the two terms have the
     gradients of KL(p(x) || p(x_adv)). Here as the paper's IKL, by which its authors train: the gradient flows through
     d(x_adv) too, and w_jk = s_j s_k with s the mean prediction of the example's class in the last epoch. The authors
-    train with an epsilon that grows over the run, and with AWP and averaged weights; here those are other settings.
+    train with an epsilon that grows over the run, as the recipes do (`optimisation.radius_warmup_epochs`), by five
+    steps of half of it, and with AWP and averaged weights, which are other settings. For CIFAR-100 their attack
+    maximises the square too, here the KL alone.
 
     Args:
         attack: the inner maximisation, that of TRADES.

@@ -22,7 +22,8 @@ class GAIRAT:
     """w CE(f(x_adv), y), w ~ (1 + tanh(lambda + 5 (1 - 2 kappa / K))) / 2 (Zhang et al. 2021, GAIRAT).
 
     "Geometry-aware Instance-reweighted Adversarial Training": kappa is the number of the attack's K steps before which
-    the image was still classified correctly, an estimate of its distance to the boundary. The weights have mean 1 over
+    the image was still classified correctly, an estimate of its distance to the boundary (the authors' program has half
+    of K rounded down, which for odd K spreads the weights further). The weights have mean 1 over
     a batch; before `from_epoch` they are all 1.
 
     It is here as the method that falls: weights that hide the loss of most images look robust under PGD and are not

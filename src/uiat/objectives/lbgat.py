@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from uiat import losses
@@ -23,7 +24,7 @@ class LBGAT:
     "Learnable Boundary Guided Adversarial Training": g is a second network that sees natural images alone; it is
     trained jointly, and its gradient is that of all terms that it is in. Here g has the architecture of f and begins
     with the same weights; the authors' g is a smaller network of its own. The optimiser holds both, one after the
-    other, and AWP moves f alone.
+    other, and AWP moves f alone. f passes x too where beta is 0, for its BatchNorm statistics, as in their program.
 
     Args:
         attack: the inner maximisation, that of TRADES.
@@ -68,7 +69,8 @@ class LBGAT:
             "squared": (adv_logits - natural).square().mean(dim=1),
             "correct": correct(adv_logits, examples.y),
         }
-        if self.weight:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.weight > 0):
             log_p = losses.log_probabilities(model(examples.x))
+        if self.weight:
             terms["kl"] = self.weight * losses.kl(log_p, losses.log_probabilities(adv_logits))
         return terms

@@ -21,7 +21,7 @@ class MLCAT:
     multiplied by l_min / l. In the authors' program the factor is differentiated too, so that the product is constant
     and such an example gives no gradient, which is what their argument asks for (it is the fitting of small-loss
     examples that overfits); so it is here. The paper's other form raises the loss of these examples by perturbing the
-    weights.
+    weights. Their program crafts in train mode, which moves the BatchNorm statistics; here `attack.batchnorm` says how.
 
     Args:
         attack: the inner maximisation.

@@ -24,7 +24,8 @@ class Score:
 
     "Robustness and Accuracy Could Be Reconcilable by (Proper) Definition", the TRADES form; e_y is the label. The sum
     of an example is clipped from below (section 5.2), so that examples that are already fitted give no gradient: that
-    eases robust overfitting without extra data, where the authors also halve the learning rate.
+    eases robust overfitting without extra data, where the authors also halve the learning rate. With extra data their
+    attack starts in the ball and passes in train mode: `attack.start=uniform attack.batchnorm=train`.
 
     Args:
         attack: the inner maximisation of the squared distance.

@@ -1,7 +1,7 @@
 """Squeeze training: predictions on the adversarial and on the collaborative example of an image are drawn together."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from uiat.checks import Amount, BelowOne, checked, checked_fields
 from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.models.misfit import explained
-from uiat.models.modes import frozen
+from uiat.models.modes import frozen, frozen_statistics
 from uiat.objectives.base import Examples, adversarial_of, attack_threat, correct, kl_attack, part_of, stateless
 
 Discrepancy = Literal["symmetric-kl", "squared", "js"]
@@ -74,7 +74,8 @@ class Squeeze:
     "Squeeze Training for Adversarial Robustness": of the image, an adversarial example and a collaborative one (whose
     loss is lower than the image's), x_high is that of the largest loss and x_low that of the smallest. Both are
     searched for together: each step chooses high and low among the three and moves them apart by the gradient of D.
-    A step of the search takes 6 F, three times that of PGD, and the loss three training passes.
+    A step of the search takes 6 F, three times that of PGD, and the loss three training passes. As in the authors'
+    program the search passes in train mode without moving BatchNorm statistics, and x_low does not move them either.
 
     Args:
         attack: ball, step and number of steps of the search, from Gaussian noise; its `loss` is not used.
@@ -91,7 +92,7 @@ class Squeeze:
     """
 
     name: Literal["squeeze"] = "squeeze"
-    attack: PGD = field(default_factory=kl_attack)
+    attack: PGD = field(default_factory=lambda: replace(kl_attack(), batchnorm="train"))
     weight: Amount = 6.0
     discrepancy: Discrepancy = "symmetric-kl"
     label_smoothing: BelowOne = 0.0
@@ -132,7 +133,9 @@ class Squeeze:
     @explained
     def loss(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         """Return {"ce": (B,), "discrepancy": (B,)}; the second is weighted."""
-        logits = [model(x) for x in (examples.x, adversarial_of(examples), part_of(examples, "x_inv"))]
+        with frozen_statistics(model):
+            collaborative = model(part_of(examples, "x_inv"))
+        logits = [model(examples.x), model(adversarial_of(examples)), collaborative]
         pair = order_by_loss(logits, logits, examples.y)
         return {
             "ce": losses.cross_entropy(logits[0], examples.y, label_smoothing=self.label_smoothing),

@@ -41,7 +41,9 @@ def make_run(setting: Setting, method: Method, *, schedule: str = "") -> Run:
         if schedule not in setting.others:
             raise nearest(f"schedule of {setting.name}", schedule, setting.others)
         setting = replace(setting, optimisation=setting.others[schedule])
-    objective, data = method.build(setting), setting.data
+    objective, data, optimisation = method.build(setting), setting.data, setting.optimisation
+    if method.grows:
+        optimisation = replace(optimisation, radius_warmup_epochs=optimisation.epochs - 1)
     if setting.label_smoothing and hasattr(objective, "label_smoothing"):
         objective = replace(objective, label_smoothing=setting.label_smoothing)  # type: ignore[arg-type]
     if data.augmentation.mixes and not takes_soft_labels(objective):
@@ -51,7 +53,7 @@ def make_run(setting: Setting, method: Method, *, schedule: str = "") -> Run:
         data=data,
         model=setting.model,
         objective=objective,
-        optimisation=replace(setting.optimisation, replays=method.replays),
+        optimisation=replace(optimisation, replays=method.replays),
         validation=Validation(metric=method.metric or setting.metric),
         compute=setting.compute,
         evaluation=Evaluation(threat=setting.attack.threat, attacks=setting.attacks),
