@@ -13,13 +13,13 @@ from uiat import ARD, RSLAD
 def test_ard_by_formula(alpha):
     model, b = double()
     teacher = cnn(seed=7).double().eval()
-    objective = ARD(attack=pgd(), alpha=alpha, temperature=5.0)
+    objective = ARD(attack=pgd(), alpha=alpha, temperature=5.0, weight=0.3)
     examples = objective.perturb(model, b, state_of(objective, teacher=teacher), epoch=0)
     with torch.no_grad():
         p = (teacher(b.x) / 5.0).softmax(1)
     kl = divergence(p, (model(examples.x_adv) / 5.0).softmax(1))
     ce = F.cross_entropy(model(b.x), b.y, reduction="none")
-    assert_formula(objective, model, examples, alpha * 25.0 / 4 * kl + (1 - alpha) * ce)
+    assert_formula(objective, model, examples, 0.3 * alpha * 25.0 * kl + (1 - alpha) * ce)
     assert ("ce" in objective.loss(model, examples)) == (alpha < 1)
 
 

@@ -1,7 +1,6 @@
 """config.yaml: every setting, as it was written, or refused; never defaults."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 import uiat
 from support import tiny
 from support.run_folders import as_version_1
-from uiat import RSLAD, UserError, recipes
+from uiat import UserError, recipes
 from uiat.config.yaml_io import describe_fields, to_dict
 from uiat.runs.config_file import ADDED, dump_settings, read_settings, threat_of
 from uiat.runs.folder import make_folder
@@ -63,19 +62,16 @@ def test_what_version_1_did_not_write_is_listed():
         assert now - set(then) <= ADDED, method
 
 
-def test_runs_from_before_a_setting_go_on_as_they_were_computed(tmp_path):
-    """Without the copy of the network; and RSLAD with its whole loss."""
-    made = make_folder(replace(RUN, objective=RSLAD()), tmp_path / "run")
-    run = read_run(made)
-    assert (run.compute.fold, run.objective.weight) == (True, 0.1)
+def test_a_run_from_before_the_copy_of_the_network_goes_on_without_it(tmp_path):
+    made = make_folder(RUN, tmp_path / "run")
+    assert read_run(made).compute.fold
     settings = json.loads((made / MANIFEST_FILE).read_text())["settings"]
     del settings["compute"]["fold"]
-    del settings["objective"]["weight"]
     update_manifest(made, settings=settings)
     path = made / "config.yaml"
-    path.write_text(path.read_text().replace("  fold: true\n", "").replace("  weight: 0.1\n", ""))
+    path.write_text(path.read_text().replace("  fold: true\n", ""))
     assert not read_run(made).compute.fold
-    assert read_run(made).objective.weight == 1.0
+    assert not read_run(as_version_1(made)).compute.fold
 
 
 def test_a_configuration_of_ones_own_may_be_partial_and_that_of_a_run_is_one(tmp_path):

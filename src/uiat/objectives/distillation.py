@@ -18,16 +18,17 @@ from uiat.objectives.networks import TeacherMethod, ask_teacher
 @checked_fields
 @dataclass(frozen=True, kw_only=True)
 class ARD:
-    """alpha t^2 / K KL(p_T(x; t) || p(x_adv; t)) + (1 - alpha) CE(f(x), y) (Goldblum et al. 2020, ARD, its objective).
+    """w alpha t^2 KL(p_T(x; t) || p(x_adv; t)) + (1 - alpha) CE(f(x), y) (Goldblum et al. 2020, ARD, its objective).
 
     "Adversarially Robust Distillation": p(.; t) is softmax of the logits divided by t, T the teacher. x_adv is found by
-    the student's cross entropy, in their program in train mode, here as `attack.batchnorm` says. Their program averages
-    the KL over the K classes, which their learning rate goes with; the paper has no K.
+    the student's cross entropy, in their program in train mode, here as `attack.batchnorm` says. w is 1 in the paper;
+    the program averages over classes, w = 1/K, in runs of 200 epochs. In short ones that learns too little.
 
     Args:
         attack: the inner maximisation.
         alpha: fraction of the teacher's term, in [0, 1]; the authors' 1 needs no labels but for the attack.
         temperature: t.
+        weight: w.
         teacher: a run folder or a file of weights of a robust network; by default one is trained by PGD-AT first.
 
     Raises:
@@ -43,6 +44,7 @@ class ARD:
     attack: PGD = field(default_factory=PGD)
     alpha: AtMostOne = 1.0
     temperature: Positive = 30.0
+    weight: Amount = 1.0
     teacher: str | None = None
 
     threat = property(attack_threat)
@@ -66,7 +68,7 @@ class ARD:
             losses.log_of(part_of(examples, "target")), losses.log_probabilities(adv_logits / self.temperature)
         )
         terms = {
-            "teacher_kl": self.alpha * self.temperature**2 / adv_logits.shape[1] * kl,
+            "teacher_kl": self.weight * self.alpha * self.temperature**2 * kl,
             "correct": correct(adv_logits, examples.y),
         }
         if self.alpha < 1:
@@ -80,8 +82,9 @@ class RSLAD:
     """w (5/6 KL(p_T(x) || p(x_adv)) + 1/6 KL(p_T(x) || p(x))) (Zi et al. 2021, RSLAD, its objective).
 
     "Revisiting Adversarial Robustness Distillation: Robust Soft Labels Make Student Better": the teacher's soft labels
-    take the place of the labels everywhere, in the attack too, which maximises KL(p_T(x) || p(x_adv)). The paper has
-    no w; the authors' programs average the KL over classes, and multiply it by 10 for CIFAR-100: w is 1/10 in both.
+    take the place of the labels everywhere, in the attack too, which maximises KL(p_T(x) || p(x_adv)). w is 1 in
+    the paper; the authors' programs average over classes, and multiply by 10 for CIFAR-100, so that w is 1/10 in both,
+    in runs of 300 epochs. In short ones that learns too little.
 
     Args:
         attack: the inner maximisation, of loss "kl".
@@ -101,7 +104,7 @@ class RSLAD:
     name: Literal["rslad"] = "rslad"
     attack: PGD = field(default_factory=kl_attack)
     adversarial: AtMostOne = 5 / 6
-    weight: Amount = 0.1
+    weight: Amount = 1.0
     teacher: str | None = None
 
     threat = property(attack_threat)

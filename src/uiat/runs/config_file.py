@@ -88,8 +88,6 @@ def _as_it_was(tree: dict[str, Any]) -> None:
     """Add settings that came later, with the values that earlier steps were computed with, where not the defaults."""
     if isinstance(compute := tree.get("compute"), dict):
         compute.setdefault("fold", False)
-    if isinstance(objective := tree.get("objective"), dict) and objective.get("name") == "rslad":
-        objective.setdefault("weight", 1.0)
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
