@@ -89,6 +89,15 @@ def test_a_run_that_was_never_robust_is_said_to_have_stayed_there():
     assert "never left 3.0%" in alarm.message
 
 
+def test_a_radius_that_still_grows_is_no_sign_and_a_collapse_under_it_is_one():
+    history = validated((0.01, 0.5), (0.01, 0.7), (0.01, 0.7), (0.01, 0.7))
+    said = [i for i in range(1, 5) if find_catastrophic_overfitting(history[:i], num_classes=10, weak_epochs=3)]
+    assert said == [4]
+    assert find_catastrophic_overfitting(history[:2], num_classes=10)
+    fallen = validated((0.4, 0.5), (0.05, 0.8))
+    assert find_catastrophic_overfitting(fallen, num_classes=10, weak_epochs=9)
+
+
 def test_standard_training_is_not_said_to_overfit_an_attack(tmp_path):
     run = override(recipes.get("digits-standard"), [("optimisation.epochs", "6")])
     history = train(run, run_dir=tmp_path / "run").history

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from uiat.config.schema import Run
 from uiat.errors import NotFinite
 
 
@@ -73,24 +74,22 @@ def _not_finite(what: str, *, epoch: int, step: int, kept: str) -> NotFinite:
     )
 
 
-def find_alarms(
-    history: Sequence[Mapping[str, Any]], *, num_classes: int, chance_epochs: int, under_attack: bool
-) -> list[Alarm]:
-    """Return the warnings that the last epoch of a history gives rise to.
+def find_alarms(history: Sequence[Mapping[str, Any]], run: Run, *, num_classes: int) -> list[Alarm]:
+    """Return the warnings that the last epoch of a run gives rise to.
 
     Args:
         history: a row of measurements an epoch, the last of which has just ended.
+        run: its guards, and whether it trains under attack, so that it can overfit to that.
         num_classes: K, of which chance is one.
-        chance_epochs: number of epochs after which accuracy at chance is worth a warning.
-        under_attack: the run trains on adversarial examples, so it can overfit to its attack.
 
     Example:
-        >>> find_alarms([{"epoch": 0, "clean": 0.5}], num_classes=10, chance_epochs=1, under_attack=True)
+        >>> find_alarms([{"epoch": 0, "clean": 0.5}], Run(), num_classes=10)
         []
     """
-    alarms = [find_chance(history, num_classes=num_classes, epochs=chance_epochs)]
-    if under_attack:
-        alarms.append(find_catastrophic_overfitting(history, num_classes=num_classes))
+    alarms = [find_chance(history, num_classes=num_classes, epochs=run.guards.chance_epochs)]
+    if run.objective.threat is not None:
+        weak = run.optimisation.radius_warmup_epochs // 2  # they have less than half of the radius
+        alarms.append(find_catastrophic_overfitting(history, num_classes=num_classes, weak_epochs=weak))
     return [alarm for alarm in alarms if alarm is not None]
 
 
@@ -124,7 +123,9 @@ def find_chance(history: Sequence[Mapping[str, Any]], *, num_classes: int, epoch
     )
 
 
-def find_catastrophic_overfitting(history: Sequence[Mapping[str, Any]], *, num_classes: int) -> Alarm | None:
+def find_catastrophic_overfitting(
+    history: Sequence[Mapping[str, Any]], *, num_classes: int, weak_epochs: int = 0
+) -> Alarm | None:
     """Return an alarm if training robust accuracy rises while held-out PGD accuracy falls under half of its best.
 
     If held-out accuracy never rose above chance: if more than half of the training images are robust, and not a tenth
@@ -135,6 +136,8 @@ def find_catastrophic_overfitting(history: Sequence[Mapping[str, Any]], *, num_c
         history: a row of measurements an epoch; rows without validation, or without the objective's "correct"
             measurement on training batches, which has to be under attack, are left out.
         num_classes: K.
+        weak_epochs: number of first epochs whose attack is far weaker than that on held-out images, as while its radius
+            grows: to be robust to it alone says nothing.
 
     Example:
         >>> rows = [
@@ -147,12 +150,13 @@ def find_catastrophic_overfitting(history: Sequence[Mapping[str, Any]], *, num_c
     rows = [row for row in history if row.get("robust") is not None and "train_correct" in row]
     if len(rows) < 2 or rows[-1] is not history[-1]:
         return None
-    now, best = rows[-1], max(rows[:-1], key=lambda row: float(row["robust"]))
+    (before, now), best = rows[-2:], max(rows[:-1], key=lambda row: float(row["robust"]))
+    begins = _is_apart(now, weak_epochs) and (len(rows) == 2 or not _is_apart(before, weak_epochs))
     was_robust = best["robust"] > 1.5 / num_classes
     jumped = now["train_correct"] > best["train_correct"] + 0.02
     if was_robust and jumped and now["robust"] < 0.5 * best["robust"]:
         held_out = f"fell from {best['robust']:.1%} to {now['robust']:.1%}"
-    elif not was_robust and _is_apart(now) and (len(rows) == 2 or not _is_apart(rows[-2])):
+    elif not was_robust and begins:
         held_out = f"never left {max(best['robust'], now['robust']):.1%}"
     else:
         return None
@@ -164,6 +168,8 @@ def find_catastrophic_overfitting(history: Sequence[Mapping[str, Any]], *, num_c
     )
 
 
-def _is_apart(row: Mapping[str, Any]) -> bool:
-    """True if training images are robust and held-out images are not."""
-    return bool(row["train_correct"] > 0.5 and row["robust"] < 0.1 * row["train_correct"])
+def _is_apart(row: Mapping[str, Any], weak_epochs: int) -> bool:
+    """True if training images are robust and held-out images are not, under attacks that can be compared."""
+    return bool(
+        row["epoch"] >= weak_epochs and row["train_correct"] > 0.5 and row["robust"] < 0.1 * row["train_correct"]
+    )

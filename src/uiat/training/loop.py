@@ -218,12 +218,7 @@ class Training:
         return average.module
 
     def _raise_alarms(self) -> list[Alarm]:
-        alarms = find_alarms(
-            self.history,
-            num_classes=self.loader.num_classes,
-            chance_epochs=self.run.guards.chance_epochs,
-            under_attack=self.run.objective.threat is not None,
-        )
+        alarms = find_alarms(self.history, self.run, num_classes=self.loader.num_classes)
         for alarm in alarms:
             logger.warning(alarm.message)
         return alarms
