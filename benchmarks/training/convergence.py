@@ -12,7 +12,7 @@ computed again.
 import argparse
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from accuracy import spread
 
 import uiat
 from uiat.config.yaml_io import override
+from uiat.runs.evaluations import find_evaluations
 from uiat.system.atomic_files import write_json
 from uiat.training.pass_count import step_cost
 
@@ -106,15 +107,27 @@ def trained(folder: Path) -> dict[str, Any]:
 
 
 def attacked(folder: Path, which: str) -> dict[str, Any]:
-    """Evaluate weights of a run; an evaluation that was stopped is resumed."""
-    command("evaluate", folder, "--which", which, "--attacks", ATTACKS[which], "--n", TESTED, "--resume")
-    found = json.loads((folder / "evaluation.json").read_text())
+    """Evaluate weights of a run, unless that is done; an evaluation that was stopped is resumed."""
+    found = evaluated(folder, which)
+    if found is None:
+        command("evaluate", folder, "--which", which, "--attacks", ATTACKS[which], "--n", TESTED, "--resume")
+        found = evaluated(folder, which)
+        assert found is not None
     accuracy, falls_to = found["accuracy"], found["broken_by"]
     if {"pgd-20", "cw-20"} <= set(accuracy):
         withstand = sum(attack not in ("clean", "pgd-20", "cw-20") for attack in falls_to)
         accuracy = accuracy | {TWO: withstand / len(falls_to)}
     kept = ("n", "threat", "intervals", "verdict", "stages")
     return {"accuracy": accuracy} | {key: found[key] for key in kept if key in found}
+
+
+def evaluated(folder: Path, which: str) -> Mapping[str, Any] | None:
+    """Return the evaluation of weights of a run by these attacks on these images, if there is one."""
+    for found in find_evaluations(folder):
+        about = (found.stale, found.record["which"], found.record["n"])
+        if about == ("", which, TESTED) and set(ATTACKS[which].split(",")) <= set(found.record["accuracy"]):
+            return found.record
+    return None
 
 
 def records(data: str) -> dict[str, list[dict[str, Any]]]:
