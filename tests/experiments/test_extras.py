@@ -6,6 +6,7 @@ from torch import nn
 
 from uiat import Linf, UserError
 from uiat.certify import Contradiction
+from uiat.experiments.evaluation_state import extra_state
 from uiat.experiments.extras import check_extras, drop_gradient_extras, plan_extras, run_extras
 
 THREAT = Linf(0.2)
@@ -52,6 +53,14 @@ def test_what_needs_a_gradient_is_left_out_where_there_is_none():
     options = {"batch_size": 2, "seed": 0, "progress": lambda *_: None}
     measured = run_extras({"sweep": plan["sweep"]}, Detached(), x, torch.tensor([0, 1]), **options)
     assert measured == {"not_measured": ["sweep"]}
+
+
+def test_the_state_of_an_earlier_certification_is_refused_before_the_attacks(tmp_path):
+    plan, state = plan_extras(threat=THREAT, data="digits", certify=["smoothing-0.25"]), tmp_path / "state.safetensors"
+    extra_state(state, next(iter(plan["smoothing"]))).write_bytes(b"")
+    with pytest.raises(UserError, match="holds the state of a certification: resume it"):
+        check_extras(plan, nn.Flatten(), is_stream=False, state=state)
+    check_extras(plan, nn.Flatten(), is_stream=False, state=state, resume=True)
 
 
 def test_certify_refuses_a_model_before_the_attacks_by_the_name_of_its_layer():

@@ -18,6 +18,19 @@ SECONDS = 60.0  # between two writes
 Found = dict[int, tuple[int, int]]  # by the position of the image: the class that was guessed, and how many got it
 
 
+def require_none(path: Path | None) -> None:
+    """Refuse a state that an earlier certification has left, by any number of processes.
+
+    Raises:
+        UserError: names the file.
+
+    Example:
+        >>> require_none(None)
+    """
+    for left in Rank.paths(path).values() if path is not None else ():
+        raise UserError(f"{left} holds the state of a certification: resume it (resume) or delete the file")
+
+
 @dataclass
 class SmoothingState:
     """What is known of the images so far, of one process; what others have left is read too.
@@ -54,9 +67,9 @@ class SmoothingState:
             UserError: a file that is in the way, damaged, or of another certification.
         """
         found: Found = {}
+        if not resume:
+            require_none(self.path)
         for path in Rank.paths(self.path).values() if self.path is not None else ():
-            if not resume:
-                raise UserError(f"{path} holds the state of a certification: resume it (resume) or delete the file")
             tensors, meta = read_tensors(path)
             if meta.get("kind") != KIND or meta.get("belongs") != self.belongs or set(tensors) != {"found"}:
                 raise UserError(f"{path} is the state of another certification; it was left as it is")

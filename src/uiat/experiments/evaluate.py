@@ -90,7 +90,8 @@ def measure(
         UserError: as for `uiat.evaluate`.
     """
     labelled = target.labelled
-    extras.check_extras(target.extras, target.model, is_stream=isinstance(target.images, Stream))
+    is_stream = isinstance(target.images, Stream)
+    extras.check_extras(target.extras, target.model, is_stream=is_stream, state=state, resume=options.resume)
     with _resumable(state):
         result = _attack(options, target, labelled, state, listener)
         listener.close()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from uiat.certify import Smoothing, certify_bounds, certify_smoothing, trace_network
 from uiat.certify.linf import check_threat
 from uiat.certify.names import parse_certifications
+from uiat.certify.smoothing_state import require_none
 from uiat.data import Stream
 from uiat.errors import UserError
 from uiat.evaluation.corruptions import KINDS, corruption_accuracy
@@ -89,22 +90,35 @@ def plan_extras(
     return measured
 
 
-def check_extras(plan: Mapping[str, dict[str, Any]], model: nn.Module, *, is_stream: bool) -> None:
-    """Refuse a model of which no bounds are known, where some are asked for, before any attack runs.
+def check_extras(
+    plan: Mapping[str, dict[str, Any]],
+    model: nn.Module,
+    *,
+    is_stream: bool,
+    state: Path | None = None,
+    resume: bool = False,
+) -> None:
+    """Refuse before any attack runs what could only fail after them.
 
     Args:
         plan: from `plan_extras`.
         model: the model.
         is_stream: True for images that pass by once.
+        state: the state file of the evaluation, beside which certifications by smoothing have theirs.
+        resume: resume from those.
 
     Raises:
-        UserError: a layer that has none, by its name; images that are streamed.
+        UserError: a layer of which no bounds are known, by its name; images that are streamed; the state of an earlier
+            certification.
 
     Example:
         >>> check_extras({}, nn.Tanh(), is_stream=False)
     """
     if is_stream and {"certified", "smoothing"} & set(plan):
         raise UserError("--certify needs all images in memory, and these are streamed: leave it out")
+    if not resume:
+        for name in plan.get("smoothing", {}):
+            require_none(extra_state(state, name))
     if "certified" not in plan:
         return
     try:
