@@ -149,10 +149,10 @@ def test_apgd_breaks_what_the_reference_breaks(digits, loss):
             theirs = module.APGDAttack(model, loss=loss, seed=seed, **options)
         return model(theirs.perturb(x, y)).argmax(1) == y
 
-    theirs = torch.stack([reference(seed) for seed in range(3)])
+    theirs = torch.stack([reference(seed) for seed in range(5)])
     attack = SparseAPGD(threat=L1(1.3), loss=loss, iterations=40, targets=2)
-    ours = torch.stack([robust_images(attack, model, x, y, seed=seed) for seed in range(3)])
+    ours = torch.stack([robust_images(attack, model, x, y, seed=seed) for seed in range(5)])
     assert 0.1 < theirs.float().mean() < 0.9
     within = (theirs == theirs.roll(1, 0)).float().mean()  # random starts decide about a tenth of the images
-    assert_as_strong(ours.flatten(), theirs.flatten(), weaker=0.04, agree=within - 0.04)
+    assert_as_strong(ours, theirs, weaker=0.04, agree=within - 0.04)
     assert (ours[:, None] == theirs).float().mean() > within - 0.04
