@@ -14,6 +14,7 @@ import json
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from accuracy import spread
@@ -149,15 +150,16 @@ def table(data: str) -> str:
     """Return accuracy, cost and epochs of each method; differences are seed by seed."""
     base = {row["seed"]: row["best"]["accuracy"] for row in records(data).get("pgd-at", [])}
     attacks = "clean | PGD-20 | CW-20 | worst of the two | less PGD-AT's | APGD-CE + APGD-T"
-    lines = [f"| method | seeds | {attacks} | F a step | best epoch |", "|---" * 10 + "|"]
+    lines = [f"| method | seeds | {attacks} | F a step | minutes | best epoch |", "|---" * 11 + "|"]
     for name, rows in records(data).items():
         accuracy = [row["best"]["accuracy"] for row in rows]
         columns = [over_seeds(a.get(key) for a in accuracy) for key in ("clean", "pgd-20", "cw-20", TWO)]
         both = [(row["best"]["accuracy"][TWO], base.get(row["seed"], {}).get(TWO)) for row in rows]
         less = over_seeds(mine - other for mine, other in both if other is not None and name != "pgd-at")
         quick = over_seeds(a.get("autoattack-quick") for a in accuracy)
+        minutes = mean(sum(epoch["seconds"] for epoch in row["validation"]) for row in rows) / 60
         best = ", ".join(str(row["best_epoch"]) for row in rows)
-        cells = [name, str(len(rows)), *columns, less, quick, f"{passes(data, name):.1f}", best]
+        cells = [name, str(len(rows)), *columns, less, quick, f"{passes(data, name):.1f}", f"{minutes:.0f}", best]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
