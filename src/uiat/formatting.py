@@ -250,6 +250,19 @@ def is_doubtful(verdict: str) -> bool:
     return verdict.startswith(DOUBT)
 
 
+UNCHECKED = "not checked"  # the first words where the self-checks failed
+
+
+def was_checked(verdict: str) -> bool:
+    """True if the self-checks have ended; False where they were left out or failed.
+
+    Example:
+        >>> was_checked("nothing speaks against it"), was_checked(""), was_checked("not checked: they ended with ...")
+        (True, False, False)
+    """
+    return bool(verdict) and not verdict.startswith(UNCHECKED)
+
+
 @dataclass(frozen=True)
 class Summary:
     """A result as `print` and notebooks show it: a title, a table, and lines below it.

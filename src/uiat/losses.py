@@ -4,6 +4,7 @@ Half-precision logits are raised to float32 first: the sums of exponentials are 
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import ParamSpec
 
@@ -49,6 +50,17 @@ def full_precision(logits: Tensor) -> Tensor:
         torch.float32
     """
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+def full_precision_passes(device: torch.device) -> AbstractContextManager[object]:
+    """Inside, products are those of their arguments' own type, also in a step of bf16: for sums that are kept.
+
+    Example:
+        >>> with torch.autocast("cpu", torch.bfloat16), full_precision_passes(torch.device("cpu")):
+        ...     (torch.ones(1, 1) @ torch.ones(1, 1)).dtype
+        torch.float32
+    """
+    return torch.autocast(device.type, enabled=False)
 
 
 @checked

@@ -99,3 +99,11 @@ def test_another_norm_and_a_model_that_is_not_what_is_read_are_refused():
     model[1].register_forward_hook(lambda _, __, out: 2 * out)
     with pytest.raises(UserError, match="layer 1: it has forward hooks"):
         certify_bounds(model, x, y, threat=Linf(0.1))
+
+
+def test_of_images_that_are_all_misclassified_none_is_certified():
+    model, x = random_net(0)
+    calls = []
+    y = (model(x).argmax(1) + 1) % 3
+    result = certify_bounds(model, x, y, threat=Linf(0.01), progress=lambda *words: calls.append(words))
+    assert (result.accuracy, calls) == (0.0, [])

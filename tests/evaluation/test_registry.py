@@ -14,11 +14,12 @@ from uiat.attacks import APGD, FMN, Noise, Search, SparseAPGD, TargetedPGD, Tran
 from uiat.attacks.search import begin
 from uiat.errors import UserError
 from uiat.evaluation import correct_under
+from uiat.evaluation.attack_facts import averages, needs_gradient
 from uiat.evaluation.engine.attack_target import AttackTarget
 from uiat.evaluation.engine.calls import CallRule
 from uiat.evaluation.engine.search_runner import AdaptiveBatchSize, search
 from uiat.evaluation.engine.stage import attack_images
-from uiat.evaluation.registry import ENSEMBLES, ROWS, attack, averages, find_row, help_text, needs_gradient, stages
+from uiat.evaluation.registry import ENSEMBLES, ROWS, attack, find_row, help_text, stages
 from uiat.models.inspect import Target
 from uiat.threat import L1
 

@@ -9,6 +9,7 @@ import uiat
 from uiat import Linf, UserError
 from uiat.data import from_tensors, stream
 from uiat.evaluation import streaming
+from uiat.evaluation.selfcheck import attack_checks
 
 THREAT = Linf(0.03)
 ATTACKS = [
@@ -103,3 +104,29 @@ def test_a_loader_and_a_bare_gradient(case):
     blunt = nn.Sequential(model, type("Detach", (nn.Module,), {"forward": lambda self, z: z.detach()})())
     result = uiat.evaluate(blunt, loader, threat=Linf(0.03), attacks=["fgsm"], selfchecks=False)
     assert (list(result.accuracy), result.n) == (["clean", "worst"], 24)
+
+
+def test_a_stream_that_has_grown_since_is_not_resumed_inside_a_chunk(case, tmp_path):
+    model, x, y = case
+    options = {"threat": THREAT, "attacks": ["fgsm"], "selfchecks": False, "state": tmp_path / "state.safetensors"}
+    uiat.evaluate(model, [(x[:10], y[:10])], **options)  # one chunk of seven, and three more images
+    with pytest.raises(UserError, match="begins with other images than the evaluation that is to be resumed"):
+        uiat.evaluate(model, [(x, y)], resume=True, **options)
+
+
+def test_plain_attacks_on_a_stream_are_checked_like_those_on_tensors(monkeypatch):
+    monkeypatch.setattr(stream, "CHUNK_BYTES", 50 * 4 * 16)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False))
+    model[1].weight.data -= model[1].weight.mean(1, keepdim=True)  # so that each class has images
+    x = torch.rand(200, 1, 4, 4)
+    y, asked = model(x).argmax(1), []
+    monkeypatch.setattr(attack_checks, "check_plain_attacks", lambda names, count, n: asked.append((names, n)))
+    options = {"threat": Linf(0.05), "attacks": ["fgsm"]}
+    for given in ((x, y), (from_tensors(x, y),)):
+        result = uiat.evaluate(model, *given, **options)
+        asked.append(result.accuracy["fgsm"])
+    robust = round(128 * asked[1])
+    assert asked[0][0] == "fgsm" == asked[2][0]
+    assert asked[1] == asked[3]
+    assert all(abs(n - robust) < 25 for _, n in (asked[0], asked[2]))  # of the images that are looked at

@@ -127,3 +127,16 @@ def test_what_cannot_be(settings, message):
 
 def test_radii_are_what_they_should_be():
     assert math.isclose(float(parse(usual_threats("cifar10")[0]).epsilon), 8 / 255)
+
+
+def test_an_attack_that_needs_a_gradient_is_refused_where_there_is_none():
+    class Detached(Mean):
+        def forward(self, x):
+            return super().forward(x.detach())
+
+    x, y = ramp()
+    options = {"threats": ["Linf:0.3"]}
+    for attack in ("pgd-2", "autoattack"):
+        with pytest.raises(UserError, match=f"{attack} needs a gradient, and the model's output has none"):
+            evaluate_unseen(Detached(), x, y, attack=attack, **options)
+    assert evaluate_unseen(Detached(), x, y, attack="square-20", **options).accuracy["union"] < 1

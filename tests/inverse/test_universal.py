@@ -81,3 +81,13 @@ def test_class_means_are_means(n, k, seed):
         assert bool(present[c]) == bool((y == c).any())
         expected = values[y == c].mean(dim=0) if present[c] else torch.zeros(2, 3)
         torch.testing.assert_close(means[c], expected)
+
+
+def test_sums_that_are_kept_are_exact_in_a_step_of_bf16():
+    p, y = torch.softmax(torch.randn(64, 10), dim=1), torch.arange(64) % 10
+    plain, half = (InverseState(None, gradient_momentum=False, rows=10, num_classes=10) for _ in range(2))
+    for _ in range(3):
+        plain.remember(y, p, 0.999, by_class=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            half.remember(y, p, 0.999, by_class=True)
+    assert torch.equal(plain.p_bar, half.p_bar)

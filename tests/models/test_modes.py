@@ -100,3 +100,14 @@ def test_statistics_are_restored_after_an_exception():
 def test_the_old_place_and_names_still_work():
     assert (modes.crafting, modes.attacked) == (frozen, attack_mode)
     assert modes.frozen_statistics is frozen_statistics
+
+
+def test_norms_of_a_part_that_is_set_aside_stay_in_eval_mode():
+    body, head = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), nn.BatchNorm2d(2)
+    model = nn.Sequential(body, head).train()
+    body.requires_grad_(False).eval()
+    with frozen(model, batchnorm="train"):
+        assert (body[1].training, head.training) == (False, True)
+    assert (body[1].training, head.training) == (False, True)
+    with frozen(model), frozen(model, batchnorm="train"):  # all parameters are frozen inside
+        assert head.training

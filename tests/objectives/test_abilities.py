@@ -7,7 +7,7 @@ import torch
 
 from support.helpers import batch, cnn, pgd
 from support.objectives import INSTANCE, OBJECTIVES, ONE_OFF, UNIVERSAL, state_of, uiat
-from uiat import PGDAT, UIAT, Standard, make_step
+from uiat import PGDAT, UIAT, Standard, make_step, recipes
 from uiat.errors import UserError
 from uiat.objectives import METHOD_NAMES, Examples, abilities
 
@@ -160,3 +160,8 @@ def test_no_method_crafts_with_dropout_or_drop_path(name):
     objective.loss(model, examples)
     assert all(modes)
     assert modes
+
+
+def test_an_attack_of_no_steps_has_none_while_it_warms_up_either():
+    free = recipes.get("digits-free").objective
+    assert abilities.with_steps(free, 0.5).attack.steps == free.attack.steps == 0

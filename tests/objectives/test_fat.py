@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from support.helpers import mlp, pgd
 from support.objectives import KL_ATTACK, assert_formula, divergence, double, state_of
-from uiat import FAT
+from uiat import FAT, PGD, UserError
 
 
 def one_image(model, x, y, start, *, tau, steps, step_size, epsilon):
@@ -64,3 +64,8 @@ def test_fat_for_trades_by_formula():
 def test_tau_grows_at_its_epochs():
     assert [FAT().tau_at(epoch) for epoch in (0, 49, 50, 89, 90, 119)] == [0, 0, 1, 1, 2, 2]
     assert FAT(tau=2, tau_epochs=()).tau_at(500) == 2
+
+
+def test_restarts_are_refused():
+    with pytest.raises(UserError, match="give it one restart"):
+        FAT(attack=PGD(restarts=2))

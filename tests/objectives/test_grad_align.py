@@ -130,3 +130,11 @@ def test_uiat_awp_ema_and_n_fgsm_are_four_fields() -> None:
     assert run.objective.attack == uiat.NFGSM(threat=Linf(0.2))
     first, last = (row["train_adv_ce"] for row in trained.history)
     assert last < first
+
+
+@pytest.mark.parametrize("gap", [1.0, 20.0, 40.0, 300.0])
+def test_the_direction_of_a_tiny_gradient_is_one_too(gap) -> None:
+    model, x = Linear(), torch.full((3, 1, 2, 2), 0.5)
+    model.w.data[0] += gap  # the loss, and its gradient, fall off exponentially; 300 leaves none
+    found = misalignment(model, x, torch.zeros(3, dtype=torch.int64), uiat.FGSM(threat=Linf(0.01)))
+    assert found.abs().max() < 1e-5

@@ -1,6 +1,6 @@
 """Runs that differ in nothing but the seed are one row, and rows are told apart by their labels."""
 
-from support.run_folders import ACCURACY, groups_of, write_run
+from support.run_folders import ACCURACY, groups_of, pages, write_run
 from uiat.formatting import spread
 from uiat.report.summary import find_warnings
 
@@ -52,3 +52,20 @@ def test_a_group_is_doubtful_as_soon_as_one_run_is(tmp_path):
     assert group.verdict == "doubtful"
     assert group.verdicts == [f"seed {i}: {text}" for i, text in enumerate(texts)]
     assert groups_of(made[:1])[0].verdict == "credible"
+
+
+def test_seeds_attacked_differently_have_no_worst_case(tmp_path):
+    made = [
+        write_run(tmp_path / "0", seed=0, accuracy={"clean": 0.8, "pgd-20": 0.53, "autoattack": 0.48, "worst": 0.48}),
+        write_run(tmp_path / "1", seed=1, accuracy={"clean": 0.8, "pgd-20": 0.53, "worst": 0.53}),
+    ]
+    (group,) = groups_of(made)
+    assert (len(group.values("pgd-20")), group.values("worst")) == (2, [])
+    assert find_warnings([group])[0].startswith("Seeds attacked by different attacks: ")
+    assert "50.50" not in pages(made, tmp_path / "report.html")[1]  # the mean of the two
+
+
+def test_self_checks_that_failed_have_checked_nothing(tmp_path):
+    failed = "not checked: the self-checks ended with RuntimeError: out of memory"
+    made = [write_run(tmp_path / "a", accuracy=ACCURACY, verdict=failed)]
+    assert groups_of(made)[0].verdict == "not checked"

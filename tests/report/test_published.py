@@ -84,3 +84,11 @@ def test_the_published_numbers_are_possible():
         for kind in ("resnet18", "wrn28"):
             config = to_dict(recipes.get(f"cifar10-{kind}-{name}"))
             assert is_as_published(RunFiles(Path("a"), config)), name
+
+
+@pytest.mark.parametrize(
+    "change", [{"data": {"extra": "a.npz"}}, {"model": {"weights": "a"}}, {"model": {"pretrained": True}}]
+)
+def test_runs_that_have_learnt_from_further_images_are_another_experiment(change):
+    assert is_as_published(RunFiles(Path("a"), {}))
+    assert not is_as_published(RunFiles(Path("a"), change))

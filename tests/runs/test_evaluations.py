@@ -174,3 +174,14 @@ def test_folders_are_taken_apart_and_what_does_not_belong_is_named(tmp_path, cap
     assert f"{tmp_path / 'more'} is passed over" in caplog.text
     fill(tmp_path / "more" / "nothing", make("x-"))
     assert find_runs(tmp_path / "more") == [tmp_path / "more" / "nothing"]
+
+
+def test_evaluations_by_other_rules_of_what_is_broken_are_not_joined(tmp_path):
+    fill(
+        tmp_path,
+        make("------", calls={"calls": 20, "wrong": 18, "accuracy": {"worst": 1.0}, "intervals": {}}),
+        make("xx----", attack="noise-5"),
+    )
+    result, notes = choose(tmp_path)
+    assert not any("joins" in note for note in notes)
+    assert result["accuracy"]["worst"] == 4 / 6

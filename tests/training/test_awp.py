@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from support.helpers import assert_untouched, batch, cnn, mlp, snapshot
+from uiat import PGDAT, UserError, make_step
 from uiat.training.awp import adversarial_weights
 
 
@@ -103,3 +104,12 @@ def test_frozen_and_unused_weights_do_not_move():
         inside = model.state_dict()
         moved = {name for name in before if not torch.equal(inside[name], before[name])}
     assert moved == {"4.weight"}
+
+
+def test_a_model_without_weights_to_perturb_is_refused_before_the_run():
+    model = cnn()
+    for p in model.parameters():
+        p.requires_grad_(p.ndim < 2)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    with pytest.raises(UserError, match="awp perturbs weights of two dimensions and more, and the model trains none"):
+        make_step(model, PGDAT(), optimizer, num_classes=3, image_shape=(1, 8, 8), awp=0.01)

@@ -199,3 +199,32 @@ def test_a_loop_of_ones_own_gives_the_teacher():
         uiat.make_step(model, objective, optimizer, teacher=tiny.linear(5), **make)
     step = uiat.make_step(model, objective, optimizer, teacher=tiny.linear(), **make)
     assert "helper_ce" in step(uiat.Batch(x, y, torch.arange(8)))
+
+
+@pytest.mark.parametrize("at", [1, 4])
+def test_a_teacher_starts_from_the_weights_that_the_run_starts_from(at, tmp_path):
+    base = models.build("small-cnn", num_classes=10, image_shape=(1, 8, 8), width=4)
+    torch.save(base.state_dict(), tmp_path / "base.pth")
+    run = tiny.run(
+        objective=HAT(attack=tiny.attack(loss="kl", start="gaussian")),
+        model=Model(name="small-cnn", width=4, weights=str(tmp_path / "base.pth"), freeze=("body.*",)),
+    )
+    uiat.train(run, run_dir=tmp_path / "whole")
+    teacher = uiat.load(tmp_path / "whole" / "teacher").state_dict()
+    frozen = [name for name, _ in base.named_parameters() if name.startswith("body.")]
+    assert frozen
+    assert all(torch.equal(teacher[name], base.state_dict()[name]) for name in frozen)
+    with pytest.raises(Killed), start_run(run, run_dir=tmp_path / "run") as training:
+        training.prepare_teacher(Killer(at))
+    uiat.resume(tmp_path / "run")
+    for part in ("", "teacher"):
+        assert tiny.differences(tmp_path / "whole" / part, tmp_path / "run" / part) == []
+
+
+def test_a_teacher_without_an_attack_has_no_warm_up_of_one_and_one_with_an_attack_has_steps(tmp_path):
+    run = tiny.run(objective=HAT(attack=tiny.attack(loss="kl", start="gaussian")), radius_warmup_epochs=1)
+    assert teacher_run(run, "standard").optimisation.radius_warmup_epochs == 0
+    assert teacher_run(run, "pgd-at").optimisation.radius_warmup_epochs == 1
+    assert len(uiat.train(run, run_dir=tmp_path / "run").history) == 2
+    free = tiny.run(objective=ARD(attack=tiny.attack(steps=0)), replays=3)
+    assert teacher_run(free, "pgd-at").objective.attack.steps == 3

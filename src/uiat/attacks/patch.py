@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from uiat import losses
-from uiat.attacks.gradient import expected_gradient, one_draw
+from uiat.attacks.gradient import expected_gradient, expected_logits, one_draw
 from uiat.attacks.random_numbers import KeyedNumbers, rekey
 from uiat.attacks.search import Classifier, SearchState, where_image
 from uiat.checks import Count, Positive, Side, Whole, checked_fields
@@ -80,8 +80,9 @@ class PatchAttack:
     """Patch attack: sign steps of the cross entropy on a square of pixels, at one random place an attempt.
 
     Each image has a patch of its own (Karmon et al. 2018, "LaVAN"), no universal one (Brown et al. 2017). An attempt
-    starts at random values, and costs a forward and an input-only backward pass an iteration. A patch is in no ball: an
-    evaluation keeps it out of the worst case over its threat model.
+    starts at random values, and costs a forward and an input-only backward pass an iteration, and a forward pass more
+    to try where the last step led. A patch is in no ball: an evaluation keeps it out of the worst case over its threat
+    model.
 
     Args:
         threat: the size of the square and, if it is fixed, its place.
@@ -148,11 +149,11 @@ class PatchAttack:
         here = expected_gradient(loss, x_t, draws=self.draws)
         breaks = (here.logits.argmax(dim=1) != y) & ~broken
         moved = to_range(x_t + self.step_size * here.gradient.nan_to_num(0, 0, 0).sign() * points["mask"])
-        return points | {
-            "x_t": where_image(broken | breaks, x_t, moved),
-            "x_adv": where_image(breaks, x_t, points["x_adv"]),
-            "broken": broken | breaks,
-        }
+        x_t, broken = where_image(broken | breaks, x_t, moved), broken | breaks
+        if i + 1 == self.iterations:  # no other step tries where this one has led
+            last = (expected_logits(model, x_t, draws=self.draws).argmax(dim=1) != y) & ~broken
+            breaks, broken = breaks | last, broken | last
+        return points | {"x_t": x_t, "x_adv": where_image(breaks, x_t, points["x_adv"]), "broken": broken}
 
     def best(self, points: SearchState) -> Float[Tensor, "b ..."]:
         """Return the last iterate; of a broken image its example."""

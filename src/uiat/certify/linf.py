@@ -145,7 +145,7 @@ def certify_bounds(
     margins = torch.full((len(x),), -torch.inf, dtype=torch.float64)
     proofs, seconds = [""] * len(x), dict.fromkeys(METHODS if linear else METHODS[:1], 0.0)
     right = (logits.argmax(1) == y.to(logits.device)).nonzero().flatten()
-    for done in right.split(batch_size):
+    for done in right.split(batch_size) if len(right) else ():  # a split of nothing has one empty part
         for method in seconds:
             rows = torch.tensor([i for i in done.tolist() if not proofs[i]], dtype=torch.int64)
             if not len(rows):

@@ -205,7 +205,7 @@ def certify_smoothing(
                 done[i] = _certify_image(model, x[i], settings, classes, seed=seed, index=i, batch_size=batch_size)
                 kept.save_if_due(done)
             if progress is not None and rank.first:
-                progress(name_smoothing(sigma), min((i + 1) * rank.size, len(x)), len(x))
+                progress(name_smoothing(sigma), min(i + rank.size, len(x)), len(x))
     finally:
         kept.save(done)
     found = {i: row for part in rank.gather({i: done[i] for i in own}) for i, row in part.items()}

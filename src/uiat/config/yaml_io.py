@@ -55,6 +55,8 @@ def _choose(classes: list[type], value: dict[str, Any], path: str, *, own_code: 
         if not own_code:
             raise UserError(f"objective.name is code, {chosen!r}: allow it with own_code=True (--own-code)")
         return find_objective(str(chosen))
+    if chosen is None:
+        raise UserError(f"{path} needs a field {tag}, which says what else there is: one of {', '.join(known)}")
     if not isinstance(chosen, str) or chosen not in known:
         raise nearest(f"{path}.{tag}", str(chosen), known)
     return known[chosen]

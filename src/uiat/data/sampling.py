@@ -11,6 +11,8 @@ from uiat.errors import UserError
 from uiat.shapes import Int, Shaped
 from uiat.system.distributed import Rank
 
+_EXTRA = 4  # the stream of random numbers of a step that draws extra images; 0 to 3 are those of the augmentations
+
 
 def generator(*key: int) -> torch.Generator:
     """Return a CPU random generator whose stream depends on the key alone, such as (seed, epoch, step).
@@ -144,7 +146,7 @@ class BatchPlan:
     @property
     def extra_in_batch(self) -> int:
         """Number of extra images in a batch."""
-        return int(self.batch_size * self.share) if self.extra else 0
+        return int(self.batch_size * self.share + 1e-9) if self.extra else 0  # 29, and not 28, of 100 * 0.29
 
     def order(self, epoch: int) -> Int[Tensor, "n"]:
         """Return the order in which an epoch visits the training set."""
@@ -162,7 +164,7 @@ class BatchPlan:
         own = (self.order(epoch) if order is None else order)[step * each : (step + 1) * each]
         if not self.extra:
             return own
-        random = generator(self.seed, epoch, step, 1)  # a key of its own: that of three numbers draws the crops
+        random = generator(self.seed, epoch, step, _EXTRA)
         drawn = self.own + draw_distinct(self.extra, self.extra_in_batch, random)
         whole = torch.cat([own, drawn])
         return whole[torch.randperm(len(whole), generator=random)]

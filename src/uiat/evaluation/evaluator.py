@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from uiat.checks import Count, checked
@@ -28,6 +29,7 @@ from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck import verdict
 from uiat.evaluation.selfcheck.examine import examine_target
 from uiat.evaluation.streaming import Evaluated, StreamEvaluation
+from uiat.formatting import UNCHECKED
 from uiat.inverse.universal_attack import FitImages
 from uiat.models.inspect import Target
 from uiat.shapes import Float, Int
@@ -96,7 +98,8 @@ def evaluate(
         batch_size: images at a time, at most: on a CPU fewer where that is faster, and half as many where memory runs
             out; the result says how many.
         seed: seed of the random numbers; each image has its own, so that neither the batch size, nor the number of
-            processes, nor the other attacks asked for play a part in its verdict.
+            processes, nor the other attacks asked for play a part in its verdict. A function of one's own that draws
+            at random is seeded once a batch, so that there the batch size and the number of processes do.
         progress: called after every batch or round with (attack, images or iterations done, of how many).
         bound: likewise with (stage, accuracy in the worst case at most).
         state: a file that is written after each attack and every few minutes inside one (with several processes, one
@@ -230,8 +233,8 @@ def _evaluate_whole(
         under_attack = _prepare(target, x, y, rank, batch_size=batch_size, seed=seed, rule=rule)
         run = EvaluationRun(under_attack, rank, state_file, len(x), listener, fit)
         run.run(plan, resume=resume, keep_examples=keep_examples)
-    size = under_attack.batch_size.size
-    return Evaluated(target, plan, unable, run.outcomes, y, (x, y), _sum_inputs(model, x, y), size)
+    size, places = under_attack.batch_size.size, torch.arange(len(x))
+    return Evaluated(target, plan, unable, run.outcomes, y, (x, y), places, _sum_inputs(model, x, y), size)
 
 
 def _sum_up(
@@ -296,12 +299,11 @@ def _selfcheck(
     if rank.first:
         listener.progress(CHECKS, 0, 1)
         try:
-            findings = examine_target(
-                done.target, x, y, threat=threat, result=result, transfer=transfer, seed=result.seed
-            )
+            options: dict[str, Any] = {"transfer": transfer, "seed": result.seed, "places": done.places}
+            findings = examine_target(done.target, x, y, threat=threat, result=result, **options)
             text = verdict(findings)
         except Exception as error:  # whatever it is: the attacks have taken the time, and their result is whole
-            text = f"not checked: the self-checks ended with {type(error).__name__}: {' '.join(str(error).split())}"
+            text = f"{UNCHECKED}: the self-checks ended with {type(error).__name__}: {' '.join(str(error).split())}"
             logger.warning(text)
         listener.progress(CHECKS, 1, 1)
     return rank.gather(text)[0]

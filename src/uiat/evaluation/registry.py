@@ -283,38 +283,10 @@ def stages(name: str, *, threat: Threat, source: nn.Module | None = None) -> lis
     ]
 
 
-def averages(name: str) -> bool:
-    """True if an attack, a stage or all of an ensemble take the mean over several answers of a randomised model.
-
-    Example:
-        >>> averages("autoattack-rand"), averages("square-eot-5"), averages("pgd-20-eot-1"), averages("square")
-        (True, True, False, False)
-    """
-    row, (_, draws) = find_row(name), split_draws(name.partition(" (")[0])
-    return row is not None and (row[0].averages if draws is None else draws > 1)
-
-
 def _with_settings(settings: Settings, **changes: int) -> Any:
     """Return the same attack with other settings."""
     as_dataclass: Any = settings
     return replace(as_dataclass, **changes)
-
-
-def needs_gradient(name: str, settings: Settings = None) -> bool:
-    """True if an attack, a stage or any stage of an ensemble can do nothing to a model without a gradient.
-
-    Of an attack from outside nobody knows: it is tried.
-
-    Args:
-        name: name of an attack or a stage.
-        settings: its settings, for one that is not in the table.
-
-    Example:
-        >>> needs_gradient("square"), needs_gradient("noise-20"), needs_gradient("autoattack")
-        (False, False, True)
-    """
-    rows = [find_row(stage) for stage in stage_names(name)]
-    return any(not isinstance(settings, External) if row is None else row[0].needs_gradient for row in rows)
 
 
 def help_text() -> str:

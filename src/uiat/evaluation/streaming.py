@@ -49,6 +49,7 @@ class Evaluated:
         outcomes: of this process's images.
         y: labels of all images.
         sample: images and labels for the self-checks.
+        places: positions of these among all images.
         sums: the sums of weights, images and labels.
         batch_size: images at a time.
         bracket: what is known of all images, where there may be more.
@@ -60,6 +61,7 @@ class Evaluated:
     outcomes: Outcomes
     y: Tensor
     sample: Piece
+    places: Tensor
     sums: dict[str, str]
     batch_size: int
     bracket: Bracket | None = None
@@ -103,6 +105,12 @@ class Passed:
         _, position, x, y = self._sample
         order = position.argsort()  # of the places that are taken
         return x[order], y[order]
+
+    @property
+    def places(self) -> Tensor:
+        """The positions of the `sample` among all images that have passed."""
+        assert self._sample is not None
+        return self._sample[1].sort().values
 
     @property
     def sums(self) -> dict[str, str]:
@@ -200,13 +208,12 @@ class StreamEvaluation:
             for x, y in chunks:
                 check_labels(y, num_classes=target.classes)
                 passed.add(x, y)
-                if passed.count > begun:
-                    offset = passed.count - len(y)
-                    outcomes = self._attack(
-                        self._part(target, x, y, offset, size, guide), plan, stream, passed, outcomes
-                    )
+                offset = passed.count - len(y)
+                if offset >= begun:
+                    part = self._part(target, x, y, offset, size, guide)
+                    outcomes = self._attack(part, plan, stream, passed, outcomes)
                     file.save(outcomes, ({}, {"seen": passed.count, "check": passed.check}))
-                elif passed.count == begun and passed.check != check:
+                elif passed.count > begun or (passed.count == begun and passed.check != check):
                     raise UserError(f"{stream.name} begins with other images than the evaluation that is to be resumed")
                 del x, y  # or the next chunk would be read beside this one
                 if stream.total is not None and outcomes is not None and passed.count >= begun:
@@ -219,7 +226,8 @@ class StreamEvaluation:
             for stage, _ in parts:
                 announce(outcomes, name, stage, n=passed.count, rank=self.rank, listener=self.listener)
         sums = {"weights": sum_of_tensors(self.model.state_dict()), **passed.sums}
-        return Evaluated(target, plan, unable, outcomes, passed.labels, passed.sample, sums, size.size, bracket)
+        kept = (passed.labels, passed.sample, passed.places)
+        return Evaluated(target, plan, unable, outcomes, *kept, sums, size.size, bracket)
 
     def _bracket(self, outcomes: Outcomes, done: int, n: int) -> Bracket:
         """Return what is known of the accuracy on all images, the same in all processes, and report it."""

@@ -6,13 +6,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from uiat.checks import Count, checked
+from uiat.checks import Count, check_batch, checked
 from uiat.data.catalog import USUAL_THREATS
 from uiat.errors import UserError, nearest
+from uiat.evaluation.attack_facts import needs_gradient
 from uiat.evaluation.evaluator import evaluate
 from uiat.evaluation.listener import Progress
 from uiat.evaluation.result import EvaluationResult
 from uiat.formatting import Summary, percent, threat_record, threat_text
+from uiat.models.inspect import Target
 from uiat.shapes import Float, Int
 from uiat.system.surroundings import neutral_surroundings
 from uiat.threat import Threat, parse
@@ -132,8 +134,8 @@ def evaluate_unseen(
         progress: called after every batch with ("L2:0.5 apgd-ce", images or iterations done, of how many).
 
     Raises:
-        UserError: neither or both of `data` and `threats`, a data set without usual radii, what is not a threat, and
-            whatever `evaluate` refuses.
+        UserError: neither or both of `data` and `threats`, a data set without usual radii, what is not a threat, an
+            attack that needs a gradient on a model that has none, and whatever `evaluate` refuses.
 
     Example:
         >>> import torch
@@ -146,6 +148,13 @@ def evaluate_unseen(
         ['clean', 'Linf:0.1', 'L2:0.2', 'union', 'unseen']
     """
     by_name = _choose_threats(trained, data, threats)
+    check_batch(x, y)
+    if needs_gradient(attack) and not Target(model, x).differentiable:
+        # `evaluate` leaves the attack out and says so; here the worst case over none would be the clean accuracy.
+        raise UserError(
+            f"{attack} needs a gradient, and the model's output has none with respect to its input: take one such as "
+            "square-1000"
+        )
     results = {
         name: evaluate(
             model,

@@ -243,7 +243,12 @@ def _entry(target: EvaluationTarget, result: EvaluationResult) -> dict[str, Any]
     chosen = f" ({target.sample.text})" if target.sample.text else ""
     footnote = f"On {result.n:,} test images{chosen}."
     return entry(
-        result, dataset=facts["data"], name=facts.get("run", ""), architecture=facts["model"], footnote=footnote
+        result,
+        dataset=facts["data"],
+        name=facts.get("run", ""),
+        architecture=facts["model"],
+        additional_data=facts.get("additional_data", False),
+        footnote=footnote,
     )
 
 

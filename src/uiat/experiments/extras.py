@@ -12,13 +12,14 @@ from uiat.certify.names import parse_certifications
 from uiat.certify.smoothing_state import require_none
 from uiat.data import Stream
 from uiat.errors import UserError
+from uiat.evaluation.attack_facts import needs_gradient
 from uiat.evaluation.corruptions import KINDS, corruption_accuracy
 from uiat.evaluation.corruptions.files import corruption_file_accuracy, open_corruption_files
 from uiat.evaluation.corruptions.kinds import check_kinds
 from uiat.evaluation.engine.fits import unfitted
 from uiat.evaluation.engine.plan import make_plan
 from uiat.evaluation.radius_sweep import radius_sweep, sweep_plan
-from uiat.evaluation.registry import needs_gradient, stages
+from uiat.evaluation.registry import stages
 from uiat.evaluation.unseen import evaluate_unseen, usual_threats
 from uiat.experiments.evaluation_state import extra_state
 from uiat.models.inspect import is_differentiable

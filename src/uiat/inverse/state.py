@@ -80,7 +80,7 @@ class InverseState(nn.Module):
             self.visited.index_fill_(0, rows, True)  # not by assignment, which would move a True to the device
             return
         means, present = class_means(p, rows, len(self.p_bar))
-        kept = gamma * self.visited.to(means.dtype)[:, None]
+        kept = gamma * self.visited.to(self.p_bar.dtype)[:, None]
         mixed = kept * self.p_bar + (1 - kept) * means
         self.p_bar.copy_(torch.where(present[:, None], mixed, self.p_bar))
         self.visited.logical_or_(present)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uiat import losses
 from uiat.checks import Count, check_labels, checked, checked_fields
 from uiat.errors import UserError
 from uiat.formatting import Summary, parse_threat_record, radius_text, threat_record, threat_text
@@ -179,7 +180,9 @@ def class_means(
     """
     one_hot = torch.nn.functional.one_hot(y, num_classes).to(per_example.dtype)
     counts = current_rank().total(one_hot.sum(dim=0))
-    means = current_rank().total((one_hot / counts.clamp_min(1)).t() @ per_example.flatten(1))
+    with losses.full_precision_passes(y.device):  # in bf16 the rows would not sum to 1
+        sums = (one_hot / counts.clamp_min(1)).t() @ per_example.flatten(1)
+    means = current_rank().total(sums)
     return means.view(num_classes, *per_example.shape[1:]), counts > 0
 
 

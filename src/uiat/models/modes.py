@@ -28,7 +28,7 @@ def find_frozen_parts(model: nn.Module) -> list[nn.Module]:
         True
     """
     parameters = list(model.parameters())
-    if not model.training and parameters and not any(p.requires_grad for p in parameters):
+    if not getattr(model, "training", False) and parameters and not any(p.requires_grad for p in parameters):
         return [model]
     return [part for child in model.children() for part in find_frozen_parts(child)]
 
@@ -120,11 +120,12 @@ def frozen(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[N
         >>> print(model.training, model.weight.requires_grad)
         True True
     """
+    norms = _norms_to_train(model) if batchnorm == "train" else []  # asked before all parameters are frozen
     trainable = [p for p in model.parameters() if p.requires_grad]
     for p in trainable:
         p.requires_grad_(False)
     try:
-        with attack_mode(model, batchnorm=batchnorm):
+        with _mode_with(model, norms):
             yield
     finally:
         for p in trainable:
@@ -140,7 +141,8 @@ def attack_mode(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Itera
     Args:
         model: any module; each submodule's mode is restored one by one.
         batchnorm: "eval" puts the whole model in eval mode (dropout off, running statistics). "train" puts only the
-            BatchNorm layers in train mode (statistics of the batch, running statistics untouched).
+            BatchNorm layers in train mode (statistics of the batch, running statistics untouched), but for those of
+            parts that are set aside (`find_frozen_parts`), which the training too passes in eval mode.
 
     Example:
         >>> model = nn.Linear(2, 2).train()
@@ -148,10 +150,22 @@ def attack_mode(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Itera
         ...     print(model.training, model.weight.requires_grad)
         False True
     """
+    with _mode_with(model, _norms_to_train(model) if batchnorm == "train" else []):
+        yield
+
+
+def _norms_to_train(model: nn.Module) -> list[nn.Module]:
+    """Return the BatchNorm layers that are not in a part that is set aside; a model that is frozen whole has none."""
+    aside = {id(m) for part in find_frozen_parts(model) if part is not model for m in part.modules()}
+    return [m for m in _batch_norms(model) if id(m) not in aside]
+
+
+@contextmanager
+def _mode_with(model: nn.Module, norms: list[nn.Module]) -> Iterator[None]:
+    """Inside, the whole model is in eval mode, but for these BatchNorm layers."""
     training = [m for m in model.modules() if getattr(m, "training", False)]  # frozen TorchScript has no mode
     for m in training:
         m.training = False
-    norms = [m for m in _batch_norms(model) if batchnorm == "train"]
     in_eval = [m for m in norms if m not in training]
     for m in norms:
         m.training = True

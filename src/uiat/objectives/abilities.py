@@ -60,6 +60,8 @@ def with_steps(objective: Objective, fraction: float) -> Objective:
     """
     attack = attack_of(objective)
     assert attack is not None
+    if not attack.steps:  # replays move the examples
+        return objective
     steps = max(1, round(fraction * attack.steps))
     reach = float(attack.step_size) * attack.steps
     # Never shorter than its own: a step may be longer than the radius where iterates are not held in the ball.

@@ -111,5 +111,6 @@ class DHAT:
 def _residual(z: Tensor, background: Tensor) -> Tensor:
     """Compute ||Z - P Z_bg||_F / B with P = Z Z_bg^T / ||Z_bg Z_bg^T||_F, a scalar, from logits (B, K)."""
     tiny = torch.finfo(z.dtype).tiny
-    projection = (z @ background.t()) / torch.linalg.matrix_norm(background @ background.t()).clamp_min(tiny)
-    return torch.linalg.matrix_norm(z - projection @ background) / len(z)
+    with losses.full_precision_passes(z.device):  # a difference of near values
+        projection = (z @ background.t()) / torch.linalg.matrix_norm(background @ background.t()).clamp_min(tiny)
+        return torch.linalg.matrix_norm(z - projection @ background) / len(z)

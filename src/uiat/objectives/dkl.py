@@ -49,7 +49,8 @@ class ClassPredictions(nn.Module):
         means = torch.where(counts > 0, self.sums / counts.clamp_min(torch.finfo(counts.dtype).tiny), self.means)
         self.means.copy_(torch.where(begins, means, self.means))
         one_hot = nn.functional.one_hot(y, len(self.means)).to(p.dtype)
-        added = current_rank().total(one_hot.t() @ p).to(self.sums.dtype)
+        with losses.full_precision_passes(y.device):  # in bf16 the rows would not sum to the number of images
+            added = current_rank().total(one_hot.t() @ p).to(self.sums.dtype)
         self.sums.copy_(torch.where(begins, added, self.sums + added))
         self.epoch.fill_(epoch)
 

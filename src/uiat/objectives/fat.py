@@ -81,6 +81,8 @@ class FAT:
     def __post_init__(self) -> None:
         if (self.attack.loss == "kl") != (self.form == "trades"):
             raise UserError('the form "trades" needs an attack of loss "kl", and the form "at" one of another loss')
+        if self.attack.restarts > 1:
+            raise UserError("FAT stops an attack early, which a second restart would not know of: give it one restart")
 
     threat = property(attack_threat)
     init = stateless

@@ -51,7 +51,14 @@ def misalignment(
             # create_graph: the cosine below is itself differentiated, for the weights.
             (gradient,) = torch.autograd.grad(losses.cross_entropy(model(point), y).sum(), point, create_graph=True)
             gradients.append(gradient.float().flatten(1))
-    return 1 - nn.functional.cosine_similarity(gradients[0], gradients[1], dim=1)
+    # Gradients of a confident model are tiny, and the usual floor of 1e-8 on their lengths would make a cosine of 0 of
+    # them: each is brought to length 1 first, by its largest entry, whose square is no zero.
+    # Where there is none at all, nothing can be out of line.
+    largest = [g.detach().abs().amax(dim=1, keepdim=True) for g in gradients]
+    tiny = torch.finfo(largest[0].dtype).tiny
+    at_x, at_x_eta = (g / most.clamp_min(tiny) for g, most in zip(gradients, largest, strict=True))
+    some = (largest[0] > 0).logical_and(largest[1] > 0).flatten()
+    return some * (1 - nn.functional.cosine_similarity(at_x, at_x_eta, dim=1))
 
 
 def alignment(

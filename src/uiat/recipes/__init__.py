@@ -11,7 +11,7 @@ from dataclasses import replace
 from uiat.checks import checked
 from uiat.config.schema import Evaluation, Run, Validation
 from uiat.errors import nearest
-from uiat.objectives.abilities import takes_soft_labels
+from uiat.objectives.abilities import attack_of, takes_soft_labels
 from uiat.recipes.methods import METHODS, Method
 from uiat.recipes.settings import SETTINGS, Setting
 from uiat.recipes.single import SINGLE
@@ -44,6 +44,8 @@ def make_run(setting: Setting, method: Method, *, schedule: str = "") -> Run:
     objective, data, optimisation = method.build(setting), setting.data, setting.optimisation
     if method.grows:
         optimisation = replace(optimisation, radius_warmup_epochs=optimisation.epochs - 1)
+    if attack_of(objective) is None:
+        optimisation = replace(optimisation, radius_warmup_epochs=0, steps_warmup_epochs=0)
     if setting.label_smoothing and hasattr(objective, "label_smoothing"):
         objective = replace(objective, label_smoothing=setting.label_smoothing)  # type: ignore[arg-type]
     if data.augmentation.mixes and not takes_soft_labels(objective):

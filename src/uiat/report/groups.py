@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from uiat.formatting import is_doubtful
+from uiat.evaluation.record import outside_ball
+from uiat.formatting import UNCHECKED, is_doubtful, was_checked
 from uiat.report.labels import common_beginning, method_words
 from uiat.runs.methods import assign_slots, method_name
 from uiat.runs.reader import leaves, shared_by_repeats, tells_apart
@@ -52,8 +53,20 @@ class Group:
         """The data set of the evaluation; of runs that were not evaluated, that of training."""
         return str((self.evaluation or {}).get("data") or self.first.setting("data.name", "?"))
 
+    @property
+    def attack_sets(self) -> set[frozenset[str]]:
+        """The attacks in the ball that each run was evaluated under; one set where all have the same."""
+        evaluations = [run.evaluation for run in self.runs if run.evaluation is not None]
+        apart = {"clean", "worst"}
+        return {frozenset(e["accuracy"]) - apart - set(outside_ball(e.get("budgets", {}))) for e in evaluations}
+
     def values(self, attack: str) -> list[float]:
-        """Return the accuracy of each run under an attack, in percent."""
+        """Return the accuracy of each run under an attack, in percent.
+
+        There is no worst case where the runs were attacked differently: it would be a mean over different things.
+        """
+        if attack == "worst" and len(self.attack_sets) > 1:
+            return []
         accuracies = [(run.evaluation or {}).get("accuracy", {}).get(attack) for run in self.runs]
         return [100 * value for value in accuracies if value is not None]
 
@@ -84,7 +97,7 @@ class Group:
         verdicts = [str((run.evaluation or {}).get("verdict") or "") for run in self.runs]
         if any(map(is_doubtful, verdicts)):
             return "doubtful"
-        return "credible" if all(verdicts) else "not checked"
+        return "credible" if all(map(was_checked, verdicts)) else UNCHECKED
 
 
 def group_runs(runs: Sequence[RunFiles]) -> list[Group]:

@@ -94,6 +94,9 @@ PUBLISHED: tuple[Reference, ...] = (
 # of these otherwise is another experiment, however like its method's name.
 USUAL: Mapping[str, Any] = {
     "model.width": None,
+    "model.weights": None,
+    "model.pretrained": False,
+    "data.extra": None,
     "model.activation": "relu",
     "data.subset": None,
     "data.image_size": None,

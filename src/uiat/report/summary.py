@@ -240,7 +240,9 @@ def _missing_attacks(evaluated: Sequence[Group]) -> list[str]:
         missing = ", ".join(name for name in names if name not in known)
         if missing:
             missing_in.setdefault(missing, []).append(group.label)
-    return [
+    mixed = [group.label for group in evaluated if len(group.attack_sets) > 1]
+    seeds = [f"Seeds attacked by different attacks: {', '.join(mixed)}. They have no worst case."] if mixed else []
+    return seeds + [
         f"Not evaluated under {missing}: {', '.join(labels)}. A worst case over fewer attacks may look better than it "
         "is."
         for missing, labels in missing_in.items()

@@ -126,11 +126,17 @@ def _on_same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _are_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    same = all(one.get(name) == other.get(name) for name in _SAME)
+    same = all(one.get(name) == other.get(name) for name in _SAME) and _rule(one) == _rule(other)
     sums, others = (
         {**(each.get("sums") or {}), FITTED: ""} for each in (one, other)
     )  # on whatever attacks were fitted
     return same and bool(one.get("sums")) and sums == others
+
+
+def _rule(record: Mapping[str, Any]) -> tuple[int, int]:
+    """Return in how many calls, and of how many, an image has to be wrong to count as broken."""
+    calls = record.get("calls") or {}
+    return calls.get("wrong", 1), calls.get("calls", 1)
 
 
 def _names(found: Sequence[Found]) -> str:

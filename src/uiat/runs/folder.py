@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,19 @@ from uiat.config.schema import Run
 from uiat.errors import UserError
 from uiat.runs.config_file import FORMAT, dump_settings
 from uiat.runs.own_files import OWN_CODE, keep_own_code
-from uiat.runs.reader import CHECKPOINT_FILE, CONFIG_FILE, ENVIRONMENT_FILE, read_environment
+from uiat.runs.reader import (
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    ENVIRONMENT_FILE,
+    METRICS_FILE,
+    WEIGHTS_FILES,
+    read_environment,
+)
 from uiat.system.atomic_files import is_partial, partial_name, sync_folder, write_json, write_text
 from uiat.system.atomic_folder import clear_abandoned, marked_in_use
 from uiat.system.distributed import current_rank
 from uiat.system.environment import describe_environment
-from uiat.system.locks import locked
+from uiat.system.locks import clear_locks, locked
 from uiat.system.manifest import MANIFEST_FILE, start_manifest, write_recorded
 
 # What a rename answers if something has taken the name in the meantime.
@@ -129,6 +136,20 @@ def remove_killed_start(folder: Path) -> None:
         []
     """
     if is_killed_start(folder):
+        _remove_first_files(folder)
+
+
+def remove_unsaved_start(folder: Path) -> None:
+    """Remove the folder of a run that was killed before it saved anything; any other is left.
+
+    Example:
+        >>> remove_unsaved_start(Path("missing"))
+    """
+    saved = (CHECKPOINT_FILE, METRICS_FILE, *WEIGHTS_FILES.values())
+    if folder.is_symlink() or not (folder / CONFIG_FILE).is_file() or any((folder / name).exists() for name in saved):
+        return
+    clear_locks(folder)
+    with suppress(OSError):  # there is something else in it
         _remove_first_files(folder)
 
 

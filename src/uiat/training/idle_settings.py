@@ -1,6 +1,7 @@
 """Find settings of a run that cannot matter, such as milestones beyond its end, and warn of them.
 
-`RULES` lists them, a row each. A field that keeps its default is no setting: nobody asked for it.
+`RULES` lists them, a row each. A field that keeps its default is no setting, since nobody asked for it, but for the
+epochs of a method's own schedule: those of its authors never come in a shorter run, which is then of another method.
 """
 
 import logging
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 from uiat.attacks import PGD
 from uiat.config.schema import Run
+from uiat.objectives import ADR
 from uiat.objectives.abilities import attack_of, one_off_epoch
 from uiat.system.distributed import current_rank
 
@@ -187,7 +189,17 @@ RULES: tuple[Rule, ...] = (
     _beyond_the_end(
         "objective.from_epoch",
         "the part of the method that begins later",
-        is_used=lambda run: _get(run, "objective.from_epoch") is not None and _is_set(run, "objective.from_epoch"),
+        is_used=lambda run: _get(run, "objective.from_epoch") is not None,
+    ),
+    Rule(
+        lambda run: any(epoch >= run.optimisation.epochs for epoch in _get(run, "objective.tau_epochs") or ()),
+        "not every one of objective.tau_epochs ({objective.tau_epochs}) is reached: optimisation.epochs is "
+        "{optimisation.epochs}",
+    ),
+    Rule(
+        lambda run: isinstance(run.objective, ADR) and run.objective.epochs != run.optimisation.epochs,
+        "the schedule of adr is not that of the run: objective.epochs is {objective.epochs}, and optimisation.epochs "
+        "{optimisation.epochs}",
     ),
     _set_without("objective.weight", "objective.form", "trades"),
     # The images.

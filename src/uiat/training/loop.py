@@ -288,6 +288,7 @@ class Training:
         require_finite_weights(self.model, epoch=self.epoch, step=self.position, kept=self._kept)
         meta = {name: getattr(self, name) for name in POSITION}
         meta |= {"steps_per_epoch": len(self.loader), "processes": current_rank().size}
+        meta["learning_rate"] = self.learning_rate  # of the last step, which the row of an epoch says
         # Those of each process, a row each: a sum that is resumed from a mean has other last digits.
         sums = {name: current_rank().concatenate(self.sums[name].reshape(1)) for name in sorted(self.sums)}
         self.store.save(modules=self._modules(), optimizer=self.optimizer, tensors=sums, meta=meta)
@@ -306,6 +307,7 @@ class Training:
         epochs, steps = self.run.optimisation.epochs, len(self.loader)
         for name, value in read_position(meta, epochs=epochs, steps_per_epoch=steps).items():
             setattr(self, name, value)
+        self.learning_rate = float(meta.get("learning_rate", self.learning_rate))
         device = self.step.device
         warn_of_changes(then, device, processes=meta.get("processes", 1))
         self.sums = {name: own_sum(value).to(device) for name, value in sums.items()}

@@ -16,7 +16,7 @@ from uiat.errors import UserError
 from uiat.models.freeze import freeze_parameters
 from uiat.objectives import Objective
 from uiat.runs import checkpoint
-from uiat.runs.folder import check_new_folder, locked_run, new_folder, remove_killed_start
+from uiat.runs.folder import check_new_folder, locked_run, new_folder, remove_killed_start, remove_unsaved_start
 from uiat.runs.own_files import AllowOwnCode, check_own_code, own_names
 from uiat.runs.settings import CUSTOM, read_run, with_threat
 from uiat.runs.writer import RunWriter, fingerprint
@@ -261,10 +261,11 @@ def find_teachers(
 
     def find(need: TeacherNeed) -> TeacherSource:
         blank = partial(copy.deepcopy, model) if spec["name"] == CUSTOM else partial(models.build, **spec)
+        fresh = blank if spec["name"] == CUSTOM else partial(blank, pretrained=run.model.pretrained)
         source = TeacherSource(
             run=run,
             need=need,
-            train=partial(_train_teacher, training, dict(spec), training_set, blank),
+            train=partial(_train_teacher, training, dict(spec), training_set, fresh),
             blank=blank,
             num_classes=training_set.num_classes,
             image_shape=training_set.image_shape,
@@ -285,17 +286,22 @@ def _train_teacher(
     student: Training,
     spec: dict[str, Any],
     training_set: ImageSet | Folder,
-    blank: Callable[[], nn.Module],
+    fresh: Callable[[], nn.Module],
     run: Run,
     folder: Path | None,
     listener: Listener | None,
 ) -> nn.Module:
-    """Train a teacher on the student's images, in a folder if there is one, or resume it there; returns it."""
+    """Train a teacher on the student's images, in a folder if there is one, or resume it there; returns it.
+
+    It starts as the student does, from random weights or from those that the settings name.
+    """
     assert student.held_out is not None
     device, rank = training_device(student.model), current_rank()
     with ExitStack() as inside:
         if folder is not None and rank.first:
             remove_killed_start(folder)
+            if run.model.is_initialised:  # without a checkpoint it could not say what it started from
+                remove_unsaved_start(folder)
             with suppress(OSError):
                 folder.rmdir()  # an empty one
         # As the first process sees it, before any of them goes on to make the folder.
@@ -305,12 +311,13 @@ def _train_teacher(
             inside.enter_context(locked_run(folder))
             run = read_run(folder)
         inside.enter_context(seeded_torch(run.seed, device))
-        teacher = make_training(run, blank().to(device), training_set, student.held_out, listener=listener)
-        if folder is not None:
-            if not resumed:
-                inside.enter_context(locked_run(new_folder(teacher.run, folder)))
-            teacher.store = RunWriter(folder, teacher.run, spec, fingerprint(training_set), training_set.classes)
+        begin = make_training if resumed else begin_training
+        teacher = begin(run, fresh().to(device), training_set, student.held_out, listener=listener)
         if resumed:
+            assert folder is not None
+            teacher.store = RunWriter(folder, teacher.run, spec, fingerprint(training_set), training_set.classes)
             teacher.resume()
+        elif folder is not None:
+            inside.enter_context(stored(teacher, folder, training_set, spec))
         teacher.fit()
         return load_best(teacher)

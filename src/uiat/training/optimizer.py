@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -63,6 +64,23 @@ def _group(model: nn.Module, config: Optimisation) -> list[dict[str, Any]]:
             groups.setdefault((rate, decay), []).append(p)
     ordered = sorted(groups.items(), key=lambda item: item[0], reverse=True)
     return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in ordered]
+
+
+def add_network(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+    """Add the parameters of a second network; its norms and biases decay as the model's do.
+
+    Example:
+        >>> optimizer = make_optimizer(nn.Linear(2, 2), Optimisation(decay_norms=False))
+        >>> add_network(optimizer, list(nn.Linear(2, 2).parameters()))
+        >>> [(len(group["params"]), group["weight_decay"]) for group in optimizer.param_groups]
+        [(1, 0.0005), (1, 0.0), (1, 0.0005), (1, 0.0)]
+    """
+    flat = [group for group in optimizer.param_groups if all(p.ndim <= 1 for p in group["params"])]
+    if any(group.get("weight_decay") == 0 for group in flat):
+        optimizer.add_param_group({"params": [p for p in parameters if p.ndim > 1]})
+        optimizer.add_param_group({"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0})
+    else:
+        optimizer.add_param_group({"params": list(parameters)})
 
 
 def _depths(model: nn.Module) -> dict[str, int]:
@@ -143,6 +161,8 @@ def _make_main(
 ) -> LRScheduler:
     """Make the schedule after the warm-up, `total` steps long."""
     peak = max(1, round(config.peak_at * total))
+    if warmup and config.schedule in ("onecycle", "cyclic"):
+        raise UserError(f'schedule "{config.schedule}" warms up by itself: leave warmup_epochs at 0')
     match config.schedule:
         case "piecewise":
             at = [max(0, m * steps_per_epoch - warmup) for m in config.milestones]
@@ -150,8 +170,6 @@ def _make_main(
         case "cosine":
             return CosineAnnealingLR(optimizer, T_max=total)
         case "onecycle":
-            if warmup:
-                raise UserError('schedule "onecycle" warms up by itself: leave warmup_epochs at 0')
             # Of an optimiser that is resumed the peak is known, and its rate is that of its last step.
             rate = [group.get("max_lr", group["lr"]) for group in optimizer.param_groups]
             count = total + 1  # one more: a rate is also set after the last step

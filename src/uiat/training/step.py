@@ -32,6 +32,7 @@ from uiat.training.attack_memory import add_memory, recall_starts, remember_ends
 from uiat.training.averaging import average_statistics
 from uiat.training.awp import adversarial_weights
 from uiat.training.first_batch import check_first_batch
+from uiat.training.optimizer import add_network
 from uiat.training.parallel import average_gradients, exchanges_within, split_rows, start_alike, training_form
 from uiat.training.step_options import Precision, StepKeywords, StepOptions
 from uiat.training.teacher import check_teacher
@@ -68,10 +69,13 @@ class Step:
         add_networks(objective, state, model)
         add_memory(objective, state, image_shape=image_shape, num_examples=num_examples)
         self.model, self.objective, self.optimizer, self.state = model, objective, optimizer, state.to(self.device)
+        start_alike(self.state)  # its first values are drawn too
         self._trained = [p for p in state.parameters() if p.requires_grad]  # of a second network (LBGAT)
         if self._trained:
-            optimizer.add_param_group({"params": self._trained})
+            add_network(optimizer, self._trained)
         self.options = options.adapt_to(objective, self.device)
+        if options.awp and not any(p.requires_grad and p.ndim > 1 for p in model.parameters()):
+            raise UserError("awp perturbs weights of two dimensions and more, and the model trains none: leave it out")
         if within := exchanges_within(model):
             self.options = replace(self.options, cuda_graphs=False)
         # Inner problems run the same parameters through one fixed graph many times a step; training passes do not,

@@ -39,7 +39,9 @@ class StepOptions:
         compile: compile the model for the inner problems, and on a GPU for the training passes; needs a compiler
             and half a minute at the first step.
         accumulate: number of parts of a batch that are passed one after the other, for large models. Each part's inner
-            problems are its own, and BatchNorm and the universal perturbations see one part at a time.
+            problems are its own, and BatchNorm, the universal perturbations, a generator of inverse examples, weights
+            with a mean of 1 over a batch (GAIRAT, self-adaptive training) and running averages (remembered predictions,
+            ADR's network) see one part at a time: with k parts, gamma ** (1 / k) remembers as long as gamma did.
         replays: Free adversarial training (Shafahi et al. 2019): number of updates on each batch, whose images move a
             step of the attack by the gradient of the loss that each update takes anyway. The attack gives the start.
         recompute: keep the outputs of blocks alone, and compute what is inside them again for the backward pass.

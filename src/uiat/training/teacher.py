@@ -224,8 +224,12 @@ def teacher_run(run: Run, method: TeacherMethod) -> Run:
     if method == "pgd-at":
         attack = attack_of(run.objective)
         assert attack is not None
-        objective = PGDAT(attack=replace(attack, loss="ce", start="uniform"))
+        # Replays, which the teacher has none of, are the steps of an attack of no steps (Free-AT).
+        steps = attack.steps or max(1, run.optimisation.replays)
+        objective = PGDAT(attack=replace(attack, loss="ce", start="uniform", steps=steps))
     plain = replace(run.optimisation, awp=0.0, average="none", replays=0)
+    if attack_of(objective) is None:
+        plain = replace(plain, radius_warmup_epochs=0, steps_warmup_epochs=0)
     metric = "clean" if isinstance(objective, Standard) else run.validation.metric
     validation = replace(run.validation, metric=metric, patience=None)
     whole = {field.name: field.default for field in fields(run.data) if field.name.startswith("extra")}

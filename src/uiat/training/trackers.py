@@ -182,4 +182,4 @@ def group_name(name: str) -> str:
     """
     if name.startswith("train_"):
         return f"train/{name.removeprefix('train_')}"
-    return f"validation/{name}" if name in ("clean", "robust", "alignment") else f"run/{name}"
+    return f"validation/{name}" if name in ("clean", "robust", "worst_class", "alignment") else f"run/{name}"

@@ -72,4 +72,14 @@ def test_what_an_ablation_says_is_no_more_than_its_images_allow():
     rows = {"uiat": row(0.5, 0.5), "better": row(0.51, 0.51), "worse": row(0.3, 0.3)}
     said = " ".join(ablation.sentences({"base": "uiat", "rows": rows, "failed": {}}))
     assert "better +1.0 points; worse -20.0 points" in said
-    assert "1 of 2 are further from it than 5.0 points" in said
+    assert "1 of 2 are further from it than the 95 % interval of the difference" in said
+
+
+@pytest.mark.parametrize(("robust", "clear"), [(0.537, 0), (0.55, 1)])
+def test_what_may_be_chance_is_the_same_in_words_and_in_the_figure(robust, clear):
+    row = {"clean": [0.8], "seconds": [1.0], "seeds": [0], "n": 1000}
+    rows = {"uiat": {"robust": [0.5], **row}, "lambda 1": {"robust": [robust], **row}}
+    data = {"rows": rows, "base": "uiat", "failed": {}}
+    assert f"{clear} of 1 are further from it" in " ".join(ablation.sentences(data))
+    points = [line for line in ablation.draw(data).axes[0].lines if len(line.get_xdata()) == 1]
+    assert [line.get_markerfacecolor() == "white" for line in points] == [False, not clear]

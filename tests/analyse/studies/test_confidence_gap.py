@@ -5,7 +5,7 @@ import torch
 
 from support import helpers
 from support.studies import known
-from uiat.analyse.studies.confidence_gap import by_loss, measure
+from uiat.analyse.studies.confidence_gap import by_loss, measure, sentences
 
 
 def test_the_halves_are_cut_by_loss():
@@ -28,3 +28,12 @@ def test_the_gap_of_a_model_whose_distances_are_known():
     clean = (model(x).argmax(1) == y).double().mean().item()
     assert (2 * run["low"]["accuracy"][2] + 3 * run["high"]["accuracy"][2]) / 5 == pytest.approx(clean)
     assert run["low"]["mean_loss"] < run["high"]["mean_loss"]
+
+
+def test_without_the_images_as_they_are_and_inverse_attacks_nothing_is_said_of_them():
+    run = {half: {"n": 5, "mean_loss": 1.0, "accuracy": [0.9, 0.5]} for half in ("low", "high")}
+    threat = {"norm": "Linf", "epsilon": 8 / 255}
+    (said,) = sentences({"strengths": [2 / 255, 8 / 255], "runs": {"a": run}, **threat})
+    assert "90.0 % are right at 2/255" in said
+    assert "as they are" not in said
+    assert "inverse" not in said

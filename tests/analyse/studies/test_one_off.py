@@ -1,6 +1,9 @@
 """The one epoch in which z is refined."""
 
-from uiat import analyse
+import pytest
+
+import uiat
+from uiat import UserError, analyse
 from uiat.analyse.studies import one_off
 
 
@@ -33,3 +36,10 @@ def test_one_off_has_rows_for_never_and_for_every_epoch(trained_runs):
     assert [row[0] for row in result.table[1:]] == ["never", "1", "every epoch"]
     assert "Against refining in every epoch" in result.paragraph
     assert "Against PGD-AT" in result.paragraph
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(trained_runs, tmp_path):
+    run = uiat.load_config((trained_runs / "one-off" / "config.yaml").read_text())
+    uiat.train(uiat.override(run, [("objective.weight", "1.25")]), run_dir=tmp_path / "other")
+    with pytest.raises(UserError, match="one-off and other differ in more than the seed"):
+        analyse.run("one-off", [trained_runs / "one-off", tmp_path / "other"], n=10, attack="pgd-2")

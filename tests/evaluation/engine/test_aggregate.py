@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from support.evaluations import (
     ASKING,
@@ -162,3 +163,24 @@ def test_one_class_is_left_among_the_labels():
     result = evaluate(model, x[some], y[some], threat=Linf(0.1), attacks=["autoattack-quick"])
     assert 0 < result.accuracy["worst"] < 1
     assert result.per_class["worst"].count(None) == 2
+
+
+def test_of_several_calls_the_worst_case_is_that_in_the_ball_and_the_calibration_of_one_call():
+    x, y = torch.full((40, 1, 8, 8), 0.9), torch.zeros(40, dtype=torch.int64)
+    model = Threshold(pixels=64)
+    y[:] = model(x).argmax(1)
+    result = evaluate(model, x, y, threat=Linf(1 / 255), attacks=["fgsm", "patch-8"], calls=3)
+    assert result.accuracy["patch-8"] < result.accuracy["worst"] == result.calls["accuracy"]["worst"] == 1.0
+
+    class Guess(nn.Module):
+        """Right in four calls of ten, always with confidence 0.6."""
+
+        def forward(self, x):
+            right = torch.rand(len(x)) < 0.4
+            score = torch.log(torch.tensor([0.6, 0.4])) + 0 * x.flatten(1).sum(1, keepdim=True)
+            return torch.where(right[:, None], score, score.flip(1))
+
+    x, y = torch.rand(2000, 1, 2, 2), torch.zeros(2000, dtype=torch.int64)
+    result = evaluate(Guess(), x, y, threat=Linf(0.1), attacks=["noise-1"], calls=20, wrong_calls=18)
+    assert result.accuracy["clean"] > 0.9  # hardly an image is wrong in 18 calls of 20
+    assert result.calibration["ece"] == pytest.approx(0.2, abs=0.04)

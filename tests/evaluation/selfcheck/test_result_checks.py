@@ -47,3 +47,9 @@ def test_a_plain_attack_that_a_stronger_one_of_the_result_corrects_is_named():
     assert result_checks.from_result(result(pgd_20=0.53, autoattack_quick=0.5)) == []  # 3 of 100 may be
     assert result_checks.from_result(result(pgd_20=0.59, cw_20=0.5)) == []  # nothing stronger ran: `examine` looks
     assert result_checks.from_result(result(apgd_ce=0.59, apgd_t=0.5)) == []
+
+
+def test_the_attack_to_quote_is_the_strongest_whatever_its_kind():
+    found = result_checks.from_result(result(pgd_20=0.55, cw_20=0.5, noise_20=0.84, worst=0.5))
+    (finding,) = [each for each in found if each.check == "plain attack"]
+    assert finding.reason.endswith("quote cw-20")

@@ -1,5 +1,6 @@
 """Study: UIAT with one thing changed at a time, over seeds; of runs that are given, or trained where missing."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -116,18 +117,23 @@ def sentences(data: Data) -> list[str]:
         name: mean_and_deviation(row["robust"])[0] - mean_and_deviation(own["robust"])[0] for name, row in rows.items()
     }
     others = sorted((name for name in rows if name != base), key=lambda name: -change[name])
-    noise = max(error_of_mean(row["robust"], row["n"]) for row in rows.values())
-    clear = [name for name in others if abs(change[name]) > 2 * noise]
+    clear = [name for name in others if _is_clear(rows[name], own, "robust")]
     if others:
         listed = [f"{name} {points(change[name])}" for name in others]
         said.append(f"Robust accuracy against the base, best first: {'; '.join(listed)}.")
         said.append(
-            f"{len(clear)} of {len(others)} are further from it than {200 * noise:.1f} points, twice the largest "
-            "standard error of a row (of its images and of its seeds); the rest may be chance."
+            f"{len(clear)} of {len(others)} are further from it than the 95 % interval of the difference (of images "
+            "and of seeds); the rest may be chance."
         )
     if data["failed"]:
         said.append(f"Failed: {'; '.join(f'{name} ({why})' for name, why in data['failed'].items())}.")
     return said
+
+
+def _is_clear(row: Data, base: Data, kind: str) -> bool:
+    """True if a row is further from the base than the 95 % interval of their difference."""
+    error = math.hypot(*(error_of_mean(each[kind], each["n"]) for each in (row, base)))
+    return bool(abs(mean_and_deviation(row[kind])[0] - mean_and_deviation(base[kind])[0]) > CHANCE * error)
 
 
 def table(data: Data) -> list[list[str]]:
@@ -155,8 +161,7 @@ def draw(data: Data) -> Any:
         spans = {name: span(row[kind], row["n"]) for name, row in rows.items()}
         draw_rows(axes, names, {kind: (style | {"marker": "none"}, list(spans.values()))})
         for i, (name, row) in enumerate(rows.items()):
-            error = (error_of_mean(row[kind], row["n"]) ** 2 + error_of_mean(own[kind], own["n"]) ** 2) ** 0.5
-            clear = name == data["base"] or abs(spans[name][0] - base) > CHANCE * error
+            clear = name == data["base"] or _is_clear(row, own, kind)
             fill = {} if clear else {"markerfacecolor": "white"}
             axes.plot(spans[name][0], i, **style | {"linestyle": "none"} | fill)
         axes.set_xlabel(f"{kind} accuracy")

@@ -55,12 +55,14 @@ def sentences(data: Data) -> list[str]:
         low, high = run["low"]["accuracy"], run["high"]["accuracy"]
         gaps = [p - q for p, q in zip(low, high, strict=True)]
         widest = max(range(len(gaps)), key=gaps.__getitem__)
-        peak = write(data["strengths"][widest])
+        peak, weakest = write(data["strengths"][widest]), data["strengths"][zero]
+        inverse = f"an inverse attack of {write(-data['strengths'][0])} brings the harder half to {percent(high[0])}"
         said.append(
-            f"{name}: of the half with the lower loss {percent(low[zero])} are right as they are and "
+            f"{name}: of the half with the lower loss {percent(low[zero])} are right "
+            f"{f'at {write(weakest)}' if weakest else 'as they are'} and "
             f"{percent(low[last])} at {write(data['strengths'][last])}; of the other half {percent(high[zero])} and "
-            f"{percent(high[last])}. The gap is widest at {peak}, {points(gaps[widest])}; "
-            f"an inverse attack of {write(-data['strengths'][0])} brings the harder half to {percent(high[0])}."
+            f"{percent(high[last])}. The gap is widest at {peak}, {points(gaps[widest])}"
+            f"{f'; {inverse}' if data['strengths'][0] < 0 else ''}."
         )
     return said
 

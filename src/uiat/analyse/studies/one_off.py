@@ -6,13 +6,15 @@ from typing import Any
 from uiat.analyse.figures import format_percent, line_style, make_panels, tick_whole_numbers
 from uiat.analyse.fitting import draw_legend
 from uiat.analyse.marks import draw_line, span
-from uiat.analyse.measurements import held_out_accuracy, measure_step_cost
-from uiat.analyse.prose import percent, points, standard_error
+from uiat.analyse.measurements import find_repeats, held_out_accuracy, measure_step_cost
+from uiat.analyse.prose import join_words, percent, points, standard_error
 from uiat.analyse.study import Context, Data, Study, StudyRun, check_same_arithmetic
 from uiat.errors import UserError
 from uiat.formatting import mean_and_deviation, spread
 from uiat.inverse import UniversalInverse
 from uiat.objectives import PGDAT, UIAT
+from uiat.runs.methods import method_name
+from uiat.runs.settings import read_plain
 
 EVERY, NEVER = "every epoch", "never"
 
@@ -26,7 +28,12 @@ def measure(context: Context) -> Data:
     epochs = {run.label: _refined_in(run) for run in context.runs}
     if not any(isinstance(epoch, int) for epoch in epochs.values()):
         raise UserError("one-off needs a run with objective.inverse.epoch set, such as one of digits-uiat-one-off")
-    check_same_arithmetic([run for run in context.runs if epochs[run.label] == epoch] for epoch in set(epochs.values()))
+    by_epoch = [[run for run in context.runs if epochs[run.label] == epoch] for epoch in set(epochs.values())]
+    check_same_arithmetic(by_epoch)
+    for runs in by_epoch:
+        if len(find_repeats(runs)) > 1:
+            labels = join_words([run.label for run in runs])
+            raise UserError(f"{labels} differ in more than the seed, and would be averaged: study them one by one")
     rows: list[Data] = []
     for run in context.runs:
         row: Data = {"run": run.label, "epoch": epochs[run.label], "epochs": run.config.optimisation.epochs}
@@ -40,7 +47,7 @@ def measure(context: Context) -> Data:
 def _refined_in(run: StudyRun) -> int | str:
     """Return the epoch in which a run refines z, counted from 0; or `EVERY` or `NEVER`."""
     objective = run.config.objective
-    if isinstance(objective, PGDAT):
+    if isinstance(objective, PGDAT) and method_name(read_plain(run.folder)) == "pgd-at":
         return NEVER
     if isinstance(objective, UIAT) and isinstance(objective.inverse, UniversalInverse):
         return EVERY if objective.inverse.epoch is None else objective.inverse.epoch

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uiat.evaluation.engine.asked import WORST
+from uiat.evaluation.engine.asked import CLEAN, WORST
 from uiat.evaluation.engine.calls import EVEN, ONE_CALL, CallRule
 from uiat.evaluation.engine.outcomes import Outcomes
-from uiat.evaluation.engine.plan import Plan, budgets
+from uiat.evaluation.engine.plan import Plan, budgets, is_counted
 from uiat.evaluation.registry import stage_names
 from uiat.evaluation.result import (
     BINS,
@@ -85,13 +85,16 @@ def aggregate(
         budgets=budgets(plan),
         warnings=_warnings(parts, unable) + _warn_of_own_attacks(parts) + _absent_classes(y, class_names or ()),
         examples=_scatter(examples, parts, n) if examples else None,
-        calls=_describe_calls(parts, n, rule, tests=sum(map(len, plan.values()))),
+        calls=_describe_calls(parts, n, rule, plan),
     )
 
 
 def _calibration(parts: Sequence[Outcomes], n: int, correct: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the calibration error of the images as they are, and of the examples that attacks end in."""
     clean = _scatter([part.confidence for part in parts if part.confidence is not None], parts, n)
+    # Of a model that answers at random, "clean" counts fresh calls, and a confidence is that of one call.
+    called = [part.correct_in_call for part in parts if part.correct_in_call is not None]
+    right = _scatter(called, parts, n) if len(called) == len(parts) else correct[CLEAN]
     attacked = {}
     for name in correct:  # in the order of the attacks
         if name not in parts[0].confidence_under:
@@ -99,10 +102,10 @@ def _calibration(parts: Sequence[Outcomes], n: int, correct: Mapping[str, Tensor
         confidence = _scatter([part.confidence_under[name] for part in parts], parts, n)
         if not confidence.isnan().any():
             attacked[name] = calibration_error(confidence, correct[name])
-    return {"ece": calibration_error(clean, correct["clean"]), "bins": BINS, "attacked": attacked}
+    return {"ece": calibration_error(clean, right), "bins": BINS, "attacked": attacked}
 
 
-def _describe_calls(parts: Sequence[Outcomes], n: int, rule: CallRule, *, tests: int) -> dict[str, Any]:
+def _describe_calls(parts: Sequence[Outcomes], n: int, rule: CallRule, plan: Plan) -> dict[str, Any]:
     """Return the rule, what it proves of an image that it calls broken, and the accuracy as a mean over calls."""
     asked = [part.asked for part in parts if part.asked is not None]
     if not rule.repeats or len(asked) < len(parts):
@@ -111,7 +114,9 @@ def _describe_calls(parts: Sequence[Outcomes], n: int, rule: CallRule, *, tests:
         name: torch.stack([each.correct_calls[name] for each in asked]).sum(dim=0) for name in asked[0].correct_calls
     }
     # Of each image the hardest example by some calls is not the hardest of all: one attack alone may do better.
-    totals[WORST] = min(totals.values(), key=lambda total: int(total.sum()))
+    inside = {WORST, *(name for name, stages in plan.items() if all(is_counted(how) for _, how in stages))}
+    totals[WORST] = min((totals[name] for name in inside), key=lambda total: int(total.sum()))
+    tests = sum(map(len, plan.values()))
     wrong = [each.wrong_calls for each in asked if each.wrong_calls is not None]
     return {
         "calls": rule.calls,

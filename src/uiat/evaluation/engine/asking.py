@@ -65,7 +65,7 @@ def run_asking(
     correct, x_adv = torch.ones(images, dtype=torch.bool), target.x
     tried = correct
     if settings is None:
-        _, outcomes.confidence = evaluate_clean(target, on_progress=on_progress)
+        outcomes.correct_in_call, outcomes.confidence = evaluate_clean(target, on_progress=on_progress)
         outcomes.asked = asked = Asked()
     else:
         assert outcomes.asked is not None

@@ -24,6 +24,7 @@ class Outcomes:
         names: stages.
         examples: what broke each image, or the image itself; None where they are not kept.
         confidence: probability of the predicted class, of the images as they are.
+        correct_in_call: of a randomised model: mask of the images whose class that very call predicted; None otherwise.
         counts_after: by attack and stage: the numbers of images correct under the attack, and under everything, when
             the stage had ended.
         costs: by attack and stage: seconds, images forward and backward; of an attack from outside also those
@@ -47,6 +48,7 @@ class Outcomes:
     names: list[str] = field(default_factory=list)
     examples: Tensor | None = None
     confidence: Tensor | None = None
+    correct_in_call: Bool[Tensor, "n"] | None = None
     counts_after: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     costs: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     memory_limit: int | None = None
@@ -115,7 +117,7 @@ class Outcomes:
         tensors |= {f"confidence/{name}": value for name, value in self.confidence_under.items()}
         tensors |= {f"fit/{stage}": value for stage, value in self.fits.items()}
         tensors |= {} if self.asked is None else self.asked.pack()
-        optional = {"examples": self.examples, "confidence": self.confidence}
+        optional = {"examples": self.examples, "confidence": self.confidence, "correct_in_call": self.correct_in_call}
         tensors |= {name: value for name, value in optional.items() if value is not None}
         # Attacks in the order in which they were run, which sorted tensors would not tell.
         order = list(self.correct)
@@ -137,6 +139,7 @@ class Outcomes:
             names=meta["names"],
             examples=tensors.get("examples"),
             confidence=tensors.get("confidence"),
+            correct_in_call=tensors.get("correct_in_call"),
             counts_after=meta["after"],
             costs=meta["spent"],
             memory_limit=meta["limit"],
@@ -224,6 +227,7 @@ def _join(parts: Sequence[Outcomes], index: Tensor, take: Tensor, *, is_first: b
         names=names,
         examples=rows([part.examples for part in parts]),
         confidence=rows([part.confidence for part in parts]),
+        correct_in_call=rows([part.correct_in_call for part in parts]),
         counts_after=_merge_counts(parts, is_first=is_first),
         costs=_merge_costs(parts, is_first=is_first),
         memory_limit=min(limits) if limits else None,

@@ -12,8 +12,9 @@ from uiat.attacks import PGD, External
 from uiat.attacks.gradient import UNSAID
 from uiat.checks import check_batch
 from uiat.errors import UserError
+from uiat.evaluation.attack_facts import needs_gradient
 from uiat.evaluation.own_attacks import OwnAttack, make_attack, name_attack
-from uiat.evaluation.registry import Settings, attack, find_row, needs_gradient, stages
+from uiat.evaluation.registry import Settings, attack, find_row, stages
 from uiat.formatting import threat_record
 from uiat.models import check_model
 from uiat.models.inspect import Target

@@ -98,8 +98,11 @@ def examine_target(
     seed: int = 0,
     n: Count = IMAGES,
     batch_size: Count = IMAGES,
+    places: Tensor | None = None,
 ) -> list[Finding]:
     """Run `examine` on a model that may have been asked already what it is.
+
+    `places` are the positions of the images among those of the result, where these are a part of them.
 
     Example:
         >>> x = torch.rand(8, 1, 2, 2)
@@ -113,7 +116,9 @@ def examine_target(
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     with frozen(target.model):
         case = Case(target, x[order[:n]].to(target.device), y[order[:n]].to(target.device), threat, seed, batch_size)
-        case = _with_plain_result(case, result, order[:n], of=len(x))
+        chosen = order[:n].cpu() if places is None else places[order[:n].cpu()]
+        if result is not None and (places is not None or len(result.broken_by) == len(x)):
+            case = _with_plain_result(case, result, chosen)
         findings = list(_run_checks(case, transfer))
         findings += _check_class_order(case, x, y, order[: max(n, OF_A_CLASS * target.classes)])
     few = [attack_checks.check_sample_size(len(x))]
@@ -122,11 +127,17 @@ def examine_target(
     return sorted(dict.fromkeys(findings), key=lambda finding: finding.severity == "note")
 
 
-def _with_plain_result(case: Case, result: EvaluationResult | None, rows: Tensor, *, of: int) -> Case:
-    """Return the case with what plain attacks left robust, if the evaluation of these images had no other attacks."""
-    if result is None or len(result.broken_by) != of or plain_attacks(result) != attack_names(result):
+def _with_plain_result(case: Case, result: EvaluationResult, places: Tensor) -> Case:
+    """Return the case with what plain attacks left robust, if the evaluation of these images had no other attacks.
+
+    Args:
+        case: the images that are looked at.
+        result: the evaluation.
+        places: positions of these images among those of the evaluation.
+    """
+    if plain_attacks(result) != attack_names(result):
         return case
-    left = torch.tensor([result.broken_by[row] == "" for row in rows.tolist()])
+    left = torch.tensor([result.broken_by[place] == "" for place in places.tolist()])
     return replace(case, plain=" with ".join(plain_attacks(result)), left=left)
 
 

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 
+from uiat.evaluation.attack_facts import averages, find_own_row
 from uiat.evaluation.record import outside_ball
-from uiat.evaluation.registry import Attack, averages, find_row, stage_names
+from uiat.evaluation.registry import Attack, find_row, stage_names
 from uiat.evaluation.result import EvaluationResult
 from uiat.evaluation.selfcheck.attack_checks import (
     check_gradient_free_wins,
@@ -64,7 +65,7 @@ def is_scale_free(result: EvaluationResult) -> bool:
         >>> is_scale_free(EvaluationResult("Linf:0.1", 1, {"clean": 1.0, "pgd-20": 1.0, "cw-20": 1.0}, {}, [""], 0))
         False
     """
-    rows = [_row(stage) for stage in stage_order(result)]
+    rows = [_row(stage, result) for stage in stage_order(result)]
     immune = [row is not None and (row.scale_free or not row.needs_gradient) for row in rows]
     return all(immune) and any(row is not None and row.scale_free for row in rows)
 
@@ -77,7 +78,7 @@ def is_averaged(result: EvaluationResult) -> bool:
         True
     """
     names = attack_names(result)
-    return bool(names) and all(averages(name) for name in names)
+    return bool(names) and all(averages(name) or result.budgets.get(name, {}).get("draws", 1) > 1 for name in names)
 
 
 def plain_attacks(result: EvaluationResult) -> list[str]:
@@ -88,13 +89,15 @@ def plain_attacks(result: EvaluationResult) -> list[str]:
         >>> plain_attacks(EvaluationResult("Linf:0.1", 1, accuracy, {}, [""], 0))
         ['pgd-20']
     """
-    rows = {name: _row(name) for name in attack_names(result)}
+    rows = {name: _row(name, result) for name in attack_names(result)}
     return [name for name, row in rows.items() if row is not None and row.stem in PLAIN]
 
 
-def _row(name: str) -> Attack | None:
+def _row(name: str, result: EvaluationResult) -> Attack | None:
+    """Return what is known of an attack or stage, by its name or, of one given as an object, by its settings."""
+    budget = result.budgets.get(name, {})
     match = find_row(name)
-    return None if match is None else match[0]
+    return find_own_row(str(budget.get("attack")), budget.get("loss")) if match is None else match[0]
 
 
 def _check_gradient_free(result: EvaluationResult) -> Iterator[Finding | None]:
@@ -107,7 +110,7 @@ def _check_gradient_free(result: EvaluationResult) -> Iterator[Finding | None]:
     attacked = result.n - result.broken_by.count("clean")
     auto_pgd = [place for place, stage in enumerate(stages) if stage.startswith("apgd")]
     for place, stage in enumerate(stages):
-        row, count = _row(stage), result.broken_by.count(stage)
+        row, count = _row(stage, result), result.broken_by.count(stage)
         if not auto_pgd or place < max(auto_pgd):
             continue
         if row is None:
@@ -138,4 +141,5 @@ def _check_overstatement(result: EvaluationResult) -> Finding | None:
         return None
     weakest = max(plain, key=lambda name: result.accuracy[name])
     count = round((result.accuracy[weakest] - result.accuracy["worst"]) * result.n)
-    return check_overstatement(weakest, min(others, key=lambda name: result.accuracy[name]), max(count, 0), result.n)
+    strongest = min((name for name in attack_names(result) if name != weakest), key=lambda name: result.accuracy[name])
+    return check_overstatement(weakest, strongest, max(count, 0), result.n)
