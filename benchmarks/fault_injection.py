@@ -136,7 +136,9 @@ def resumed(folder: Path) -> Any:
 
 def studied(study: str) -> Callable[[Path], Any]:
     def act(folder: Path) -> Any:
-        data = analyse.run(study, [folder], n=8, attack="pgd-1").data
+        options = {"n": 8, "attack": "pgd-1"}
+        reads = analyse.STUDIES[study].reads
+        data = analyse.run(study, [folder], **{name: options[name] for name in options if name in reads}).data
         return _untimed({key: value for key, value in data.items() if key not in ("environment", "inputs")})
 
     return act

@@ -78,6 +78,7 @@ CASES_AT_ONCE = {
     "test_torchvision_is_not_imported_for_digits": 0,
     "test_what_an_older_version_left_stops_no_sweep": 0,
     "test_what_computes_something_else_is_refused": 0,
+    "test_what_a_study_is_said_to_read_is_what_its_code_reads": 0,
     "test_wherever_it_is_stopped_it_is_resumed_to_the_same_verdicts": 1,
 }
 

@@ -1,5 +1,8 @@
 """Measurements that several studies make."""
 
+import shutil
+from pathlib import Path
+
 import torch
 
 import uiat
@@ -13,6 +16,7 @@ from uiat.analyse.measurements import (
     craft,
     find_repeats,
     held_out_accuracy,
+    without_copies,
 )
 from uiat.analyse.study import Context, StudyOptions, open_runs
 from uiat.evaluation import attack, correct_under
@@ -58,3 +62,12 @@ def test_runs_that_differ_in_the_seed_alone_are_one_group(tmp_path):
     made = (("a-seed0", 0, {}), ("a-seed1", 1, {}), ("b", 0, {"objective": uiat.Standard()}))
     folders = [write_history(tmp_path / name, [], seed=seed, **settings) for name, seed, settings in made]
     assert find_repeats(open_runs(folders)) == {"a": ["a-seed0", "a-seed1"], "b": ["b"]}
+
+
+def test_a_copy_of_a_run_is_no_second_seed(trained_runs, tmp_path, caplog):
+    first, copy = trained_runs / "uiat", Path(shutil.copytree(trained_runs / "uiat", tmp_path / "copy"))
+    assert [run.folder for run in without_copies(open_runs([first, copy, trained_runs / "pgd-at"]))] == [
+        first,
+        trained_runs / "pgd-at",
+    ]
+    assert f"{copy} is passed over: it has the seed and the weights of {first}" in caplog.text

@@ -11,6 +11,8 @@ import pytest
 import uiat
 from support.paths import SRC
 from uiat import UserError, analyse
+from uiat.analyse.result import check_free
+from uiat.analyse.study import DECIDING, Context, StudyOptions, open_runs
 from uiat.runs.run_files import read_files
 
 PGD_2 = {"n": 10, "attack": "pgd-2"}
@@ -34,6 +36,11 @@ def test_no_study_imports_another():
         assert imported <= {"ablation_rows"}, file.name
 
 
+def read_by(study, **options):
+    """Return those of some options that a study reads."""
+    return {name: value for name, value in options.items() if name in analyse.STUDIES[study].reads}
+
+
 def given(study, trained_runs):
     """Return the runs that a study is tried on."""
     return [trained_runs / name for name in (("one-off", "pgd-at") if study == "one-off" else ("uiat", "pgd-at"))]
@@ -41,13 +48,16 @@ def given(study, trained_runs):
 
 @pytest.mark.parametrize("study", analyse.STUDIES)
 def test_every_study_writes_its_data_a_figure_and_what_the_numbers_say(study, trained_runs, tmp_path):
-    result = analyse.run(study, given(study, trained_runs), out=tmp_path, n=24, attack="pgd-2")
+    result = analyse.run(study, given(study, trained_runs), out=tmp_path, **read_by(study, n=24, attack="pgd-2"))
     assert [path.name for path in result.files] == [
         f"{study}.{ending}" for ending in ("json", "svg", "png", "pdf", "md")
     ]
     data = json.loads((tmp_path / f"{study}.json").read_text())
     assert data == json.loads(json.dumps(result.data))
-    assert (data["study"], data["seed"], data["threat"]) == (study, 0, "Linf:0.2")
+    reads = analyse.STUDIES[study].reads
+    assert (data["study"], data["seed"]) == (study, 0 if "seed" in reads else None)
+    assert data["threat"] == ("Linf:0.2" if "threat" in reads or study == "cost" else None)
+    assert set(data["inputs"]) == {"runs", "weights", "recipe", *reads}
     assert data["inputs"]["runs"] == [str(path) for path in given(study, trained_runs)]
     assert {"torch", "uiat", "python", "processor"} <= data["environment"].keys()
     ET.parse(tmp_path / f"{study}.svg")
@@ -94,7 +104,7 @@ def test_a_last_epoch_that_a_kill_has_cut_is_left_out_as_the_report_leaves_it_ou
     metrics = (run / "metrics.jsonl").read_text()
     (run / "manifest.json").unlink()  # as in folders of version 0.1
     (run / "metrics.jsonl").write_text(metrics[:-20])
-    data = analyse.run("overfitting", [run], **PGD_2).data
+    data = analyse.run("overfitting", [run], n=10).data
     assert data["runs"]["run"]["epochs"] == [1]
     assert len(read_files(run).history) == 1
 
@@ -123,3 +133,61 @@ def test_the_width_is_of_the_figure_alone_and_the_numbers_stay_those_of_the_same
     assert 'width="237.6pt"' in (tmp_path / "overfitting.svg").read_text()
     with pytest.raises(UserError, match="did you mean 'two'"):
         analyse.run("overfitting", runs, width="tow")
+
+
+@pytest.mark.parametrize("study", analyse.STUDIES)
+def test_an_option_that_a_study_does_not_read_is_refused(study, trained_runs):
+    values = {"n": 9, "seed": 0, "threat": "Linf:0.1", "attack": "pgd-20", "epsilons": "0,0.1", "which": "best"}
+    assert set(values) == set(DECIDING)
+    for name in set(values) - set(analyse.STUDIES[study].reads):
+        with pytest.raises(UserError, match=f"the study {study} does not read {name}, but"):
+            analyse.run(study, given(study, trained_runs), **{name: values[name]})
+    with pytest.raises(UserError, match="--set, --seeds and --runs are for ablation --train"):
+        analyse.run(study, given(study, trained_runs), seeds=(3,))
+
+
+@pytest.mark.parametrize("study", analyse.STUDIES)
+def test_what_a_study_is_said_to_read_is_what_its_code_reads(study, trained_runs):
+    seen = set()
+
+    class Watched(StudyOptions):
+        def __getattribute__(self, name):
+            seen.add(name)
+            return super().__getattribute__(name)
+
+    options = Watched(**read_by(study, n=8, attack="pgd-1", epsilons="0,0.1"))
+    chosen, context = analyse.STUDIES[study], Context(open_runs(given(study, trained_runs)), StudyOptions())
+    context.options, seen = options, set()
+    chosen.measure(context)
+    assert seen & set(DECIDING) - {"threat"} == set(chosen.reads) - {"threat"}
+    assert ("threat" in context.__dict__) is ("threat" in chosen.reads)
+
+
+def test_the_small_print_names_what_was_read(trained_runs):
+    said = analyse.run("alignment", [trained_runs / "uiat"], n=9).paragraph
+    assert said.endswith("; threat model Linf 0.2; seed 0.)")
+    assert analyse.run("inverse-gallery", [trained_runs / "uiat"], n=9).paragraph.endswith(": 9 test images.)")
+
+
+def test_another_run_at_the_same_path_is_another_input(trained_runs, tmp_path, monkeypatch):
+    for place, name in (("one", "uiat"), ("two", "pgd-at")):
+        shutil.copytree(trained_runs / name, tmp_path / place / "x")
+        monkeypatch.chdir(tmp_path / place)
+        if place == "one":
+            analyse.run("strength", ["x"], out=tmp_path, **PGD_2)
+            before = (tmp_path / "strength.json").read_bytes()
+    with pytest.raises(UserError, match="of other runs or options, and is never overwritten"):
+        analyse.run("strength", ["x"], out=tmp_path, **PGD_2)
+    assert (tmp_path / "strength.json").read_bytes() == before
+    monkeypatch.chdir(tmp_path / "one")
+    analyse.run("strength", ["x"], out=tmp_path, **PGD_2)  # the same run is written again
+
+
+def test_files_of_earlier_versions_are_told_by_the_paths_and_options_in_them(tmp_path):
+    old = {"runs": ["x"], "n": None, "seed": 0, "threat": None, "attack": "pgd-20", "epsilons": None, "recipe": None}
+    (tmp_path / "alignment.json").write_text(json.dumps({"study": "alignment", "inputs": old}))
+    now = {"runs": ["x"], "weights": {"x": {"best": "1"}}, "n": None, "seed": 0, "threat": None, "recipe": None}
+    check_free(tmp_path, "alignment", now)
+    for changed in ({"runs": ["y"]}, {"seed": 1}):
+        with pytest.raises(UserError, match="of other runs or options"):
+            check_free(tmp_path, "alignment", now | changed)

@@ -34,6 +34,9 @@ MISTAKES = {
     "seeds": (["ablation", "--train", "digits-uiat", "--seeds", "0;1"], "--seeds are whole numbers"),
     "set": (["ablation", "--train", "digits-uiat", "--set", "objective.wieght=1"], "did you mean 'objective.weight'"),
     "set without a value": (["ablation", "--train", "digits-uiat", "--set", "seed"], "--set takes FIELD=VALUE"),
+    "attack that is not read": (["overfitting", "uiat", "--attack", "pgd-1"], "does not read attack, but n, seed and"),
+    "default that is not read": (["alignment", "uiat", "--attack", "pgd-20"], "does not read attack"),
+    "seeds of runs": (["strength", "uiat", "--seeds", "3"], "--set, --seeds and --runs are for ablation --train"),
     "set of runs": (["ablation", "uiat", "--set", "objective.weight=1"], "runs that are given are as they are"),
 }
 

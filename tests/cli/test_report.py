@@ -11,7 +11,7 @@ from uiat.experiments.predictions import _chosen
 
 DAMAGES = {
     "metrics": ("metrics.jsonl", 'x\n{"epoch": 1}\n', "metrics.jsonl is damaged in line 1"),
-    "evaluation": ("evaluation.json", '{"accuracy": ', "evaluation.json is damaged: it does not hold a JSON object"),
+    "evaluation": ("evaluation.json", '{"accuracy": ', "evaluation.json is damaged: evaluate the run again (it does"),
     "result": ("evaluation.json", '{"accuracy": {"clean": "x"}}', "evaluation.json is damaged: evaluate the run again"),
     "environment": ("environment.json", "[]", "environment.json is damaged"),
     "config": ("config.yaml", "- name\n", "config.yaml is damaged: it does not hold the settings of a run"),

@@ -11,6 +11,7 @@ from uiat.evaluation import record
 from uiat.evaluation.engine.plan import is_counted
 from uiat.evaluation.registry import attack
 from uiat.runs import reader
+from uiat.runs.evaluations import find_evaluations
 from uiat.system.manifest import is_sealed
 
 
@@ -36,6 +37,18 @@ def test_a_result_is_saved_into_the_run_of_its_weights_alone(tmp_path):
     other = uiat.evaluate(tiny.linear(), x, y, threat=threat, attacks=["fgsm"])
     with pytest.raises(UserError, match="has neither the best nor the last weights of"):
         other.save(tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", [b'{"accuracy": ', b"[]", b'{"format": 2, "sha256": "0"}', b'{"format": 99}'])
+def test_a_damaged_record_is_set_aside_where_nothing_reads_it(content, tmp_path, caplog):
+    for number in (1, 2):
+        (tmp_path / "evaluation.json").write_bytes(content)
+        assert record.keep_earlier(tmp_path / "evaluation.json") is None
+        assert (tmp_path / f"evaluation-damaged-{number}.json").read_bytes() == content
+        assert f"it is set aside as evaluation-damaged-{number}.json" in caplog.text
+    record.write_record(tmp_path / "evaluation.json", {"threat": "Linf:0.1", "n": 1, "accuracy": {"clean": 1.0}})
+    assert [found.path.name for found in find_evaluations(tmp_path)] == ["evaluation.json"]
+    assert record.keep_earlier(tmp_path / "evaluation.json").name == "evaluation-1.json"
 
 
 def test_attacks_outside_of_the_ball_are_those_that_say_so():

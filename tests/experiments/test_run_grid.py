@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,9 @@ import uiat
 from support import tiny
 from support.sweeps import SMALL
 from uiat import UserError
-from uiat.experiments import evaluate, finish, sweep
+from uiat.evaluation.record import write_record
+from uiat.experiments import EvaluateOptions, evaluate, finish, sweep
+from uiat.experiments.target import load_target
 from uiat.runs.reader import EVALUATION_STATE_FILE
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -128,6 +131,36 @@ def test_other_attacks_are_evaluated_again(run_sweep):
     run_sweep()
     (run,) = run_sweep(settings={"evaluation.attacks": [["clean", "pgd-2"]]})
     assert set(run.accuracy) == {"clean", "pgd-2", "worst"}
+
+
+def test_evaluations_by_hand_are_never_taken_for_the_result_of_a_run(run_sweep):
+    """Of fewer images, other weights, other data or another seed, whenever they were made."""
+
+    def by_hand(run, **options):
+        options = EvaluateOptions(**({"run": run.folder, "attacks": "fgsm", "n": 40} | options))
+        return evaluate.run(options, load_target(options))
+
+    (run,) = run_sweep()
+    for options in ({"n": 5}, {"n": 50}, {"which": "last"}, {"seed": 1}):
+        by_hand(run, **options)
+        assert finish.read_result(run) == run.result
+        assert run_sweep()[0].result == run.result
+    path = run.folder / "evaluation.json"
+    write_record(path, {**run.result, "data": "other", "broken_by": [], "verdict": "of other data"})
+    assert finish.read_result(run) == run.result
+
+
+def test_a_whole_test_set_that_is_smaller_than_asked_for_is_a_result(run_sweep):
+    (run,) = run_sweep()
+    assert run.result["sample"]["of"] == 539
+    few = replace(run.run, evaluation=replace(run.run.evaluation, n=600))
+    asked = replace(run, run=few)
+    assert finish.read_result(asked) is None  # 40 of 539
+    whole = {**run.result, "sample": {"rule": "all", "of": 40}}
+    write_record(run.folder / "evaluation.json", whole)
+    assert finish.read_result(asked)["n"] == 40
+    every = replace(run.run, evaluation=replace(run.run.evaluation, n=None))
+    assert finish.read_result(replace(run, run=every))["sample"]["of"] == 40
 
 
 def test_a_run_that_fails_does_not_stop_the_others(run_sweep, tmp_path, monkeypatch):

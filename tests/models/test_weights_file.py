@@ -181,3 +181,11 @@ def test_the_weights_of_a_run_go_into_a_model_of_its_name(tmp_path):
     other = uiat.models.build(**spec)
     assert load_weights(other, tmp_path / "best.safetensors") == []
     assert other.normalize.mean.tolist() == model.normalize.mean.tolist()
+
+
+def test_a_folder_is_said_to_be_one_with_the_weights_to_give(tmp_path, weights):
+    with pytest.raises(uiat.UserError, match=f"{tmp_path} is a folder: give a file of weights in it"):
+        load_weights(net(), tmp_path)
+    write_tensors(tmp_path / "best.safetensors", weights, {})
+    with pytest.raises(uiat.UserError, match=rf"is a folder: give its {tmp_path}/best\.safetensors"):
+        load_weights(net(), tmp_path)

@@ -1,8 +1,12 @@
 """Runs that differ in nothing but the seed are one row, and rows are told apart by their labels."""
 
+import shutil
+from pathlib import Path
+
 from support.run_folders import ACCURACY, groups_of, pages, write_run
 from uiat.formatting import spread
 from uiat.report.summary import find_warnings
+from uiat.report.tables import make_table
 
 
 def test_seeds_are_one_row_with_mean_and_deviation(runs):
@@ -69,3 +73,13 @@ def test_self_checks_that_failed_have_checked_nothing(tmp_path):
     failed = "not checked: the self-checks ended with RuntimeError: out of memory"
     made = [write_run(tmp_path / "a", accuracy=ACCURACY, verdict=failed)]
     assert groups_of(made)[0].verdict == "not checked"
+
+
+def test_a_copy_of_a_run_is_no_second_seed(evaluated_run, tmp_path, caplog):
+    copy = Path(shutil.copytree(evaluated_run, tmp_path / "copy"))
+    (group,) = groups_of([evaluated_run, copy])
+    assert (group.seeds, len(group.values("worst"))) == (groups_of([evaluated_run])[0].seeds, 1)
+    said = f"A copy is no further seed, and is left out: {copy} has the seed and the weights of {evaluated_run}."
+    assert said in find_warnings([group])
+    make_table([evaluated_run, copy], "csv")
+    assert said in caplog.text

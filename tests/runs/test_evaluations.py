@@ -122,6 +122,16 @@ def test_an_edited_record_is_refused(tmp_path):
         read_record(path)
 
 
+def test_the_advice_for_a_damaged_record_is_one_that_helps(tmp_path):
+    fill(tmp_path, make("xx--"), make("x---"))
+    for name, advice in (("evaluation.json", "evaluate the run again"), ("evaluation-1.json", "remove it")):
+        whole = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(whole[:30])
+        with pytest.raises(UserError, match=rf"{name} is damaged: {advice} \(it does not hold a JSON object\)"):
+            find_evaluations(tmp_path)
+        (tmp_path / name).write_text(whole)
+
+
 CONTRADICTIONS = {
     "outside its interval": {"accuracy": {"clean": 1.0, "fgsm": 0.75, "worst": 0.75}, "intervals": {"worst": [0, 0.5]}},
     "no number of its 4 images": {"accuracy": {"clean": 0.99}},

@@ -1,13 +1,14 @@
 """The contents of a run folder as the report takes them."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from support.run_folders import ACCURACY, write_run
 from uiat import UserError
-from uiat.runs.run_files import is_evaluation_alone, read_files
+from uiat.runs.run_files import RunFiles, find_copies, is_evaluation_alone, read_files
 from uiat.system.atomic_files import write_tensors
 
 
@@ -50,3 +51,18 @@ def test_an_environment_that_cannot_be_is_refused(tmp_path, changed):
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(UserError, match=r"environment\.json is damaged: what it says of"):
         read_files(run)
+
+
+def test_a_copy_is_told_by_settings_seed_and_weights(tmp_path):
+    weights = {"a": 1.0, "copy": 1.0, "other": 2.0, "seed1": 1.0}
+    for name, value in weights.items():
+        run = write_run(tmp_path / name, seed=int(name == "seed1"))
+        write_tensors(run / "best.safetensors", {"w": torch.tensor(value)}, {})
+    runs = [read_files(write_run(tmp_path / "bare")), *(read_files(tmp_path / name) for name in weights)]
+    # The root of the data is a folder of each run's own, and makes no other method of it.
+    assert find_copies(runs) == {tmp_path / "copy": tmp_path / "a"}
+
+
+def test_copies_of_an_evaluation_alone_are_told_by_what_was_evaluated():
+    made = [RunFiles(Path(name), {"seed": 0}, evaluation={"sums": {"weights": name[0]}}) for name in ("a", "a2", "b")]
+    assert find_copies(made) == {Path("a2"): Path("a")}

@@ -12,13 +12,14 @@ from uiat.analyse.study import Context, Data, Split, StudyRun
 from uiat.attacks import PGD
 from uiat.attacks.gradient import input_gradient
 from uiat.attacks.random_numbers import keys
+from uiat.data.notices import warn_once
 from uiat.evaluation.engine.stage import correct_under
 from uiat.experiments.arithmetic import describe_arithmetic
 from uiat.models.inspect import device_of
 from uiat.models.modes import frozen
 from uiat.runs.checkpoint import Which, read_weights
 from uiat.runs.reader import WEIGHTS_FILES, shared_by_repeats
-from uiat.runs.run_files import RunFiles
+from uiat.runs.run_files import RunFiles, find_copies
 from uiat.runs.settings import read_plain
 from uiat.training.pass_count import activation_bytes, step_cost
 
@@ -73,6 +74,19 @@ def craft(model: nn.Module, x: Tensor, y: Tensor, attack: PGD, *, seed: int) -> 
         key = keys(seed, part).to(device)
         examples.append(attack.perturb(model, x[part].to(device), y[part].to(device), key=key).cpu())
     return torch.cat(examples)
+
+
+def without_copies(runs: Sequence[StudyRun]) -> list[StudyRun]:
+    """Return the runs without copies of earlier ones, which are no seeds of their own; a warning names these.
+
+    Example:
+        >>> without_copies([])
+        []
+    """
+    copies = find_copies([RunFiles(run.folder, read_plain(run.folder)) for run in runs])
+    for copy, of in copies.items():
+        warn_once(f"{copy} is passed over: it has the seed and the weights of {of}")
+    return [run for run in runs if run.folder not in copies]
 
 
 def group_by_seed(runs: Sequence[StudyRun]) -> dict[str, list[StudyRun]]:

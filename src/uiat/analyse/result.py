@@ -70,11 +70,18 @@ def check_free(folder: Path, study: str, inputs: Data) -> None:
     known = read_object(paths[0])
     if known is None:
         raise UserError(f"{there} is there without {paths[0].name}, and is never overwritten: choose another --out")
-    if known.get("study") != study or known.get("inputs") != json.loads(json.dumps(inputs)):
+    if known.get("study") != study or not _are_same(known.get("inputs"), json.loads(json.dumps(inputs))):
         raise UserError(
             f"{paths[0]} is of other runs or options, and is never overwritten: choose another --out; the same ones "
             "would be written again"
         )
+
+
+def _are_same(known: Any, inputs: Data) -> bool:
+    """True if the inputs in a file are these; files of earlier versions name no weights, and options that go unread."""
+    if not isinstance(known, dict):
+        return False
+    return all(known.get(name) == value for name, value in inputs.items() if name != "weights" or name in known)
 
 
 def write(folder: Path, study: Study, result: Result, *, width: Width = "screen") -> list[Path]:

@@ -30,6 +30,8 @@ from uiat.training.setup import load_datasets
 from uiat.training.test_set import open_lasting_test_set
 
 USUAL_N = 1000  # number of images where --n is left out and there are more
+# The options that decide the numbers of a study; one that a study does not read is refused.
+DECIDING = ("n", "seed", "threat", "attack", "epsilons", "which")
 Split = Literal["test", "held-out", "train"]
 Data = dict[str, Any]
 
@@ -47,6 +49,7 @@ class Study:
         draw: makes a matplotlib figure of the data.
         table: makes a heading and rows of the data, where a table says more than a paragraph.
         needs_pgd: True if the study makes adversarial examples of its own, for which the attack has to be a PGD.
+        reads: which of the options that decide numbers (`DECIDING`) it reads.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Study:
     draw: Callable[[Data], Any]
     table: Callable[[Data], list[list[str]]] | None = None
     needs_pgd: bool = True
+    reads: tuple[str, ...] = ("n", "seed", "threat", "attack", "which")
 
 
 @checked_fields
@@ -123,6 +127,7 @@ class Context:
         out: folder of the results, if there is one.
         sizes: number of images that were used, by split.
         samples: how they were taken, in words, by split; only where they are a stratified sample.
+        is_attacked: True for a study that attacks all runs under one threat model.
 
     Example:
         >>> Context([], StudyOptions()).notes
@@ -135,6 +140,7 @@ class Context:
     out: Path | None = None
     sizes: dict[str, int] = field(default_factory=dict)
     samples: dict[str, str] = field(default_factory=dict)
+    is_attacked: bool = True
 
     @cached_property
     def threat(self) -> Threat:
@@ -159,10 +165,8 @@ class Context:
         trained = (run.config.threat for run in self.runs)
         threats = list(dict.fromkeys(threat_text(threat) for threat in trained if threat))
         if len(threats) > 1:
-            notes.append(
-                f"Careful: the runs were trained for different threat models ({join_words(threats)}); all of them are "
-                f"attacked under {threat_text(self.threat)} here."
-            )
+            here = f"; all of them are attacked under {threat_text(self.threat)} here" if self.is_attacked else ""
+            notes.append(f"Careful: the runs were trained for different threat models ({join_words(threats)}){here}.")
         return notes
 
     def make_attack(self, *, scale: float = 1.0, descend: bool = False) -> PGD:

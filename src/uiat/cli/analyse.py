@@ -10,7 +10,7 @@ from uiat.analyse import run as run_study
 from uiat.cli import options
 from uiat.cli.output import console, table
 from uiat.cli.settings import split_words
-from uiat.errors import Stopped, UserError, nearest
+from uiat.errors import Stopped, UserError
 
 StudyName = Annotated[
     str,
@@ -36,7 +36,9 @@ Count = Annotated[
         "one-off, ablation and tradeoff. [default: 1000, or all]",
     ),
 ]
-Seed = Annotated[int, typer.Option(metavar="N", help="Seed of random starts and directions.")]
+Seed = Annotated[
+    int | None, typer.Option(metavar="N", help="Seed of random starts and directions. [default: 0]", show_default=False)
+]
 ThreatModel = Annotated[
     str | None,
     typer.Option(
@@ -46,7 +48,11 @@ ThreatModel = Annotated[
     ),
 ]
 Attack = Annotated[
-    str, typer.Option(metavar="NAME", help="pgd-K, cw-K or fgsm (K steps); for strength any of uiat evaluate.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="pgd-K, cw-K or fgsm (K steps); for strength and unseen any of uiat evaluate. [default: pgd-20]",
+    ),
 ]
 Epsilons = Annotated[
     str | None,
@@ -64,7 +70,15 @@ Recipe = Annotated[
         help="Of ablation: train this recipe of UIAT and it with one thing changed, wherever that is missing.",
     ),
 ]
-Seeds = Annotated[str, typer.Option(metavar="LIST", help="Of --train: seeds, separated by commas.")]
+Seeds = Annotated[
+    str | None, typer.Option(metavar="LIST", help="Of --train: seeds, separated by commas. [default: 0,1,2]")
+]
+Which = Annotated[
+    str | None,
+    typer.Option(
+        metavar="best|last", help="Weights of the best epoch on held-out images, or of the last. [default: best]"
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Of --train: the same as FIELD=VALUE alone; may be repeated."),
@@ -87,16 +101,16 @@ def analyse(
     runs: Runs = None,
     out: Out = Path("analysis"),
     n: Count = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     threat: ThreatModel = None,
-    attack: Attack = "pgd-20",
+    attack: Attack = None,
     epsilons: Epsilons = None,
-    which: options.Which = "best",
+    which: Which = None,
     root: options.Root = None,
     device: options.Device = None,
     own_code: options.OwnCode = False,
     train: Recipe = None,
-    seeds: Seeds = "0,1,2",
+    seeds: Seeds = None,
     set_: Settings = None,
     train_dir: TrainDir = None,
     width: FigureWidth = "screen",
@@ -109,13 +123,15 @@ def analyse(
 
     Numbers go to STUDY.json, a figure to STUDY.svg, .png and .pdf, and what they say to STUDY.md.
 
-    Files of the same study and inputs are written again, others never. --train resumes where it was stopped.
+    Files of the same study and inputs are written again, others never. An option that a study does not read is refused.
+    --train resumes where it was stopped.
     """
     options = dict(locals())
     folders, settings = _split_runs(options.pop("runs") or [])
     options["recipe"] = options.pop("train")
     options["settings"] = (*_read_settings(options.pop("set_") or []), *settings)
-    _analyse(runs=folders, seeds=_read_seeds(options.pop("seeds")), **options)
+    seeds = options.pop("seeds")
+    _analyse(runs=folders, seeds=None if seeds is None else _read_seeds(seeds), **options)
 
 
 def _split_runs(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -124,16 +140,14 @@ def _split_runs(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
     return [word for word in words if word not in settings], split_words(settings)[1]
 
 
-def _analyse(study: str, runs: list[str], *, recipe: str | None, which: str, **chosen: Any) -> None:
-    if which not in ("best", "last"):
-        raise nearest("weights", which, ("best", "last"))
+def _analyse(study: str, runs: list[str], *, recipe: str | None, **chosen: Any) -> None:
     screen = console()
 
     def show_progress(line: str) -> None:
         screen.print(line, soft_wrap=True)
 
     try:
-        result = run_study(study, runs, recipe=recipe, which=which, on_progress=show_progress, **chosen)
+        result = run_study(study, runs, recipe=recipe, on_progress=show_progress, **chosen)
     except KeyboardInterrupt:
         if recipe is None:
             raise

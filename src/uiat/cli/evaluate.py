@@ -21,9 +21,10 @@ from uiat.errors import UserError
 from uiat.evaluation import EvaluationResult
 from uiat.evaluation.bracket import sentence_on_until
 from uiat.evaluation.result import sentence_on_calls
-from uiat.experiments.evaluate import check_writable, kept_state, make_record, measure, write
+from uiat.experiments.evaluate import kept_state, make_record, measure, write
 from uiat.experiments.evaluation_state import remove_state
 from uiat.experiments.options import EvaluateOptions
+from uiat.experiments.output_files import check_writable
 from uiat.experiments.target import EvaluationTarget, load_target
 from uiat.system.atomic_files import create_file
 from uiat.system.distributed import Rank, process_group
@@ -68,7 +69,13 @@ def name_values(words: list[str]) -> list[str]:
 
 
 def _evaluate(options: EvaluateOptions, give: Callable[[Any], None]) -> None:
-    check_writable([options.json, options.save_examples, options.robustbench_json, options.log])
+    outputs = {
+        "--json": options.json,
+        "--save-examples": options.save_examples,
+        "--robustbench-json": options.robustbench_json,
+        "--log-file": options.log,
+    }
+    check_writable(outputs, inputs={"--weights": options.weights}, results=options.out or options.run)
     with process_group() as rank:
         out = console(quiet=rank.rank > 0)
         target = load_target(options)

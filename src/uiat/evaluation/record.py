@@ -1,14 +1,17 @@
 """Write evaluation.json: sealed by its own sum, never over an earlier one."""
 
 import itertools
+import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from uiat.errors import UserError
-from uiat.system.atomic_files import read_tensors, write_bytes, write_json
-from uiat.system.manifest import check_file, seal, sum_of_tensors
+from uiat.system.atomic_files import write_bytes, write_json
+from uiat.system.manifest import SEAL, is_sealed, seal, sum_of_tensor_file
 
+logger = logging.getLogger("uiat")
 EVALUATION_FILE = "evaluation.json"
 FORMAT = 2  # of records; those of version 0.1 have neither a format nor a sum
 OUTSIDE_BALL = ("PatchAttack", "Recolour", "Spatial")  # attacks that are no part of the worst case over a ball
@@ -55,15 +58,33 @@ def outside_ball(budgets: Mapping[str, Any]) -> set[str]:
 def keep_earlier(path: Path) -> Path | None:
     """Give a result that is in the way of a new one the next free number, as evaluation-1.json; None if none is.
 
+    A damaged one is set aside under a name that is never read again, as evaluation-damaged-1.json, with a warning.
+
     Example:
         >>> keep_earlier(Path("missing/evaluation.json"))
     """
     if not path.is_file():
         return None
-    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
+    content = path.read_bytes()
+    is_whole = _is_whole(content)
+    stem = path.stem if is_whole else f"{path.stem}-damaged"
+    numbered = (path.with_stem(f"{stem}-{number}") for number in itertools.count(1))
     kept = next(other for other in numbered if not other.exists())
-    write_bytes(kept, path.read_bytes())  # and not renamed: a kill leaves a result under the usual name, too
-    return kept
+    write_bytes(kept, content)  # and not renamed: a kill leaves a result under the usual name, too
+    if not is_whole:
+        logger.warning("%s could not be read: it is set aside as %s, and counts no more", path, kept.name)
+    return kept if is_whole else None
+
+
+def _is_whole(content: bytes) -> bool:
+    """True for a record of a known format whose sum, if it has one, is that of its contents."""
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(record, dict) or record.get("format", 1) not in (1, FORMAT):
+        return False
+    return is_sealed(record) if SEAL in record or "format" in record else "accuracy" in record
 
 
 def which_weights(folder: Path, weights: str) -> str:
@@ -79,9 +100,6 @@ def which_weights(folder: Path, weights: str) -> str:
     """
     for which, name in WEIGHTS_FILES.items():
         path = folder / name
-        if path.is_file():
-            tensors, _ = read_tensors(path)
-            check_file(path)
-            if sum_of_tensors(tensors) == weights:
-                return which
+        if path.is_file() and sum_of_tensor_file(path) == weights:
+            return which
     raise UserError(f"the model that was evaluated has neither the best nor the last weights of {folder}")

@@ -1,6 +1,6 @@
 """Run an evaluation and write evaluation.json."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,18 +260,3 @@ def _write_examples(path: Path, target: EvaluationTarget, result: EvaluationResu
     tensors = {"x_adv": result.examples, "y": target.images.labels, "broken": broken, "index": target.sample.index}
     facts = {"kind": "uiat.examples", "threat": result.threat, "seed": result.seed, "broken_by": result.broken_by}
     write_tensors(path, tensors, {**facts, "data": target.record["data"]})
-
-
-def check_writable(paths: Sequence[Path | None]) -> None:
-    """Refuse files that cannot be written before the work and not after it.
-
-    Example:
-        >>> check_writable([None, Path("missing/a.json")])
-        Traceback (most recent call last):
-        uiat.errors.UserError: cannot write missing/a.json: there is no folder missing
-    """
-    for path in paths:
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UserError(f"cannot write {path}: there is no folder {path.parent}")
-        if path is not None and path.exists() and not path.is_file():
-            raise UserError(f"cannot write {path}: it is not a regular file")

@@ -27,6 +27,7 @@ from uiat.training.listener import Listener
 from uiat.training.result import Trained
 
 SECONDS_BETWEEN_REPORTS = 0.5  # of the step that a run has come to
+SEED = EvaluateOptions().seed  # of the evaluations of a sweep
 OnChange = Callable[[GridRun], None]
 
 
@@ -144,25 +145,42 @@ def _finish_evaluation(run: GridRun, on_change: OnChange) -> None:
         evaluate.run(options, load_target(options))
         run.result = read_result(run)
     if run.result is None:
-        raise UserError("none of its evaluations is of the attacks, images and threat model asked for")
+        raise UserError("none of its evaluations is of the data, attacks, images and threat model asked for")
 
 
 def read_result(run: GridRun) -> Mapping[str, Any] | None:
-    """Return the result of a run's weights, or None where there is none of these attacks, images and threat model.
+    """Return the result of a run's best weights, or None where no evaluation is what the run's settings ask for.
+
+    Evaluations made by hand stand beside it: of other data, weights, images or attacks, by other rules. They never
+    count, and of several that could, the one on the most images does, with the seed that a sweep evaluates with.
 
     Example:
         >>> read_result(GridRun({}, Run(), Path("missing")))
     """
-    settings, threat = run.run.evaluation, run.run.threat
-    for found in find_evaluations(run.folder):
-        result = found.record
-        same = threat is not None and result["threat"] == threat_record(threat) and not found.stale
-        # With fewer test images than asked for, all of them were evaluated: only a smaller question was another one.
-        enough = result["n"] <= settings.n if settings.n is not None else True
-        whole = enough and not _is_of_first_classes(result, settings.n)
-        if same and whole and {"clean", *settings.attacks, "worst"} == set(result["accuracy"]):
-            return result
-    return None
+    fitting = [found for found in find_evaluations(run.folder) if not found.stale and _is_asked_for(found.record, run)]
+    fitting.sort(key=lambda found: (-found.record["n"], found.record.get("seed", SEED) != SEED, found.worst))
+    return fitting[0].record if fitting else None
+
+
+def _is_asked_for(result: Mapping[str, Any], run: GridRun) -> bool:
+    """True for an evaluation of the data, weights, threat model, attacks and images that a run's settings name."""
+    settings, threat, data = run.run.evaluation, run.run.threat, run.run.data.name
+    if threat is None or result["threat"] != threat_record(threat) or result.get("which") != "best":
+        return False
+    # What `EvaluationResult.save` has written without the name of its data counts as of the run's.
+    if result.get("data", data) != data or result.get("until") or result.get("calls"):
+        return False
+    same_attacks = {"clean", *settings.attacks, "worst"} == set(result["accuracy"])
+    return same_attacks and _has_all_images(result, settings.n) and not _is_of_first_classes(result, settings.n)
+
+
+def _has_all_images(result: Mapping[str, Any], n: int | None) -> bool:
+    """True for as many images as are asked for, and for a whole test set that has no more."""
+    if n is not None and result["n"] >= n:
+        return bool(result["n"] == n)
+    if "sample" not in result:
+        return "format" not in result  # version 0.1 did not write down how many there are
+    return result["sample"].get("of") in (None, result["n"])  # None for images that pass by once
 
 
 def _is_of_first_classes(result: Mapping[str, Any], n: int | None) -> bool:

@@ -137,6 +137,9 @@ def _last_layer(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], num_cl
 
 def _read(path: Path) -> Any:
     """Read a file without running anything in it."""
+    if path.is_dir():
+        inside = next((name for name in ("best.safetensors", "last.safetensors") if (path / name).is_file()), None)
+        raise UserError(f"{path} is a folder: give {f'its {path / inside}' if inside else 'a file of weights in it'}")
     if not path.is_file():
         raise UserError(f"no such file: {path}")
     if path.suffix == ".safetensors":

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from uiat.evaluation.record import outside_ball
 from uiat.formatting import UNCHECKED, is_doubtful, was_checked
 from uiat.report.labels import common_beginning, method_words
+from uiat.runs.evaluations import attacks_in_ball
 from uiat.runs.methods import assign_slots, method_name
 from uiat.runs.reader import leaves, shared_by_repeats, tells_apart
-from uiat.runs.run_files import RunFiles
+from uiat.runs.run_files import RunFiles, find_copies
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Group:
         runs: at least one run.
         label: a name that no other group has.
         slot: number of its colour, dash and marker, which its method has on every page (`uiat.runs.methods`).
+        copies: sentences on runs that are left out because they are copies of these.
 
     Example:
         >>> from pathlib import Path
@@ -32,6 +33,7 @@ class Group:
     runs: tuple[RunFiles, ...]
     label: str
     slot: int = 0
+    copies: tuple[str, ...] = ()
 
     @property
     def seeds(self) -> str:
@@ -56,9 +58,7 @@ class Group:
     @property
     def attack_sets(self) -> set[frozenset[str]]:
         """The attacks in the ball that each run was evaluated under; one set where all have the same."""
-        evaluations = [run.evaluation for run in self.runs if run.evaluation is not None]
-        apart = {"clean", "worst"}
-        return {frozenset(e["accuracy"]) - apart - set(outside_ball(e.get("budgets", {}))) for e in evaluations}
+        return {attacks_in_ball(run.evaluation) for run in self.runs if run.evaluation is not None}
 
     def values(self, attack: str) -> list[float]:
         """Return the accuracy of each run under an attack, in percent.
@@ -101,7 +101,7 @@ class Group:
 
 
 def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
-    """Group runs, in the order in which they first appear, each group with a label of its own.
+    """Group runs, in the order in which they first appear, each group with a label of its own; copies count once.
 
     Example:
         >>> from pathlib import Path
@@ -113,13 +113,17 @@ def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
     by_method: dict[str, list[RunFiles]] = {}
     for run in runs:
         by_method.setdefault(_key(run), []).append(run)
-    members = list(by_method.values())
+    every = list(by_method.values())
+    found = [find_copies(group) for group in every]
+    members = [[run for run in group if run.folder not in known] for group, known in zip(every, found, strict=True)]
+    notes = [tuple(f"{copy} has the seed and the weights of {of}" for copy, of in known.items()) for known in found]
     labels = [_label(group[0], [group[0] for group in members]) for group in members]
     for i, label in enumerate(labels):
         if labels.count(label) > 1:  # equal settings, and evaluated differently
             labels[i] = f"{label} ({members[i][0].folder.name})"
     slots = assign_slots([method_name(group[0].config) for group in members])
-    return [Group(tuple(group), label, slot) for group, label, slot in zip(members, labels, slots, strict=True)]
+    rows = zip(members, labels, slots, notes, strict=True)
+    return [Group(tuple(group), label, slot, copies) for group, label, slot, copies in rows]
 
 
 def _key(run: RunFiles) -> str:

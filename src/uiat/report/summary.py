@@ -181,7 +181,7 @@ _COMPARABLE: tuple[tuple[str, str, Callable[[str], str]], ...] = (
 
 
 def find_warnings(groups: Sequence[Group]) -> list[str]:
-    """List the reasons why numbers of different rows may not be compared.
+    """List the reasons why numbers of different rows may not be compared, and what counts in none.
 
     Example:
         >>> from pathlib import Path
@@ -201,6 +201,7 @@ def find_warnings(groups: Sequence[Group]) -> list[str]:
     computed = _list_by_value(groups, [_arithmetic(group) for group in groups])
     if computed:
         warnings.append(f"The runs were computed in different arithmetic, and are not averaged over it: {computed}.")
+    warnings += [f"A copy is no further seed, and is left out: {copy}." for group in groups for copy in group.copies]
     without = [group.label for group in groups if group.evaluation is None]
     if without:
         warnings.append(f"Not evaluated, and so without accuracy on test images: {', '.join(without)}.")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from uiat.errors import UserError
-from uiat.evaluation.record import FORMAT, outside_ball
+from uiat.evaluation.record import EVALUATION_FILE, FORMAT, outside_ball
 from uiat.formatting import parse_threat_record
 from uiat.runs.reader import is_number, read_object
 from uiat.system.manifest import SEAL, is_sealed
@@ -92,7 +92,10 @@ def read_record(path: Path) -> dict[str, Any] | None:
     Example:
         >>> read_record(Path("missing/evaluation.json"))
     """
-    record = read_object(path)
+    try:
+        record = read_object(path)
+    except UserError:
+        raise _damaged(path, "it does not hold a JSON object") from None
     if record is None:
         return None
     form = record.get("format", 1)
@@ -102,14 +105,19 @@ def read_record(path: Path) -> dict[str, Any] | None:
         raise _damaged(path, "its sha256 is not that of its contents")
     if fault := next((name for name, fits in _FITS.items() if not fits(record.get(name, _ABSENT))), None):
         raise _damaged(path, f"what it says of {fault!r} cannot be")
-    parse_threat_record(record["threat"], path)
+    try:
+        parse_threat_record(record["threat"], path)
+    except UserError:
+        raise _damaged(path, f"{record['threat'][:40]!r} is no threat model") from None
     if contradiction := _contradiction(record):
         raise _damaged(path, contradiction)
     return record
 
 
 def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is damaged: evaluate the run again ({why})")
+    # A new evaluation takes the place of the latest one alone: a numbered one would be in the way for ever.
+    advice = "evaluate the run again" if path.name == EVALUATION_FILE else "remove it"
+    return UserError(f"{path} is damaged: {advice} ({why})")
 
 
 def _contradiction(record: Mapping[str, Any]) -> str:

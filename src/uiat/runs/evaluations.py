@@ -18,8 +18,7 @@ from uiat.intervals import wilson
 from uiat.runs.config_file import CUSTOM, read_settings, threat_of
 from uiat.runs.evaluation_record import read_record
 from uiat.runs.reader import CONFIG_FILE
-from uiat.system.atomic_files import read_tensors
-from uiat.system.manifest import check_file, sum_of, sum_of_file, sum_of_tensors
+from uiat.system.manifest import sum_of, sum_of_file, sum_of_tensor_file
 
 _SAME = ("data", "split", "threat", "n", "which")  # and sums: what evaluations that are joined have in common
 # Fields by attack, which are put together where evaluations are joined.
@@ -114,6 +113,16 @@ def _rank(found: Found, threat: str | None, data: str | None) -> tuple[Any, ...]
     record = found.record
     is_own = threat in (None, record["threat"]) and record.get("data", data) in (None, data)
     return not is_own, record.get("which", "best") != "best", not found.attacks, -record["n"], found.worst
+
+
+def attacks_in_ball(record: Mapping[str, Any]) -> frozenset[str]:
+    """Return the attacks of an evaluation over which its worst case is.
+
+    Example:
+        >>> attacks_in_ball({"accuracy": {"clean": 1.0, "fgsm": 0.5, "worst": 0.5}})
+        frozenset({'fgsm'})
+    """
+    return frozenset(record["accuracy"]) - {"clean", "worst"} - outside_ball(record.get("budgets", {}))
 
 
 def _has_attacks(found: Found) -> bool:
@@ -212,9 +221,7 @@ def _staleness(folder: Path, record: Mapping[str, Any], sums: dict[str, str]) ->
     path = folder / WEIGHTS_FILES[which] if which in WEIGHTS_FILES else None
     if made_of is not None and path is not None and path.is_file():
         if path.name not in sums:
-            tensors, _ = read_tensors(path)
-            check_file(path)
-            sums[path.name] = sum_of_tensors(tensors)
+            sums[path.name] = sum_of_tensor_file(path)
         if sums[path.name] != made_of:
             return f"of other weights than {path.name}"
     for name, expected in (record.get("files") or {}).items():

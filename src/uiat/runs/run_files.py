@@ -1,6 +1,7 @@
 """Read all that a report needs of a run folder, or of a folder that holds an evaluation alone."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from uiat.runs.reader import (
     read_environment,
     read_metrics,
     settings_path,
+    shared_by_repeats,
     training_seconds,
 )
 from uiat.system.atomic_files import read_tensors
-from uiat.system.manifest import MANIFEST_FILE, check_file, read_manifest
+from uiat.system.manifest import MANIFEST_FILE, check_file, read_manifest, sum_of_tensor_file
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,36 @@ def read_files(folder: Path) -> RunFiles:
         notes += evaluation.get("warnings", ())
     inverse, threat = _read_inverse(folder / INVERSE_FILE)
     return RunFiles(folder, config, environment, tuple(history), evaluation, inverse, threat, tuple(notes))
+
+
+def find_copies(runs: Sequence[RunFiles]) -> dict[Path, Path]:
+    """Return the folders that are copies of an earlier one, with that one: equal in settings, seed and weights.
+
+    A copy is no repetition: counted as one, it would make the deviation over seeds look smaller than it is.
+
+    Example:
+        >>> find_copies([RunFiles(Path("a"), {"seed": 0}), RunFiles(Path("b"), {"seed": 1})])
+        {}
+    """
+    alike: dict[str, list[RunFiles]] = {}
+    for run in runs:
+        alike.setdefault(json.dumps([shared_by_repeats(run.config), run.setting("seed")], default=str), []).append(run)
+    copies: dict[Path, Path] = {}
+    for members in alike.values():
+        first: dict[tuple[str, ...], Path] = {}
+        for run in members if len(members) > 1 else ():
+            if (sums := _sums_of_weights(run)) and first.setdefault(sums, run.folder) != run.folder:
+                copies[run.folder] = first[sums]
+    return copies
+
+
+def _sums_of_weights(run: RunFiles) -> tuple[str, ...]:
+    """Return the sums of a run's weights, or those that were evaluated; none where they are not known."""
+    paths = [run.folder / name for name in WEIGHTS_FILES.values()]
+    if sums := tuple(sum_of_tensor_file(path) for path in paths if path.is_file()):
+        return sums
+    evaluated = ((run.evaluation or {}).get("sums") or {}).get("weights")
+    return (evaluated,) if evaluated else ()
 
 
 def is_evaluation_alone(folder: Path) -> bool:

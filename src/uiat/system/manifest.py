@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from uiat.errors import UserError
-from uiat.system.atomic_files import encode_tensors, write_bytes, write_json
+from uiat.system.atomic_files import encode_tensors, read_tensors, write_bytes, write_json
 from uiat.system.locks import locked
 
 MANIFEST_FILE = "manifest.json"
@@ -66,6 +66,22 @@ def sum_of_tensors(tensors: Mapping[str, Any]) -> str:
             flat = value.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
             total.update(flat.numpy().data)
     return total.hexdigest()
+
+
+def sum_of_tensor_file(path: Path) -> str:
+    """Return the sum of the tensors in a file, as `sum_of_tensors` has it; metadata are left out.
+
+    Raises:
+        UserError: there is no such file, or it is damaged, or not what its folder's manifest says.
+
+    Example:
+        >>> sum_of_tensor_file(Path("missing.safetensors"))
+        Traceback (most recent call last):
+        uiat.errors.UserError: no such file: missing.safetensors
+    """
+    tensors, _ = read_tensors(path)
+    check_file(path)
+    return sum_of_tensors(tensors)
 
 
 def seal(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,4 +89,5 @@ STUDY = Study(
     measure=measure,
     sentences=sentences,
     draw=draw,
+    reads=("n", "seed", "threat", "attack", "epsilons", "which"),
 )

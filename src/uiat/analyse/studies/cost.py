@@ -136,4 +136,5 @@ STUDY = Study(
     sentences=sentences,
     draw=draw,
     table=table,
+    reads=("which",),
 )

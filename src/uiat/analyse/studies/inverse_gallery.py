@@ -174,4 +174,5 @@ STUDY = Study(
     measure=measure,
     sentences=sentences,
     draw=draw,
+    reads=("n", "which"),
 )

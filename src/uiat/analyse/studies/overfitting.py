@@ -155,4 +155,5 @@ STUDY = Study(
     measure=measure,
     sentences=sentences,
     draw=draw,
+    reads=("n", "seed", "threat"),
 )

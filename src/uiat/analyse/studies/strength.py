@@ -137,4 +137,5 @@ STUDY = Study(
     sentences=sentences,
     draw=draw,
     needs_pgd=False,
+    reads=("n", "seed", "threat", "attack", "epsilons", "which"),
 )
