@@ -1,5 +1,7 @@
 """`uiat` itself: its help, its mistakes, its faults, and the readers of what it prints."""
 
+from pathlib import Path
+
 import pytest
 
 import uiat
@@ -87,3 +89,12 @@ def test_a_reader_that_has_seen_enough_is_no_trouble():
     assert listing.stderr.read() == ""
     assert listing.wait(timeout=200) == 141
     listing.stderr.close()
+
+
+def test_a_folder_that_may_not_be_entered_is_one_line(ask, tmp_path, monkeypatch):
+    def is_file(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    code, _, err = ask("show", tmp_path)
+    assert (code, err) == (2, f"uiat: error: cannot use {tmp_path / 'config.yaml'}: Permission denied\n")

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from support.commands import OWN, ask  # noqa: F401 - a fixture
 from support.objectives import write_objective
+from uiat import UserError
 from uiat.cli import main
+from uiat.cli.export import _upload
 from uiat.experiments.export import formats
 from uiat.runs.checkpoint import load
 
@@ -48,3 +51,17 @@ def test_a_run_of_an_own_objective_and_an_own_model_is_exported_where_code_is_al
     torch.testing.assert_close(program(x), load("run", own_code=True)(x))
     assert ask("export", "run", "--to", "pytorch", "--own-code")[0] == 0
     assert Path("run/export-pytorch/model.py").is_file()  # of layers of torch alone, and so there is a source
+
+
+def test_an_upload_without_a_network_is_one_line_and_the_folder_is_written(tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+
+    class ConnectError(Exception):
+        """As httpx raises it: no OSError."""
+
+    def create_repo(*given, **how):
+        raise ConnectError("no route to host")
+
+    monkeypatch.setattr(hub.HfApi, "create_repo", create_repo)
+    with pytest.raises(UserError, match="new is written, but could not be uploaded to me/x: no route to host"):
+        _upload(tmp_path / "new", "me/x")

@@ -10,7 +10,7 @@ from torch import nn
 import uiat
 from uiat import PGD, Linf, UserError, evaluate
 from uiat.attacks import APGD, Square
-from uiat.evaluation.own_attacks import load_attack, make_attack, name_attack, split_names
+from uiat.evaluation.own_attacks import is_own_name, load_attack, make_attack, name_attack, split_names
 from uiat.evaluation.selfcheck.result_checks import from_result
 
 EPSILON = 0.1
@@ -233,6 +233,7 @@ def test_an_entry_point_of_an_installed_package_is_a_name(linear, mine, tmp_path
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[uiat.attacks]\nsteep = mine:sign\n")
     monkeypatch.syspath_prepend(tmp_path)
+    assert is_own_name("steep")
     result = judge(linear, ["steep"], selfchecks=False)
     sys.modules.pop("mine", None)
     assert result.accuracy["steep"] == pytest.approx(1 - linear[3].float().mean().item())

@@ -96,3 +96,22 @@ def test_no_line_of_a_job_is_lost_in_json(tmp_path):
     again, evaluated = read_job(json.loads(json.dumps(describe_job(run, evaluated=False))))
     assert (again.run, again.settings, again.folder, again.row) == (run.run, run.settings, run.folder, "base")
     assert not evaluated
+
+
+def test_modules_of_the_working_folder_do_not_hide_those_of_the_standard_library(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "random.py").write_text("raise RuntimeError('my own random.py')\n")
+    (tmp_path / "beside.py").write_text("from torch import nn\n")
+    (tmp_path / "net.py").write_text(
+        "from beside import nn\n\n\ndef net(*, num_classes, image_shape):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))\n"
+    )
+    data, validation = uiat.Data(subset=100, batch_size=50), uiat.Validation(steps=1)
+    for number, name in enumerate(("net.py:net", "net:net")):  # code of one's own still is found there
+        model, optimisation = uiat.Model(name=name), uiat.Optimisation(epochs=1)
+        run = uiat.Run(
+            model=model, data=data, objective=uiat.Standard(), optimisation=optimisation, validation=validation
+        )
+        with worker_pool(1) as opened:
+            opened.finish(row := GridRun({}, run, tmp_path / f"run-{number}"), lambda run: None, evaluated=False)
+        assert (row.status, row.reason) == ("done", "")

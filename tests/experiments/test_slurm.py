@@ -39,8 +39,8 @@ def test_each_task_runs_its_part(cluster, tmp_path):
     said = cluster.read_text().splitlines()
     assert said == [
         "--parsable a b/slurm/sweep.sbatch",
-        "-m uiat sweep digits-uiat objective.weight=1,2 --part 1/2",
-        "-m uiat sweep digits-uiat objective.weight=1,2 --part 2/2",
+        "-P -m uiat sweep digits-uiat objective.weight=1,2 --part 1/2",
+        "-P -m uiat sweep digits-uiat objective.weight=1,2 --part 2/2",
     ]
     script = (tmp_path / "a b/slurm/sweep.sbatch").read_text()
     assert "#SBATCH --array=1-2\n" in script

@@ -5,6 +5,7 @@ import pytest
 from uiat import Run, UserError
 from uiat.experiments import GridRun
 from uiat.experiments.sweep_file import read_record, write_record
+from uiat.system.manifest import seal
 
 
 def test_runs_of_earlier_calls_stay_and_those_of_this_one_are_replaced(tmp_path):
@@ -28,3 +29,13 @@ def test_a_damaged_file_is_named(tmp_path, content):
     path.write_text(content)
     with pytest.raises(UserError, match="is damaged, or no record of a sweep"):
         read_record(path, "digits-uiat")
+
+
+@pytest.mark.parametrize(
+    "row", [{"folder": {"a": 1}}, {"folder": [1]}, {}, {"folder": "a", "status": {}}, {"folder": "a", "settings": 5}]
+)
+def test_a_sealed_record_of_what_cannot_be_is_damaged(tmp_path, row):
+    path = tmp_path / "sweep.json"
+    path.write_text(json.dumps(seal({"kind": "uiat.sweep", "recipe": "digits-uiat", "runs": [row]})))
+    with pytest.raises(UserError, match="is damaged, or no record of a sweep"):
+        write_record(path, "digits-uiat", [])

@@ -58,7 +58,7 @@ def test_load_says_what_is_missing(tmp_path, unchecked):
 
 
 def test_weights_into_a_model_of_ones_own(tmp_path):
-    saved(tmp_path, spec={"name": "custom"})
+    saved(tmp_path, spec={"name": "custom", "num_classes": 10, "image_shape": [1, 8, 8]})
     with pytest.raises(UserError, match="pass model="):
         load(tmp_path)
     model = models.build(**SPEC)
@@ -343,3 +343,25 @@ def test_weights_are_no_checkpoint(interrupted):
     with pytest.raises(UserError, match="does not hold the weights"):
         uiat.load(interrupted)
     (interrupted / "kept").rename(interrupted / "best.safetensors")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SPEC | {"pretrained": True},
+        SPEC | {"num_classes": "10"},
+        SPEC | {"image_shape": [1, 8]},
+        SPEC | {"mean": "ab"},
+        {"name": "small-cnn", "num_classes": 10},
+        {},
+    ],
+)
+def test_a_model_is_described_by_its_architecture_and_nothing_else(tmp_path, monkeypatch, spec):
+    saved(tmp_path)
+    tensors, meta = read_tensors(tmp_path / "best.safetensors")
+    write_tensors(tmp_path / "best.safetensors", tensors, meta | {"model": spec})
+    monkeypatch.setattr(models, "build", lambda *given, **how: pytest.fail("a model is built"))
+    with pytest.raises(
+        UserError, match=r"best\.safetensors is damaged .* of its model is missing, unknown or impossible"
+    ):
+        load(tmp_path)

@@ -15,6 +15,7 @@ from uiat.runs.evaluation_record import read_record
 from uiat.runs.evaluations import choose, find_evaluations, read_evaluation, sum_of_source
 from uiat.runs.run_files import find_runs, read_files
 from uiat.system.atomic_files import read_tensors, write_tensors
+from uiat.system.manifest import sum_of
 
 SUMS = {"weights": "w", "images": "i", "labels": "l"}
 
@@ -189,9 +190,60 @@ def test_folders_are_taken_apart_and_what_does_not_belong_is_named(tmp_path, cap
 def test_evaluations_by_other_rules_of_what_is_broken_are_not_joined(tmp_path):
     fill(
         tmp_path,
-        make("------", calls={"calls": 20, "wrong": 18, "accuracy": {"worst": 1.0}, "intervals": {}}),
+        make(
+            "------", calls={"calls": 20, "wrong": 18, "accuracy": {"worst": 1.0}, "intervals": {"worst": [1.0, 1.0]}}
+        ),
         make("xx----", attack="noise-5"),
     )
     result, notes = choose(tmp_path)
     assert not any("joins" in note for note in notes)
     assert result["accuracy"]["worst"] == 4 / 6
+
+
+UNTIL = {"of": 9, "done": 4, "stopped": True, "bounds": [0.0, 1.0], "interval": [0.0, 1.0]}
+CALLS = {"calls": 3, "wrong": 1, "accuracy": {"clean": 0.5}, "intervals": {"clean": [0.0, 1.0]}}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"until": UNTIL | {"bounds": []}},
+        {"until": UNTIL | {"interval": [0.0]}},
+        {"calls": CALLS | {"intervals": {}}},
+        {"calls": CALLS | {"intervals": {"clean": [0.5]}}},
+        {"sample": [1]},
+        {"sample": {"index": "abc"}},
+        {"sample": {"index": [0, 1, 2, "3"]}},
+        {"sample": {"index": [0, -1, 2, 3]}},
+        {"sample": {"index": [0, 1]}},
+    ],
+)
+def test_a_sealed_record_of_what_cannot_be_is_damaged(tmp_path, changed):
+    fill(tmp_path, make("x---", until=UNTIL, calls=CALLS, sample={"rule": "random", "index": [4, 2, 0, 1]}))
+    assert read_record(tmp_path / "evaluation.json")["n"] == 4
+    fill(tmp_path, make("x---", **changed))
+    with pytest.raises(UserError, match=r"evaluation\.json is damaged"):
+        read_record(tmp_path / "evaluation.json")
+
+
+def test_of_a_saved_data_set_only_its_own_files_count(tmp_path):
+    data = tmp_path / "data"
+    for part in ("train", "test"):
+        (data / part).mkdir(parents=True)
+        for name in ("state.json", "data-00000-of-00001.arrow", "dataset_info.json"):
+            (data / part / name).write_text(part)
+    (data / "dataset_dict.json").write_text("{}")
+    files = [path for path in sorted(data.rglob("*")) if path.is_file()]  # the sum of earlier records
+    before = sum_of_source(f"hf:{data}")
+    assert before == sum_of("\n".join(f"{path.name}/{path.stat().st_size}" for path in files).encode())
+    (data / "deep" / "below").mkdir(parents=True)
+    (data / "deep" / "below" / "x").write_text("x")
+    assert sum_of_source(f"hf:{data}") == before
+    (data / "test" / "state.json").write_text("another")
+    assert sum_of_source(f"hf:{data}") not in (before, None)
+
+
+@pytest.mark.parametrize("name", ["hf:/", "hf:/usr", "~nobody-of-this-name/x.py", "npz:/dev/zero", "hf:~nobody/x"])
+def test_a_source_that_is_none_is_not_searched_for(name, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.rglob", lambda *given: pytest.fail("the disk is walked"))
+    assert sum_of_source(name) is None

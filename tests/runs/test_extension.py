@@ -4,10 +4,13 @@ import shutil
 
 import pytest
 
+import uiat
 from support import tiny
 from support.commands import ask  # noqa: F401  a fixture
 from uiat import UserError
 from uiat.runs.extension import extend_run
+from uiat.runs.folder import make_folder
+from uiat.system.manifest import update_manifest
 
 WORDS = ["digits-standard", "model.width=4", "data.subset=96", "optimisation.average=ema", "validation.steps=1"]
 
@@ -40,3 +43,11 @@ def test_a_run_whose_schedule_ends_with_it_is_another_run(ask, tmp_path):  # noq
     assert (run / "config.yaml").read_bytes() == (before / "config.yaml").read_bytes()
     code, _, err = ask("train", "--resume", run, "seed=3")
     assert (code, "optimisation.epochs=N alone extends it" in err) == (2, True)
+
+
+@pytest.mark.parametrize("written", [{"optimisation": 3}, {}, {"optimisation": {"epochs": "two"}}])
+def test_a_manifest_without_the_settings_of_a_run_is_named(tmp_path, written):
+    make_folder(uiat.Run(), tmp_path / "run")
+    update_manifest(tmp_path / "run", settings=written)
+    with pytest.raises(UserError, match=r"manifest\.json is damaged: it does not hold the settings of a run"):
+        extend_run(tmp_path / "run", 99)

@@ -33,6 +33,14 @@ def test_a_folder_that_exists_is_refused(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_folder_whose_files_could_not_be_read_again_is_refused_before_any_work(tmp_path):
+    with pytest.raises(UserError, match="is not UTF-8, and safetensors could not read its files again"):
+        uiat.train(tiny.run(), run_dir=tmp_path / "a\udcffb")
+    with pytest.raises(UserError, match="cannot name its folder"):
+        make_folder(Run(name="a\udcffb"), None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match=r"cannot make the run folder .*: Not a directory"):

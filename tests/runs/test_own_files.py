@@ -149,3 +149,14 @@ def test_a_threat_model_that_only_its_code_knows_is_written_down():
     uiat.train(run, run_dir="run")
     assert read_evaluated(Path("run"))[1] == uiat.L2(0.5)
     assert uiat.load("run").threat == uiat.L2(0.5)
+
+
+@pytest.mark.parametrize("edit", [lambda path: path.write_text("# harmless"), Path.unlink])
+def test_a_copy_that_is_not_the_one_that_was_kept_is_noticed(ask, settings, edit):  # noqa: F811
+    folder = make_folder(settings, "run")
+    edit(folder / "own-code" / "mine.py")
+    with pytest.raises(UserError, match=r"run/own-code/mine\.py is (missing|not the copy that was kept here)"):
+        check_own_code(folder, NAME, allowed=True)
+    check_own_code(folder, NAME, allowed="changed")
+    code, _, err = ask("show", "run")
+    assert (code, "run/own-code/mine.py is" in err) == (2, True)

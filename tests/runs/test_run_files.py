@@ -8,7 +8,7 @@ import torch
 
 from support.run_folders import ACCURACY, write_run
 from uiat import UserError
-from uiat.runs.run_files import RunFiles, find_copies, is_evaluation_alone, read_files
+from uiat.runs.run_files import RunFiles, find_copies, find_runs, is_evaluation_alone, read_files
 from uiat.system.atomic_files import write_tensors
 
 
@@ -66,3 +66,27 @@ def test_a_copy_is_told_by_settings_seed_and_weights(tmp_path):
 def test_copies_of_an_evaluation_alone_are_told_by_what_was_evaluated():
     made = [RunFiles(Path(name), {"seed": 0}, evaluation={"sums": {"weights": name[0]}}) for name in ("a", "a2", "b")]
     assert find_copies(made) == {Path("a2"): Path("a")}
+
+
+def test_a_folder_that_may_not_be_entered_is_passed_over(tmp_path, monkeypatch, caplog):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "closed")
+    real = Path.is_file
+
+    def is_file(path):
+        if path.parent.name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    assert find_runs(tmp_path) == [tmp_path / "a"]
+    assert "closed is passed over: Permission denied" in caplog.text
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch):
+    def iterdir(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(UserError, match=rf"cannot read {tmp_path}: Permission denied"):
+        find_runs(tmp_path, alone=True)

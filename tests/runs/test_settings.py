@@ -32,3 +32,14 @@ def test_what_is_no_run_folder(tmp_path):
         uiat.resume(tmp_path)
     with pytest.raises(UserError, match=r"cannot read .*No such file"):
         read_config(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize("name", ["evil.py:go", "evil:go", "torchattacks:PGD(steps=2)"])
+def test_an_attack_of_ones_own_in_a_file_is_not_imported(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text("raise SystemExit('it was run')\n")
+    path = tmp_path / "c.yaml"
+    path.write_text(f"evaluation: {{attacks: ['clean', '{name}']}}\n")
+    with pytest.raises(UserError, match=r"names code to attack with, .*: allow it with --own-code"):
+        read_config(path)
+    assert read_config(path, own_code=True).evaluation.attacks == ("clean", name)

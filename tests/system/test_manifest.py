@@ -13,7 +13,9 @@ from uiat.system.manifest import (
     read_manifest,
     seal,
     start_manifest,
+    sum_of,
     sum_of_tensors,
+    update_manifest,
     write_recorded,
 )
 
@@ -116,3 +118,55 @@ def test_sums_of_tensors_tell_names_types_shapes_and_values_apart():
     others = [{"v": torch.zeros(2)}, {"w": torch.zeros(2).double()}, {"w": torch.zeros(1, 2)}, {"w": torch.ones(2)}]
     assert len({sum_of_tensors(each) for each in (one, *others)}) == 5
     assert sum_of_tensors(one) == sum_of_tensors({"w": torch.zeros(4)[::2]})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"files": None},
+        {"files": ["a.txt"]},
+        {"files": {"a.txt": 7}},
+        {"files": {"a.txt": [7]}},
+        {"files": {"/dev/zero": ["x"]}},
+        {"files": {"../a.txt": ["x"]}},
+        {"settings": [1]},
+        {"own-code": [1]},
+        {"own-code": {"net.py:net": {"copy": "../net.py", "sha256": "x"}}},
+        {"own-code": {"net.py:net": {"copy": 7, "sha256": "x"}}},
+    ],
+)
+def test_a_sealed_manifest_of_what_cannot_be_is_damaged(folder, changed):
+    (folder / "manifest.json").write_text(json.dumps(seal({**read_manifest(folder), **changed})))
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        find_damage(folder)
+
+
+def test_a_sealed_manifest_without_files_is_damaged(folder):
+    (folder / "manifest.json").write_text(json.dumps(seal({"kind": "uiat.manifest"})))
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        check_file(folder / "a.txt")
+
+
+def test_what_is_no_file_is_not_read_for_ever(folder):
+    (folder / "a.txt").unlink()
+    (folder / "a.txt").symlink_to("/dev/zero")
+    assert ["it is no file" in said for said in find_damage(folder)] == [True]
+
+
+@pytest.mark.parametrize("how", ["edited", "removed", "link", "folder is a link"])
+def test_a_copy_of_own_code_that_is_not_the_one_that_was_kept_is_named(folder, how):
+    copy = folder / "own-code" / "net.py"
+    copy.parent.mkdir()
+    copy.write_text("kept")
+    entry = {"copy": "own-code/net.py", "sha256": sum_of(b"kept")}
+    update_manifest(folder, **{"own-code": {"net.py:net": entry}})
+    assert find_damage(folder) == []
+    if how == "folder is a link":
+        copy.parent.rename(folder / "other")
+        copy.parent.symlink_to(folder / "other")
+    elif how == "link":
+        copy.rename(folder / "other.py")
+        copy.symlink_to(folder / "other.py")
+    else:
+        copy.write_text("harmless") if how == "edited" else copy.unlink()
+    assert [str(copy) in said for said in find_damage(folder)] == [True]

@@ -14,7 +14,7 @@ from uiat import ARD, HAT, RSLAD, Linf, Model, Optimisation, UserError, models
 from uiat.runs.checkpoint import save_weights
 from uiat.system.atomic_files import read_tensors
 from uiat.training.open_run import reopen_run, start_run
-from uiat.training.teacher import check_teacher, teacher_run
+from uiat.training.teacher import TeacherSource, check_teacher, method_need, teacher_run
 
 ROBUST = ARD(attack=tiny.attack(), temperature=2.0)
 RUN = tiny.run(objective=ROBUST)
@@ -228,3 +228,21 @@ def test_a_teacher_without_an_attack_has_no_warm_up_of_one_and_one_with_an_attac
     assert len(uiat.train(run, run_dir=tmp_path / "run").history) == 2
     free = tiny.run(objective=ARD(attack=tiny.attack(steps=0)), replays=3)
     assert teacher_run(free, "pgd-at").objective.attack.steps == 3
+
+
+def test_nothing_is_written_through_a_link(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run" / "teacher").symlink_to(tmp_path / "elsewhere")
+    run = uiat.override(uiat.recipes.get("digits-hat"), [("model.width", "4")])
+    source = TeacherSource(
+        run=run,
+        need=method_need(run),
+        train=lambda *given: pytest.fail("it is trained"),
+        blank=lambda: pytest.fail("it is built"),
+        num_classes=10,
+        image_shape=(1, 8, 8),
+        device=torch.device("cpu"),
+    )
+    with pytest.raises(UserError, match="teacher is a link, and nothing is written through one"):
+        source.obtain(tmp_path / "run")

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from support.commands import environment
-from uiat.training.tracker_kinds import _wandb_mode
+from uiat import UserError
+from uiat.training.tracker_kinds import MLflow, TensorBoard, Tracked, _wandb_mode
 
 WRITE = """
 import sys
@@ -143,3 +144,32 @@ def test_wandb_is_online_only_for_somebody_who_is_logged_in(environment, mode, t
     file.write_text("machine api.wandb.ai login user password k\n")
     logged_in = _wandb_mode({"NETRC": str(file), **environment})
     assert logged_in == environment.get("WANDB_MODE", "online")
+
+
+@pytest.mark.parametrize("use", [Tracked.own_folder, Tracked.read_id, lambda run, name: run.write_id(name, "new")])
+def test_a_folder_of_a_tracker_that_is_a_link_is_refused(use, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "wandb").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="wandb is a link, and nothing is written through one"):
+        use(Tracked(tmp_path, "mine", {}), "wandb")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(TensorBoard, "run/tensorboard"), (MLflow, "mlflow.db"), (MLflow, "mlflow-files")]
+)
+def test_no_tracker_begins_at_a_link(kind, name, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for folder in ("elsewhere", "run"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link, and nothing is written through one"):
+        kind(Tracked(tmp_path / "run", "mine", {"seed": 3}))
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_an_id_that_is_a_link_is_not_read(tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "id.txt").symlink_to(tmp_path / "secret")
+    assert Tracked(tmp_path, "mine", {}).read_id("wandb") is None

@@ -166,6 +166,9 @@ def _failed(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         _say(f"error: {str(error.filename)[:80]!r}... is too long for a path")
         return MISTAKE
+    if isinstance(error, PermissionError) and error.filename is not None:
+        _say(f"error: cannot use {error.filename}: {error.strerror}")
+        return MISTAKE
     if hasattr(error, "format_message"):  # typer's own, for unknown options and values out of range
         message = error.format_message().replace("Value error, ", "")
         if message:

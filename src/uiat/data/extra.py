@@ -17,6 +17,7 @@ from uiat.checks import Classes, checked
 from uiat.data.image_set import as_float
 from uiat.errors import UserError
 from uiat.shapes import Int, UInt8
+from uiat.system.home import expand_home
 
 # What numpy and zipfile raise of a damaged file.
 _DAMAGE = (
@@ -86,7 +87,7 @@ def open_extra(
         >>> extra.labels.tolist()
         [0, 1, 2, 3, 4]
     """
-    path = Path(path).expanduser()
+    path = expand_home(path)
     with _named(path), zipfile.ZipFile(path) as archive:
         have = [name.removesuffix(".npy") for name in archive.namelist()]
         for key in ("image", "label")[: 1 + labelled]:

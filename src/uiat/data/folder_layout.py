@@ -9,6 +9,7 @@ from pathlib import Path
 
 from uiat.data.notices import warn_once
 from uiat.errors import UserError
+from uiat.system.home import expand_home
 
 # Names of the parts, in any case; of each kind the first that is there is taken.
 TRAIN = ("train", "training")
@@ -46,7 +47,7 @@ def open_base(path: str | os.PathLike[str], name: str) -> Path:
     Raises:
         UserError: it does not exist, is a file, or has a name that no file system takes.
     """
-    text = os.path.expanduser(os.fspath(path))
+    text = str(expand_home(path))
     name = name if len(name) < 300 else f"{name[:100]}... ({len(text)} characters)"
     if os.path.isdir(text):  # other than Path's method it takes names that are too long
         return Path(text)

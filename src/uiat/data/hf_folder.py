@@ -13,6 +13,7 @@ from uiat.data.image_file import decode_image
 from uiat.data.image_set import ImageSet
 from uiat.data.map_dataset import from_dataset
 from uiat.errors import UserError
+from uiat.system.home import expand_home
 
 _DICT, _STATE = "dataset_dict.json", "state.json"
 _LABEL_NAMES = ("label", "labels")
@@ -53,7 +54,23 @@ def is_divided_hf(path: str) -> bool:
         >>> is_divided_hf("/missing")
         False
     """
-    return (Path(path).expanduser() / _DICT).is_file()
+    return (expand_home(path) / _DICT).is_file()
+
+
+def list_hf_files(path: str) -> list[Path]:
+    """List the files of a saved data set, those of its splits behind them; none where a folder holds no such set.
+
+    Only the folder itself and its splits are looked at, whatever else lies below them.
+
+    Example:
+        >>> list_hf_files("/missing")
+        []
+    """
+    base = expand_home(path)
+    if not any((base / name).is_file() for name in (_DICT, _STATE)):
+        return []
+    folders = [base, *(each for each in base.iterdir() if (each / _STATE).is_file())]
+    return sorted(each for folder in folders for each in folder.iterdir() if each.is_file())
 
 
 def _choose_part(base: Path, split: str, name: str) -> Path:

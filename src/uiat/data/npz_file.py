@@ -4,7 +4,6 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 
 from uiat.data.image_set import ImageSet, from_tensors
 from uiat.errors import UserError
+from uiat.system.home import expand_home
 
 # Names of the arrays, in any case. Of a file with parts "x_train", "train_x", "trainx" and the like are one name.
 _IMAGES = ("x", "images", "image", "data")
@@ -80,7 +80,7 @@ def is_divided_npz(path: str) -> bool:
 @contextmanager
 def _open(path: str, name: str) -> Iterator[Mapping[str, Any]]:
     """Inside, the arrays of the file are read when asked for; whatever a damaged file raises is a UserError."""
-    file = Path(path).expanduser()
+    file = expand_home(path)
     if not file.is_file():
         what = "it is a folder; give the .npz file" if file.is_dir() else "there is no such file; check the path"
         raise UserError(f"{name}: {what}")

@@ -17,6 +17,7 @@ from uiat.data.own_data import is_data_code, open_own_data
 from uiat.data.stream import Stream
 from uiat.errors import UserError, nearest
 from uiat.shapes import Float, Int
+from uiat.system.home import expand_home
 
 _READERS: dict[str, Callable[..., ImageSet | Folder]] = {"imagefolder": open_folder, "npz": read_npz, "hf": read_hf}
 _ARE_DIVIDED: dict[str, Callable[[str], bool]] = {"npz": is_divided_npz, "hf": is_divided_hf}
@@ -29,7 +30,7 @@ def default_root() -> Path:
         >>> isinstance(default_root(), Path)
         True
     """
-    return Path(os.environ.get("UIAT_DATA") or "~/.cache/uiat/data").expanduser()
+    return expand_home(os.environ.get("UIAT_DATA") or "~/.cache/uiat/data")
 
 
 @checked
@@ -72,7 +73,7 @@ def open_data(
         return open_own_data(name, split)
     if not isinstance(reader, TorchvisionReader):
         return reader(split)
-    folder = Path(root).expanduser() if root else default_root()
+    folder = expand_home(root) if root else default_root()
     return read_torchvision(name, reader, split, root=folder, download=download)
 
 

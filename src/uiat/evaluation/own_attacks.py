@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import Any
 
 from uiat.attacks import PGD, External, Search
@@ -18,11 +19,13 @@ OwnAttack = PGD | Search | Callable[..., Any] | tuple[str, Any]
 def is_own_name(name: str) -> bool:
     """True if a name says where an attack is to be imported from: file.py:NAME, package.module:NAME, library:NAME.
 
+    So does that of an installed package's entry point. Imports nothing.
+
     Example:
         >>> is_own_name("mine.py:noise"), is_own_name("torchattacks:PGD(steps=20)"), is_own_name("pgd-20")
         (True, True, False)
     """
-    return ":" in name
+    return ":" in name or bool(entry_points(group=ENTRY_POINTS, name=name))
 
 
 def split_names(text: str) -> list[str]:
@@ -55,7 +58,7 @@ def load_attack(name: str, threat: Threat) -> PGD | Search | External | None:
         >>> load_attack("no-such-attack", Linf(0.1)) is None
         True
     """
-    if not is_own_name(name):
+    if ":" not in name:
         found = find_entry_point(ENTRY_POINTS, name)
         return None if found is None else make_attack(found, name=name, threat=threat)
     if name.partition(":")[0] in LIBRARIES:

@@ -29,7 +29,7 @@ def write_page(
         own_code: let the run name code that opens its images.
 
     Raises:
-        UserError: a file in the way, or images that are not there.
+        UserError: a file in the way, or images that are not there, or that the set does not have.
     """
     check_page(out, TOOL)
     run, _ = read_evaluated(folder)
@@ -37,6 +37,8 @@ def write_page(
         raise UserError(f"--save shows images of the run's own data, {run.data.name}, and these are of {found.data}")
     data = open_lasting_test_set(run, folder, root=root, own_code=own_code, download=False)
     places = found.differing
+    if (last := max((found.index[i] for i in places), default=0)) >= len(data):
+        raise UserError(f"{data.name} has {len(data)} test images, and an evaluation names image {last}")
     sides = [[i for i in places if bool(found.broken[i][1]) is is_a] for is_a in (True, False)]
     half = max(shown // 2, shown - min(map(len, sides)))
     parts = [

@@ -8,9 +8,8 @@ from pathlib import Path
 from uiat.errors import UserError
 from uiat.experiments.overview import FILES
 from uiat.experiments.sweep_file import SWEEP_FILE
-from uiat.runs.own_files import OWN_CODE
 from uiat.runs.reader import CONFIG_FILE, EXTRA_TEACHER_FOLDER, TEACHER_FOLDER
-from uiat.system.manifest import read_manifest
+from uiat.system.manifest import OWN_CODE, read_manifest
 
 _NUMBERED = ("evaluation-*.json", "evaluation-state-*.safetensors")  # evaluations that stand side by side
 _INNER_FOLDERS = (OWN_CODE, TEACHER_FOLDER, EXTRA_TEACHER_FOLDER)

@@ -11,7 +11,6 @@ from uiat.errors import UserError
 from uiat.experiments.sweep_file import SWEEP_FILE, find_staleness, read_sweep
 from uiat.formatting import threat_record
 from uiat.runs.evaluations import choose
-from uiat.runs.own_files import OWN_CODE
 from uiat.runs.reader import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -30,7 +29,7 @@ from uiat.runs.reader import (
 )
 from uiat.runs.run_files import find_runs, is_evaluation_alone
 from uiat.runs.settings import read_evaluated, read_plain
-from uiat.system.manifest import MANIFEST_FILE, find_damage
+from uiat.system.manifest import MANIFEST_FILE, OWN_CODE, find_damage
 from uiat.training.validation import selection_metric
 
 FILES = {

@@ -22,7 +22,9 @@ from uiat.experiments.worker import STOPPED, TOLD, describe_job
 
 logger = logging.getLogger("uiat")
 ATTEMPTS = 2  # at a run whose process is killed
-WORKER = (sys.executable, "-m", "uiat.experiments.worker")
+# -P: the working folder comes not first among the places of imports, where a random.py of the user's would be
+# taken for that of the standard library.
+WORKER = (sys.executable, "-P", "-m", "uiat.experiments.worker")
 
 
 class Worker:

@@ -51,7 +51,7 @@ def write_script(words: Sequence[str], *, tasks: int, options: str, folder: Path
     if not all(re.fullmatch(r"--?[a-zA-Z][\w-]*(=[^\n]*)?", word) for word in asked):
         raise UserError(f"--sbatch takes options of sbatch written --NAME=VALUE, as in '--gpus=1', not {options!r}")
     lines = "\n".join(f"#SBATCH {shlex.quote(word)}" for word in asked)
-    command = shlex.join([sys.executable, "-m", "uiat", "sweep", *words])
+    command = shlex.join([sys.executable, "-P", "-m", "uiat", "sweep", *words])  # -P: as the command
     here = shlex.quote(str(Path.cwd()))
     return SCRIPT.format(
         tasks=tasks, folder=shlex.quote(str(folder.absolute())), options=lines, here=here, command=command

@@ -14,6 +14,7 @@ from uiat.system.locks import locked
 from uiat.system.manifest import SEAL, is_sealed, seal
 
 SWEEP_FILE, KIND = "sweep.json", "uiat.sweep"
+_TEXTS = ("status", "reason", "arithmetic")  # fields of a run
 
 
 def write_record(path: Path, recipe: str, runs: Sequence[GridRun], *, begins: bool = False) -> None:
@@ -126,7 +127,13 @@ def _is_sweep(record: dict[str, Any]) -> bool:
     rows, sealed = record.get("runs"), SEAL not in record or is_sealed(record)
     if record.get("kind") != KIND or not isinstance(record.get("recipe"), str) or not isinstance(rows, list):
         return False
-    return sealed and all(isinstance(row, dict) and _is_table(row.get("accuracy")) for row in rows)
+    return sealed and all(isinstance(row, dict) and _is_row(row) for row in rows)
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    """True for what can be said of a run of a sweep."""
+    texts = isinstance(row.get("folder"), str) and all(isinstance(row.get(name, ""), str) for name in _TEXTS)
+    return texts and isinstance(row.get("settings", {}), dict) and _is_table(row.get("accuracy"))
 
 
 def _is_table(accuracy: Any) -> bool:

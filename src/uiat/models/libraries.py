@@ -16,6 +16,7 @@ from uiat.models.weights_file import fit_state_dict, shrink_new_layer
 from uiat.shapes import Float
 from uiat.system.announcements import announce
 from uiat.system.extras import from_extra
+from uiat.system.home import expand_home
 
 PREFIXES = ("timm:", "torchvision:", "transformers:")
 # The networks of torchvision with a second head for training, which is left out.
@@ -212,7 +213,7 @@ def transformers_model(
         Traceback (most recent call last):
         uiat.errors.UserError: transformers:missing: there is no missing/config.json; name a folder that ...
     """
-    folder = Path(name).expanduser()
+    folder = expand_home(name)
     if not (folder / "config.json").is_file():
         raise UserError(
             f"transformers:{name}: there is no {folder / 'config.json'}; name a folder that save_pretrained has "

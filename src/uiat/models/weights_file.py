@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from uiat.checks import checked
 from uiat.errors import UserError
 from uiat.system.atomic_files import read_tensors
+from uiat.system.home import expand_home
 from uiat.system.manifest import check_file
 
 # Where checkpoints keep the weights, the likeliest first; an entry of another name is found too.
@@ -64,7 +65,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
         Traceback (most recent call last):
         uiat.errors.UserError: no such file: missing.pth
     """
-    path = Path(path).expanduser()
+    path = expand_home(path)
     entry, tensors, notes = _choose(_read(path), path)
     return tensors, [f"the weights are its entry {entry!r}", *notes] if entry else notes
 

@@ -1,6 +1,6 @@
 """Save and load weights and training state as safetensors files: written atomically, nothing in them is unpickled."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,13 +15,30 @@ from uiat.errors import UserError, nearest
 from uiat.formatting import parse_threat_record, threat_record
 from uiat.runs.config_file import CUSTOM, read_settings, threat_of
 from uiat.runs.own_files import AllowOwnCode, check_own_code
-from uiat.runs.reader import CONFIG_FILE, WEIGHTS_FILES
+from uiat.runs.reader import CONFIG_FILE, WEIGHTS_FILES, is_number
 from uiat.system.atomic_files import read_tensors
 from uiat.system.manifest import check_file, write_recorded_tensors
 from uiat.threat import Threat
 
 WEIGHTS, STATE = "uiat.weights", "uiat.state"
 Which = Literal["best", "last"]
+
+
+def _are_numbers(value: Any) -> bool:
+    return value is None or (isinstance(value, list | tuple) and all(map(is_number, value)))
+
+
+# What may stand in the spec of a saved model, and which values: all that describes its architecture, and nothing that
+# would fetch weights.
+_SPEC: dict[str, Callable[[Any], bool]] = {
+    "name": lambda value: isinstance(value, str),
+    "num_classes": lambda value: type(value) is int,
+    "image_shape": lambda value: isinstance(value, list | tuple) and [type(side) for side in value] == [int] * 3,
+    "width": lambda value: value is None or is_number(value),
+    "activation": lambda value: isinstance(value, str),
+    "mean": _are_numbers,
+    "std": _are_numbers,
+}
 
 
 def save_weights(path: Path, model: nn.Module, *, spec: Mapping[str, Any], threat: Threat | None, **facts: Any) -> None:
@@ -106,12 +123,23 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     check_file(path)
     if meta.get("kind") != WEIGHTS or not isinstance(meta.get("model"), dict):
         raise UserError(f"{path} does not hold the weights of a uiat run")
+    _check_spec(path, meta["model"])
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise UserError(f"{path} is damaged: {name} holds values that are not finite (NaN or infinity)")
     if (path.parent / CONFIG_FILE).is_file():
         _check_settings(path, meta, read_settings(path.parent))
     return tensors, meta
+
+
+def _check_spec(path: Path, spec: Mapping[str, Any]) -> None:
+    """Refuse a description of a model that lacks what it is built by, or has more than that."""
+    whole = dict.fromkeys(("name", "num_classes", "image_shape")) | dict(spec)
+    if fault := next((name for name, value in whole.items() if name not in _SPEC or not _SPEC[name](value)), None):
+        raise UserError(
+            f"{path} is damaged or was written by another version: {fault!r} of its model is missing, unknown or "
+            "impossible"
+        )
 
 
 def _check_settings(path: Path, meta: Mapping[str, Any], tree: Mapping[str, Any]) -> None:

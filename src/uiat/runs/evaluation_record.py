@@ -10,13 +10,18 @@ from uiat.formatting import parse_threat_record
 from uiat.runs.reader import is_number, read_object
 from uiat.system.manifest import SEAL, is_sealed
 
-_CLOSE = 1e-6
+_CLOSE, _MOST = 1e-6, 10**12  # the rounding of a fraction, and more images than any test set has
 _ABSENT: Any = object()
 Check = Callable[[Any], bool]
 
 
 def _is(*kinds: type) -> Check:
     return lambda value: isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _is_place(value: Any) -> bool:
+    """True for a position in a test set."""
+    return _is(int)(value) and 0 <= value < _MOST
 
 
 def _list_of(fits: Check, *, length: int | None = None) -> Check:
@@ -43,14 +48,16 @@ _TEXT, _NUMBERS, _SHARES = _is(str), _list_of(is_number), _table_of(is_number)
 _SWEEP = _record_of(norm=_TEXT, attack=_TEXT, epsilons=_NUMBERS, accuracy=_NUMBERS)
 _CORRUPTIONS = _record_of(accuracy=_table_of(_SHARES))
 _SMOOTHING = _record_of(sigma=is_number, accuracy=is_number, mean_radius=is_number, at=_NUMBERS, certified=_NUMBERS)
+_RANGE = _list_of(is_number, length=2)
 _UNTIL = _record_of(
-    of=is_number, done=is_number, stopped=lambda value: isinstance(value, bool), bounds=_NUMBERS, interval=_NUMBERS
+    of=is_number, done=is_number, stopped=lambda value: isinstance(value, bool), bounds=_RANGE, interval=_RANGE
 )
-_CALLS = _record_of(calls=is_number, wrong=is_number, accuracy=_SHARES, intervals=_table_of(_NUMBERS))
+_CALLS = _record_of(calls=is_number, wrong=is_number, accuracy=_SHARES, intervals=_table_of(_RANGE))
+_SAMPLE = _record_of(index=lambda value: value is None or _list_of(_is_place)(value))
 # What each field can hold; those that a reader cannot do without come first.
 _FITS: dict[str, Check] = {
     "accuracy": lambda value: _SHARES(value) and "clean" in value,
-    "n": lambda value: _is(int)(value) and 0 < value < 10**12,
+    "n": lambda value: _is(int)(value) and 0 < value < _MOST,
     "threat": _TEXT,
     **{name: _optional(_TEXT) for name in ("data", "which", "split", "verdict", "model", "run")},
     **{name: _optional(_SHARES) for name in ("seconds", "stage_seconds")},
@@ -64,12 +71,15 @@ _FITS: dict[str, Check] = {
     **{name: _optional(_list_of(_TEXT)) for name in ("warnings", "broken_by")},
     **{name: _optional(_table_of(_or_none(_TEXT))) for name in ("sums", "files")},
     "seed": _optional(_is(int)),
-    "intervals": _optional(_table_of(_list_of(is_number, length=2))),
+    "intervals": _optional(_table_of(_RANGE)),
     "fairness": _optional(_table_of(_SHARES)),
     "per_class": _optional(_table_of(_list_of(_or_none(is_number)))),
     "sweep": _optional(lambda value: _SWEEP(value) and len(value["epsilons"]) == len(value["accuracy"])),
     "until": _optional(lambda value: value == {} or _UNTIL(value)),
-    "calls": _optional(lambda value: value == {} or _CALLS(value)),
+    "calls": _optional(
+        lambda value: value == {} or (_CALLS(value) and value["accuracy"].keys() <= value["intervals"].keys())
+    ),
+    "sample": _optional(_or_none(_SAMPLE)),
     "unseen": _optional(_record_of(accuracy=_SHARES)),
     "corruptions": _optional(_CORRUPTIONS),
     "corruption_files": _optional(_CORRUPTIONS),
@@ -136,6 +146,9 @@ def _contradiction(record: Mapping[str, Any]) -> str:
             return f"the accuracy {name}, {value:g}, is not between those of its classes"
         if "worst" in accuracy and name not in apart and value < accuracy["worst"] - _CLOSE:
             return f"the accuracy {name}, {value:g}, is below the worst case, {accuracy['worst']:g}"
+    index = (record.get("sample") or {}).get("index")
+    if index and len(index) != n:
+        return f"it has the positions of {len(index)} images and not of {n}"
     broken = record.get("broken_by")
     if broken and len(broken) != n:
         return f"it has verdicts on {len(broken)} images and not on {n}"

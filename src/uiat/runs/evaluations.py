@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from uiat.data import open_data
+from uiat.data.hf_folder import list_hf_files
 from uiat.errors import UserError
 from uiat.evaluation.record import EVALUATION_FILE, FITTED, WEIGHTS_FILES, outside_ball
 from uiat.formatting import is_doubtful, threat_record
@@ -18,6 +19,7 @@ from uiat.intervals import wilson
 from uiat.runs.config_file import CUSTOM, read_settings, threat_of
 from uiat.runs.evaluation_record import read_record
 from uiat.runs.reader import CONFIG_FILE
+from uiat.system.home import expand_home
 from uiat.system.manifest import sum_of, sum_of_file, sum_of_tensor_file
 
 _SAME = ("data", "split", "threat", "n", "which")  # and sums: what evaluations that are joined have in common
@@ -245,12 +247,12 @@ def sum_of_source(name: str) -> str | None:
         >>> sum_of_source("missing.py")
     """
     kind, _, place = name.partition(":")
-    file = Path(place if kind == "npz" else kind if kind.endswith(".py") and place else name).expanduser()
+    file = expand_home(place if kind == "npz" else kind if kind.endswith(".py") and place else name)
     if kind not in ("imagefolder", "hf") or not place:
         return sum_of_file(file) if file.is_file() else None
     try:
         if kind == "hf":
-            files = [path for path in sorted(Path(place).expanduser().rglob("*")) if path.is_file()]
+            files = list_hf_files(place)
             return sum_of("\n".join(f"{path.name}/{path.stat().st_size}" for path in files).encode()) if files else None
         data = open_data(name, "test")
         paths = [Path(path) for path in getattr(data, "paths", ())]

@@ -1,5 +1,6 @@
 """Give a run more epochs, where those that it had would have been the same."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from uiat.config.plain_yaml import read_text
 from uiat.errors import UserError
 from uiat.runs.reader import CHECKPOINT_FILE, read_history, settings_path
 from uiat.system.atomic_files import write_text
-from uiat.system.manifest import read_manifest, update_manifest
+from uiat.system.manifest import MANIFEST_FILE, read_manifest, update_manifest
 
 EXTENDABLE = ("constant", "piecewise")  # the schedules whose rate in an epoch does not depend on the length of the run
 
@@ -39,7 +40,8 @@ def extend_run(folder: Path, epochs: int) -> None:
     section: Any = tree.get("optimisation") if isinstance(tree, dict) else None
     if not isinstance(section, dict) or not isinstance(section.get("epochs"), int):
         raise UserError(f"{path} is damaged: it does not hold the settings of a run")
-    settled = manifest is not None and manifest.get("settings", {}).get("optimisation", {}).get("epochs") == epochs
+    settings = None if manifest is None else _read_beginning(folder, manifest)
+    settled = settings is not None and settings["optimisation"]["epochs"] == epochs
     if epochs <= section["epochs"] and (settled or epochs < section["epochs"]):
         raise UserError(f"{folder} has {section['epochs']} epochs: to extend it, optimisation.epochs has to be more")
     if section.get("schedule") not in EXTENDABLE:
@@ -54,7 +56,15 @@ def extend_run(folder: Path, epochs: int) -> None:
         raise UserError(f"{folder} cannot be extended: it stopped early, after {len(history)} epochs")
     section["epochs"] = epochs
     write_text(path, yaml.safe_dump(tree, sort_keys=False))
-    if manifest is not None:  # a kill before this is mended by the same call
-        settings = manifest["settings"]
+    if settings is not None:  # a kill before this is mended by the same call
         settings["optimisation"]["epochs"] = epochs
         update_manifest(folder, settings=settings, ended=False)
+
+
+def _read_beginning(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a run began with, as its manifest has them."""
+    settings: dict[str, Any] = manifest.get("settings", {})
+    section = settings.get("optimisation")
+    if not isinstance(section, dict) or not isinstance(section.get("epochs"), int):
+        raise UserError(f"{folder / MANIFEST_FILE} is damaged: it does not hold the settings of a run")
+    return settings

@@ -16,7 +16,7 @@ from uiat.config import yaml_io
 from uiat.config.schema import Run
 from uiat.errors import UserError
 from uiat.runs.config_file import FORMAT, dump_settings
-from uiat.runs.own_files import OWN_CODE, keep_own_code
+from uiat.runs.own_files import keep_own_code
 from uiat.runs.reader import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -30,7 +30,7 @@ from uiat.system.atomic_folder import clear_abandoned, marked_in_use
 from uiat.system.distributed import current_rank
 from uiat.system.environment import describe_environment
 from uiat.system.locks import clear_locks, locked
-from uiat.system.manifest import MANIFEST_FILE, start_manifest, write_recorded
+from uiat.system.manifest import MANIFEST_FILE, OWN_CODE, start_manifest, write_recorded
 
 # What a rename answers if something has taken the name in the meantime.
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
@@ -59,7 +59,7 @@ def make_folder(run: Run, run_dir: str | Path | None, **facts: Any) -> Path:
         config = dump_settings(run)
     except yaml.YAMLError:
         raise UserError("the objective must be a frozen dataclass of plain values to be kept in a run folder") from None
-    if run_dir is None and (run.name in ("", ".", "..") or set(run.name) & set("/\\\0")):
+    if run_dir is None and (run.name in ("", ".", "..") or set(run.name) & set("/\\\0") or not _is_text(run.name)):
         raise UserError(f"the run's name {run.name!r} cannot name its folder: choose a plain one, or give a run folder")
     numbered = (Path("runs") / (run.name if i == 1 else f"{run.name}-{i}") for i in itertools.count(1))
     for folder in numbered if run_dir is None else [Path(run_dir)]:
@@ -212,7 +212,9 @@ def restore_environment(folder: Path, *, begins: bool) -> dict[str, Any]:
 
 
 def check_new_folder(run_dir: str | Path | None) -> None:
-    """Refuse a run folder that exists, before any work is done, and in all processes alike.
+    """Refuse a run folder that exists, or whose files could not be read again, before any work is done.
+
+    All processes refuse it alike.
 
     Example:
         >>> check_new_folder(".")
@@ -223,8 +225,21 @@ def check_new_folder(run_dir: str | Path | None) -> None:
     def check() -> None:
         if run_dir is not None and os.path.lexists(run_dir) and not is_killed_start(Path(run_dir)):
             raise _taken(run_dir)
+        if run_dir is not None and not _is_text(str(run_dir)):
+            raise UserError(
+                f"{str(run_dir)!r} is not UTF-8, and safetensors could not read its files again: choose another folder"
+            )
 
     current_rank().agree(check)
+
+
+def _is_text(name: str) -> bool:
+    """True for a name of UTF-8; Python keeps the bytes of any other one as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _taken(run_dir: str | Path | None) -> UserError:

@@ -1,6 +1,7 @@
 """The user's own code of a run: a copy of each file in RUN/own-code, its sha256 in the manifest, and what has changed.
 
-The copies are never imported. They are there to be read, and to be put back.
+The copies are never imported. They are there to be read, and to be put back: what runs is the file that the settings
+name, and only while both are what the run began with.
 """
 
 import shutil
@@ -13,10 +14,9 @@ from uiat.config.own_objectives import is_objective_code
 from uiat.config.schema import Run, is_own_data, is_own_model
 from uiat.data.own_data import ENTRY_POINTS as DATA_SETS
 from uiat.errors import UserError
-from uiat.system.manifest import MANIFEST_FILE, read_manifest, sum_of_file
+from uiat.system.manifest import MANIFEST_FILE, OWN_CODE, check_copy, read_manifest, sum_of_file
 from uiat.system.own_code import find_source
 
-OWN_CODE = "own-code"  # the folder of the copies, and their field in the manifest
 # False: code that a run folder names does not run. True: it runs as it was. "changed": it runs as it is now.
 AllowOwnCode = bool | Literal["changed"]
 
@@ -82,7 +82,7 @@ def check_own_code(folder: Path, name: str, *, allowed: AllowOwnCode) -> None:
         allowed: "changed" to take the code as it is now.
 
     Raises:
-        UserError: the file has changed or is missing; names it and the copy in the folder.
+        UserError: the file, or its copy in the folder, has changed or is missing; names both.
 
     Example:
         >>> check_own_code(Path("missing-run"), "mine.py:Pairing", allowed=True)
@@ -90,11 +90,12 @@ def check_own_code(folder: Path, name: str, *, allowed: AllowOwnCode) -> None:
     kept = _find_entry(folder, name)
     if kept is None or allowed == "changed":
         return
-    source, copy = _find_file(name), folder / str(kept.get("copy"))
+    check_copy(folder, kept)
+    source, copy = _find_file(name), folder / kept["copy"]
     where = str(source) if source is not None else name.rpartition(":")[0] or name
     if source is None:
         raise UserError(f"{where}, which {folder} names, is not there: put its copy {copy} back in its place")
-    if sum_of_file(source) != kept.get("sha256"):
+    if sum_of_file(source) != kept["sha256"]:
         raise UserError(
             f"{where} has changed since {folder} began with it (as {copy}): put that back, start a new run, or allow "
             'the file as it is now with own_code="changed" (--changed-code)'
@@ -103,6 +104,5 @@ def check_own_code(folder: Path, name: str, *, allowed: AllowOwnCode) -> None:
 
 def _find_entry(folder: Path, name: str) -> Mapping[str, Any] | None:
     manifest = read_manifest(folder) if (folder / MANIFEST_FILE).is_file() else None
-    files = (manifest or {}).get(OWN_CODE)
-    entry = files.get(name) if isinstance(files, dict) else None
-    return entry if isinstance(entry, dict) else None
+    entry: Mapping[str, Any] | None = (manifest or {}).get(OWN_CODE, {}).get(name)
+    return entry

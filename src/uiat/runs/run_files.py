@@ -157,7 +157,10 @@ def find_runs(folder: Path, *, alone: bool = False) -> list[Path]:
     """
     if _is_run(folder):
         return [folder]
-    inside = sorted(path for path in folder.iterdir() if _is_run(path)) if folder.is_dir() else []
+    try:
+        inside = sorted(path for path in folder.iterdir() if _is_run(path)) if folder.is_dir() else []
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}") from None
     if not inside and (alone or not folder.exists()):
         settings_path(folder)
     if not inside:
@@ -166,7 +169,11 @@ def find_runs(folder: Path, *, alone: bool = False) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (CONFIG_FILE, EVALUATION_FILE, MANIFEST_FILE))
+    try:
+        return any((folder / name).is_file() for name in (CONFIG_FILE, EVALUATION_FILE, MANIFEST_FILE))
+    except OSError as error:  # a folder of another user's, such as one that may not be entered
+        warn_once(f"{folder} is passed over: {error.strerror}")
+        return False
 
 
 def _read_evaluation_alone(folder: Path) -> RunFiles:

@@ -11,6 +11,7 @@ from uiat.config.own_objectives import is_objective_code
 from uiat.config.plain_yaml import read_text
 from uiat.config.schema import Run, is_own_data
 from uiat.errors import UserError
+from uiat.evaluation.own_attacks import is_own_name
 from uiat.objectives import AnyObjective, Objective, Standard
 from uiat.runs.config_file import CUSTOM, build_run, own_objective, read_settings, threat_of
 from uiat.runs.own_files import AllowOwnCode, check_own_code
@@ -114,7 +115,7 @@ def read_config(path: Path, *, own_code: bool = False) -> Run:
 
     Args:
         path: the file.
-        own_code: True to let it name an objective or a data set of the user's own, which runs its code.
+        own_code: True to let it name an objective, a data set or attacks of the user's own, which runs their code.
 
     Raises:
         UserError: no such file, not YAML, a field or value that a run does not have, or code that is not allowed.
@@ -132,6 +133,8 @@ def read_config(path: Path, *, own_code: bool = False) -> Run:
     run: Run = yaml_io.load(read_text(path), source=str(path), own_code=own_code)
     if is_own_data(run) and not own_code:
         raise UserError(f"{path} names code to open the data set with, {run.data.name!r}: allow it with --own-code")
+    if not own_code and (attack := next(filter(is_own_name, run.evaluation.attacks), None)):
+        raise UserError(f"{path} names code to attack with, {attack!r}: allow it with --own-code")
     return run
 
 

@@ -6,7 +6,9 @@ leaves a folder that is still read.
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from uiat.system.locks import locked
 
 MANIFEST_FILE = "manifest.json"
 KIND = "uiat.manifest"
+OWN_CODE = "own-code"  # the folder of the copies of the user's own code, and their field in a manifest
 SEAL = "sha256"  # the field of a record that holds the sum of all others
 _TRIES = 5  # of a file that is replaced again and again while it is read
 
@@ -37,12 +40,14 @@ def sum_of_file(path: Path) -> str | None:
     """Return the sha256 of a file; None where there is none.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or is no file: a device or a pipe might never end.
 
     Example:
         >>> sum_of_file(Path("missing"))
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"cannot read {path}: it is no file")
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
@@ -143,9 +148,34 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError):
         record = None
-    if not isinstance(record, dict) or record.get("kind") != KIND or not is_sealed(record):
+    if not isinstance(record, dict) or record.get("kind") != KIND or not is_sealed(record) or not _fits(record):
         raise UserError(f"{path} is damaged: put it back, or remove it to read the folder without its checks")
     return record
+
+
+def _fits(record: Mapping[str, Any]) -> bool:
+    """True if each field of a manifest is what it can be: anyone can seal one that holds something else."""
+    files, copies = record.get("files"), record.get(OWN_CODE, {})
+    if not isinstance(files, dict) or not isinstance(copies, dict) or not isinstance(record.get("settings", {}), dict):
+        return False
+    sums = all(isinstance(each, list) and all(map(_is_sum, each)) for each in files.values())
+    return sums and all(map(_is_plain, files)) and all(map(_is_copy, copies.values()))
+
+
+def _is_sum(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_plain(name: str) -> bool:
+    """True for the name of a file in the folder itself."""
+    return name not in ("", "..") and "\0" not in name and Path(name).name == name
+
+
+def _is_copy(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("copy"), str) or not _is_sum(entry.get("sha256")):
+        return False
+    folder, _, name = entry["copy"].partition("/")
+    return folder == OWN_CODE and _is_plain(name)
 
 
 def _write(folder: Path, record: Mapping[str, Any]) -> None:
@@ -242,17 +272,42 @@ def check_file(path: Path) -> None:
     )
 
 
+def check_copy(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Refuse a copy of the user's own code that is not the one that was kept.
+
+    Args:
+        folder: the folder.
+        entry: what its manifest says of the copy.
+
+    Raises:
+        UserError: it is missing, edited or a link.
+
+    Example:
+        >>> check_copy(Path("missing"), {"copy": "own-code/net.py", "sha256": "0a"})
+        Traceback (most recent call last):
+        uiat.errors.UserError: missing/own-code/net.py is missing: manifest.json lists it; put it back
+    """
+    copy = folder / entry["copy"]
+    if copy.is_symlink() or copy.parent.is_symlink() or sum_of_file(copy) != entry["sha256"]:
+        if not copy.exists():
+            raise UserError(f"{copy} is missing: {MANIFEST_FILE} lists it; put it back")
+        raise UserError(f"{copy} is not the copy that was kept here ({MANIFEST_FILE} has another sha256)")
+
+
 def find_damage(folder: Path) -> list[str]:
-    """Return a sentence for each file that is not what the manifest says.
+    """Return a sentence for each file, and each copy of own code, that is not what the manifest says.
 
     Example:
         >>> find_damage(Path("missing"))
         []
     """
+    manifest = read_manifest(folder) or {"files": {}}
+    checks = [partial(check_file, folder / name) for name in manifest["files"]]
+    checks += [partial(check_copy, folder, entry) for entry in manifest.get(OWN_CODE, {}).values()]
     said = []
-    for name in (read_manifest(folder) or {"files": {}})["files"]:
+    for check in checks:
         try:
-            check_file(folder / name)
+            check()
         except UserError as error:
             said.append(str(error))
     return said

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from uiat.errors import UserError, nearest
+from uiat.system.home import expand_home
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def own_code(name: str, *, what: str) -> Iterator[Any]:
     if not source or not member:
         raise UserError(f"{name!r} is not {_article(what)}; write path/to/file.py:FUNCTION or package.module:FUNCTION")
     is_file = source.endswith(".py")
-    with _searched_last(str(Path(source).resolve().parent) if is_file else os.getcwd()):
+    with _searched_last(str(expand_home(source).resolve().parent) if is_file else os.getcwd()):
         module = _from_file(source, what) if is_file else _from_package(source, what)
         found = getattr(module, member, None)
         if not callable(found):
@@ -91,7 +92,7 @@ def find_source(name: str, *, group: str | None = None) -> Path | None:
         return None if found is None else find_source(found.value)
     source = name.rpartition(":")[0]
     if source.endswith(".py"):
-        path = Path(source).expanduser()
+        path = expand_home(source)
         return path if path.is_file() else None
     with _searched_last(os.getcwd()):
         try:
@@ -138,7 +139,7 @@ def _searched_last(folder: str) -> Iterator[None]:
 
 
 def _from_file(source: str, what: str) -> ModuleType:
-    path = Path(source).expanduser().resolve()
+    path = expand_home(source).resolve()
     if not path.is_file():
         raise UserError(f"there is no file {source!r} to read the {what} from; the folder searched is {path.parent}")
     # The module is registered, because dataclasses and pickling look it up; under a name that no other file has.

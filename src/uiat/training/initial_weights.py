@@ -14,6 +14,7 @@ from uiat.models.weights_file import fit_state_dict, read_state_dict
 from uiat.runs import checkpoint
 from uiat.runs.reader import WEIGHTS_FILES
 from uiat.system.announcements import announce
+from uiat.system.home import expand_home
 from uiat.system.manifest import sum_of_file, sum_of_tensors
 
 
@@ -40,7 +41,7 @@ def load_initial_weights(model: nn.Module, settings: Model, *, num_classes: int)
         return {"start": {"weights": f"pretrained {settings.name}", "sha256": sum_of_tensors(model.state_dict())}}
     if settings.weights is None:
         return {}
-    path, notes = Path(settings.weights).expanduser(), list[str]()
+    path, notes = expand_home(settings.weights), list[str]()
     if path.is_dir():
         path = path / WEIGHTS_FILES["best"]
         tensors = checkpoint.read_weights(path)[0]

@@ -135,7 +135,8 @@ def reopen_run(
             device = pick_device(run.compute.device)
             for name in own_names(run) if own_code else ():
                 check_own_code(folder, name, allowed=own_code)
-            training_set, held_out = load_datasets(run.data, run.seed, own_code=bool(own_code))
+            # The folder may come from somebody else: it is not to choose where a download goes.
+            training_set, held_out = load_datasets(run.data, run.seed, received=True, own_code=bool(own_code))
         else:
             device = training_device(model)
             training_set, held_out = split_own_data(train_data, validation_data, seed=run.seed)

@@ -153,7 +153,7 @@ def open_split(
     Example:
         >>> open_split(Data(name="mnist", root="/missing"), "test", root=None)
         Traceback (most recent call last):
-        uiat.errors.UserError: mnist is missing or damaged under /missing ... give --data.root, ...; this one ...
+        uiat.errors.UserError: mnist is missing or damaged under /missing ... into a folder that only a run names; ...
     """
     if is_data_code(data.name) and not own_code:
         raise UserError(f"the run's data set is code, {data.name!r}: allow it with own_code=True (--own-code)")
@@ -165,7 +165,10 @@ def open_split(
     except UserError as error:
         if own or not download or Path(str(data.root)).is_dir():
             raise
-        raise UserError(f"{error}: give --data.root, a folder of your own; this one is the run's") from None
+        raise UserError(
+            f"{error}: nothing is downloaded into a folder that only a run names; to evaluate, give --data.root, a "
+            "folder of your own"
+        ) from None
 
 
 def load_datasets(

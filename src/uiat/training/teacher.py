@@ -22,6 +22,7 @@ from uiat.runs.reader import EXTRA_TEACHER_FOLDER, TEACHER_FOLDER, WEIGHTS_FILES
 from uiat.runs.settings import CUSTOM
 from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import current_rank
+from uiat.system.home import expand_home
 from uiat.training.device import can_use_channels_last
 from uiat.training.listener import Listener
 from uiat.training.setup import seeded_torch
@@ -105,7 +106,7 @@ class TeacherSource:
     @property
     def path(self) -> Path | None:
         """Where the settings say that the teacher is; None where it is to be trained."""
-        return None if self.need.given is None else Path(self.need.given).expanduser()
+        return None if self.need.given is None else expand_home(self.need.given)
 
     @property
     def teacher_run(self) -> Run:
@@ -135,6 +136,8 @@ class TeacherSource:
         # Making a network draws its first weights, which must not move the student's random numbers.
         with seeded_torch(self.run.seed, self.device):
             place = None if folder is None else folder / self.need.folder
+            if place is not None and place.is_symlink():
+                raise UserError(f"{place} is a link, and nothing is written through one: remove it")
             teacher = self._train(place, listener) if self.path is None else self._read(self.path, place)
         self._check(teacher)
         if self.need.method != "standard" and getattr(teacher, "threat", None) is None:
@@ -188,8 +191,8 @@ class TeacherSource:
         if path.is_dir() or _is_ours(file):
             if not file.exists():
                 raise UserError(f"{self.need.field}: {path} has no {file.name}: it is not the folder of a trained run")
-            spec = dict(read_tensors(file)[1].get("model") or {})
-            made_for = tuple(spec.get("image_shape") or ())
+            spec = dict(checkpoint.read_weights(file)[1]["model"])
+            made_for = tuple(spec["image_shape"])
             if made_for != tuple(self.image_shape):  # a network that pools would take other sizes without complaint
                 raise UserError(
                     f"{self.need.field} {path} was trained on images of shape {made_for}, "

@@ -18,6 +18,7 @@ from urllib.parse import urlparse
 import numpy as np
 from numpy.typing import NDArray
 
+from uiat.errors import UserError
 from uiat.system.atomic_files import write_text
 from uiat.system.locks import locked
 
@@ -59,13 +60,13 @@ class Tracked:
     settings: Mapping[str, Any]
 
     def own_folder(self, tracker: str) -> Path:
-        """Return the folder of a tracker in that of the run."""
-        return self.folder / tracker
+        """Return the folder of a tracker in that of the run; a link, which may lead anywhere, is refused."""
+        return _refuse_link(self.folder / tracker)
 
     def read_id(self, tracker: str) -> str | None:
         """Return the id that the tracker knows the run by, from its folder; None before the first time."""
         path = self._id_file(tracker)
-        return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+        return path.read_text(encoding="utf-8").strip() if path.is_file() and not path.is_symlink() else None
 
     def write_id(self, tracker: str, name: str) -> str:
         """Keep the id that the tracker knows the run by, so that a resumption and an evaluation go to the same one."""
@@ -76,6 +77,13 @@ class Tracked:
 
     def _id_file(self, tracker: str) -> Path:
         return self.own_folder(tracker) / "id.txt"
+
+
+def _refuse_link(path: Path) -> Path:
+    """Return a path that a tracker writes to; a received folder must not choose where that is."""
+    if path.is_symlink():
+        raise UserError(f"{path} is a link, and nothing is written through one: remove it")
+    return path
 
 
 class TensorBoard:
@@ -167,10 +175,13 @@ class MLflow:
     """
 
     def __init__(self, run: Tracked) -> None:
+        server, beside = os.environ.get("MLFLOW_TRACKING_URI"), run.folder.absolute().parent
+        if not server:
+            for name in ("mlflow.db", "mlflow-files"):
+                _refuse_link(beside / name)
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # which tables it makes
-        server, beside = os.environ.get("MLFLOW_TRACKING_URI"), run.folder.absolute().parent
         with locked(beside / "mlflow.db", "", on_wait=lambda: None):  # its tables are made at the first use
             self.client = MlflowClient(tracking_uri=server or f"sqlite:///{beside / 'mlflow.db'}")
             place = None if server else (beside / "mlflow-files").as_uri()

@@ -67,3 +67,20 @@ def test_what_cannot_be_meant_is_refused(evaluated_run, to, options, says):
 def test_no_run_folder(tmp_path):
     with pytest.raises(UserError, match="not a run folder"):
         export_run(tmp_path, "pytorch", out=tmp_path / "x")
+
+
+def test_a_link_that_leads_nowhere_is_refused_at_once(evaluated_run, tmp_path):
+    (tmp_path / "new").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="new exists and is never overwritten"):
+        export_run(evaluated_run, "pytorch", out=tmp_path / "new")
+
+
+def test_a_name_that_is_taken_in_the_meantime_is_one_line(evaluated_run, tmp_path, monkeypatch):
+    def write(bundle, folder):
+        (tmp_path / "new").write_text("taken")
+        return 0.0
+
+    monkeypatch.setitem(export.FORMATS, "pytorch", write)
+    with pytest.raises(UserError, match=r"cannot make the folder .*new: Not a directory"):
+        export_run(evaluated_run, "pytorch", out=tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]

@@ -22,6 +22,7 @@ from uiat.evaluation.corruptions.kinds import KINDS, SEVERITIES
 from uiat.evaluation.engine.plan import check_inputs
 from uiat.evaluation.listener import Progress
 from uiat.models.inspect import Target
+from uiat.system.home import expand_home
 from uiat.system.surroundings import neutral_surroundings
 
 LABELS = "labels.npy"
@@ -90,7 +91,7 @@ def open_corruption_files(folder: str | Path) -> CorruptionFiles:
         Traceback (most recent call last):
         uiat.errors.UserError: ...: none of the fifteen corruptions is in it: neither gaussian_noise.npy nor ...
     """
-    base = Path(folder).expanduser()
+    base = expand_home(folder)
     if not base.is_dir():
         raise UserError(f"{folder}: there is no such folder of corrupted images")
     arrays = tuple(kind for kind in KINDS if (base / f"{kind}.npy").is_file())

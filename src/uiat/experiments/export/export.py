@@ -1,5 +1,6 @@
 """Export a run: a new folder in one of the formats, checked against the run's model before it has its name."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def export_run(
         raise UserError(f"VNN-LIB properties belong to an ONNX file: export to onnx, not to {to}")
     run = Path(run)
     target = run / f"export-{to}" if out is None else Path(out)
-    if target.exists():
+    if os.path.lexists(target):  # a link that leads nowhere, too
         raise UserError(f"{target} exists and is never overwritten: choose another with --out")
     bundle = open_bundle(run, which=which, own_code=own_code, root=root, n=vnnlib)
     folder = _make_beside(target)
@@ -95,12 +96,19 @@ def export_run(
         with marked_in_use(folder):
             difference = FORMATS[to](bundle, folder)
             properties = write_properties(bundle, folder, vnnlib) if vnnlib else 0
-            folder.rename(target)
+            _rename(folder, target)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     files = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
     return Exported(target, tuple(files), difference, len(bundle.images), properties)
+
+
+def _rename(folder: Path, target: Path) -> None:
+    try:
+        folder.rename(target)
+    except OSError as error:  # something has taken the name in the meantime
+        raise UserError(f"cannot make the folder {target}: {error.strerror}") from None
 
 
 def _make_beside(target: Path) -> Path:
