@@ -143,7 +143,8 @@ def test_a_sweep_does_not_take_a_result_on_the_first_classes_alone(tmp_path, cha
     record |= {"sample": {"rule": "stratified"}} | change
     write_json(tmp_path / "evaluation.json", {key: value for key, value in record.items() if value is not None})
     asked = uiat.Evaluation(attacks=("fgsm",), n=12, threat=uiat.Linf(0.2))
-    run = GridRun({}, replace(Run(), evaluation=asked), tmp_path)
+    settings = replace(Run(), evaluation=asked, data=uiat.Data(name=record["data"]))
+    run = GridRun({}, settings, tmp_path)
     assert (finish.read_result(run) is not None) == believed
 
 

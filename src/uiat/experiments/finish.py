@@ -165,7 +165,7 @@ def read_result(run: GridRun) -> Mapping[str, Any] | None:
 def _is_asked_for(result: Mapping[str, Any], run: GridRun) -> bool:
     """True for an evaluation of the data, weights, threat model, attacks and images that a run's settings name."""
     settings, threat, data = run.run.evaluation, run.run.threat, run.run.data.name
-    if threat is None or result["threat"] != threat_record(threat) or result.get("which") != "best":
+    if threat is None or result["threat"] != threat_record(threat) or result.get("which", "best") != "best":
         return False
     # What `EvaluationResult.save` has written without the name of its data counts as of the run's.
     if result.get("data", data) != data or result.get("until") or result.get("calls"):
