@@ -83,11 +83,6 @@ class EvaluationTarget:
         return f"{what}, on {images}; threat model {threat_text(self.threat)}{taken}"
 
 
-def _has_more_data(run: Run) -> bool:
-    """True if a run has learnt, by itself or by the weights that it began with, from images that are not its data's."""
-    return run.data.extra is not None or run.model.weights is not None or run.model.pretrained
-
-
 def load_target(options: EvaluateOptions) -> EvaluationTarget:
     """Load the model and the images; every mistake that can be seen before the work is refused here.
 
@@ -135,7 +130,11 @@ def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
         threat=threat,
         attacks=names,
         batch_size=options.batch_size or run.evaluation.batch_size,
-        record={"run": run.name, "which": options.which, "additional_data": _has_more_data(run)}
+        record={
+            "run": run.name,
+            "which": options.which,
+            "additional_data": run.data.extra is not None or run.model.is_initialised,
+        }
         | _facts(options.model or run.model.name, images, sample),
         folder=options.out or folder,
         transfer=_transfer(options, images, device=device),
