@@ -56,6 +56,16 @@ def test_a_built_in_model_with_the_weights_of_a_run(ask, trained, tmp_path):
     assert not (trained / "evaluation.json").exists()
 
 
+def test_a_result_is_not_written_into_another_run(ask, trained, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").touch()
+    model = ["--model", "small-cnn", "--width", 4, "--weights", trained / "best.safetensors", "--data", "digits"]
+    for words, folder in ([trained], tmp_path / "other"), ([*model, "--threat", "Linf:0.2"], trained):
+        code, _, err = ask("evaluate", *words, "--attacks", "clean", "--n", 5, "--out", folder)
+        assert (code, "is a run, and would take this for its own result" in err) == (2, True)
+        assert not (folder / "evaluation.json").exists()
+
+
 class Bomb:
     def __reduce__(self):
         return os.mkdir, ("exploded",)

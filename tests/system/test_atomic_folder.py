@@ -2,8 +2,11 @@
 
 import shutil
 
+import pytest
+
+from uiat.errors import UserError
 from uiat.system import atomic_folder
-from uiat.system.atomic_folder import clear_abandoned, marked_in_use
+from uiat.system.atomic_folder import clear_abandoned, marked_in_use, refuse_link
 
 
 def test_what_is_no_abandoned_folder_of_that_name_stays(tmp_path):
@@ -35,3 +38,13 @@ def test_a_folder_that_is_removed_before_it_is_marked_is_made_again(tmp_path, mo
             assert temporary.is_dir()
     clear_abandoned(tmp_path / "a", shutil.rmtree)
     assert not temporary.exists()
+
+
+def test_a_link_is_refused_whether_or_not_it_leads_anywhere(tmp_path):
+    link = tmp_path / "link"
+    for target in (tmp_path, tmp_path / "missing"):
+        link.symlink_to(target)
+        with pytest.raises(UserError, match="is a link"):
+            refuse_link(link)
+        link.unlink()
+    assert refuse_link(tmp_path) == tmp_path

@@ -26,7 +26,7 @@ from uiat.runs import checkpoint
 from uiat.runs.config_file import CUSTOM
 from uiat.runs.evaluations import sum_of_source
 from uiat.runs.own_files import AllowOwnCode
-from uiat.runs.reader import WEIGHTS_FILES
+from uiat.runs.reader import CONFIG_FILE, WEIGHTS_FILES
 from uiat.runs.settings import read_evaluated
 from uiat.system.distributed import local_device
 from uiat.threat import Threat, parse
@@ -94,6 +94,7 @@ def load_target(options: EvaluateOptions) -> EvaluationTarget:
         Traceback (most recent call last):
         uiat.errors.UserError: name a RUN folder to evaluate, or any model: --model NAME --weights FILE --data NAME ...
     """
+    _check_folder(options)
     if options.run is not None:
         return _of_run(options, options.run)
     if options.model is None:
@@ -101,6 +102,13 @@ def load_target(options: EvaluateOptions) -> EvaluationTarget:
             "name a RUN folder to evaluate, or any model: --model NAME --weights FILE --data NAME --threat NORM:RADIUS"
         )
     return _of_weights(options, options.model)
+
+
+def _check_folder(options: EvaluateOptions) -> None:
+    """Refuse the folder of another run, where what is written counts as the result of that run."""
+    own = () if options.run is None else (options.run.resolve(),)
+    if options.out is not None and (options.out / CONFIG_FILE).is_file() and options.out.resolve() not in own:
+        raise UserError(f"--out {options.out} is a run, and would take this for its own result: name another folder")
 
 
 def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:

@@ -120,7 +120,7 @@ def frozen(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Iterator[N
         >>> print(model.training, model.weight.requires_grad)
         True True
     """
-    norms = _norms_to_train(model) if batchnorm == "train" else []  # asked before all parameters are frozen
+    norms = _norms_to_train(model, batchnorm)  # asked before all parameters are frozen
     trainable = [p for p in model.parameters() if p.requires_grad]
     for p in trainable:
         p.requires_grad_(False)
@@ -150,12 +150,14 @@ def attack_mode(model: nn.Module, *, batchnorm: BatchNormMode = "eval") -> Itera
         ...     print(model.training, model.weight.requires_grad)
         False True
     """
-    with _mode_with(model, _norms_to_train(model) if batchnorm == "train" else []):
+    with _mode_with(model, _norms_to_train(model, batchnorm)):
         yield
 
 
-def _norms_to_train(model: nn.Module) -> list[nn.Module]:
+def _norms_to_train(model: nn.Module, batchnorm: BatchNormMode) -> list[nn.Module]:
     """Return the BatchNorm layers that are not in a part that is set aside; a model that is frozen whole has none."""
+    if batchnorm == "eval":
+        return []
     aside = {id(m) for part in find_frozen_parts(model) if part is not model for m in part.modules()}
     return [m for m in _batch_norms(model) if id(m) not in aside]
 

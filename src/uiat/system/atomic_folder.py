@@ -1,4 +1,4 @@
-"""Temporary folders that become a folder at one stroke: which of them a kill has left, and which are in use."""
+"""Temporary folders that become a folder at one stroke, which of them a kill has left; and links, which are refused."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import lock_descriptor
 
+from uiat.errors import UserError
 from uiat.system.atomic_files import is_partial
 
 
@@ -66,3 +67,18 @@ def clear_abandoned(folder: Path, remove: Callable[[Path], object]) -> None:
                         remove(left)
                 finally:
                     os.close(descriptor)
+
+
+def refuse_link(path: Path) -> Path:
+    """Return a path to write to, unless it is a link: a received folder must not choose where that is.
+
+    Raises:
+        UserError: it is a link.
+
+    Example:
+        >>> refuse_link(Path("missing"))
+        PosixPath('missing')
+    """
+    if path.is_symlink():
+        raise UserError(f"{path} is a link, and nothing is written through one: remove it")
+    return path

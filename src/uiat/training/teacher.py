@@ -21,6 +21,7 @@ from uiat.runs import checkpoint
 from uiat.runs.reader import EXTRA_TEACHER_FOLDER, TEACHER_FOLDER, WEIGHTS_FILES
 from uiat.runs.settings import CUSTOM
 from uiat.system.atomic_files import read_tensors
+from uiat.system.atomic_folder import refuse_link
 from uiat.system.distributed import current_rank
 from uiat.system.home import expand_home
 from uiat.training.device import can_use_channels_last
@@ -135,9 +136,7 @@ class TeacherSource:
         """
         # Making a network draws its first weights, which must not move the student's random numbers.
         with seeded_torch(self.run.seed, self.device):
-            place = None if folder is None else folder / self.need.folder
-            if place is not None and place.is_symlink():
-                raise UserError(f"{place} is a link, and nothing is written through one: remove it")
+            place = None if folder is None else refuse_link(folder / self.need.folder)
             teacher = self._train(place, listener) if self.path is None else self._read(self.path, place)
         self._check(teacher)
         if self.need.method != "standard" and getattr(teacher, "threat", None) is None:

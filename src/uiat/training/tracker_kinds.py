@@ -18,8 +18,8 @@ from urllib.parse import urlparse
 import numpy as np
 from numpy.typing import NDArray
 
-from uiat.errors import UserError
 from uiat.system.atomic_files import write_text
+from uiat.system.atomic_folder import refuse_link
 from uiat.system.locks import locked
 
 PROJECT = "uiat"  # under which the runs of a machine stand together
@@ -61,7 +61,7 @@ class Tracked:
 
     def own_folder(self, tracker: str) -> Path:
         """Return the folder of a tracker in that of the run; a link, which may lead anywhere, is refused."""
-        return _refuse_link(self.folder / tracker)
+        return refuse_link(self.folder / tracker)
 
     def read_id(self, tracker: str) -> str | None:
         """Return the id that the tracker knows the run by, from its folder; None before the first time."""
@@ -77,13 +77,6 @@ class Tracked:
 
     def _id_file(self, tracker: str) -> Path:
         return self.own_folder(tracker) / "id.txt"
-
-
-def _refuse_link(path: Path) -> Path:
-    """Return a path that a tracker writes to; a received folder must not choose where that is."""
-    if path.is_symlink():
-        raise UserError(f"{path} is a link, and nothing is written through one: remove it")
-    return path
 
 
 class TensorBoard:
@@ -178,7 +171,7 @@ class MLflow:
         server, beside = os.environ.get("MLFLOW_TRACKING_URI"), run.folder.absolute().parent
         if not server:
             for name in ("mlflow.db", "mlflow-files"):
-                _refuse_link(beside / name)
+                refuse_link(beside / name)
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # which tables it makes
