@@ -39,6 +39,7 @@ FORMS: dict[str, tuple[str, dict[str, str]]] = {
     "uiat-detached-momentum": ("uiat", DETACHED | BY_CLASS),
     "uiat-detached-regularised": ("uiat", DETACHED | {"objective.inverse.regulariser": "feature"}),
     "uiat-momentum": ("uiat", BY_CLASS),
+    "trades-ce": ("trades", {"objective.attack.loss": "ce", "objective.attack.start": "uniform"}),
     "uiat-detached-weight-1": ("uiat", LIGHT),
     "uiat-record": ("uiat", LIGHT | AVERAGED | {"optimisation.awp": "0.005"}),
     "pgd-at-awp-ema": ("pgd-at", AVERAGED | {"optimisation.awp": "0.01"}),  # the size for this loss, Wu et al. 2020
