@@ -30,9 +30,9 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 ATTACKS, TESTED = {"best": "clean,pgd-20,cw-20,autoattack-quick", "last": "clean,autoattack-quick"}, 2_000
 DETACHED = {"objective.inverse_gradient": "false"}
 BY_CLASS = {"objective.momentum": "class", "objective.momentum_start": "uniform"}
-# The additions of cifar10-resnet18-record, from a tenth of the run on as there.
-AVERAGED = {"optimisation.awp_from_epoch": "3", "optimisation.average": "ema", "optimisation.average_decay": "0.999"}
-LIGHT = DETACHED | {"objective.weight": "1"}
+# What cifar10-resnet18-record adds, beside the size of AWP, which begins after a tenth of the run as there.
+ADDED = {"optimisation.awp_from_epoch": "3", "optimisation.average": "ema", "optimisation.average_decay": "0.999"}
+LAMBDA_1 = DETACHED | {"objective.weight": "1"}
 # Forms of methods that are no recipe: name in the table -> (recipe, settings). Any other name is a recipe's.
 FORMS: dict[str, tuple[str, dict[str, str]]] = {
     "uiat-detached": ("uiat", DETACHED),
@@ -40,9 +40,9 @@ FORMS: dict[str, tuple[str, dict[str, str]]] = {
     "uiat-detached-regularised": ("uiat", DETACHED | {"objective.inverse.regulariser": "feature"}),
     "uiat-momentum": ("uiat", BY_CLASS),
     "trades-ce": ("trades", {"objective.attack.loss": "ce", "objective.attack.start": "uniform"}),
-    "uiat-detached-weight-1": ("uiat", LIGHT),
-    "uiat-record": ("uiat", LIGHT | AVERAGED | {"optimisation.awp": "0.005"}),
-    "pgd-at-awp-ema": ("pgd-at", AVERAGED | {"optimisation.awp": "0.01"}),  # the size for this loss, Wu et al. 2020
+    "uiat-detached-weight-1": ("uiat", LAMBDA_1),
+    "uiat-record": ("uiat", LAMBDA_1 | ADDED | {"optimisation.awp": "0.005"}),
+    "pgd-at-awp-ema": ("pgd-at", ADDED | {"optimisation.awp": "0.01"}),  # the size for this loss, Wu et al. 2020
 }
 TWO = "worst of pgd-20 and cw-20"
 SHOWN = (5, 10, 15, 20, 25, 28, 29, 30)  # epochs
