@@ -104,6 +104,7 @@ def trained(folder: Path) -> dict[str, Any]:
         "train_kl",
         "train_correct",
         "train_inverse_kl",
+        "alignment",
         "seconds",
         "clean",
         "robust",
