@@ -2,6 +2,7 @@
 
 import random
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,6 +75,13 @@ def test_another_shape_has_its_own_recording(log):
     step = graphed(log)
     for size in (2, 2, 2, 3, 3, 3):
         step(batch(size), 0)
+    assert log == ["step", "watch", "record", "watch", "record"]
+
+
+def test_batches_with_soft_labels_and_without_have_their_own_recordings(log):
+    step, soft = graphed(log), replace(batch(), soft_labels=torch.full((2, 2), 0.5))
+    for each in (soft, soft, soft, batch(), batch()):
+        step(each, 0)
     assert log == ["step", "watch", "record", "watch", "record"]
 
 

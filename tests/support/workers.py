@@ -81,13 +81,19 @@ def trained_rivals() -> dict[str, torch.Tensor]:
             attack=replace(kl, loss="ce"), inverse=uiat.GeneratorInverse(radius=0.5, width=4, learning_rate=1e-5)
         ),
         "gairat": uiat.GAIRAT(attack=replace(kl, loss="ce"), from_epoch=0),
+        "dhat": uiat.DHAT(
+            attack=replace(kl, loss="ce"),
+            inverse=uiat.InstanceInverse(radius=0.5, step_size=0.2, steps=2, regulariser="logit"),
+        ),
         "memory": uiat.PGDAT(attack=uiat.PGD(threat=uiat.Linf(0.1), step_size=0.05, steps=1, start="memory")),
     }
     tensors = _refine_on_a_grid()
     for name, objective in objectives.items():
         model, batches = network(), Loader(data, batch_size=64, augment="crop-flip", padding=1).epoch(0)
         shape = {"num_classes": 10, "image_shape": data.image_shape, "num_examples": len(data)}
-        step = uiat.make_step(model, objective, torch.optim.SGD(model.parameters(), lr=0.01), **shape)
+        teacher = network(6) if name == "dhat" else None
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        step = uiat.make_step(model, objective, optimizer, teacher=teacher, **shape)
         torch.manual_seed(3)
         for epoch in (0, 0, 1, 1, 2):
             step(next(batches), epoch=epoch)

@@ -13,9 +13,10 @@ from torch import nn
 import uiat
 from support import tiny
 from support.tiny import Killed, Killer
-from uiat import PGDAT, UIAT, Compute, Model, Optimisation, Standard, UniversalInverse, UserError
+from uiat import ARD, PGDAT, UIAT, Compute, Model, Optimisation, Standard, UniversalInverse, UserError
 from uiat.training.api import reopen_run, start_run
 from uiat.training.device import can_use_channels_last
+from uiat.training.step import Step
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +284,39 @@ def test_a_run_of_fit_resumes_with_its_model_and_data(tmp_path):
         uiat.load(tmp_path / "run")
     loaded = uiat.load(tmp_path / "run", model=tiny.linear())
     assert loaded.threat == uiat.Linf(0.2)
+
+
+def killed(made, at):
+    made.append(1)
+    if len(made) == at:
+        raise Killed
+
+
+@pytest.mark.parametrize("at", [2, 6])  # of the steps: 4 of the teacher come first
+def test_a_run_of_fit_killed_in_its_first_steps_goes_on_from_the_model_it_had(at, tmp_path, monkeypatch):
+    start = copy.deepcopy(tiny.linear())
+    settings = {"objective": ARD(attack=tiny.attack()), "optimisation": Optimisation(epochs=1)}
+    fit(copy.deepcopy(start), run_dir=tmp_path / "whole", **settings)
+    made, call = [], Step.__call__
+    monkeypatch.setattr(Step, "__call__", lambda *args, **more: killed(made, at) or call(*args, **more))
+    with pytest.raises(Killed):
+        fit(copy.deepcopy(start), run_dir=tmp_path / "run", **settings)
+    other = tiny.linear()
+    other.load_state_dict({name: value + 1 for name, value in start.state_dict().items()})
+    uiat.resume(tmp_path / "run", model=other, train_data=tiny.tensors())
+    assert tiny.differences(tmp_path / "whole", tmp_path / "run") == []
+
+
+def test_a_run_that_started_from_perturbations_resumes_without_their_file(tmp_path):
+    source = uiat.train(tiny.run(epochs=1, objective=UIAT(attack=tiny.attack())), run_dir=tmp_path / "source")
+    inverse = replace(UIAT().inverse, radius=0.1, step_size=0.025, warm_start=str(source.folder))
+    run = tiny.run(epochs=1, objective=UIAT(attack=tiny.attack(), inverse=inverse))
+    uiat.train(run, run_dir=tmp_path / "whole")
+    with pytest.raises(Killed):
+        uiat.train(run, run_dir=tmp_path / "run", listener=Killer(1))
+    source.folder.rename(tmp_path / "elsewhere")
+    uiat.resume(tmp_path / "run")
+    assert tiny.differences(tmp_path / "whole", tmp_path / "run") == []
 
 
 def test_a_named_run_takes_no_model(trained):

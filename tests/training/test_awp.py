@@ -113,3 +113,25 @@ def test_a_model_without_weights_to_perturb_is_refused_before_the_run():
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     with pytest.raises(UserError, match="awp perturbs weights of two dimensions and more, and the model trains none"):
         make_step(model, PGDAT(), optimizer, num_classes=3, image_shape=(1, 8, 8), awp=0.01)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-22, 1e-25, 1e-30, 0.0])
+@pytest.mark.parametrize("size", [1.0, 1e3])
+def test_tiny_gradients_move_the_weights_as_far_as_large_ones_and_none_nowhere(scale, size):
+    model = nn.Linear(64, 64, bias=False)
+    model.weight.data.mul_(size)
+    before = model.weight.detach().clone()
+    with adversarial_weights(model, lambda: scale * model(torch.ones(1, 64)).sum(), gamma=0.01):
+        moved = (model.weight.detach() - before).norm() / before.norm()
+    torch.testing.assert_close(moved, torch.tensor(0.01 if scale else 0.0), rtol=1e-3, atol=0)
+
+
+def test_the_parts_of_a_loss_perturb_as_their_sum_does():
+    model, other = mlp().eval(), nn.Linear(2, 2)
+    b = batch()
+    parts = [lambda rows=rows: 2 * F.cross_entropy(model(b.x[rows]), b.y[rows]) for rows in (slice(6), slice(6, 12))]
+    weights = []
+    for losses in (parts, [lambda: sum(part() for part in parts)]):
+        with adversarial_weights(nn.ModuleList([model, other]), *losses, gamma=0.1):
+            weights.append([p.detach().clone() for p in model.parameters()])
+    torch.testing.assert_close(*weights)

@@ -1,11 +1,13 @@
 """Guards: what is not finite, accuracy at chance, catastrophic overfitting: each is told apart and said once."""
 
+import copy
 import math
 
 import pytest
+import torch
 from torch import nn
 
-from uiat import NotFinite, UserError, recipes, train
+from uiat import LBGAT, NotFinite, UserError, recipes, train
 from uiat.config.yaml_io import override
 from uiat.training.guards import find_catastrophic_overfitting, find_chance, require_finite, require_finite_weights
 
@@ -24,11 +26,21 @@ def test_not_finite_is_a_users_error():
 def test_a_weight_that_is_not_finite_is_named():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].bias.requires_grad_(False).fill_(-math.inf)  # a mask, say: not trained, so none of the guard's business
-    require_finite_weights(model, epoch=0, step=1, kept="none")
-    model[1].weight.data[0, 1] = math.nan
-    with pytest.raises(NotFinite, match=r"weight 1.weight is not finite in epoch 1, by step 1"):
-        require_finite_weights(model, epoch=0, step=1, kept="none")
-    require_finite_weights(nn.Flatten(), epoch=0, step=1, kept="none")
+    state = LBGAT().init(num_classes=2, image_shape=(1, 1, 2))
+    state.natural = copy.deepcopy(model)
+    state.register_buffer("z", torch.zeros(2))
+    require_finite_weights(model, state, epoch=0, step=1, kept="none")
+    for what, place in (
+        ("weight 1.weight", model[1].weight),
+        ("natural.1.bias of", state.natural[1].bias),
+        ("z", state.z),
+    ):
+        kept = place.detach().clone()
+        place.data[..., 1] = math.nan
+        with pytest.raises(NotFinite, match=rf"{what}.* is not finite in epoch 1, by step 1"):
+            require_finite_weights(model, state, epoch=0, step=1, kept="none")
+        place.data.copy_(kept)
+    require_finite_weights(nn.Flatten(), nn.Module(), epoch=0, step=1, kept="none")
 
 
 def rows(*clean, every=1):

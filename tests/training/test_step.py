@@ -345,8 +345,9 @@ FIXED = pgd(start="none")  # each part of a batch would draw numbers of its own
 @pytest.mark.parametrize("parts", [2, 5, 100])
 def test_an_accumulated_step_is_the_step_of_the_batch(parts):
     objective = PGDAT(attack=FIXED)
-    whole, in_parts = stepped(plain_net(), objective), stepped(plain_net(), objective, accumulate=parts)
-    assert_equal(whole, in_parts, atol=1e-5, rtol=1e-4)
+    for awp in (0.0, 0.05):  # the weights are perturbed by the gradient of the whole batch
+        whole, in_parts = (stepped(plain_net(), objective, accumulate=k, awp=awp) for k in (1, parts))
+        assert_equal(whole, in_parts, atol=1e-5, rtol=1e-4)
 
 
 def test_accumulation_fits_every_objective_and_clipping():
@@ -359,6 +360,84 @@ def test_accumulation_fits_every_objective_and_clipping():
 def test_recomputing_changes_no_bit(name, awp):
     kept, recomputed = (stepped(residual(), OBJECTIVES[name], awp=awp, recompute=r) for r in (False, True))
     assert_equal(kept, recomputed, atol=0, rtol=0)
+
+
+# Their losses pass the model in a context that has ended when the backward pass computes it again.
+WITH_CONTEXTS = {
+    "squeeze": OBJECTIVES["squeeze"],
+    "dhat": OBJECTIVES["dhat"],
+    "uiat": uiat(batchnorm="adversarial"),
+    "grad-align": PGDAT(attack=pgd(), alignment=0.2),
+}
+
+
+@pytest.mark.parametrize("awp", [0.0, 0.01])
+@pytest.mark.parametrize("name", WITH_CONTEXTS)
+def test_recomputing_is_in_the_modes_of_the_first_pass(name, awp):
+    objective = WITH_CONTEXTS[name]
+    more = {"awp": awp, "teacher": residual() if teacher_method(objective) else None, "count": 1}
+    kept, recomputed = (stepped(residual(), objective, recompute=r, **more) for r in (False, True))
+    # The gradients of three passes are added up in another order.
+    assert_equal(kept, recomputed, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lbgat", "adr", "ard", "hat", "dhat", "uiat"])
+def test_models_and_teachers_may_return_a_dictionary_of_logits(name):
+    objective, values = OBJECTIVES[name], []
+    for form in (nn.Sequential, Wrapped):
+        teacher = form(cnn(seed=7)) if teacher_method(objective) else None
+        values.append(stepped(form(cnn()), objective, teacher=teacher))
+    assert_equal(*values, atol=0, rtol=0)
+
+
+class Wrapped(nn.Sequential):
+    """A network that returns more than its logits, as those of some libraries do."""
+
+    def forward(self, x):
+        return {"loss": None, "logits": super().forward(x)}
+
+
+def test_what_the_optimizer_does_not_hold_neither_piles_up_nor_weakens_a_clipped_step():
+    heads = []
+    for trained in (True, False):
+        torch.manual_seed(0)
+        model = mlp()
+        model[1].requires_grad_(trained)  # wants a gradient, but the optimiser has the head alone
+        optimizer = torch.optim.SGD(model[4].parameters(), lr=0.1)
+        step = make_step(model, PGDAT(attack=FIXED), optimizer, num_classes=4, image_shape=SHAPE, clip_norm=0.01)
+        for _ in range(4):
+            step(batch())
+        heads.append(model[4].weight.detach().clone())
+    assert torch.equal(*heads)
+
+
+def test_soft_labels_of_a_later_batch_are_refused_where_the_first_had_none():
+    step, b = step_of(cnn(), OBJECTIVES["mart"]), batch()
+    step(b)
+    with pytest.raises(UserError, match="mart needs one class an image"):
+        step(replace(b, soft_labels=torch.full((12, 4), 0.25)))
+
+
+class Between(nn.Module):
+    """A network whose forward pass does something between its features and its head."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Flatten(), nn.Linear(64, 8)), nn.Linear(8, 4)
+
+    def features(self, x):
+        return self.body(x)
+
+    def forward(self, x):
+        return self.head(self.features(x).relu())
+
+
+def test_features_and_head_that_are_another_model_are_refused():
+    objective = uiat(inverse=replace(UNIVERSAL, regulariser="feature"))
+    with pytest.raises(UserError, match=r"model.head\(model.features\(x\)\), which are not those of model\(x\)"):
+        step_of(Between(), objective)(batch())
+    step_of(Between(), uiat())(batch())  # nothing reads them
+    step_of(cnn(), objective)(batch())
 
 
 def test_kernels_are_tried_inside_the_step_alone():

@@ -9,7 +9,7 @@ import torch
 from support.helpers import mlp, pgd
 from uiat import ADR, PGD, PGDAT, UIAT, Compute, Optimisation, Run, Standard, UserError, make_step
 from uiat.inverse import UniversalInverse
-from uiat.training.step_options import StepKeywords, StepOptions, check_replays
+from uiat.training.step_options import StepKeywords, StepOptions
 
 FREE = pgd(0, start="uniform")
 
@@ -51,21 +51,6 @@ def test_a_wrong_option_is_refused(unchecked):
         make_step(model, Standard(), **make, precision="bf61")
     with pytest.raises(TypeError, match="awpp"):
         make_step(model, Standard(), **make, awpp=1)
-
-
-@pytest.mark.parametrize(
-    ("objective", "replays", "says"),
-    [
-        (PGDAT(attack=FREE), 0, "takes them from replays"),
-        (Standard(), 2, "trains on adversarial examples, not 'standard'"),
-        (UIAT(attack=FREE, inverse=UniversalInverse(regulariser="feature")), 2, "set it to none"),
-    ],
-)
-def test_replays_say_what_they_do_not_fit(objective, replays, says):
-    with pytest.raises(UserError, match=says):
-        check_replays(replays, objective)
-    with pytest.raises(UserError, match=says):
-        StepOptions(replays=replays).adapt_to(objective, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

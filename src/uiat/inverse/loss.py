@@ -10,6 +10,8 @@ from uiat import losses
 from uiat.attacks import InnerLoss
 from uiat.checks import number
 from uiat.errors import UserError
+from uiat.models.modes import attack_mode
+from uiat.shapes import Float
 
 Regulariser = Literal["none", "feature", "feature-repulsion", "logit"]
 
@@ -90,11 +92,43 @@ def inverse_loss(
     return loss
 
 
-def _feature_regulariser(model: nn.Module, x: Tensor, x_adv: Tensor, *, repulsion: bool) -> InnerLoss:
-    if not (callable(getattr(model, "features", None)) and callable(getattr(model, "head", None))):
+def check_features(model: nn.Module, x: Float[Tensor, "b c h w"]) -> None:
+    """Refuse a model whose features and head are not the two halves of what it computes.
+
+    Args:
+        model: maps images to logits; tried in eval mode and left as it was.
+        x: images, of which a few are passed.
+
+    Raises:
+        UserError: it lacks one of them, or `head(features(x))` are other logits than `model(x)`.
+
+    Example:
+        >>> from uiat import models
+        >>> model = models.build("small-cnn", num_classes=2, image_shape=(1, 8, 8), width=4)
+        >>> check_features(model, torch.rand(3, 1, 8, 8))
+    """
+    features, head = _halves(model)
+    with torch.no_grad(), attack_mode(model):
+        logits, other = model(x[:4]), head(features(x[:4]))
+    if logits.shape != other.shape or not torch.allclose(
+        logits, other, rtol=1e-2, atol=1e-2 * float(logits.abs().max())
+    ):
+        raise UserError(
+            'the "feature" regulariser computes logits by model.head(model.features(x)), which are not those of '
+            "model(x): what forward does between the two belongs into one of them"
+        )
+
+
+def _halves(model: nn.Module) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """Return features and head of a model."""
+    features, head = getattr(model, "features", None), getattr(model, "head", None)
+    if not (callable(features) and callable(head)):
         raise UserError('the "feature" regulariser needs a model with features(x) and head(features)')
-    features: Callable[[Tensor], Tensor] = model.features  # type: ignore[assignment]
-    head: Callable[[Tensor], Tensor] = model.head  # type: ignore[assignment]
+    return features, head
+
+
+def _feature_regulariser(model: nn.Module, x: Tensor, x_adv: Tensor, *, repulsion: bool) -> InnerLoss:
+    features, head = _halves(model)
     with torch.no_grad():
         h = features(x)
         h_adv = features(x_adv) if repulsion else None

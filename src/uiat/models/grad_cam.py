@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uiat.errors import UserError
+from uiat.models.outputs import logits_of
 from uiat.shapes import Float, Int
 
 
@@ -39,7 +40,7 @@ def grad_cam(model: nn.Module, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"])
     hooks = [layer.register_forward_hook(keep) for layer in layers]
     try:
         with torch.enable_grad():
-            logits = model(x.detach().requires_grad_())
+            logits = logits_of(model(x.detach().requires_grad_()))
             if not maps:
                 raise UserError("Grad-CAM needs a network with convolutional layers: none of its outputs has places")
             (gradient,) = torch.autograd.grad(logits.gather(1, y[:, None]).sum(), maps)

@@ -170,6 +170,17 @@ def require_soft_labels(objective: Objective) -> None:
         raise UserError(f"{objective.name}{cause} needs one class an image: set data.mixup and data.cutmix to 0")
 
 
+def takes_replays(objective: Objective) -> bool:
+    """True unless the objective's `takes_replays` says that it reads the attack's own examples, or counts visits.
+
+    Example:
+        >>> from uiat import HAT, Trades
+        >>> takes_replays(Trades()), takes_replays(HAT())
+        (True, False)
+    """
+    return bool(getattr(objective, "takes_replays", True))
+
+
 def universal_inverse_of(objective: Objective) -> UniversalInverse | None:
     """Return the settings of the universal inverse perturbations; None for an objective that has none.
 
@@ -254,6 +265,6 @@ def without_warm_start(objective: AnObjective) -> AnObjective:
         True
     """
     inverse = universal_inverse_of(objective)
-    if inverse is None:
+    if inverse is None or inverse.warm_start is None:
         return objective
     return replace(objective, inverse=replace(inverse, warm_start=None))  # type: ignore[type-var]

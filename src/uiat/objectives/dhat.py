@@ -17,6 +17,7 @@ from uiat.models.misfit import explained
 from uiat.models.modes import frozen, frozen_statistics
 from uiat.objectives.base import Examples, attack_threat, correct, part_of
 from uiat.objectives.networks import TeacherMethod, teacher_in
+from uiat.system.distributed import current_rank
 
 
 @checked_fields
@@ -103,9 +104,20 @@ class DHAT:
         return {
             "adv_ce": losses.cross_entropy(adv_logits, examples.y, label_smoothing=self.label_smoothing),
             "debiased_kl": self.weight * kl,
-            "orthogonal": self.orthogonal_weight * _residual(z_inv, z_bg).expand(len(kl)),
+            "orthogonal": self.orthogonal_weight * _residual(_of_all(z_inv), _of_all(z_bg)).expand(len(kl)),
             "correct": correct(adv_logits, examples.y),
         }
+
+
+def _of_all(z: Tensor) -> Tensor:
+    """Return the logits of all processes' images, of which this one's alone have a gradient."""
+    rank = current_rank()
+    if rank.size == 1:
+        return z
+    # Gradients are averaged over the processes, but those of one number of the whole batch add up.
+    own, every = z.detach() + rank.size * (z - z.detach()), rank.concatenate(z.detach())
+    rows = rank.rows(len(every))
+    return torch.cat([every[: rows.start], own, every[rows.stop :]])
 
 
 def _residual(z: Tensor, background: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """FAT: friendly adversarial training, on adversarial examples whose search stops soon after they are misclassified."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,7 @@ class FAT:
         [0, 1, 2]
     """
 
+    takes_replays: ClassVar[bool] = False  # its attack stops by the image
     name: Literal["fat"] = "fat"
     attack: PGD = field(default_factory=PGD)
     form: Literal["at", "trades"] = "at"

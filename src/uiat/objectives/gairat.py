@@ -1,7 +1,7 @@
 """GAIRAT: PGD-AT in which images near the decision boundary count for more."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,7 @@ class GAIRAT:
         [1.0, 0.119, 0.0]
     """
 
+    takes_replays: ClassVar[bool] = False  # its weights are of the attack's examples
     name: Literal["gairat"] = "gairat"
     attack: PGD = field(default_factory=PGD)
     shift: Annotated[float, Between(-100, 100)] = -1.0

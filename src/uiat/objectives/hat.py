@@ -38,6 +38,7 @@ class HAT:
     """
 
     teacher_method: ClassVar[TeacherMethod] = "standard"
+    takes_replays: ClassVar[bool] = False  # its helper examples go on from the attack's
     name: Literal["hat"] = "hat"
     attack: PGD = field(default_factory=kl_attack)
     weight: Amount = 2.5

@@ -12,6 +12,7 @@ from uiat.checks import Amount, BelowOne, checked, checked_fields
 from uiat.data import Batch
 from uiat.errors import UserError
 from uiat.models.misfit import explained
+from uiat.models.outputs import logits_of
 from uiat.objectives.base import Examples, adversarial_of, attack_threat, correct, kl_attack, stateless
 from uiat.objectives.networks import copy_for_training, network_in
 
@@ -63,7 +64,7 @@ class LBGAT:
         if examples.network is None:
             raise UserError("the examples have no network: perturb gives them the natural one")
         adv_logits = losses.full_precision(model(adversarial_of(examples)))
-        natural = losses.full_precision(examples.network(examples.x))
+        natural = losses.full_precision(logits_of(examples.network(examples.x)))
         terms = {
             "natural_ce": losses.cross_entropy(natural, examples.labels, label_smoothing=self.label_smoothing),
             "squared": (adv_logits - natural).square().mean(dim=1),

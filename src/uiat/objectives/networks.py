@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from uiat.errors import UserError
 from uiat.models.modes import find_frozen_parts, train_mode
+from uiat.models.outputs import logits_of
 from uiat.objectives.base import Objective
 
 TeacherMethod = Literal["standard", "pgd-at"]
@@ -37,7 +38,7 @@ class FrozenNetwork:
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits of images."""
-        logits: Tensor = self.network(x)
+        logits: Tensor = logits_of(self.network(x))
         return logits
 
 
@@ -73,7 +74,7 @@ class AverageNetwork(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of images."""
-        logits: Tensor = self.network(x)
+        logits: Tensor = logits_of(self.network(x))
         return logits
 
 

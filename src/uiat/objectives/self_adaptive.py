@@ -1,7 +1,7 @@
 """Self-adaptive training: the labels of TRADES' natural loss become running means of the model's own predictions."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,7 @@ class SelfAdaptive:
         torch.Size([100, 10])
     """
 
+    takes_replays: ClassVar[bool] = False  # a label moves once a visit
     name: Literal["sat"] = "sat"
     attack: PGD = field(default_factory=kl_attack)
     weight: Amount = 6.0

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +91,7 @@ class Squeeze:
         'symmetric-kl'
     """
 
+    takes_replays: ClassVar[bool] = False  # both of its examples are crafted together
     name: Literal["squeeze"] = "squeeze"
     attack: PGD = field(default_factory=lambda: replace(kl_attack(), batchnorm="train"))
     weight: Amount = 6.0

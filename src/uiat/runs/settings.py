@@ -18,7 +18,27 @@ from uiat.runs.own_files import AllowOwnCode, check_own_code
 from uiat.runs.reader import CONFIG_FILE, effect_of, leaves
 from uiat.threat import Threat
 
-__all__ = ["CUSTOM", "find_differences", "read_config", "read_evaluated", "read_plain", "read_run", "with_threat"]
+__all__ = [
+    "CUSTOM",
+    "find_differences",
+    "needs_first_checkpoint",
+    "read_config",
+    "read_evaluated",
+    "read_plain",
+    "read_run",
+    "with_threat",
+]
+
+
+def needs_first_checkpoint(run: Run) -> bool:
+    """True if a run starts from what its seed does not give: weights, a model of one's own, or perturbations.
+
+    Example:
+        >>> needs_first_checkpoint(Run())
+        False
+    """
+    warm = getattr(getattr(run.objective, "inverse", None), "warm_start", None)
+    return run.model.is_initialised or run.model.name == CUSTOM or warm is not None
 
 
 def read_run(folder: Path, *, objective: Objective | None = None, own_code: AllowOwnCode = False) -> Run:

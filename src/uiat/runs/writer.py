@@ -31,6 +31,7 @@ from uiat.runs.reader import (
     leaves,
     read_history,
 )
+from uiat.runs.settings import needs_first_checkpoint
 from uiat.system.atomic_files import clear_partial, read_tensors
 from uiat.system.distributed import current_rank
 from uiat.system.manifest import check_file, read_manifest, write_recorded
@@ -164,8 +165,8 @@ class RunWriter:
     def _refuse_lost(self, path: Path) -> None:
         """Refuse a run whose checkpoint is not there although it had one: it is never begun anew over what it has."""
         check_file(path)
-        if self.run.model.is_initialised:
-            raise UserError(f"{path} is missing, which held the weights that the run began with: start a new run")
+        if needs_first_checkpoint(self.run):
+            raise UserError(f"{path} is missing, which held what the run began with: start a new run")
         if read_manifest(self.folder) is None:
             names = [name for name in (METRICS_FILE, *WEIGHTS_FILES.values()) if (self.folder / name).is_file()]
             if names:

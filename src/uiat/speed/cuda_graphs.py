@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,8 +30,8 @@ class GraphedSteps:
 
     With small images a step is a few thousand kernels of some microseconds each; a GPU is done with them before the
     host has launched them. A CUDA graph launches all of them at once. Values that change with the epoch (the weight of
-    a term, whether perturbations are refined) are fixed in a graph, so each epoch, and each shape of a batch, has its
-    own.
+    a term, whether perturbations are refined) are fixed in a graph, so each epoch, each shape of a batch, and batches
+    with soft labels and without, have their own.
 
     The first steps of an epoch run as usual. During one of them torch reports waits for the device, which a graph
     cannot hold, and the host's random generators are compared, whose draws a graph would repeat. Work that waits or
@@ -67,7 +68,8 @@ class GraphedSteps:
         self._key, self.recorded = (), None
 
     def _run(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        key = (epoch, batch.x.shape, batch.x.stride())
+        optional = [getattr(batch, name) is not None for name in RecordedStep.read]
+        key = (epoch, batch.x.shape, batch.x.stride(), *optional)
         if key != self._key:
             self._key, self._watched, self.recorded = key, False, None
         if self._waits == TRIES or key == self._exchanging:
@@ -105,6 +107,7 @@ class RecordedStep:
     batch: Batch
     terms: dict[str, Tensor]
     gradients: list[tuple[nn.Parameter, Tensor | None]]
+    read: ClassVar[tuple[str, ...]] = ("x", "y", "index", "moves", "soft_labels")  # of a batch, where it has them
 
     @staticmethod
     def record(work: Work, batch: Batch, epoch: int, parameters: tuple[nn.Parameter, ...]) -> "RecordedStep":
@@ -128,7 +131,7 @@ class RecordedStep:
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Do the recorded work on another batch of the same shape."""
-        for name in ("x", "y", "index", "moves", "soft_labels"):
+        for name in self.read:
             place, value = getattr(self.batch, name), getattr(batch, name)
             if place is not None and value is not None:
                 place.copy_(value, non_blocking=True)

@@ -22,7 +22,7 @@ from uiat.system.announcements import announced
 from uiat.system.distributed import current_rank
 from uiat.training.pass_count import step_passes
 from uiat.training.setup import seeded_torch
-from uiat.training.step import autocast
+from uiat.training.step_options import autocast
 
 logger = logging.getLogger("uiat")
 # Least gain in speed for bf16. Machines that compute in it do convolutions 2 to 8 times as fast, others more slowly.

@@ -6,6 +6,7 @@ from torch.optim.optimizer import Optimizer
 from uiat.checks import check_shapes, check_values
 from uiat.data import Batch
 from uiat.errors import UserError
+from uiat.inverse.loss import check_features
 from uiat.models import check_model, check_training
 from uiat.objectives import Objective
 from uiat.objectives.abilities import require_soft_labels
@@ -54,5 +55,7 @@ def check_first_batch(
         raise UserError(f"the images have shape {tuple(batch.x.shape[1:])}, but image_shape is {tuple(image_shape)}")
     check_optimizer(optimizer, model)
     check_model(model, batch.x, num_classes)
+    if str(getattr(getattr(objective, "inverse", None), "regulariser", "")).startswith("feature"):
+        check_features(model, batch.x)
     if len(batch.x) > 1:  # BatchNorm has no statistics of one image
         check_training(model, batch.x, num_classes)

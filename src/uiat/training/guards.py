@@ -46,25 +46,30 @@ def require_finite(means: Mapping[str, float], *, epoch: int, step: int, kept: s
         raise _not_finite(f"loss term {terms}", epoch=epoch, step=step, kept=kept)
 
 
-def require_finite_weights(model: nn.Module, *, epoch: int, step: int, kept: str) -> None:
-    """Stop the run if a parameter is not finite, as an update can be while its loss was. Waits for the device.
+def require_finite_weights(model: nn.Module, state: nn.Module, *, epoch: int, step: int, kept: str) -> None:
+    """Stop the run if a weight or a value of the state is not finite, as an update can be while its loss was.
+
+    Waits for the device.
 
     Args:
         model: its trained parameters are checked.
+        state: the objective's: so are its perturbations, remembered predictions and the networks that it trains.
         epoch: number of the present epoch, from 0.
         step: number of steps done in the epoch.
         kept: where the last good checkpoint is, for the message.
 
     Raises:
-        NotFinite: names the first such parameter.
+        NotFinite: names the first of them.
 
     Example:
-        >>> require_finite_weights(nn.Linear(2, 2), epoch=0, step=1, kept="nowhere")
+        >>> require_finite_weights(nn.Linear(2, 2), nn.Module(), epoch=0, step=1, kept="nowhere")
     """
-    named = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
+    named = [(f"weight {name}", p.detach()) for name, p in model.named_parameters() if p.requires_grad]
+    named += [(f"weight {name} of the method's", p.detach()) for name, p in state.named_parameters() if p.requires_grad]
+    named += [(f"the method's {name}", value) for name, value in state.named_buffers(recurse=False)]
     if named and not torch.stack([p.isfinite().all() for _, p in named]).all():
         name = next(name for name, p in named if not p.isfinite().all())
-        raise _not_finite(f"weight {name} is not finite", epoch=epoch, step=step, kept=kept)
+        raise _not_finite(f"{name} is not finite", epoch=epoch, step=step, kept=kept)
 
 
 def _not_finite(what: str, *, epoch: int, step: int, kept: str) -> NotFinite:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from uiat.config.schema import Run
 from uiat.data import Batch, ImageSet, Loader, StreamingLoader
 from uiat.errors import NotFinite
+from uiat.objectives.abilities import without_warm_start
 from uiat.runs.checkpoint import restore
 from uiat.runs.folder import restore_environment
 from uiat.runs.reader import WEIGHTS_FILES
@@ -52,6 +53,7 @@ class Training:
         loader: the training batches.
         held_out: images for validation; None for none.
         listener: receives each step and epoch.
+        resumed: True for a run whose state comes from its checkpoint.
 
     `store` writes the run folder, None keeps everything in memory; `teachers` is what is asked before the next step.
     """
@@ -64,6 +66,7 @@ class Training:
         held_out: ImageSet | None,
         *,
         listener: Listener | None = None,
+        resumed: bool = False,
     ) -> None:
         self.run, self.model, self.loader, self.held_out, self.listener = run, model, loader, held_out, listener
         self.store: RunWriter | None = None
@@ -73,7 +76,7 @@ class Training:
         self.optimizer = make_optimizer(model, config, plain=run.compute.plain)
         self.step = Step(
             model,
-            run.objective,
+            without_warm_start(run.objective) if resumed else run.objective,
             self.optimizer,
             num_classes=loader.num_classes,
             image_shape=loader.image_shape,
@@ -192,7 +195,7 @@ class Training:
         row: dict[str, Any] = {"epoch": self.epoch, "learning_rate": self.learning_rate}
         row |= {f"train_{name}": value for name, value in self._epoch_means().items()}
         row |= {"seconds": self.seconds, "images_per_second": self.position * self.loader.batch_size / self.seconds}
-        require_finite_weights(self.model, epoch=self.epoch, step=self.position, kept=self._kept)
+        require_finite_weights(self.model, self.step.state, epoch=self.epoch, step=self.position, kept=self._kept)
         self.step.release()
         done, evaluated = self.epoch + 1, self.evaluated_model()
         due = done % self.run.validation.every == 0 or done == self.run.optimisation.epochs
@@ -285,7 +288,7 @@ class Training:
             return
         if self.position:
             self._epoch_means()
-        require_finite_weights(self.model, epoch=self.epoch, step=self.position, kept=self._kept)
+        require_finite_weights(self.model, self.step.state, epoch=self.epoch, step=self.position, kept=self._kept)
         meta = {name: getattr(self, name) for name in POSITION}
         meta |= {"steps_per_epoch": len(self.loader), "processes": current_rank().size}
         meta["learning_rate"] = self.learning_rate  # of the last step, which the row of an epoch says

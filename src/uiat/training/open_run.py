@@ -18,7 +18,7 @@ from uiat.objectives import Objective
 from uiat.runs import checkpoint
 from uiat.runs.folder import check_new_folder, locked_run, new_folder, remove_killed_start, remove_unsaved_start
 from uiat.runs.own_files import AllowOwnCode, check_own_code, own_names
-from uiat.runs.settings import CUSTOM, read_run, with_threat
+from uiat.runs.settings import CUSTOM, needs_first_checkpoint, read_run, with_threat
 from uiat.runs.writer import RunWriter, fingerprint
 from uiat.system.distributed import current_rank
 from uiat.training.autotune import resolve_auto
@@ -72,7 +72,7 @@ def start_run(
 def stored(
     training: Training, run_dir: str | Path | None, data: ImageSet | Folder, spec: dict[str, Any]
 ) -> Iterator[None]:
-    """Inside, a run is written to a new folder; one that starts from weights keeps them in its checkpoint.
+    """Inside, a run is written to a new folder; what it starts from and no seed gives is in its first checkpoint.
 
     Args:
         training: the run, before its first step.
@@ -91,9 +91,8 @@ def stored(
     """
     folder = new_folder(training.run, run_dir, **training.start)
     with locked_run(folder):
-        facts = fingerprint(data, training.loader.extra)
-        training.store = RunWriter(folder, training.run, spec, facts, data.classes)
-        if training.start:
+        training.store = RunWriter(folder, training.run, spec, fingerprint(data, training.loader.extra), data.classes)
+        if needs_first_checkpoint(training.run):
             training.save()
         yield
 
@@ -144,7 +143,7 @@ def reopen_run(
         spec = model_spec(run, training_set) if model is None else own_spec(training_set)
         if model is None:
             model = checkpoint.build(spec, own_code=bool(own_code)).to(device)
-        training = make_training(run, model, training_set, held_out, listener=listener)
+        training = make_training(run, model, training_set, held_out, listener=listener, resumed=True)
         data = fingerprint(training_set, training.loader.extra)
         training.store = RunWriter(folder, run, spec, data, training_set.classes)
         find_teachers(training, spec, training_set, own_code=bool(own_code), resumed=True)
@@ -187,7 +186,13 @@ def begin_training(
 
 
 def make_training(
-    run: Run, model: nn.Module, training_set: ImageSet | Folder, held_out: ImageSet, *, listener: Listener | None = None
+    run: Run,
+    model: nn.Module,
+    training_set: ImageSet | Folder,
+    held_out: ImageSet,
+    *,
+    listener: Listener | None = None,
+    resumed: bool = False,
 ) -> Training:
     """Prepare a run, and try its model on a few images; nothing is written before this has succeeded.
 
@@ -197,6 +202,7 @@ def make_training(
         training_set: the images to train on.
         held_out: the images to validate on.
         listener: receives each step and epoch.
+        resumed: True for a run whose perturbations come from its checkpoint, and not from where they started.
 
     Raises:
         UserError: the model is none for these images, or a setting cannot be what was meant.
@@ -225,7 +231,7 @@ def make_training(
     freeze_parameters(model, run.model.freeze)
     steps = len(loader) * run.optimisation.epochs
     run = resolve_auto(run, model, image_shape=loader.image_shape, num_classes=loader.num_classes, steps=steps)
-    return Training(run, model, loader, held_out, listener=listener)
+    return Training(run, model, loader, held_out, listener=listener, resumed=resumed)
 
 
 def find_teachers(
@@ -301,7 +307,7 @@ def _train_teacher(
     with ExitStack() as inside:
         if folder is not None and rank.first:
             remove_killed_start(folder)
-            if run.model.is_initialised:  # without a checkpoint it could not say what it started from
+            if needs_first_checkpoint(run):  # without it, it could not say what it started from
                 remove_unsaved_start(folder)
             with suppress(OSError):
                 folder.rmdir()  # an empty one

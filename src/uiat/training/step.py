@@ -4,6 +4,7 @@
 to one's own loop, and recipes and `uiat.fit` train with the same one.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,7 @@ from uiat.errors import UserError
 from uiat.models.modes import find_frozen_parts, frozen_statistics, train_mode
 from uiat.models.outputs import logits_only
 from uiat.objectives import Examples, Objective, total
-from uiat.objectives.abilities import attack_of, describe_batches, is_second_order
+from uiat.objectives.abilities import describe_batches, is_second_order, require_soft_labels
 from uiat.objectives.networks import add_networks, add_teacher, networks_in, teacher_method
 from uiat.speed.activation_checkpointing import checkpointed_blocks, find_blocks
 from uiat.speed.cuda_graphs import GraphedSteps
@@ -34,7 +35,8 @@ from uiat.training.awp import adversarial_weights
 from uiat.training.first_batch import check_first_batch
 from uiat.training.optimizer import add_network
 from uiat.training.parallel import average_gradients, exchanges_within, split_rows, start_alike, training_form
-from uiat.training.step_options import Precision, StepKeywords, StepOptions
+from uiat.training.replays import move_examples
+from uiat.training.step_options import StepKeywords, StepOptions, autocast
 from uiat.training.teacher import check_teacher
 
 
@@ -78,9 +80,9 @@ class Step:
             raise UserError("awp perturbs weights of two dimensions and more, and the model trains none: leave it out")
         if within := exchanges_within(model):
             self.options = replace(self.options, cuda_graphs=False)
+        half = options.precision == "bf16"
         # Inner problems run the same parameters through one fixed graph many times a step; training passes do not,
         # and repay compilation on a GPU alone.
-        half = options.precision == "bf16"
         self.inner_model = InnerModel(model, image_shape, fold=self.options.fold, half=half, compile=options.compile)
         compiled = options.compile and self.device.type == "cuda" and not (within or is_second_order(objective))
         self.training_model = training_form(model, compiled=compiled, recorded=self.options.cuda_graphs)
@@ -97,8 +99,8 @@ class Step:
         return GraphedSteps(lambda batch, epoch: self._compute_gradients(batch, epoch)[0], parameters)
 
     def __repr__(self) -> str:
-        perturbed = ", perturbed by AWP" if self.options.awp else ""
-        return f'step of {self.objective.name}; its terms and "correct": {describe_batches(self.objective)}{perturbed}'
+        awp = ", perturbed by AWP" if self.options.awp else ""
+        return f'step of {self.objective.name}; its terms and "correct": {describe_batches(self.objective)}{awp}'
 
     @neutral_surroundings()
     def __call__(self, batch: Batch, *, epoch: int = 0) -> dict[str, Tensor]:
@@ -121,7 +123,7 @@ class Step:
         with cudnn_benchmark(self.options.try_kernels):
             if not self._checked:
                 self.check(batch)
-            check_shapes(batch.x, batch.y)
+            self._check_again(batch)
             train_mode(self.model, self._set_aside)
             with logits_only(self.model):
                 for _ in range(max(1, self.options.replays)):
@@ -149,7 +151,7 @@ class Step:
 
     def release(self) -> None:
         """Free gradients and, on a GPU, the memory of the recorded step: at the end of an epoch."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self._free_gradients()
         if self.graphed is not None:
             self.graphed.forget()
 
@@ -160,6 +162,12 @@ class Step:
         shape = {"num_classes": self._num_classes, "image_shape": self._image_shape}
         check_first_batch(batch, self.model, self.optimizer, self.objective, **shape)  # type: ignore[arg-type]
         self._checked = True
+
+    def _check_again(self, batch: Batch) -> None:
+        """Refuse what a later batch may have wrong; nothing here waits for the device."""
+        check_shapes(batch.x, batch.y)
+        if batch.soft_labels is not None:
+            require_soft_labels(self.objective)
 
     def objective_at(self, epoch: int) -> Objective:
         """Return the objective of an epoch: while the attack warms up, that of a weaker attack."""
@@ -175,7 +183,8 @@ class Step:
             means = self.graphed(batch, epoch)
         average_gradients(self._averaged)
         if self.options.clip_norm is not None:
-            nn.utils.clip_grad_norm_([*self.model.parameters(), *self._trained], self.options.clip_norm)
+            held = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(held, self.options.clip_norm)
         self.optimizer.step()
         average_statistics(self.model)
         if self._trained:
@@ -196,12 +205,33 @@ class Step:
         Returns:
             Means of the loss terms and, with replays, the moved adversarial examples.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        self._free_gradients()
         objective = self.objective_at(epoch)
         means, moved = dict[str, Tensor](), list[Tensor]()
+        parts: Iterable[Examples] = self._craft(objective, batch, epoch, x_adv)
+        weights: AbstractContextManager[None] = nullcontext()
+        if self.options.awp and epoch >= self.options.awp_from_epoch:
+            parts = list(parts)
+            weights = self._perturbed_weights(objective, parts)
+        with weights:
+            for examples in parts:
+                with self.checkpointing():
+                    terms = self._loss_terms(objective, self.training_model, examples)
+                    loss, fraction = total(terms).mean(), len(examples.y) / len(batch.y)
+                    (loss if fraction == 1 else fraction * loss).backward()
+                for name, value in terms.items():
+                    mean = fraction * value.detach().float().mean()
+                    means[name] = means[name] + mean if name in means else mean
+                if self.options.replays:
+                    moved.append(move_examples(objective, examples))
+        return means, torch.cat(moved) if moved else None
+
+    def _craft(self, objective: Objective, batch: Batch, epoch: int, x_adv: Tensor | None) -> Iterator[Examples]:
+        """Solve the inner problems of each part of a batch: x_adv by the attack, then x_inv by the inverse adversary.
+
+        The universal perturbations z and the remembered predictions p_bar change here and nowhere else.
+        """
         for rows in split_rows(len(batch.y), self.options.accumulate):
-            # Inner problems, on frozen weights: x_adv by the attack, then x_inv by the inverse adversary. The universal
-            # perturbations z and the remembered predictions p_bar change here and nowhere else.
             with self.autocast(), self.checkpointing():
                 part = recall_starts(self.objective, self.state, batch[rows])
                 examples = objective.perturb(self.inner_model(), part, self.state, epoch=epoch)
@@ -210,29 +240,23 @@ class Step:
                 start = examples.x_adv if x_adv is None else x_adv[rows]
                 assert start is not None  # `check_replays` refuses methods without an attack
                 examples = replace(examples, x_adv=start.detach().requires_grad_())
-            # With AWP, the weights are at w + v inside, where the loss is higher, and back at w after the backward
-            # pass: the gradients are those at w + v. It takes one more training pass, on the same examples.
-            with self.checkpointing(), self._perturbed_weights(objective, examples, epoch):
-                terms = self._loss_terms(objective, self.training_model, examples)
-                loss, fraction = total(terms).mean(), len(examples.y) / len(batch.y)
-                (loss if fraction == 1 else fraction * loss).backward()
-            for name, value in terms.items():
-                mean = fraction * value.detach().float().mean()
-                means[name] = means[name] + mean if name in means else mean
-            if self.options.replays:
-                moved.append(self._move_examples(objective, examples))
-        return means, torch.cat(moved) if moved else None
+            yield examples
 
-    def _perturbed_weights(self, objective: Objective, examples: Examples, epoch: int) -> AbstractContextManager[None]:
-        """Inside, the weights are those of AWP, from its first epoch on; without AWP, as they are."""
-        if not self.options.awp or epoch < self.options.awp_from_epoch:
-            return nullcontext()
+    def _perturbed_weights(self, objective: Objective, parts: Sequence[Examples]) -> AbstractContextManager[None]:
+        """Inside, the weights are at w + v of AWP, where the batch's loss is higher; one more training pass finds v."""
+        count = sum(len(examples.y) for examples in parts)
 
-        def loss() -> Tensor:
-            with frozen_statistics(self.state):  # of a second network
-                return total(self._loss_terms(objective, self.model, examples)).mean()
+        def loss(examples: Examples) -> Tensor:
+            with self.checkpointing(), frozen_statistics(self.state):  # of a second network
+                mean = total(self._loss_terms(objective, self.model, examples)).mean()
+            return mean * (len(examples.y) / count)
 
-        return adversarial_weights(self.model, loss, gamma=self.options.awp)
+        return adversarial_weights(self.model, *(partial(loss, examples) for examples in parts), gamma=self.options.awp)
+
+    def _free_gradients(self) -> None:
+        """Free all gradients, those too of parameters that the optimiser does not hold, which would pile up."""
+        self.model.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _loss_terms(self, objective: Objective, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         with self.autocast():
@@ -242,18 +266,6 @@ class Step:
             if value.shape != shape:  # (B, B) from a missing squeeze would train without complaint
                 raise UserError(f"loss term {name!r} must have shape {shape}, not {tuple(value.shape)}")
         return terms
-
-    def _move_examples(self, objective: Objective, examples: Examples) -> Tensor:
-        """Move adversarial examples one step of the attack, by the gradient that the weights' backward pass gave them.
-
-        Free adversarial training: no pass of its own is made for it.
-        """
-        attack = attack_of(objective)
-        assert attack is not None
-        assert examples.x_adv is not None
-        if (gradient := examples.x_adv.grad) is None:
-            raise UserError(f"replays need a loss of adversarial examples, which {objective.name!r} has not")
-        return attack.single_step(examples.x_adv.detach(), gradient, examples.x)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Inside, passes are computed in the precision of the options."""
@@ -314,14 +326,3 @@ def make_step(
     if teacher is not None:
         step.add_teacher(teacher)
     return step
-
-
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Inside, passes are computed in bf16 or, with "fp32", as they are.
-
-    Example:
-        >>> with autocast(torch.device("cpu"), "bf16"):
-        ...     nn.Linear(2, 2)(torch.zeros(1, 2)).dtype
-        torch.bfloat16
-    """
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -1,5 +1,6 @@
 """The options of a training step, once: their names, defaults and meaning, from a run or from keyword arguments."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Literal, TypedDict
 
@@ -9,13 +10,8 @@ from uiat.checks import Amount, Count, Whole, checked_fields
 from uiat.config.schema import Positive, Run
 from uiat.errors import UserError
 from uiat.objectives import Objective
-from uiat.objectives.abilities import (
-    attack_of,
-    crafts_in_eval_mode,
-    reads_adversarial_examples,
-    with_radius,
-    with_steps,
-)
+from uiat.objectives.abilities import attack_of, crafts_in_eval_mode, with_radius, with_steps
+from uiat.training.replays import check_replays
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -40,8 +36,9 @@ class StepOptions:
             and half a minute at the first step.
         accumulate: number of parts of a batch that are passed one after the other, for large models. Each part's inner
             problems are its own, and BatchNorm, the universal perturbations, a generator of inverse examples, weights
-            with a mean of 1 over a batch (GAIRAT, self-adaptive training) and running averages (remembered predictions,
-            ADR's network) see one part at a time: with k parts, gamma ** (1 / k) remembers as long as gamma did.
+            with a mean of 1 over a batch (GAIRAT, self-adaptive training), the last term of DHAT and running averages
+            (remembered predictions, ADR's network) see one part at a time: with k parts, gamma ** (1 / k)
+            remembers as long as gamma did.
         replays: Free adversarial training (Shafahi et al. 2019): number of updates on each batch, whose images move a
             step of the attack by the gradient of the loss that each update takes anyway. The attack gives the start.
         recompute: keep the outputs of blocks alone, and compute what is inside them again for the backward pass.
@@ -148,25 +145,13 @@ class StepKeywords(TypedDict, total=False):
     try_kernels: bool
 
 
-def check_replays(replays: int, objective: Objective) -> None:
-    """Refuse replays that the objective has no use for, and an attack that has no steps without them.
-
-    Raises:
-        UserError: replays of an objective without an attack, or with an inverse adversary that reads the adversarial
-            examples, which replays move; no replays for an attack of 0 steps, whose examples would be noise.
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Inside, passes are computed in bf16 or, with "fp32", as they are.
 
     Example:
-        >>> from uiat import Standard
-        >>> check_replays(2, Standard())
-        Traceback (most recent call last):
-        uiat.errors.UserError: replays need a method that trains on adversarial examples, not 'standard'
+        >>> from torch import nn
+        >>> with autocast(torch.device("cpu"), "bf16"):
+        ...     nn.Linear(2, 2)(torch.zeros(1, 2)).dtype
+        torch.bfloat16
     """
-    attack = attack_of(objective)
-    if not replays and attack is not None and attack.steps == 0:
-        raise UserError("an attack of 0 steps takes them from replays: set optimisation.replays, or attack.steps")
-    if replays and attack is not None and attack.start == "memory":
-        raise UserError('replays move their own examples on: set attack.start to "uniform", not "memory"')
-    if replays and attack is None:
-        raise UserError(f"replays need a method that trains on adversarial examples, not {objective.name!r}")
-    if replays and reads_adversarial_examples(objective):
-        raise UserError("an inverse regulariser reads the adversarial examples, which replays move: set it to none")
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
