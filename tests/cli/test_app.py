@@ -1,5 +1,6 @@
 """`uiat` itself: its help, its mistakes, its faults, and the readers of what it prints."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,15 @@ def test_a_fault_shows_its_traceback(ask, monkeypatch):
     assert code == 1
     assert "Traceback" in err
     assert err.splitlines()[-1] == "uiat: fault: RuntimeError: a fault of the program"
+
+
+def test_a_model_that_ends_the_program_is_a_mistake_and_not_a_closed_pipe(ask, monkeypatch):
+    monkeypatch.setattr(uiat.recipes, "get", lambda name: sys.exit(0))
+    code, _, err = ask("recipes", "digits-uiat")
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        "uiat: error: a model or an attack ended the program when it was called (SystemExit: 0)",
+    )
 
 
 def test_a_reader_that_has_seen_enough_is_no_trouble():

@@ -23,6 +23,22 @@ def test_show_tells_settings_epochs_evaluation_alarms_and_files(ask, run):
     assert "evaluation: best weights on digits, threat model Linf 0.2" in out
 
 
+def test_a_narrow_terminal_breaks_no_number(ask, run, monkeypatch):
+    row = json.loads((run / "metrics.jsonl").read_text())
+    loss = f"{row['train_adv_ce']:.4f}"
+    for width, hidden in (
+        (200, ""),
+        (80, " (too narrow here for images/s"),
+        (60, "images/s, seconds, learning rate, accuracy on attacked batches)"),
+    ):
+        monkeypatch.setenv("COLUMNS", str(width))
+        out = ask("show", run)[1]
+        epochs = out[out.index("epochs\n" if not hidden else "epochs (") : out.index("files in")]
+        assert loss in epochs
+        assert f"{100 * row['robust']:.2f} %" in epochs
+        assert hidden in epochs.splitlines()[0]
+
+
 def test_show_works_before_the_first_epoch_has_ended(ask, run):
     for name in ("metrics.jsonl", "best.safetensors", "last.safetensors", "manifest.json"):
         (run / name).unlink()

@@ -57,6 +57,17 @@ def test_labels_of_the_train_part_count_as_classes_of_the_test_part():
     assert opened(x_train=BYTES, y_train=Y, x_test=BYTES[:2], y_test=Y[:2]).num_classes == 3
 
 
+def test_parts_may_have_their_channels_in_other_places():
+    parts = {"x_train": BYTES, "y_train": Y, "x_test": BYTES.transpose(0, 3, 1, 2), "y_test": Y}
+    assert torch.equal(opened(**parts).images, load("npz:a.npz", "train").images)
+
+
+def test_test_images_of_classes_that_are_not_trained_are_named_as_such():
+    opened(x_train=BYTES, y_train=Y, x_test=BYTES, y_test=Y + 1)  # to evaluate on them is no mistake
+    with pytest.raises(UserError, match="y_test reaches up to 3 and y_train to 2: add training images"):
+        load("npz:a.npz", "train")
+
+
 WRONG = [
     ({"a": BYTES, "y": Y}, "y has no images beside it; add an array x"),
     ({"x": BYTES}, "x has no labels beside it; add an array y"),
@@ -67,6 +78,14 @@ WRONG = [
     ({"x": BYTES, "y": np.eye(3)[Y]}, r"y must be class numbers of shape \(n,\), not \(6, 3\); of one-hot"),
     ({"x": BYTES, "y": Y / 2}, "y must be whole class numbers, not float64"),
     ({"x": BYTES, "y": Y - 1}, "y reaches down to -1; class numbers begin at 0"),
+    ({"x": BYTES, "y": np.array([0, 1, 2, 0, 1, 2**64 - 1], dtype=np.uint64)}, "y reaches up to 18446744073709551615"),
+    ({"x": BYTES, "y": np.full(6, 1_000_000)}, "class numbers are below 1,000,000"),
+    ({"x": (BYTES > 99).astype(np.int64), "y": Y}, "is of int64 and holds 0 and 1 alone; if 1 is white, give floats"),
+    (
+        {"x_train": BYTES[:, :8, :8], "y_train": Y, "x_test": BYTES, "y_test": Y},
+        r"x_test has shape \(6, 8, 9, 3\): the",
+    ),
+    ({"x_train": BYTES[..., 0], "y_train": Y, "x_test": BYTES, "y_test": Y}, "one size and as many channels"),
     ({"x": BYTES, "y": Y, "classes": np.array(["a", "b"])}, "labels run from 0 to 2 but must lie in 0 .. 1"),
     ({"x": BYTES, "y": Y * 2}, "no image of class '1'"),
     ({"x": BYTES.reshape(6, -1), "y": Y}, r"must be images .*, not of shape \(6, 216\)"),

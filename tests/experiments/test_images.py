@@ -1,17 +1,20 @@
 """Which images are evaluated on, how their labels are matched, and what is streamed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from support.commands import folder_of_images
+from uiat import models
 from uiat.config.schema import Data, Run
 from uiat.data import Folder, ImageSet, Stream
 from uiat.errors import UserError
 from uiat.experiments import images as module
-from uiat.experiments.images import choose_images, match_classes, stream_large
+from uiat.experiments.images import choose_images, match_classes, note_size, stream_large
 from uiat.experiments.options import EvaluateOptions
+from uiat.runs.checkpoint import save_weights
 
 BATCHES = "import torch\n\n\ndef batches(split):\n    yield torch.rand(3, 1, 8, 8), torch.arange(3)\n"
 
@@ -45,6 +48,15 @@ def test_an_iterable_of_the_users_own_is_taken_once(tmp_path, monkeypatch):
         choose_images(EvaluateOptions(data="mine.py:batches", norms="usual", calls=2), Run())
     with pytest.raises(UserError, match="the run's data set is code, 'mine"):
         choose_images(EvaluateOptions(run=Path("a")), Run(data=Data(name="mine.py:batches")))
+
+
+def test_images_of_another_size_than_in_training_are_noted(tmp_path):
+    spec = {"name": "small-cnn", "num_classes": 3, "image_shape": [1, 8, 8], "width": 4}
+    save_weights(tmp_path / "best.safetensors", models.build(**spec), spec=spec, threat=None)
+    assert note_size(named_set("a", "b", "c"), tmp_path, "best") == []
+    larger = replace(named_set("a", "b", "c"), images=torch.rand(4, 1, 28, 28))
+    said = ["the images of imagefolder:x are 1 x 28 x 28, and the run was trained on 1 x 8 x 8"]
+    assert note_size(larger, tmp_path, "best") == said
 
 
 def named_set(*classes, numbers=(0, 1, 2, 0)):

@@ -36,6 +36,21 @@ def test_messages_name_what_was_looked_for():
         own_code("no.py:read", what="data set").__enter__()
 
 
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("import sys\nsys.exit(0)", r"'mine.py' could not be imported: SystemExit: 0; put .* under if __name__"),
+        ("import argparse\nargparse.ArgumentParser().parse_args(['--lr'])", "could not be imported: SystemExit: 2"),
+        ("def noise():\n    raise SystemExit('bye')", r"'mine.py:noise' ended the program when it was called \(.*bye"),
+    ],
+)
+def test_code_that_ends_the_program_is_an_error(code, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(code)
+    with pytest.raises(UserError, match=says), own_code("mine.py:noise", what="attack") as noise:
+        noise()
+
+
 def test_the_file_behind_a_name_is_found_without_running_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("raise SystemExit")

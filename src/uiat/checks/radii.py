@@ -61,7 +61,7 @@ def radius(value: float | str, *, limit: float, norm: str, name: str = "epsilon"
         raise UserError(f"{name} must be positive: a radius of 0 allows no perturbation")
     if result >= limit:
         raise UserError(
-            f"{norm} {name} {result:g} is as large as the whole range: images are in [0, 1]; "
-            f'did you mean "{result:g}/255" ({result / 255:.4g})?'
+            f"{norm} {name} {result:g} is as large as the whole range: images are in [0, 1]"
+            + (f'; did you mean "{result:g}/255" ({result / 255:.4g})?' if result / 255 < limit else "")
         )
     return result

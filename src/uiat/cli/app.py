@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from uiat.cli.streams import lasting_output
+from uiat.cli.streams import LastingStream, lasting_output
 from uiat.errors import Lost, NotFinite, Stopped, UserError, nearest, strip_controls
 from uiat.system.extras import installed_version
 from uiat.system.log_lines import warnings_shown
@@ -115,17 +115,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     with lasting_output() as out, interrupt_on_signal():
-        code = _run(words)
+        code = _run(words, out)
         out.flush()
         return _end(code, words, out.lost)
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], out: LastingStream) -> int:
     try:
         with warnings_shown():
             code = _dispatch(words)
-    except SystemExit:  # of a library that meets a closed pipe
-        return PIPE_CLOSED
+    except SystemExit as error:
+        if out.lost is not None:  # of a library that meets a closed pipe
+            return PIPE_CLOSED
+        _say(f"error: a model or an attack ended the program when it was called (SystemExit: {error.code})")
+        return MISTAKE
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
     except Stopped as stop:

@@ -24,6 +24,7 @@ from uiat.runs.settings import read_evaluated, read_plain
 from uiat.system.manifest import find_damage, read_manifest
 
 SECONDS_BETWEEN_LOOKS = 1.0  # at a folder that is watched
+_CAN_HIDE = ("images/s", "seconds", "learning rate")  # columns of epochs, in a narrow terminal
 
 
 def show(
@@ -91,8 +92,12 @@ def _run(run: Path, out: Console) -> None:
     best = best_row(history, settings)
     out.print(_settings(settings, plain, read_environment(run), history, best))
     if history:
-        out.print("\nepochs")
-        out.print(_epochs(history, best, attacked=plain["objective"]["name"] != "standard" and threat is not None))
+        attacked = plain["objective"]["name"] != "standard" and threat is not None
+        may_go = [*_CAN_HIDE, batch_accuracy_name(attacked=attacked)]
+        epochs, hidden = _fitting(out, _epochs(history, best, attacked=attacked), may_go)
+        left_out = f" (too narrow here for {', '.join(hidden)})" if hidden else ""
+        out.print(f"\nepochs{left_out}", soft_wrap=True)
+        out.print(epochs)
     for row in history:
         for alarm in row.get("alarms", ()):
             out.print(f"alarm in epoch {row['epoch'] + 1}: {alarm}", soft_wrap=True)
@@ -163,6 +168,22 @@ def _differences(name: str, plain: dict[str, Any]) -> str:
     return ", ".join(f"{path}={yaml_io.write_value(value)}" for path, value in changed.items()) or "nothing"
 
 
+def _fitting(out: Console, epochs: Table, may_go: list[str]) -> tuple[Table, list[str]]:
+    """Break the headings of a table that is too wide, and take columns from it, but break no number of those left.
+
+    Returns:
+        The table, and the headings of the columns that were taken.
+    """
+    hidden = list[str]()
+    wide = out.options.update(width=10_000)
+    for column in epochs.columns if out.measure(epochs, options=wide).maximum > out.width else ():
+        column.header, column.no_wrap = str(column.header).replace(" ", "\n"), True
+    while may_go and out.measure(epochs, options=wide).maximum > out.width:
+        hidden.append(may_go.pop(0))
+        epochs.columns = [column for column in epochs.columns if column.header != hidden[-1].replace(" ", "\n")]
+    return epochs, hidden
+
+
 def _accuracies(row: dict[str, Any]) -> str:
     parts = [f"{name} {percent(row[name])}" for name in ("clean", "robust") if row.get(name) is not None]
     return ", ".join(parts) or "not validated"
@@ -173,7 +194,7 @@ def _epochs(history: list[dict[str, Any]], best: dict[str, Any] | None, *, attac
     terms.sort(key=lambda key: key == "train_correct")
     accuracy = batch_accuracy_name(attacked=attacked)
     headings = [accuracy if key == "train_correct" else key.removeprefix("train_") for key in terms]
-    columns = ["epoch", *headings, "clean", "robust", "learning rate", "seconds", "images/s"]
+    columns = ["epoch", *headings, "clean", "robust", *reversed(_CAN_HIDE)]
 
     def cells(row: dict[str, Any]) -> Iterator[str]:
         yield str(row["epoch"] + 1)

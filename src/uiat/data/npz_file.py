@@ -18,6 +18,7 @@ _IMAGES = ("x", "images", "image", "data")
 _LABELS = ("y", "labels", "label", "targets", "target")
 _PARTS = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
 _CLASSES, _LAYOUT = "classes", "layout"
+_MOST_CLASSES = 1_000_000
 _CHANNELS = (1, 2, 3, 4)  # numbers of channels by which an axis is known as theirs
 
 
@@ -50,6 +51,7 @@ def read_npz(path: str, split: str, *, image_size: int | None = None) -> ImageSe
         if split not in keys:
             raise UserError(f"{name} has no {split} part: add arrays x_{split} and y_{split}")
         labels = {part: _read_labels(arrays, of_part[1], name) for part, of_part in keys.items()}
+        _require_same_images(arrays, [images for images, _ in keys.values()], name)
         images = _read(arrays, keys[split][0], name)
         classes, layout = _read_classes(arrays, name), _read_layout(arrays, name)
     pixels = _channels_first(images, layout, f"{name}: {keys[split][0]}")
@@ -57,6 +59,8 @@ def read_npz(path: str, split: str, *, image_size: int | None = None) -> ImageSe
         raise UserError(
             f"{name}: {keys[split][0]} holds {len(pixels)} images and {keys[split][1]} {len(labels[split])} labels"
         )
+    if split == "train" and not classes:
+        _require_trained(labels, keys, name)
     highest = max(int(each.max(initial=-1)) for each in labels.values())
     count = len(classes) if classes else max(highest + 1, 1)
     part = split == "test" and (bool(classes) or len(set(keys.values())) == len(keys))
@@ -156,6 +160,30 @@ def _read(arrays: Mapping[str, Any], key: str, name: str) -> np.ndarray:
     return array
 
 
+def _require_same_images(arrays: Any, keys: list[str], name: str) -> None:
+    """Refuse parts whose images have other sides or channels, by the headers alone: the other part stays unread."""
+    shapes = {}
+    for key in keys:
+        with arrays.zip.open(f"{key}.npy") as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shapes[key] = read(file)[0]
+    if len({tuple(sorted(side for side in shape[1:] if side != 1)) for shape in shapes.values()}) > 1:
+        seen = " and ".join(f"{key} has shape {shape}" for key, shape in shapes.items())
+        raise UserError(f"{name}: {seen}: the images of both parts must have one size and as many channels")
+
+
+def _require_trained(labels: Mapping[str, np.ndarray], keys: Mapping[str, tuple[str, str]], name: str) -> None:
+    """Refuse test images of classes above those that there are training images of."""
+    train, test = (int(labels[part].max(initial=-1)) if part in labels else -1 for part in _PARTS)
+    if 0 <= train < test:
+        here, there = keys["train"][1], keys["test"][1]
+        raise UserError(
+            f"{name}: {there} reaches up to {test} and {here} to {train}: add training images of these classes, an "
+            "array `classes` of their names, or leave out such test images"
+        )
+
+
 def _read_labels(arrays: Mapping[str, Any], key: str, name: str) -> np.ndarray:
     labels = _read(arrays, key, name)
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -167,6 +195,8 @@ def _read_labels(arrays: Mapping[str, Any], key: str, name: str) -> np.ndarray:
         raise UserError(f"{name}: {key} must be whole class numbers, not {labels.dtype}; convert with .astype('int64')")
     if labels.size and labels.min() < 0:
         raise UserError(f"{name}: {key} reaches down to {labels.min()}; class numbers begin at 0")
+    if labels.size and labels.max() >= _MOST_CLASSES:
+        raise UserError(f"{name}: {key} reaches up to {labels.max()}; class numbers are below {_MOST_CLASSES:,}")
     return labels.astype(np.int64)
 
 
@@ -221,4 +251,6 @@ def _to_bytes(images: np.ndarray, what: str) -> np.ndarray:
             f"{what} is of {images.dtype} and runs from {images.min()} to {images.max()}; give uint8 (255 is white) or "
             "floats in [0, 1]"
         )
+    if images.size and images.max() == 1:  # as bytes they would be nearly black
+        raise UserError(f"{what} is of {images.dtype} and holds 0 and 1 alone; if 1 is white, give floats")
     return images.astype(np.uint8)

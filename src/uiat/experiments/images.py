@@ -92,6 +92,15 @@ def trained_classes(folder: Path, which: str) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
+def note_size(images: AnyImages, folder: Path, which: str) -> list[str]:
+    """Say so where the images have another shape than those that a run was trained on."""
+    trained = tuple(read_tensors(folder / WEIGHTS_FILES[which])[1]["model"]["image_shape"])
+    if trained == tuple(images.image_shape):
+        return []
+    then, now = (" x ".join(map(str, shape)) for shape in (trained, images.image_shape))
+    return [f"the images of {images.name} are {now}, and the run was trained on {then}"]
+
+
 def match_classes(images: AnyImages, trained: Sequence[str], folder: Path) -> tuple[AnyImages, list[str]]:
     """Number the labels as in training, by the names of the classes, and say so where their order is another one.
 

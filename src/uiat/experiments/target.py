@@ -16,7 +16,7 @@ from uiat.evaluation.engine.plan import TRANSFER
 from uiat.evaluation.own_attacks import is_own_name, split_names
 from uiat.experiments.extras import name_classes, plan_extras
 from uiat.experiments.fitting import images_to_fit
-from uiat.experiments.images import AnyImages, choose_images, match_classes, stream_large, trained_classes
+from uiat.experiments.images import AnyImages, choose_images, match_classes, note_size, stream_large, trained_classes
 from uiat.experiments.options import EvaluateOptions
 from uiat.experiments.target_checks import check_fit, check_scale_of
 from uiat.formatting import threat_text
@@ -47,7 +47,7 @@ class EvaluationTarget:
         record: facts for evaluation.json, beside the result.
         folder: folder of the results; None keeps them on the screen.
         transfer: a second model, to make examples on.
-        notes: lines that say how the weights, or the labels, were made to fit.
+        notes: lines that say how the weights or the labels were made to fit, and what may not.
         extras: the extra measurements, from `plan_extras`.
         fit: training images, for attacks that are fitted before they are measured.
     """
@@ -147,7 +147,7 @@ def _of_run(options: EvaluateOptions, folder: Path) -> EvaluationTarget:
         folder=options.out or folder,
         transfer=_transfer(options, images, device=device),
         extras=name_classes(more, images.classes, n=options.n, image_size=options.image_size),
-        notes=notes,
+        notes=[*notes, *note_size(images, folder, options.which)],
         fit=images_to_fit(options, names, threat, run),
     )
 

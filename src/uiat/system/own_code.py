@@ -48,7 +48,10 @@ def own_code(name: str, *, what: str) -> Iterator[Any]:
         if not callable(found):
             known = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
             raise nearest(f"function in {source}", member, known)
-        yield found
+        try:
+            yield found
+        except SystemExit as error:
+            raise UserError(f"{name!r} ended the program when it was called ({_reason(error)})") from error
 
 
 def find_entry_point(group: str, name: str) -> Callable[..., Any] | None:
@@ -67,8 +70,8 @@ def find_entry_point(group: str, name: str) -> Callable[..., Any] | None:
     for entry in entry_points(group=group, name=name):
         try:
             found: Callable[..., Any] = entry.load()
-        except Exception as error:
-            raise UserError(f"{name!r}, of {entry.value}, does not import: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise UserError(f"{name!r}, of {entry.value}, does not import: {_reason(error)}") from error
         return found
     return None
 
@@ -151,9 +154,9 @@ def _from_file(source: str, what: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise UserError(f"{source!r} could not be imported: {type(error).__name__}: {error}") from error
+        raise UserError(f"{source!r} could not be imported: {_reason(error)}") from error
     return module
 
 
@@ -167,5 +170,12 @@ def _from_package(source: str, what: str) -> ModuleType:
                 "for a file write path/to/file.py:FUNCTION"
             ) from error
         raise UserError(f"{source!r} could not be imported: {error}") from error
-    except Exception as error:
-        raise UserError(f"{source!r} could not be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{source!r} could not be imported: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Say why code of the user's did not run to its end, and of one that exits what to do."""
+    if isinstance(error, SystemExit):  # a script that parses arguments or ends in sys.exit(main())
+        return f"SystemExit: {error.code}; put what a program does under if __name__ == '__main__'"
+    return f"{type(error).__name__}: {error}"
