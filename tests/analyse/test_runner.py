@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -14,6 +15,7 @@ from uiat import UserError, analyse
 from uiat.analyse.result import check_free
 from uiat.analyse.study import DECIDING, Context, StudyOptions, open_runs
 from uiat.runs.run_files import read_files
+from uiat.system import atomic_folder
 
 PGD_2 = {"n": 10, "attack": "pgd-2"}
 
@@ -191,3 +193,21 @@ def test_files_of_earlier_versions_are_told_by_the_paths_and_options_in_them(tmp
     for changed in ({"runs": ["y"]}, {"seed": 1}):
         with pytest.raises(UserError, match="of other runs or options"):
             check_free(tmp_path, "alignment", now | changed)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_measured(trained_runs, tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    measured = replace(analyse.STUDIES["strength"], measure=lambda context: pytest.fail("it was measured"))
+    monkeypatch.setitem(analyse.STUDIES, "strength", measured)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "taken" / "strength.svg").mkdir(parents=True)
+    (tmp_path / "taken" / "strength.json").write_text("{}")
+    runs = [trained_runs / "uiat"]
+    for name, says in {"file": "cannot make the folder", "taken": "strength.svg: it is a folder"}.items():
+        with pytest.raises(UserError, match=says):
+            analyse.run("strength", runs, out=tmp_path / name, **PGD_2)
+    monkeypatch.setattr(atomic_folder, "create_file", refuse)
+    with pytest.raises(UserError, match=r"strength.json: Permission denied; choose another --out$"):
+        analyse.run("strength", runs, out=tmp_path, **PGD_2)

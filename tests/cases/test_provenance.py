@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import yaml
 
 import uiat
 from support import tiny
-from support.commands import environment
+from support.commands import TINY, environment
 from uiat.models import build
 from uiat.runs import checkpoint
+from uiat.runs.config_file import read_settings
 from uiat.training import setup
 
 
@@ -109,16 +111,46 @@ SECRETS = [
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-@pytest.mark.parametrize("command", ["show", "report", "evaluate", "train", "analyse"])
+@pytest.mark.parametrize("command", ["show", "report", "evaluate", "train", "analyse", "weights", "teacher", "extend"])
 def test_an_error_about_a_linked_file_repeats_no_line_of_it(ask, run, tmp_path, secret, command):
     (tmp_path / "secret").write_text(secret)
     (run / "config.yaml").unlink()
     (run / "config.yaml").symlink_to(tmp_path / "secret")
-    words = {"train": ["train", "--resume", run], "analyse": ["analyse", "strength", run]}.get(command, [command, run])
-    code, out, err = ask(*words)
+    begin = ["--run-dir", tmp_path / "new", *TINY, "data.subset=64"]
+    words = {
+        "train": ["train", "--resume", run],
+        "extend": ["train", "--resume", run, "optimisation.epochs=9"],
+        "analyse": ["analyse", "strength", run],
+        "weights": ["train", "digits-pgd-at", f"model.weights={run / 'best.safetensors'}", *begin],
+        "teacher": ["train", "digits-ard", f"objective.teacher={run}", *begin],
+    }
+    code, out, err = ask(*words.get(command, [command, run]))
     assert code == 2
     assert str(run / "config.yaml") in err
     assert not any(word in out + err for word in ("hunter2", "root:x", "unclosed", "a: b"))
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"), [("environment.json", '{"hunter2": {}}'), ("evaluation.json", '{"format": "hunter2"}')]
+)
+def test_an_error_about_a_linked_record_repeats_nothing_of_it(ask, run, tmp_path, name, secret):
+    (tmp_path / "secret").write_text(secret)
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(tmp_path / "secret")
+    (run / "manifest.json").unlink()
+    code, out, err = ask("report", run, "--out", tmp_path / "page.html")
+    assert (code, "hunter2" in out + err) == (2, False)
+    assert f"{run / name} is a link to something that does not hold" in err
+
+
+def test_a_warning_about_linked_settings_repeats_nothing_of_them(run, tmp_path, caplog):
+    text = (run / "config.yaml").read_text()
+    (tmp_path / "secret").write_text(re.sub("(?m)^name: .*", "name: hunter2", text))
+    (run / "config.yaml").unlink()
+    (run / "config.yaml").symlink_to(tmp_path / "secret")
+    assert read_settings(run)["name"] == "hunter2"
+    assert "config.yaml was edited: name" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from support.paths import SRC
 from uiat import data as uidata
 from uiat.data import NAMES, STATS, ImageSet, from_tensors, load
 from uiat.data.catalog import DATA_SETS
+from uiat.data.standard_files import find_damage
 from uiat.errors import UserError
 from uiat.threat import parse
 
@@ -194,6 +195,20 @@ def svhn_sample(shared_data: Path) -> tuple[np.ndarray, np.ndarray]:
     with np.load(file) as arrays:
         x, y = arrays["X"], arrays["y_by_eye"]
     return x[y >= 0], y[y >= 0]  # -1 marks what could not be read by eye
+
+
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero", "/proc/self/pagemap"])
+def test_a_file_of_a_set_that_has_no_end_is_named(tmp_path, target):
+    official = type("Official", (), {"base_folder": "", "train_list": [("batch", "0")], "test_list": []})
+    if target == "pipe":
+        os.mkfifo(tmp_path / "batch")
+    elif Path(target).exists():
+        (tmp_path / "batch").symlink_to(target)
+    else:
+        pytest.skip(f"there is no {target}")
+    official.meta = {"filename": "names", "md5": ""}
+    found = find_damage(official, tmp_path, "train")
+    assert found.startswith(f"{tmp_path / 'batch'} cannot be read: it ")
 
 
 def test_svhn_reads_the_official_format(shared_data, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Extra images: what is read of the file and what is refused; batches that mix them in."""
 
 import mmap
+import os
 import zipfile
 
 import numpy as np
@@ -78,7 +79,9 @@ def test_what_is_no_set_of_extra_images_is_one_line(changed, says, tmp_path):
     assert str(tmp_path / "extra.npz") in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["missing", "cut off", "text", "another zip", "a folder", "a member cut off"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "cut off", "text", "another zip", "a folder", "a pipe", "a member cut off"]
+)
 def test_a_file_that_is_no_npz_is_one_line(kind, tmp_path):
     path = tmp_path / "extra.npz"
     np.savez(path, **arrays())
@@ -90,6 +93,8 @@ def test_a_file_that_is_no_npz_is_one_line(kind, tmp_path):
         path.write_text("<html>404</html>")
     elif kind == "a folder":
         path.mkdir()
+    elif kind == "a pipe":
+        os.mkfifo(path)
     elif kind in ("another zip", "a member cut off"):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("image.npy", b"PNG" if kind == "another zip" else whole[35:300])

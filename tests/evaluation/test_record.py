@@ -51,6 +51,23 @@ def test_a_damaged_record_is_set_aside_where_nothing_reads_it(content, tmp_path,
     assert record.keep_earlier(tmp_path / "evaluation.json").name == "evaluation-1.json"
 
 
+def test_a_record_that_cannot_be_read_is_set_aside_and_one_that_cannot_be_kept_is_said(tmp_path, monkeypatch, caplog):
+    def refuse(path, *_):
+        raise OSError(22, "Invalid argument", str(path))  # as a link to a file of /proc answers
+
+    path = tmp_path / "evaluation.json"
+    path.write_text("precious")
+    monkeypatch.setattr(record, "read_file", refuse)
+    assert record.keep_earlier(path) is None
+    assert [file.name for file in tmp_path.iterdir()] == ["evaluation-damaged-1.json"]
+    assert "it is set aside as evaluation-damaged-1.json" in caplog.text
+    path.write_text("precious")
+    monkeypatch.setattr(type(path), "rename", refuse)
+    with pytest.raises(UserError, match=r"cannot set .* aside as evaluation-damaged-2.json: Invalid argument"):
+        record.keep_earlier(path)
+    assert path.read_text() == "precious"
+
+
 def test_attacks_outside_of_the_ball_are_those_that_say_so():
     names = ("pgd-2", "uap-2", "square", "noise-2", "patch-2", "spatial", "recolour")
     made = [attack(name, threat=uiat.Linf(0.1)) for name in names]

@@ -8,16 +8,28 @@ import torch
 
 import uiat
 from support.commands import result
+from uiat.errors import UserError
+from uiat.experiments import evaluate
 from uiat.system.atomic_files import read_tensors
 
 
-def test_a_result_that_cannot_go_to_the_run_still_goes_to_the_file(ask, run, tmp_path):
-    (run / "evaluation.json").mkdir()  # stands for a folder that cannot be written to
+@pytest.mark.parametrize("name", ["keep_earlier", "write_record"])
+def test_a_result_that_cannot_go_to_the_run_still_goes_to_the_file(ask, run, tmp_path, monkeypatch, name):
+    (run / "evaluation.json").write_text("earlier")
+    real = getattr(evaluate, name)
+
+    def fail(path, *arguments):
+        if path.parent == run:
+            raise UserError(f"cannot write {path}: No space left on device")
+        return real(path, *arguments)
+
+    monkeypatch.setattr(evaluate, name, fail)
     code, out, err = ask("evaluate", run, "--attacks", "clean", "--json", tmp_path / "a.json")
     assert code == 2
     assert "cannot write" in err
     assert re.search(r"clean +\d", out)
     assert json.loads((tmp_path / "a.json").read_text())["n"] == 539
+    assert (run / "evaluation.json").read_text() == "earlier"
 
 
 def test_without_a_folder_nothing_is_kept(ask, own, tmp_path):

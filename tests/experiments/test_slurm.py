@@ -47,6 +47,17 @@ def test_each_task_runs_its_part(cluster, tmp_path):
     assert "#SBATCH --gpus=1\n#SBATCH --time=4:00:00\n" in script
 
 
+def test_a_script_of_a_sweep_is_written_again_and_no_other(cluster, tmp_path):
+    for tasks in (1, 2):
+        submit([], tmp_path, tasks=tasks)
+    script = tmp_path / "slurm" / "sweep.sbatch"
+    assert "--array=1-2" in script.read_text()
+    script.write_text("#!/bin/bash\nmine\n")
+    with pytest.raises(UserError, match="exists and was not written by uiat sweep"):
+        submit([], tmp_path, tasks=1)
+    assert script.read_text() == "#!/bin/bash\nmine\n"
+
+
 def test_what_cannot_be_submitted_is_one_line(cluster, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="takes options of sbatch"):
         write_script([], tasks=1, options="gpu; rm -r /", folder=tmp_path)

@@ -76,6 +76,14 @@ def test_a_trial_that_falls_behind_is_stopped_and_one_that_was_killed_goes_on(tr
     assert not found[4].best
 
 
+@pytest.mark.parametrize("name", ["tune.json", "pareto.svg"])
+def test_a_file_that_no_search_wrote_is_kept(trained, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=rf"{name} is there without study.db: choose another folder"):
+        tune(RUN, trials=1, space=SPACE, folder=tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
 def test_the_figure_is_a_picture_of_the_trials():
     pytest.importorskip("jinja2")
     trials = [Trial(0, {}, "done", 0.9, 0.5, best=True), Trial(1, {}, "done", 0.8, 0.4), Trial(2, {}, "pruned")]

@@ -88,6 +88,14 @@ def test_a_format_of_a_later_version_is_refused(folder):
         read_settings(folder)
 
 
+def test_a_manifest_of_no_settings_lets_none_be_missing(tmp_path):
+    folder = make_folder(RUN, tmp_path / "run")
+    update_manifest(folder, settings={})
+    (folder / "config.yaml").write_text("name: x\n")
+    with pytest.raises(UserError, match="is incomplete: it lacks model, data, objective"):
+        read_settings(folder)
+
+
 def test_every_setting_that_is_missing_is_counted(tmp_path):
     made = as_version_1(make_folder(RUN, tmp_path / "run"))
     (made / "config.yaml").write_text("name: run\n")

@@ -98,7 +98,7 @@ def test_an_evaluation_of_other_weights_is_stale(tmp_path):
 def test_an_evaluation_of_code_that_has_changed_is_stale(tmp_path):
     code = tmp_path / "net.py"
     code.write_text("one")
-    fill(tmp_path, make("x-", files={str(code): sum_of_source(str(code))}))
+    fill(tmp_path, make("x-", model=f"{code}:net", files={str(code): sum_of_source(str(code))}))
     assert not find_evaluations(tmp_path)[0].stale
     code.write_text("two")
     assert "net.py" in find_evaluations(tmp_path)[0].stale
@@ -107,11 +107,23 @@ def test_an_evaluation_of_code_that_has_changed_is_stale(tmp_path):
 def test_an_evaluation_of_an_image_folder_with_other_images_is_stale(tmp_path):
     folder_of_images(tmp_path / "images", 2)
     name = f"imagefolder:{tmp_path / 'images'}"
-    fill(tmp_path, make("x-", files={name: sum_of_source(name)}))
+    fill(tmp_path, make("x-", data=name, files={name: sum_of_source(name)}))
     assert not find_evaluations(tmp_path)[0].stale
     image = tmp_path / "images" / "test" / "0" / "a.png"
     image.rename(image.with_name("b.png"))
     assert "than there is now" in find_evaluations(tmp_path)[0].stale
+
+
+@pytest.mark.parametrize("is_run", [True, False])
+@pytest.mark.parametrize("name", ["weights.pth", "other"])
+def test_no_file_is_summed_but_what_an_evaluation_is_of(tmp_path, monkeypatch, name, is_run):
+    """A record of another person's may list any file of this machine, such as one that is too long to be read."""
+    summed = []
+    monkeypatch.setattr("uiat.runs.evaluations.sum_of_source", lambda name: summed.append(name) or "0")
+    fill(tmp_path, make("x-", data="digits", model="small-cnn", weights="weights.pth", files={name: "x"}))
+    if is_run:
+        (tmp_path / "config.yaml").write_text("")
+    assert bool(find_evaluations(tmp_path)[0].stale) is bool(summed) is (name == "weights.pth" and not is_run)
 
 
 def test_an_edited_record_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """An objective kept in a file of the user's own goes the whole way; its folder runs nothing unless that is allowed."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from uiat.runs.folder import make_folder
 from uiat.runs.own_files import check_own_code
 from uiat.runs.settings import read_evaluated, read_plain, read_run
 from uiat.system.atomic_files import read_tensors
+from uiat.system.manifest import update_manifest
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 NAME = "mine.py:LogitPairing"
@@ -128,6 +130,31 @@ def test_a_changed_model_is_refused_in_evaluation(ask, settings):  # noqa: F811
     code, _, err = ask(*words, "--own-code")
     assert (code, "net.py has changed since run began with it (as run/own-code/net.py)" in err) == (2, True)
     assert ask(*words, "--changed-code")[0] == 0
+
+
+@pytest.mark.parametrize("has_manifest", [True, False])
+def test_code_that_no_manifest_lists_is_refused_or_warned_of(settings, has_manifest, caplog):
+    folder = make_folder(settings, "run")
+    if has_manifest:
+        update_manifest(folder, **{"own-code": {}})
+        with pytest.raises(
+            UserError, match=r"mine\.py is unchecked: run/manifest\.json has no entry for 'mine\.py:Logit"
+        ):
+            read_run(folder, own_code=True)
+    else:
+        (folder / "manifest.json").unlink()
+        assert read_run(folder, own_code=True) == settings
+        assert "mine.py runs unchecked: run has no manifest.json" in caplog.text
+    assert read_run(folder, own_code="changed") == settings
+    check_own_code(folder, "missing.py:net", allowed=True)  # of a file that is not there its import speaks
+
+
+def test_a_manifest_that_is_a_pipe_does_not_count_as_missing(settings):
+    folder = make_folder(settings, "run")
+    (folder / "manifest.json").unlink()
+    os.mkfifo(folder / "manifest.json")
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        check_own_code(folder, NAME, allowed=True)
 
 
 def test_two_files_of_one_name_are_both_kept(settings):

@@ -6,7 +6,7 @@ import pytest
 
 from uiat.errors import UserError
 from uiat.system import atomic_folder
-from uiat.system.atomic_folder import clear_abandoned, marked_in_use, refuse_link
+from uiat.system.atomic_folder import clear_abandoned, marked_in_use, probe, refuse_link
 
 
 def test_what_is_no_abandoned_folder_of_that_name_stays(tmp_path):
@@ -48,3 +48,16 @@ def test_a_link_is_refused_whether_or_not_it_leads_anywhere(tmp_path):
             refuse_link(link)
         link.unlink()
     assert refuse_link(tmp_path) == tmp_path
+
+
+def test_a_probe_leaves_nothing_and_says_what_is_wrong(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text("here")
+    probe(tmp_path / "a.json")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.json", "here")]
+
+    def refuse(path):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(atomic_folder, "create_file", refuse)
+    with pytest.raises(UserError, match=r"cannot write .*a.json: Read-only file system; try another$"):
+        probe(tmp_path / "a.json", advice="; try another")

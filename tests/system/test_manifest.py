@@ -1,6 +1,8 @@
 """What a manifest sees, what it lets pass, and that a kill between two renames leaves a folder that is read."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -129,9 +131,12 @@ def test_sums_of_tensors_tell_names_types_shapes_and_values_apart():
         {"files": {"a.txt": [7]}},
         {"files": {"/dev/zero": ["x"]}},
         {"files": {"../a.txt": ["x"]}},
+        {"files": {"own-code/../../a.txt": ["x"]}},
         {"settings": [1]},
         {"own-code": [1]},
         {"own-code": {"net.py:net": {"copy": "../net.py", "sha256": "x"}}},
+        {"own-code": {"net.py:net": {"copy": "own-code/../../net.py", "sha256": "x"}}},
+        {"own-code": {"net.py:net": {"copy": "own-code/..", "sha256": "x"}}},
         {"own-code": {"net.py:net": {"copy": 7, "sha256": "x"}}},
     ],
 )
@@ -151,6 +156,22 @@ def test_what_is_no_file_is_not_read_for_ever(folder):
     (folder / "a.txt").unlink()
     (folder / "a.txt").symlink_to("/dev/zero")
     assert ["it is no file" in said for said in find_damage(folder)] == [True]
+
+
+@pytest.mark.skipif(not Path("/proc/self/pagemap").is_file(), reason="there is no such file")
+def test_a_file_without_end_has_no_sum(folder):
+    (folder / "a.txt").unlink()
+    (folder / "a.txt").symlink_to("/proc/self/pagemap")
+    assert ["it goes on behind the end" in said for said in find_damage(folder)] == [True]
+
+
+@pytest.mark.parametrize("how", ["pipe", "/dev/zero", "."])
+def test_a_manifest_that_is_no_file_is_damaged(folder, how):
+    path = folder / "manifest.json"
+    path.unlink()
+    os.mkfifo(path) if how == "pipe" else path.symlink_to(how)
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        check_file(folder / "a.txt")
 
 
 @pytest.mark.parametrize("how", ["edited", "removed", "link", "folder is a link"])

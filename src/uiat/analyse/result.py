@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,15 +59,19 @@ class Result:
 
 
 def check_free(folder: Path, study: str, inputs: Data) -> None:
-    """Refuse a folder that holds this study of other inputs; of the same inputs it will be written again.
+    """Refuse a folder that holds this study of other inputs, or folders of the names of its files.
+
+    Files of the same inputs will be written again.
 
     Example:
         >>> check_free(Path("missing"), "strength", {})
     """
     paths = [folder / f"{study}.{ending}" for ending in ENDINGS]
-    there = next((path for path in paths if path.exists()), None)
+    there = next((path for path in paths if os.path.lexists(path)), None)  # also in a folder that cannot be read
     if there is None:
         return
+    if (odd := next((path for path in paths if path.is_dir()), None)) is not None:
+        raise UserError(f"cannot write {odd}: it is a folder; choose another --out")
     known = read_object(paths[0])
     if known is None:
         raise UserError(f"{there} is there without {paths[0].name}, and is never overwritten: choose another --out")

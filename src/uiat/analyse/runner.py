@@ -20,6 +20,8 @@ from uiat.formatting import threat_option, threat_text
 from uiat.runs.methods import method_name
 from uiat.runs.reader import WEIGHTS_FILES
 from uiat.runs.settings import read_plain
+from uiat.system.atomic_files import ensure_folder
+from uiat.system.atomic_folder import probe
 from uiat.system.environment import describe_environment
 from uiat.system.manifest import sum_of_tensor_file
 from uiat.system.surroundings import neutral_surroundings
@@ -98,6 +100,8 @@ def run(
     context = Context(opened, settings, on_progress or (lambda line: None), folder, is_attacked=is_attacked)
     if settings.recipe is None:
         _check_attack(chosen, context)
+    if folder is not None:
+        probe(ensure_folder(folder) / f"{study}.json", advice="; choose another --out")
     measured = chosen.measure(context)
     data = _describe(chosen, context, inputs) | measured
     paragraph = " ".join([*context.notes, *chosen.sentences(data), _conditions(data)])

@@ -23,8 +23,9 @@ from uiat.evaluation.bracket import sentence_on_until
 from uiat.evaluation.result import sentence_on_calls
 from uiat.experiments.evaluate import kept_state, make_record, measure, write
 from uiat.experiments.evaluation_state import remove_state
+from uiat.experiments.input_files import list_inputs
 from uiat.experiments.options import EvaluateOptions
-from uiat.experiments.output_files import check_writable
+from uiat.experiments.output_files import LINK, check_results, check_writable
 from uiat.experiments.target import EvaluationTarget, load_target
 from uiat.system.atomic_files import create_file
 from uiat.system.distributed import Rank, process_group
@@ -44,8 +45,9 @@ def evaluate(**chosen: Any) -> None:
 
     The result goes to evaluation.json in RUN or --out, with each image's verdict, the threat model, seed, versions,
     hardware, seconds and passes; an earlier one is kept as evaluation-1.json, -2 and so on. "worst" counts an image as
-    right only if it is robust to every attack. --resume resumes an evaluation that was stopped or killed. Under
-    torchrun the processes share the images and come to the same result.
+    right only if it is robust to every attack. An option that writes a FILE replaces one that it wrote before, and
+    refuses any other. --resume resumes an evaluation that was stopped or killed. Under torchrun the processes share the
+    images and come to the same result.
     """
     options = EvaluateOptions(**chosen)
     with json_printed(options.json == STDOUT) as give:
@@ -75,7 +77,9 @@ def _evaluate(options: EvaluateOptions, give: Callable[[Any], None]) -> None:
         "--robustbench-json": options.robustbench_json,
         "--log-file": options.log,
     }
-    check_writable(outputs, inputs={"--weights": options.weights}, results=options.out or options.run)
+    results = options.out or options.run
+    check_writable(outputs, inputs=list_inputs(options), results=results)
+    check_results(results, is_run=options.out is None)
     with process_group() as rank:
         out = console(quiet=rank.rank > 0)
         target = load_target(options)
@@ -172,7 +176,7 @@ def log_shown(out: Console, *, verbose: bool, file: Path | None) -> Iterator[Non
         try:
             handlers.append(_file_handler(file))
         except OSError as error:
-            reason = "it is a link: name the file itself" if file.is_symlink() else error.strerror
+            reason = LINK if file.is_symlink() else error.strerror
             raise UserError(f"cannot write {file}: {reason}") from None
     level = logger.level
     for handler in handlers:

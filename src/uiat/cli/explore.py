@@ -12,6 +12,7 @@ from uiat.cli.output import console
 from uiat.explore import load_explorer, save_page, serving
 from uiat.explore.page import TOOL
 from uiat.system.atomic_files import check_page
+from uiat.system.atomic_folder import probe
 from uiat.threat import parse
 
 Runs = Annotated[
@@ -63,6 +64,7 @@ def explore(
     """
     if save is not None:
         check_page(save, TOOL)
+        probe(save)
     ball = None if threat is None else parse(threat)
     count = n or (20 if save is None else 10)
     explorer = load_explorer(runs or [], n=count, threat=ball, root=root, device=device, own_code=own_code)

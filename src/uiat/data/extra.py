@@ -17,7 +17,7 @@ from uiat.checks import Classes, checked
 from uiat.data.image_set import as_float
 from uiat.errors import UserError
 from uiat.shapes import Int, UInt8
-from uiat.system.home import expand_home
+from uiat.system.home import expand_home, seen_from
 
 # What numpy and zipfile raise of a damaged file.
 _DAMAGE = (
@@ -88,6 +88,8 @@ def open_extra(
         [0, 1, 2, 3, 4]
     """
     path = expand_home(path)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no npz file: it is no file")
     with _named(path), zipfile.ZipFile(path) as archive:
         have = [name.removesuffix(".npy") for name in archive.namelist()]
         for key in ("image", "label")[: 1 + labelled]:
@@ -111,7 +113,9 @@ def _named(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"no such file: {path}; data.extra is an npz file of images and labels") from None
+        raise UserError(
+            f"no such file: {path}; data.extra is an npz file of images and labels{seen_from(path)}"
+        ) from None
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is no npz file, or a damaged one: {type(error).__name__}: {reason}") from None

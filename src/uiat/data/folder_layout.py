@@ -9,7 +9,7 @@ from pathlib import Path
 
 from uiat.data.notices import warn_once
 from uiat.errors import UserError
-from uiat.system.home import expand_home
+from uiat.system.home import expand_home, seen_from
 
 # Names of the parts, in any case; of each kind the first that is there is taken.
 TRAIN = ("train", "training")
@@ -53,7 +53,7 @@ def open_base(path: str | os.PathLike[str], name: str) -> Path:
         return Path(text)
     if os.path.isfile(text):
         raise UserError(f"{name}: it is a file; give the folder of images (unpack an archive first)")
-    raise UserError(f"{name}: there is no such folder; check the path")
+    raise UserError(f"{name}: there is no such folder; check the path{seen_from(path)}")
 
 
 def list_part(base: Path, split: str, name: str) -> Listing:

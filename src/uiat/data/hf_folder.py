@@ -13,6 +13,7 @@ from uiat.data.image_file import decode_image
 from uiat.data.image_set import ImageSet
 from uiat.data.map_dataset import from_dataset
 from uiat.errors import UserError
+from uiat.system.bounded_files import read_file
 from uiat.system.home import expand_home
 
 _DICT, _STATE = "dataset_dict.json", "state.json"
@@ -94,7 +95,7 @@ def _load(folder: Path, name: str) -> Any:
     except ImportError as fault:
         raise UserError(f"{name} needs the package datasets: pip install 'uiat[datasets]'") from fault
     try:
-        files = [str(each["filename"]) for each in json.loads((folder / _STATE).read_text())["_data_files"]]
+        files = [str(each["filename"]) for each in json.loads(read_file(folder / _STATE))["_data_files"]]
         outside = [file for file in files if Path(file).name != file]
         if outside:
             raise UserError(f"{name}: {_STATE} names {outside[0]!r}, which lies outside the folder: it is not opened")

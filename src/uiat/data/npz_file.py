@@ -11,7 +11,7 @@ import torch
 
 from uiat.data.image_set import ImageSet, from_tensors
 from uiat.errors import UserError
-from uiat.system.home import expand_home
+from uiat.system.home import expand_home, seen_from
 
 # Names of the arrays, in any case. Of a file with parts "x_train", "train_x", "trainx" and the like are one name.
 _IMAGES = ("x", "images", "image", "data")
@@ -41,7 +41,7 @@ def read_npz(path: str, split: str, *, image_size: int | None = None) -> ImageSe
     Example:
         >>> read_npz("missing.npz", "train")
         Traceback (most recent call last):
-        uiat.errors.UserError: npz:missing.npz: there is no such file; check the path
+        uiat.errors.UserError: npz:missing.npz: there is no such file; check the path, seen from ...
     """
     name = f"npz:{path}"
     if image_size is not None:
@@ -74,7 +74,7 @@ def is_divided_npz(path: str) -> bool:
     Example:
         >>> is_divided_npz("missing.npz")
         Traceback (most recent call last):
-        uiat.errors.UserError: npz:missing.npz: there is no such file; check the path
+        uiat.errors.UserError: npz:missing.npz: there is no such file; check the path, seen from ...
     """
     with _open(path, f"npz:{path}") as arrays:
         keys = _find_keys(arrays, f"npz:{path}")
@@ -86,8 +86,8 @@ def _open(path: str, name: str) -> Iterator[Mapping[str, Any]]:
     """Inside, the arrays of the file are read when asked for; whatever a damaged file raises is a UserError."""
     file = expand_home(path)
     if not file.is_file():
-        what = "it is a folder; give the .npz file" if file.is_dir() else "there is no such file; check the path"
-        raise UserError(f"{name}: {what}")
+        missing = f"there is no such file; check the path{seen_from(path)}"
+        raise UserError(f"{name}: {'it is a folder; give the .npz file' if file.is_dir() else missing}")
     try:
         with open(file, "rb") as content:
             arrays = np.load(content, allow_pickle=False)

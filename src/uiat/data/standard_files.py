@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from uiat.errors import UserError
+from uiat.system.bounded_files import pieces_of
+
 # torchvision knows the sums of MNIST's packed files only, and never looks at what lies unpacked.
 MNIST_SUMS = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -14,6 +17,7 @@ MNIST_SUMS = {
 }
 # Bytes of the four files, header included: Fashion-MNIST has the same.
 _IDX_SIZES = (47_040_016, 60_008, 7_840_016, 10_008)
+_LARGEST = 2**30  # bytes; the largest of these files has 200 million
 POINTER = b"version https://git-lfs"
 
 
@@ -75,16 +79,22 @@ def _fault(file: Path, *, md5: str | None = None, size: int | None = None) -> st
     """Return what is wrong with a file, as the end of a sentence; "" if nothing."""
     try:
         length = file.stat().st_size
-        with open(file, "rb") as stream:
-            if stream.read(len(POINTER)) == POINTER:
-                return "is a git-lfs pointer (run `git lfs pull`)"
-            if size is not None and length != size:
-                return f"is damaged: it has {length:,} bytes, not {size:,}"
-            stream.seek(0)
-            if md5 is not None and hashlib.file_digest(stream, "md5").hexdigest() != md5:
+        pieces = pieces_of(file, most=_LARGEST)
+        start = next(pieces, b"")
+        if start.startswith(POINTER):
+            return "is a git-lfs pointer (run `git lfs pull`)"
+        if size is not None and length != size:
+            return f"is damaged: it has {length:,} bytes, not {size:,}"
+        if md5 is not None:
+            total = hashlib.md5(start)
+            for piece in pieces:
+                total.update(piece)
+            if total.hexdigest() != md5:
                 return "is damaged: it is not the official file"
     except FileNotFoundError:
         return "is missing"
+    except UserError as fault:
+        return f"cannot be read: {str(fault).rpartition(': ')[2]}"
     except OSError as fault:
         return f"cannot be read: {fault.strerror}"
     return ""

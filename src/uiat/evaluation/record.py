@@ -4,11 +4,13 @@ import itertools
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from uiat.errors import UserError
 from uiat.system.atomic_files import write_bytes, write_json
+from uiat.system.bounded_files import read_file
 from uiat.system.manifest import SEAL, is_sealed, seal, sum_of_tensor_file
 
 logger = logging.getLogger("uiat")
@@ -60,20 +62,35 @@ def keep_earlier(path: Path) -> Path | None:
 
     A damaged one is set aside under a name that is never read again, as evaluation-damaged-1.json, with a warning.
 
+    Raises:
+        UserError: it cannot be kept, and so nothing should take its place.
+
     Example:
         >>> keep_earlier(Path("missing/evaluation.json"))
     """
     if not path.is_file():
         return None
-    content = path.read_bytes()
-    is_whole = _is_whole(content)
+    content: bytes | None = None
+    with suppress(UserError, OSError):  # a link to what has no end, far larger than any record, or not to be read
+        content = read_file(path)
+    is_whole = content is not None and _is_whole(content)
     stem = path.stem if is_whole else f"{path.stem}-damaged"
     numbered = (path.with_stem(f"{stem}-{number}") for number in itertools.count(1))
     kept = next(other for other in numbered if not other.exists())
-    write_bytes(kept, content)  # and not renamed: a kill leaves a result under the usual name, too
+    if content is None:
+        _rename(path, kept)
+    else:
+        write_bytes(kept, content)  # and not renamed: a kill leaves a result under the usual name, too
     if not is_whole:
         logger.warning("%s could not be read: it is set aside as %s, and counts no more", path, kept.name)
     return kept if is_whole else None
+
+
+def _rename(path: Path, kept: Path) -> None:
+    try:
+        path.rename(kept)
+    except OSError as error:
+        raise UserError(f"cannot set {path} aside as {kept.name}: {error.strerror}") from None
 
 
 def _is_whole(content: bytes) -> bool:

@@ -20,6 +20,7 @@ from uiat.evaluation.robustbench import entry
 from uiat.experiments import extras
 from uiat.experiments.evaluation_state import locked_state, remove_state
 from uiat.experiments.options import EvaluateOptions
+from uiat.experiments.output_files import EXAMPLES
 from uiat.experiments.target import EvaluationTarget
 from uiat.runs.evaluations import choose
 from uiat.runs.reader import EVALUATION_FILE
@@ -182,21 +183,13 @@ def write(options: EvaluateOptions, target: EvaluationTarget, measured: Measured
 
 
 def _write_files(options: EvaluateOptions, target: EvaluationTarget, measured: Measured) -> Iterator[str]:
-    result, files = measured.result, list[tuple[Path, Any]]()
-    record = _make_record(target, measured)
-    if target.folder is not None:
-        if (earlier := keep_earlier(target.folder / EVALUATION_FILE)) is not None:
-            yield f"kept: {earlier}, the result that was there"
-        files.append((target.folder / EVALUATION_FILE, record))
-    if options.json is not None:
-        files.append((options.json, record))
-    if options.robustbench_json is not None:
-        files.append((options.robustbench_json, _entry(target, result)))
-    if options.save_examples is not None:
-        files.append((options.save_examples, result))
-    failures = []
-    for path, content in files:
+    record, failures = _make_record(target, measured), list[UserError]()
+    for path, content in _list_files(options, target, measured.result, record):
         try:
+            # Where the earlier result cannot be kept, the new one does not take its place.
+            is_result = target.folder is not None and path == target.folder / EVALUATION_FILE
+            if is_result and (earlier := keep_earlier(path)) is not None:
+                yield f"kept: {earlier}, the result that was there"
             if isinstance(content, EvaluationResult):
                 _write_examples(path, target, content)
             elif content is record:
@@ -212,6 +205,19 @@ def _write_files(options: EvaluateOptions, target: EvaluationTarget, measured: M
         track_evaluation(target.folder, record)
     if failures:
         raise failures[0]
+
+
+def _list_files(
+    options: EvaluateOptions, target: EvaluationTarget, result: EvaluationResult, record: Mapping[str, Any]
+) -> list[tuple[Path, Any]]:
+    """List the files to write, each with what goes into it: the record, another one, or the result's examples."""
+    files: list[tuple[Path | None, Any]] = [
+        (None if target.folder is None else target.folder / EVALUATION_FILE, record),
+        (options.json, record),
+        (options.robustbench_json, None if options.robustbench_json is None else _entry(target, result)),
+        (options.save_examples, result),
+    ]
+    return [(path, content) for path, content in files if path is not None]
 
 
 def _make_record(target: EvaluationTarget, measured: Measured) -> dict[str, Any]:
@@ -258,5 +264,5 @@ def _write_examples(path: Path, target: EvaluationTarget, result: EvaluationResu
     assert result.examples is not None  # `keep_examples` asks for them
     broken = torch.tensor([bool(stage) for stage in result.broken_by])
     tensors = {"x_adv": result.examples, "y": target.images.labels, "broken": broken, "index": target.sample.index}
-    facts = {"kind": "uiat.examples", "threat": result.threat, "seed": result.seed, "broken_by": result.broken_by}
+    facts = {"kind": EXAMPLES, "threat": result.threat, "seed": result.seed, "broken_by": result.broken_by}
     write_tensors(path, tensors, {**facts, "data": target.record["data"]})

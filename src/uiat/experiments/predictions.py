@@ -11,6 +11,7 @@ from uiat.config.schema import Run, is_own_data, is_own_model
 from uiat.data import Folder, ImageSet, Subsample, as_float, take_images
 from uiat.errors import UserError
 from uiat.evaluation.registry import attack
+from uiat.experiments.output_files import EXAMPLES
 from uiat.inverse import load_generator, load_inverse
 from uiat.models.modes import frozen
 from uiat.report import RunFiles, Sample, Samples
@@ -26,7 +27,6 @@ ATTACK = "pgd-20"
 INVERSE_STEPS = 10  # of the inverse attack, for runs without perturbations or a generator of their own
 # Files of a run folder that hold no examples and need not be opened to know that.
 OTHERS = {*WEIGHTS_FILES.values(), CHECKPOINT_FILE, INVERSE_FILE, GENERATOR_FILE, EVALUATION_STATE_FILE}
-KIND = "uiat.examples"
 
 
 def predict(
@@ -129,7 +129,7 @@ def _saved(folder: Path, data: ImageSet, sample: Subsample, threat: Threat) -> t
         if path.name in OTHERS or path.name.startswith(Path(EVALUATION_STATE_FILE).stem):
             continue
         tensors, meta = read_tensors(path)
-        same = meta.get("kind") == KIND and meta.get("data") == data.name
+        same = meta.get("kind") == EXAMPLES and meta.get("data") == data.name
         if not same or parse(str(meta.get("threat"))).norm != threat.norm:
             continue
         x_adv, y = tensors.get("x_adv"), tensors.get("y")

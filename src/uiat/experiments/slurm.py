@@ -78,10 +78,12 @@ def submit(words: Sequence[str], folder: Path, *, tasks: int, options: str = "")
         Traceback (most recent call last):
         uiat.errors.UserError: --sbatch takes options of sbatch written --NAME=VALUE, as in '--gpus=1', not 'gpu'
     """
-    script = write_script(words, tasks=tasks, options=options, folder=folder)
+    script, path = write_script(words, tasks=tasks, options=options, folder=folder), folder / "slurm" / "sweep.sbatch"
     try:
-        (folder / "slurm").mkdir(parents=True, exist_ok=True)
-        write_text(path := folder / "slurm" / "sweep.sbatch", script)
+        if path.exists() and not path.read_bytes().startswith(script[: script.index("#SBATCH --array")].encode()):
+            raise UserError(f"{path} exists and was not written by uiat sweep: choose another --out, or move it away")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, script)
         done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
     except FileNotFoundError:
         raise UserError("there is no sbatch on this machine: submit where Slurm is, or use --jobs or --part") from None

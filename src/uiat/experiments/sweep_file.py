@@ -10,6 +10,7 @@ from uiat.experiments.grid import GridRun
 from uiat.runs.evaluations import find_evaluations
 from uiat.runs.reader import EVALUATION_FILE, is_number
 from uiat.system.atomic_files import write_json
+from uiat.system.bounded_files import read_file
 from uiat.system.locks import locked
 from uiat.system.manifest import SEAL, is_sealed, seal
 
@@ -90,7 +91,7 @@ def read_sweep(path: Path) -> dict[str, Any]:
         uiat.errors.UserError: missing/sweep.json is damaged, or no record of a sweep: move it away, or ...
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_file(path).decode())
     except (OSError, ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or not _is_sweep(record):

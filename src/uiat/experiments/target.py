@@ -24,7 +24,7 @@ from uiat.inverse.universal_attack import FitImages
 from uiat.models.weights_file import load_weights
 from uiat.runs import checkpoint
 from uiat.runs.config_file import CUSTOM
-from uiat.runs.evaluations import sum_of_source
+from uiat.runs.evaluations import sources_of, sum_of_source
 from uiat.runs.own_files import AllowOwnCode
 from uiat.runs.reader import CONFIG_FILE, WEIGHTS_FILES
 from uiat.runs.settings import read_evaluated
@@ -245,9 +245,7 @@ def _width(word: str) -> int | float:
 
 def _facts(model: str, images: AnyImages, sample: Subsample, weights: str | None = None) -> dict[str, Any]:
     """Return what evaluation.json says of the model and the images, with the sums of what lies outside the folder."""
-    code, colon, _ = model.rpartition(":")
-    own = [code] if colon and code.endswith(".py") else []
-    sources = [images.name, *own, *([] if weights is None else [weights])]
+    sources = sources_of(images.name, model, weights)
     sums = {name: found for name in sources if (found := sum_of_source(name)) is not None}
     return {"model": model, "data": images.name, "split": "test", "sample": sample.to_json(), "files": sums}
 

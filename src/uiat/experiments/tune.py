@@ -145,6 +145,9 @@ class _Search:
     def _open(self) -> Any:
         """Make the study, or open the one that is there if it is of the same search."""
         path = (self.folder / STUDY_FILE).absolute()
+        there = [name for name in (RECORD_FILE, FIGURE_FILE) if (self.folder / name).exists()]
+        if there and not path.exists():
+            raise UserError(f"{self.folder / there[0]} is there without {STUDY_FILE}: choose another folder")
         try:
             study = self.optuna.create_study(
                 study_name=STUDY,

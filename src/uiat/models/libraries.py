@@ -15,6 +15,7 @@ from uiat.models.classifier import Normalize
 from uiat.models.weights_file import fit_state_dict, shrink_new_layer
 from uiat.shapes import Float
 from uiat.system.announcements import announce
+from uiat.system.bounded_files import read_file
 from uiat.system.extras import from_extra
 from uiat.system.home import expand_home
 
@@ -271,7 +272,7 @@ def _stated_normalize(folder: Path, normalize: nn.Module) -> nn.Module:
     """Return the normalisation that a folder of transformers states for its weights, or the given one."""
     facts = folder / "preprocessor_config.json"
     try:
-        stated = json.loads(facts.read_text()) if facts.is_file() else {}
+        stated = json.loads(read_file(facts)) if facts.is_file() else {}
         return Normalize(stated["image_mean"], stated["image_std"]) if "image_mean" in stated else normalize
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{facts} is damaged: {' '.join(str(error).split())[:200]}") from error

@@ -100,7 +100,7 @@ def _medium_setting(data: str) -> Setting:
     """
     return Setting(
         name=f"{data}-medium",
-        about=f"25,000 images of {data}, a ResNet-8 of 175,000 weights, to convergence",
+        about=f"25,000 images of {data}, a ResNet-8 of width 24, to convergence",
         cost="1 h CPU",
         data=Data(name=data, subset=25_000, validation=1_000, augment="crop-flip", batch_size=64),
         model=Model(name="preact-resnet8", width=24),

@@ -22,6 +22,7 @@ from uiat.report.tradeoff import tradeoff
 from uiat.report.training_curves import training
 from uiat.runs.run_files import RunFiles, find_runs, read_files
 from uiat.system.atomic_files import ensure_folder, is_written_by, write_text
+from uiat.system.atomic_folder import probe
 
 logger = logging.getLogger("uiat")
 # The panels, in their order on the page. A new one is a function from the inputs to a section, and a line here.
@@ -62,7 +63,8 @@ def check_out(out: Path) -> None:
     """Refuse, before any work, to take the place of a file that no report wrote: it lacks the mark at its beginning.
 
     Raises:
-        UserError: there is such a file, or a file where a folder is needed. A folder that is missing is made later.
+        UserError: there is such a file, a file where a folder is needed, or a folder that cannot be written to. One
+            that is missing is made later.
 
     Example:
         >>> check_out(Path("missing/report.txt"))
@@ -74,6 +76,7 @@ def check_out(out: Path) -> None:
     for path in (out, markdown_path(out)):
         if path.exists() and not is_written_by(path, TOOL):
             raise UserError(f"{path} exists and was not written by uiat report: give another --out, or move it away")
+    probe(out)
 
 
 def write_report(

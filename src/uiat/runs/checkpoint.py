@@ -96,8 +96,8 @@ def load(
     threat = None if meta.get("threat") is None else parse_threat_record(meta["threat"], path)
     if model is None:
         with _refuse_damage(path):
-            if own_code:
-                check_own_code(path.parent, str(meta["model"].get("name")), allowed=own_code)
+            if own_code and models.is_own_code(name := str(meta["model"]["name"])):
+                check_own_code(path.parent, name, allowed=own_code)
             model = build(dict(meta["model"]), own_code=bool(own_code))
     restore(model, tensors, source=path)
     model.threat = threat  # type: ignore[assignment]

@@ -12,7 +12,8 @@ from uiat.config.schema import Run
 from uiat.data.notices import warn_once
 from uiat.errors import UserError
 from uiat.objectives import METHOD_NAMES
-from uiat.runs.reader import effect_of, leaves, settings_path
+from uiat.runs.reader import effect_of, is_moved, leaves, settings_path
+from uiat.system.bounded_files import nothing_of_links
 from uiat.system.manifest import MANIFEST_FILE, read_manifest
 from uiat.threat import Threat, parse
 
@@ -39,6 +40,8 @@ ADDED: frozenset[str] = frozenset(
 )
 # The model name of a run whose model was passed to `fit`.
 CUSTOM = "custom"
+HOLDS = "the settings of a run"  # what a config.yaml is for, in messages
+_SECTIONS = ("model", "data", "objective")  # which readers of a run take to be there
 _SHOWN = 5  # settings that a message lists before it only counts
 
 
@@ -67,7 +70,12 @@ def read_settings(folder: Path) -> dict[str, Any]:
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
     path = settings_path(folder)
-    tree = _parse(read_text(path), path)
+    with nothing_of_links(path, HOLDS):
+        return _read_tree(path)
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    tree, folder = _parse(read_text(path), path), path.parent
     form = tree.pop("format", 1)
     if form not in (1, FORMAT):
         raise UserError(
@@ -76,6 +84,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     if manifest is not None and isinstance(manifest.get("settings"), dict):
         _compare(manifest["settings"], tree, path)
+        # Anybody can seal a manifest of fewer settings than a run has.
+        _refuse_missing([name for name in _SECTIONS if not isinstance(tree.get(name), dict)], path)
     else:
         if form == FORMAT:
             warn_once(f"{folder} has no {MANIFEST_FILE}: damage to its files cannot be seen")
@@ -108,12 +118,13 @@ def _compare(written: Mapping[str, Any], tree: Mapping[str, Any], path: Path) ->
         if key in then and then[key] == now[key]:
             continue
         change = f"{key} was {then.get(key)!r} and is {now[key]!r}"
-        if effect_of(key).weights:
+        if effect_of(key).weights and not is_moved(key, then.get(key), now[key]):
             raise UserError(
                 f"{path} was edited, or {MANIFEST_FILE} is of another run: {change}; a run is resumed and read as it "
                 "began, so put it back or start a new run"
             )
-        warn_once(f"{path} was edited: {change}")
+        # A link may lead to any file of this machine, whose lines are not to be repeated.
+        warn_once(f"{path} was edited: {key if path.is_symlink() else change}")
 
 
 def _require_complete(tree: dict[str, Any], path: Path, *, may_lack: frozenset[str]) -> None:
@@ -147,10 +158,11 @@ def build_run(tree: dict[str, Any], path: Path, *, own_code: bool = False) -> Ru
         Traceback (most recent call last):
         uiat.errors.UserError: config.yaml: seed must be a whole number, not 'one'
     """
-    try:
-        run: Run = yaml_io.build(Run, tree, own_code=own_code)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    with nothing_of_links(path, HOLDS):
+        try:
+            run: Run = yaml_io.build(Run, tree, own_code=own_code)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UserError(f"{path}: {' '.join(str(error).split())}") from None
     return run
 
 

@@ -8,6 +8,7 @@ from uiat.errors import UserError
 from uiat.evaluation.record import EVALUATION_FILE, FORMAT, outside_ball
 from uiat.formatting import parse_threat_record
 from uiat.runs.reader import is_number, read_object
+from uiat.system.bounded_files import nothing_of_links
 from uiat.system.manifest import SEAL, is_sealed
 
 _CLOSE, _MOST = 1e-6, 10**12  # the rounding of a fraction, and more images than any test set has
@@ -108,6 +109,12 @@ def read_record(path: Path) -> dict[str, Any] | None:
         raise _damaged(path, "it does not hold a JSON object") from None
     if record is None:
         return None
+    with nothing_of_links(path, "an evaluation"):
+        _check(path, record)
+    return record
+
+
+def _check(path: Path, record: Mapping[str, Any]) -> None:
     form = record.get("format", 1)
     if form not in (1, FORMAT):
         raise UserError(f"{path} has format {form!r}, which this version of uiat does not know")
@@ -121,7 +128,6 @@ def read_record(path: Path) -> dict[str, Any] | None:
         raise _damaged(path, f"{record['threat'][:40]!r} is no threat model") from None
     if contradiction := _contradiction(record):
         raise _damaged(path, contradiction)
-    return record
 
 
 def _damaged(path: Path, why: str) -> UserError:

@@ -226,11 +226,31 @@ def _staleness(folder: Path, record: Mapping[str, Any], sums: dict[str, str]) ->
             sums[path.name] = sum_of_tensor_file(path)
         if sums[path.name] != made_of:
             return f"of other weights than {path.name}"
-    for name, expected in (record.get("files") or {}).items():
-        found = sum_of_source(name)
-        if found is not None and found != expected:
+    files = record.get("files") or {}
+    weights = None if (folder / CONFIG_FILE).is_file() else record.get("weights")  # a run's lie in its folder
+    # Anybody can seal a record that lists any file of this machine: what it is not of is not read.
+    for name in sources_of(record.get("data"), record.get("model"), weights):
+        found = sum_of_source(name) if name in files else None
+        if found is not None and found != files[name]:
             return f"of another {name} than there is now"
     return ""
+
+
+def sources_of(data: Any, model: Any, weights: Any) -> list[str]:
+    """Return the names of what an evaluation is of that can lie in files outside its folder.
+
+    Args:
+        data: the name of the images.
+        model: the name of the model.
+        weights: the file of its weights, where they are no run's.
+
+    Example:
+        >>> sources_of("npz:a.npz", "net.py:make", None), sources_of("digits", "small-cnn", "net.pth")
+        (['npz:a.npz', 'net.py'], ['digits', 'net.pth'])
+    """
+    code, colon, _ = str(model).rpartition(":")
+    names = [data, code if colon and code.endswith(".py") else None, weights]
+    return [name for name in names if isinstance(name, str)]
 
 
 def sum_of_source(name: str) -> str | None:

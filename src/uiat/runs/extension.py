@@ -9,8 +9,10 @@ import yaml
 from uiat.config import yaml_io
 from uiat.config.plain_yaml import read_text
 from uiat.errors import UserError
+from uiat.runs.config_file import HOLDS
 from uiat.runs.reader import CHECKPOINT_FILE, read_history, settings_path
 from uiat.system.atomic_files import write_text
+from uiat.system.bounded_files import nothing_of_links
 from uiat.system.manifest import MANIFEST_FILE, read_manifest, update_manifest
 
 EXTENDABLE = ("constant", "piecewise")  # the schedules whose rate in an epoch does not depend on the length of the run
@@ -36,7 +38,9 @@ def extend_run(folder: Path, epochs: int) -> None:
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
     path = settings_path(folder)
-    tree, manifest = yaml_io.parse(read_text(path), source=str(path)), read_manifest(folder)
+    with nothing_of_links(path, HOLDS):
+        tree = yaml_io.parse(read_text(path), source=str(path))
+    manifest = read_manifest(folder)
     section: Any = tree.get("optimisation") if isinstance(tree, dict) else None
     if not isinstance(section, dict) or not isinstance(section.get("epochs"), int):
         raise UserError(f"{path} is damaged: it does not hold the settings of a run")

@@ -5,13 +5,13 @@ name, and only while both are what the run began with.
 """
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from uiat.config.own_objectives import ENTRY_POINTS as OBJECTIVES
 from uiat.config.own_objectives import is_objective_code
 from uiat.config.schema import Run, is_own_data, is_own_model
+from uiat.data.notices import warn_once
 from uiat.data.own_data import ENTRY_POINTS as DATA_SETS
 from uiat.errors import UserError
 from uiat.system.manifest import MANIFEST_FILE, OWN_CODE, check_copy, read_manifest, sum_of_file
@@ -82,13 +82,17 @@ def check_own_code(folder: Path, name: str, *, allowed: AllowOwnCode) -> None:
         allowed: "changed" to take the code as it is now.
 
     Raises:
-        UserError: the file, or its copy in the folder, has changed or is missing; names both.
+        UserError: the file, or its copy in the folder, has changed or is missing; or the manifest does not list it.
 
     Example:
         >>> check_own_code(Path("missing-run"), "mine.py:Pairing", allowed=True)
     """
-    kept = _find_entry(folder, name)
-    if kept is None or allowed == "changed":
+    if allowed == "changed":
+        return
+    manifest = read_manifest(folder)
+    kept = (manifest or {}).get(OWN_CODE, {}).get(name)
+    if kept is None:
+        _check_unlisted(folder, name, whole=manifest is not None)
         return
     check_copy(folder, kept)
     source, copy = _find_file(name), folder / kept["copy"]
@@ -102,7 +106,14 @@ def check_own_code(folder: Path, name: str, *, allowed: AllowOwnCode) -> None:
         )
 
 
-def _find_entry(folder: Path, name: str) -> Mapping[str, Any] | None:
-    manifest = read_manifest(folder) if (folder / MANIFEST_FILE).is_file() else None
-    entry: Mapping[str, Any] | None = (manifest or {}).get(OWN_CODE, {}).get(name)
-    return entry
+def _check_unlisted(folder: Path, name: str, *, whole: bool) -> None:
+    """Refuse code in a file of which a manifest has no entry; where there is no manifest, warn that it is unchecked."""
+    source = _find_file(name)
+    if source is None:  # code in no file has no copy, and a file that is not there is refused by its import
+        return
+    if whole:
+        raise UserError(
+            f"{source} is unchecked: {folder / MANIFEST_FILE} has no entry for {name!r}, so nothing says that it is "
+            'the file that the run began with; read it, then allow it as it is with own_code="changed" (--changed-code)'
+        )
+    warn_once(f"{source} runs unchecked: {folder} has no {MANIFEST_FILE} to compare it with")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from uiat.errors import UserError
 from uiat.evaluation.record import EVALUATION_FILE, WEIGHTS_FILES
+from uiat.system.bounded_files import nothing_of_links, read_file
 from uiat.system.manifest import check_file
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "WEIGHTS_FILES",
     "Effect",
     "effect_of",
+    "is_moved",
     "is_number",
     "is_row",
     "leaves",
@@ -93,6 +95,19 @@ def effect_of(path: str) -> Effect:
     """
     fits = (effect for key, effect in EFFECTS.items() if path == key or (key[-1] == "." and path.startswith(key)))
     return next(fits, Effect(weights=True, result=True, method=True))
+
+
+def is_moved(path: str, then: Any, now: Any) -> bool:
+    """True if a setting names images in a file or folder that may have been moved: their content is compared itself.
+
+    Example:
+        >>> is_moved("data.name", "npz:a.npz", "npz:b.npz"), is_moved("data.name", "npz:a.npz", "digits")
+        (True, False)
+    """
+    if not (isinstance(then, str) and isinstance(now, str)):
+        return False
+    kinds = {name.partition(":")[0] if ":" in name else None for name in (then, now)}
+    return path == "data.extra" or (path == "data.name" and kinds in ({"npz"}, {"imagefolder"}, {"hf"}))
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -159,7 +174,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_file(path).decode())
     except (OSError, ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
@@ -180,12 +195,12 @@ def read_environment(folder: Path) -> dict[str, Any]:
     path = folder / ENVIRONMENT_FILE
     found = read_object(path) or {}
     check_file(path)
-    for name, value in found.items():
-        values = value if isinstance(value, list) else [value]
-        if not all(item is None or isinstance(item, str | int | float) for item in values):
-            raise UserError(f"{path} is damaged: what it says of {name!r} cannot be")
-        if isinstance(value, list) is not (name == "device_names"):
-            raise UserError(f"{path} is damaged: what it says of {name!r} cannot be")
+    with nothing_of_links(path, "the environment of a run"):
+        for name, value in found.items():
+            values = value if isinstance(value, list) else [value]
+            plain = all(item is None or isinstance(item, str | int | float) for item in values)
+            if not plain or isinstance(value, list) is not (name == "device_names"):
+                raise UserError(f"{path} is damaged: what it says of {name!r} cannot be")
     return found
 
 
@@ -227,7 +242,7 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int | None]:
     if not path.is_file():
         return [], None
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_file(path).decode(errors="replace")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     lines, rows = text.splitlines(), list[dict[str, Any]]()

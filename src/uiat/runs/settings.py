@@ -1,7 +1,6 @@
 """Read the settings of a run as a `Run`, and compare two of them."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -59,22 +58,6 @@ def read_run(folder: Path, *, objective: Objective | None = None, own_code: Allo
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
-    with _no_line_of_links(folder):
-        return _build_run(folder, objective, own_code=own_code)
-
-
-@contextmanager
-def _no_line_of_links(folder: Path) -> Iterator[None]:
-    """Inside, an error about a config.yaml that is a link, to any file of this machine, repeats no line of it."""
-    try:
-        yield
-    except UserError:
-        if (path := folder / CONFIG_FILE).is_symlink():
-            raise UserError(f"{path} is a link to something that does not hold the settings of a run") from None
-        raise
-
-
-def _build_run(folder: Path, objective: Objective | None, *, own_code: AllowOwnCode) -> Run:
     tree = read_settings(folder)
     if objective is not None:
         tree.pop("objective", None)
@@ -104,13 +87,12 @@ def read_evaluated(folder: Path) -> tuple[Run, Threat | None]:
         Traceback (most recent call last):
         uiat.errors.UserError: missing-run is not a run folder: it has no config.yaml
     """
-    with _no_line_of_links(folder):
-        tree = read_settings(folder)
-        threat = threat_of(tree)
-        if own_objective(tree) is None:
-            return build_run(tree, folder / CONFIG_FILE), threat
-        tree.pop("objective")
-        run = build_run(tree, folder / CONFIG_FILE)
+    tree = read_settings(folder)
+    threat = threat_of(tree)
+    if own_objective(tree) is None:
+        return build_run(tree, folder / CONFIG_FILE), threat
+    tree.pop("objective")
+    run = build_run(tree, folder / CONFIG_FILE)
     return replace(run, objective=Standard(), evaluation=replace(run.evaluation, threat=threat)), threat
 
 

@@ -26,6 +26,7 @@ from uiat.runs.reader import (
     METRICS_FILE,
     WEIGHTS_FILES,
     effect_of,
+    is_moved,
     is_number,
     is_row,
     leaves,
@@ -205,7 +206,8 @@ class RunWriter:
         then, now = (dict(leaves(tree)) for tree in (meta["run"], plain))
         for key in sorted(then.keys() & now.keys()):
             extended = key == "optimisation.epochs" and then[key] < now[key] and self._is_extended()
-            if then[key] != now[key] and effect_of(key).weights and not extended:
+            allowed = extended or is_moved(key, then[key], now[key])
+            if then[key] != now[key] and effect_of(key).weights and not allowed:
                 raise UserError(
                     f"{self.folder / CONFIG_FILE} was edited, or {path.name} is of another run: {key} was "
                     f"{then[key]!r} and is {now[key]!r}; "

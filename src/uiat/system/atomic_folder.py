@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import lock_descriptor
 
 from uiat.errors import UserError
-from uiat.system.atomic_files import is_partial
+from uiat.system.atomic_files import create_file, is_partial, partial_name
 
 
 @contextmanager
@@ -67,6 +67,29 @@ def clear_abandoned(folder: Path, remove: Callable[[Path], object]) -> None:
                         remove(left)
                 finally:
                     os.close(descriptor)
+
+
+def probe(path: Path, *, advice: str = "") -> None:
+    """Refuse, before any work, a file that could not be written: a temporary neighbour is made, and removed again.
+
+    Args:
+        path: the file; where its folder is not there yet, nothing can be said.
+        advice: what to do, put behind the reason.
+
+    Raises:
+        UserError: its folder cannot be written to.
+
+    Example:
+        >>> probe(Path("missing/a.json"))
+    """
+    if not path.parent.is_dir():
+        return
+    neighbour = path.parent / partial_name(path.name)
+    try:
+        os.close(create_file(neighbour))
+        neighbour.unlink(missing_ok=True)  # another process may have taken it for a leftover
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}{advice}") from None
 
 
 def refuse_link(path: Path) -> Path:

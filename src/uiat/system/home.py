@@ -18,3 +18,13 @@ def expand_home(path: str | os.PathLike[str]) -> Path:
         (PosixPath('~nobody-of-this-name/x.npz'), True)
     """
     return Path(os.path.expanduser(path))
+
+
+def seen_from(path: str | os.PathLike[str]) -> str:
+    """Say from which folder a relative path was looked up, for messages; nothing of an absolute one.
+
+    Example:
+        >>> seen_from("/images"), seen_from("images").startswith(", seen from ")
+        ('', True)
+    """
+    return "" if expand_home(path).is_absolute() else f", seen from {os.getcwd()}"

@@ -56,7 +56,11 @@ def test_what_a_killed_export_left_is_cleared_and_one_under_way_is_not(evaluated
         ("onxx", {}, "did you mean 'onnx'"),
         ("pytorch", {"vnnlib": 3}, "VNN-LIB properties belong to an ONNX file"),
         ("pytorch", {"which": "bets"}, "did you mean 'best'"),
-        ("pytorch", {"out": "no/such/folder/x"}, "cannot make the folder no/such/folder/x"),
+        (
+            "pytorch",
+            {"out": "no/such/folder/x"},
+            "cannot make the folder no/such/folder/x: .*; choose another with --out",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(evaluated_run, to, options, says):

@@ -119,4 +119,4 @@ def _make_beside(target: Path) -> Path:
         folder.mkdir()
         return folder
     except OSError as error:
-        raise UserError(f"cannot make the folder {target}: {error.strerror}") from None
+        raise UserError(f"cannot make the folder {target}: {error.strerror}; choose another with --out") from None
