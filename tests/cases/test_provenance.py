@@ -121,7 +121,7 @@ def test_an_error_about_a_linked_file_repeats_no_line_of_it(ask, run, tmp_path, 
         "train": ["train", "--resume", run],
         "extend": ["train", "--resume", run, "optimisation.epochs=9"],
         "analyse": ["analyse", "strength", run],
-        "weights": ["train", "digits-pgd-at", f"model.weights={run / 'best.safetensors'}", *begin],
+        "weights": ["train", "digits-pgd-at", f"model.weights={run}", *begin],
         "teacher": ["train", "digits-ard", f"objective.teacher={run}", *begin],
     }
     code, out, err = ask(*words.get(command, [command, run]))
