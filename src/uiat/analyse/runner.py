@@ -3,6 +3,7 @@
 The module is not called `run`, since `uiat.analyse.run` is the function.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -20,7 +21,6 @@ from uiat.formatting import threat_option, threat_text
 from uiat.runs.methods import method_name
 from uiat.runs.reader import WEIGHTS_FILES
 from uiat.runs.settings import read_plain
-from uiat.system.atomic_files import ensure_folder
 from uiat.system.atomic_folder import probe
 from uiat.system.environment import describe_environment
 from uiat.system.manifest import sum_of_tensor_file
@@ -101,7 +101,7 @@ def run(
     if settings.recipe is None:
         _check_attack(chosen, context)
     if folder is not None:
-        probe(ensure_folder(folder) / f"{study}.json", advice="; choose another --out")
+        _check_folder(folder, study)
     measured = chosen.measure(context)
     data = _describe(chosen, context, inputs) | measured
     paragraph = " ".join([*context.notes, *chosen.sentences(data), _conditions(data)])
@@ -132,6 +132,14 @@ def _check_options(chosen: Study, runs: Sequence[str | Path], options: StudyOpti
         raise nearest("weights", options.which, WEIGHTS_FILES)
     if options.n is not None and options.n < 1:
         raise UserError(f"n must be at least 1, but is {options.n}")
+
+
+def _check_folder(folder: Path, study: str) -> None:
+    """Refuse, before any work, a folder that cannot be made or written to; it is made when there is a result."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise UserError(f"cannot make the folder {folder}: {there} is no folder; choose another --out")
+    probe(there / f"{study}.json", advice="; choose another --out")
 
 
 def _check_attack(study: Study, context: Context) -> None:
