@@ -128,6 +128,17 @@ def is_second_order(objective: Objective) -> bool:
     return bool(getattr(objective, "alignment", 0.0))
 
 
+def regulariser_of(objective: Objective) -> str:
+    """Return the name of the inverse adversary's regulariser; "none" where it has none.
+
+    Example:
+        >>> from uiat import PGDAT
+        >>> regulariser_of(PGDAT())
+        'none'
+    """
+    return str(getattr(getattr(objective, "inverse", None), "regulariser", "none"))
+
+
 def reads_adversarial_examples(objective: Objective) -> bool:
     """True if the loss of the inverse adversary depends on the adversarial examples (its regulariser does).
 
@@ -136,7 +147,7 @@ def reads_adversarial_examples(objective: Objective) -> bool:
         >>> reads_adversarial_examples(UIAT(inverse=UniversalInverse(regulariser="logit")))
         True
     """
-    return getattr(getattr(objective, "inverse", None), "regulariser", "none") != "none"
+    return regulariser_of(objective) != "none"
 
 
 def takes_soft_labels(objective: Objective) -> bool:

@@ -12,6 +12,7 @@ from uiat.config.schema import Run, is_own_data
 from uiat.errors import UserError
 from uiat.evaluation.own_attacks import is_own_name
 from uiat.objectives import AnyObjective, Objective, Standard
+from uiat.objectives.abilities import universal_inverse_of
 from uiat.runs.config_file import CUSTOM, build_run, own_objective, read_settings, threat_of
 from uiat.runs.own_files import AllowOwnCode, check_own_code
 from uiat.runs.reader import CONFIG_FILE, effect_of, leaves
@@ -36,8 +37,9 @@ def needs_first_checkpoint(run: Run) -> bool:
         >>> needs_first_checkpoint(Run())
         False
     """
-    warm = getattr(getattr(run.objective, "inverse", None), "warm_start", None)
-    return run.model.is_initialised or run.model.name == CUSTOM or warm is not None
+    inverse = universal_inverse_of(run.objective)
+    is_warm = inverse is not None and inverse.warm_start is not None
+    return run.model.is_initialised or run.model.name == CUSTOM or is_warm
 
 
 def read_run(folder: Path, *, objective: Objective | None = None, own_code: AllowOwnCode = False) -> Run:

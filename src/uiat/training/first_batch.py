@@ -9,7 +9,7 @@ from uiat.errors import UserError
 from uiat.inverse.loss import check_features
 from uiat.models import check_model, check_training
 from uiat.objectives import Objective
-from uiat.objectives.abilities import require_soft_labels
+from uiat.objectives.abilities import regulariser_of, require_soft_labels
 from uiat.training.optimizer import check_optimizer
 
 
@@ -55,7 +55,7 @@ def check_first_batch(
         raise UserError(f"the images have shape {tuple(batch.x.shape[1:])}, but image_shape is {tuple(image_shape)}")
     check_optimizer(optimizer, model)
     check_model(model, batch.x, num_classes)
-    if str(getattr(getattr(objective, "inverse", None), "regulariser", "")).startswith("feature"):
+    if regulariser_of(objective).startswith("feature"):
         check_features(model, batch.x)
     if len(batch.x) > 1:  # BatchNorm has no statistics of one image
         check_training(model, batch.x, num_classes)
