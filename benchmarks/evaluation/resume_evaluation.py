@@ -23,8 +23,9 @@ import uiat
 from uiat.data import as_float
 from uiat.experiments.images import evaluated_images
 from uiat.runs.settings import read_run
-from uiat.system.atomic_files import read_tensors, write_text
+from uiat.system.atomic_files import write_text
 from uiat.system.environment import describe_environment
+from uiat.system.tensor_files import read_tensors
 
 # The trial's process: prepares, says so, waits for its turn, then evaluates and says so again.
 DRIVER = """

@@ -32,7 +32,7 @@ from uiat import models
 from uiat.data import ImageSet, as_float, open_data, stratified_subset
 from uiat.evaluation import evaluate
 from uiat.models.weights_file import load_weights, shrink_new_layer
-from uiat.system.atomic_files import write_tensors
+from uiat.system.tensor_files import write_tensors
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "finetune"
 NET, MEAN, STD = "timm:tf_efficientnet_lite0", 127 / 255, 128 / 255  # as EfficientNet-Lite was trained

@@ -27,8 +27,8 @@ import torch
 from safetensors.torch import load_file
 
 import uiat
-from uiat.system.atomic_files import read_tensors
 from uiat.system.environment import describe_environment
+from uiat.system.tensor_files import read_tensors
 from uiat.training.open_run import start_run
 
 TIMING = {"seconds", "images_per_second", "validation_seconds"}

@@ -205,7 +205,10 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_measur
     (tmp_path / "taken" / "strength.svg").mkdir(parents=True)
     (tmp_path / "taken" / "strength.json").write_text("{}")
     runs = [trained_runs / "uiat"]
-    for name, says in {"file": "cannot make the folder", "taken": "strength.svg: it is a folder"}.items():
+    for name, says in {
+        "file": "file is not a folder; choose another --out",
+        "taken": "strength.svg: it is a folder",
+    }.items():
         with pytest.raises(UserError, match=says):
             analyse.run("strength", runs, out=tmp_path / name, **PGD_2)
     monkeypatch.setattr(atomic_folder, "create_file", refuse)

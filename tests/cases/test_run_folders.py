@@ -22,7 +22,7 @@ from uiat.experiments.target import load_target
 from uiat.report import write_report
 from uiat.runs.evaluations import read_evaluation
 from uiat.system import manifest
-from uiat.system.atomic_files import read_tensors, write_tensors
+from uiat.system.tensor_files import read_tensors, write_tensors
 
 RUN = uiat.override(tiny.run(), [("evaluation.attacks", "[clean, fgsm]"), ("evaluation.n", "16")])
 

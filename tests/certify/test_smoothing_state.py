@@ -7,8 +7,8 @@ from torch import nn
 import uiat.certify.smoothing as module
 from uiat import UserError, certify_smoothing
 from uiat.certify.smoothing_state import SmoothingState
-from uiat.system.atomic_files import write_tensors
 from uiat.system.distributed import Rank
+from uiat.system.tensor_files import write_tensors
 
 
 def stop(name, done, total):

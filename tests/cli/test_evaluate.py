@@ -17,7 +17,7 @@ from support import helpers
 from support.commands import fitted, result
 from support.paths import ROOT
 from uiat.attacks import Square
-from uiat.system.atomic_files import read_tensors
+from uiat.system.tensor_files import read_tensors
 
 
 def test_evaluate_writes_the_result_twice_and_prints_it(ask, run, tmp_path):

@@ -10,7 +10,7 @@ import uiat
 from support.commands import result
 from uiat.errors import UserError
 from uiat.experiments import evaluate
-from uiat.system.atomic_files import read_tensors
+from uiat.system.tensor_files import read_tensors
 
 
 @pytest.mark.parametrize("name", ["keep_earlier", "write_record"])

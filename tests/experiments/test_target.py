@@ -11,7 +11,7 @@ import torch
 import uiat
 from support.commands import OWN, TINY, fitted, folder_of_images, result
 from uiat.runs import checkpoint
-from uiat.system.atomic_files import read_tensors
+from uiat.system.tensor_files import read_tensors
 
 
 def test_evaluate_takes_defaults_from_the_run(ask, run):

@@ -17,7 +17,7 @@ from uiat.errors import UserError
 from uiat.inverse import InverseGenerator, inverse_loss
 from uiat.models.modes import frozen
 from uiat.speed.cuda_graphs import host_draws
-from uiat.system.atomic_files import write_tensors
+from uiat.system.tensor_files import write_tensors
 
 
 def make(threat=None, width=4):

@@ -9,7 +9,7 @@ import uiat
 from uiat.models import Classifier, Normalize
 from uiat.models.weights_file import load_weights
 from uiat.runs.checkpoint import save_weights
-from uiat.system.atomic_files import write_tensors
+from uiat.system.tensor_files import write_tensors
 
 
 def net():

@@ -15,7 +15,7 @@ from support import tiny
 from support.tiny import Killed, Killer
 from uiat import UserError, models
 from uiat.runs.checkpoint import load, load_state, save_state, save_weights
-from uiat.system.atomic_files import read_tensors, write_tensors
+from uiat.system.tensor_files import read_tensors, write_tensors
 from uiat.training.open_run import reopen_run
 
 SPEC = {"name": "small-cnn", "num_classes": 10, "image_shape": [1, 8, 8], "width": 4}

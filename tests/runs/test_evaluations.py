@@ -14,8 +14,8 @@ from uiat.intervals import wilson
 from uiat.runs.evaluation_record import read_record
 from uiat.runs.evaluations import choose, find_evaluations, read_evaluation, sum_of_source
 from uiat.runs.run_files import find_runs, read_files
-from uiat.system.atomic_files import read_tensors, write_tensors
 from uiat.system.manifest import sum_of
+from uiat.system.tensor_files import read_tensors, write_tensors
 
 SUMS = {"weights": "w", "images": "i", "labels": "l"}
 

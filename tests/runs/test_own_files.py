@@ -14,8 +14,8 @@ from uiat import UserError
 from uiat.runs.folder import make_folder
 from uiat.runs.own_files import check_own_code
 from uiat.runs.settings import read_evaluated, read_plain, read_run
-from uiat.system.atomic_files import read_tensors
 from uiat.system.manifest import update_manifest
+from uiat.system.tensor_files import read_tensors
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 NAME = "mine.py:LogitPairing"

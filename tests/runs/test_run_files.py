@@ -9,7 +9,7 @@ import torch
 from support.run_folders import ACCURACY, write_run
 from uiat import UserError
 from uiat.runs.run_files import RunFiles, find_copies, find_runs, is_evaluation_alone, read_files
-from uiat.system.atomic_files import write_tensors
+from uiat.system.tensor_files import write_tensors
 
 
 def test_notes_say_what_is_missing(tmp_path):

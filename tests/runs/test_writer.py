@@ -16,7 +16,7 @@ from support.tiny import Killed, Killer
 from uiat import UserError
 from uiat.data import Folder, from_tensors
 from uiat.runs.writer import fingerprint
-from uiat.system.atomic_files import read_tensors
+from uiat.system.tensor_files import read_tensors
 from uiat.training.open_run import reopen_run
 from uiat.training.setup import load_datasets
 

@@ -12,7 +12,7 @@ from uiat import models, recipes
 from uiat.data import Batch
 from uiat.objectives.networks import teacher_method
 from uiat.speed import cuda_graphs
-from uiat.system.atomic_files import read_tensors
+from uiat.system.tensor_files import read_tensors
 from uiat.training.open_run import reopen_run
 from uiat.training.step import make_step
 

@@ -7,8 +7,9 @@ import yaml
 
 from uiat.report import Sample, Samples, read_all, write_report
 from uiat.report.groups import group_runs
-from uiat.system.atomic_files import write_json, write_tensors
+from uiat.system.atomic_files import write_json
 from uiat.system.manifest import start_manifest
+from uiat.system.tensor_files import write_tensors
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ACCURACY = {"clean": 0.82, "autoattack": 0.485, "worst": 0.485}

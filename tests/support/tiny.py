@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 import uiat
 from uiat import PGD, UIAT, Compute, Data, Linf, Model, Optimisation, Run, Validation
-from uiat.system.atomic_files import read_tensors
+from uiat.system.tensor_files import read_tensors
 
 TIMING = ("seconds", "images_per_second", "validation_seconds")
 DROPOUT_MODEL = """

@@ -16,8 +16,8 @@ import uiat
 from uiat.data import Loader, load
 from uiat.inverse import UniversalInverse
 from uiat.speed import cuda_graphs
-from uiat.system.atomic_files import write_tensors
 from uiat.system.distributed import current_rank, exchanges, process_group
+from uiat.system.tensor_files import write_tensors
 from uiat.training.optimizer import make_optimizer
 from uiat.training.parallel import average_gradients
 from uiat.training.step_options import StepOptions

@@ -53,7 +53,10 @@ def test_a_link_is_refused_whether_or_not_it_leads_anywhere(tmp_path):
 def test_a_probe_leaves_nothing_and_says_what_is_wrong(tmp_path, monkeypatch):
     (tmp_path / "a.json").write_text("here")
     probe(tmp_path / "a.json")
+    probe(tmp_path / "new" / "folder" / "b.json")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.json", "here")]
+    with pytest.raises(UserError, match=r"cannot write .*/a.json/b/c.json: .*/a.json is not a folder; try another$"):
+        probe(tmp_path / "a.json" / "b" / "c.json", advice="; try another")
 
     def refuse(path):
         raise OSError(30, "Read-only file system")
@@ -61,3 +64,5 @@ def test_a_probe_leaves_nothing_and_says_what_is_wrong(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic_folder, "create_file", refuse)
     with pytest.raises(UserError, match=r"cannot write .*a.json: Read-only file system; try another$"):
         probe(tmp_path / "a.json", advice="; try another")
+    with pytest.raises(UserError, match=r"cannot write .*/new/b.json: Read-only file system$"):
+        probe(tmp_path / "new" / "b.json")

@@ -13,7 +13,7 @@ import torch
 from support.paths import ROOT
 from support.workers import trained, trained_recorded, trained_rivals
 from uiat.runs.reader import read_history
-from uiat.system.atomic_files import read_tensors
+from uiat.system.tensor_files import read_tensors
 
 WORKERS = ROOT / "tests" / "support" / "workers.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

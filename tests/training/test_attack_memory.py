@@ -12,7 +12,7 @@ from uiat import L2, PGD, PGDAT, Batch, Linf
 from uiat.data import ImageSet, Loader
 from uiat.errors import UserError
 from uiat.objectives import Examples
-from uiat.system.atomic_files import read_tensors
+from uiat.system.tensor_files import read_tensors
 from uiat.training.attack_memory import recall_starts
 
 EPSILON, STEP = 0.1, 0.03

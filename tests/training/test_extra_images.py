@@ -13,7 +13,7 @@ from support.tiny import Killed, Killer
 from uiat import UIAT, GeneratorInverse, UserError, models
 from uiat.cli import main
 from uiat.runs.checkpoint import save_weights
-from uiat.system.atomic_files import read_tensors
+from uiat.system.tensor_files import read_tensors
 from uiat.training.extra_images import BATCH, label_images
 from uiat.training.open_run import reopen_run, start_run
 

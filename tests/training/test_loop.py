@@ -32,7 +32,7 @@ from uiat import (
     Standard,
     UniversalInverse,
 )
-from uiat.system.atomic_files import read_tensors
+from uiat.system.tensor_files import read_tensors
 from uiat.training.open_run import start_run
 
 EVERYTHING = UIAT(

@@ -12,7 +12,7 @@ from support import tiny
 from support.tiny import Killed, Killer
 from uiat import ARD, HAT, RSLAD, Linf, Model, Optimisation, UserError, models
 from uiat.runs.checkpoint import save_weights
-from uiat.system.atomic_files import read_tensors
+from uiat.system.tensor_files import read_tensors
 from uiat.training.open_run import reopen_run, start_run
 from uiat.training.teacher import TeacherSource, check_teacher, method_need, teacher_run
 

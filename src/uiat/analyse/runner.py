@@ -3,7 +3,6 @@
 The module is not called `run`, since `uiat.analyse.run` is the function.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -101,7 +100,7 @@ def run(
     if settings.recipe is None:
         _check_attack(chosen, context)
     if folder is not None:
-        _check_folder(folder, study)
+        probe(folder / f"{study}.json", advice="; choose another --out")
     measured = chosen.measure(context)
     data = _describe(chosen, context, inputs) | measured
     paragraph = " ".join([*context.notes, *chosen.sentences(data), _conditions(data)])
@@ -132,14 +131,6 @@ def _check_options(chosen: Study, runs: Sequence[str | Path], options: StudyOpti
         raise nearest("weights", options.which, WEIGHTS_FILES)
     if options.n is not None and options.n < 1:
         raise UserError(f"n must be at least 1, but is {options.n}")
-
-
-def _check_folder(folder: Path, study: str) -> None:
-    """Refuse, before any work, a folder that cannot be made or written to; it is made when there is a result."""
-    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(each))
-    if not there.is_dir():
-        raise UserError(f"cannot make the folder {folder}: {there} is no folder; choose another --out")
-    probe(there / f"{study}.json", advice="; choose another --out")
 
 
 def _check_attack(study: Study, context: Context) -> None:

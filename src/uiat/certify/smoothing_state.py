@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from uiat.errors import UserError
-from uiat.system.atomic_files import read_tensors, write_tensors
 from uiat.system.distributed import Rank
 from uiat.system.manifest import sum_of_tensors
+from uiat.system.tensor_files import read_tensors, write_tensors
 
 KIND = "uiat.smoothing"
 SECONDS = 60.0  # between two writes

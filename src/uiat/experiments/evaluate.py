@@ -24,9 +24,10 @@ from uiat.experiments.output_files import EXAMPLES
 from uiat.experiments.target import EvaluationTarget
 from uiat.runs.evaluations import choose
 from uiat.runs.reader import EVALUATION_FILE
-from uiat.system.atomic_files import ensure_folder, write_json, write_tensors
+from uiat.system.atomic_files import ensure_folder, write_json
 from uiat.system.distributed import Rank
 from uiat.system.locks import locked
+from uiat.system.tensor_files import write_tensors
 from uiat.training.trackers import track_evaluation
 
 

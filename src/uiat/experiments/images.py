@@ -12,7 +12,7 @@ from uiat.errors import UserError
 from uiat.experiments.options import EvaluateOptions
 from uiat.runs.own_files import AllowOwnCode
 from uiat.runs.reader import WEIGHTS_FILES
-from uiat.system.atomic_files import read_tensors
+from uiat.system.tensor_files import read_metadata
 from uiat.training.setup import open_split
 from uiat.training.test_set import open_lasting_test_set, open_test_set
 
@@ -88,13 +88,13 @@ def stream_large(images: AnyImages) -> ImageSet | Stream:
 
 def trained_classes(folder: Path, which: str) -> list[str]:
     """Return the names of the classes that a run was trained on; none where its weights do not say (version 0.1)."""
-    names = read_tensors(folder / WEIGHTS_FILES[which])[1].get("classes")
+    names = read_metadata(folder / WEIGHTS_FILES[which]).get("classes")
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def note_size(images: AnyImages, folder: Path, which: str) -> list[str]:
     """Say so where the images have another shape than those that a run was trained on."""
-    trained = tuple(read_tensors(folder / WEIGHTS_FILES[which])[1]["model"]["image_shape"])
+    trained = tuple(read_metadata(folder / WEIGHTS_FILES[which])["model"]["image_shape"])
     if trained == tuple(images.image_shape):
         return []
     then, now = (" x ".join(map(str, shape)) for shape in (trained, images.image_shape))

@@ -73,7 +73,7 @@ def check_results(folder: Path | None, *, is_run: bool) -> None:
     """Refuse, before any work, a folder that cannot take evaluation.json.
 
     Args:
-        folder: the folder, if there is one; what is not there yet is made later, before the evaluation.
+        folder: the folder, if a result is kept; what is not there yet is made later, before the evaluation.
         is_run: it is the folder of the run itself, in place of which there is --out.
 
     Raises:
@@ -82,7 +82,7 @@ def check_results(folder: Path | None, *, is_run: bool) -> None:
     Example:
         >>> check_results(Path("missing"), is_run=True)
     """
-    if folder is None or not folder.is_dir():
+    if folder is None:
         return
     path = folder / EVALUATION_FILE
     advice = "; --out DIR gives the result a folder of its own" if is_run else "; choose another --out"

@@ -18,7 +18,7 @@ from uiat.report import RunFiles, Sample, Samples
 from uiat.runs import checkpoint
 from uiat.runs.reader import CHECKPOINT_FILE, EVALUATION_STATE_FILE, GENERATOR_FILE, INVERSE_FILE, WEIGHTS_FILES
 from uiat.runs.settings import read_evaluated
-from uiat.system.atomic_files import read_tensors
+from uiat.system.tensor_files import read_tensors
 from uiat.threat import Threat, parse
 from uiat.training.device import pick_device
 from uiat.training.test_set import open_lasting_test_set

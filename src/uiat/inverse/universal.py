@@ -13,9 +13,9 @@ from uiat.errors import UserError
 from uiat.formatting import Summary, parse_threat_record, radius_text, threat_record, threat_text
 from uiat.inverse.grid import image_shape, norm_scale, sum_cells, upsample
 from uiat.shapes import Bool, Float, Int
-from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import current_rank
 from uiat.system.manifest import check_file, write_recorded_tensors
+from uiat.system.tensor_files import read_tensors
 from uiat.threat import Threat, to_range
 
 INVERSE_FILE = "inverse.safetensors"

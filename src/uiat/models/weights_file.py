@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from uiat.checks import checked
 from uiat.errors import UserError
-from uiat.system.atomic_files import read_tensors
 from uiat.system.home import expand_home
 from uiat.system.manifest import check_file
+from uiat.system.tensor_files import read_tensors
 
 # Where checkpoints keep the weights, the likeliest first; an entry of another name is found too.
 ENTRIES = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "best", "last")

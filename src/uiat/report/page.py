@@ -71,8 +71,6 @@ def check_out(out: Path) -> None:
         Traceback (most recent call last):
         uiat.errors.UserError: missing/report.txt should end in .html: the Markdown twin goes beside it with .md
     """
-    if (fault := next((p for p in out.absolute().parents if p.exists() and not p.is_dir()), None)) is not None:
-        raise UserError(f"cannot write {out}: {fault} is not a folder")
     for path in (out, markdown_path(out)):
         if path.exists() and not is_written_by(path, TOOL):
             raise UserError(f"{path} exists and was not written by uiat report: give another --out, or move it away")

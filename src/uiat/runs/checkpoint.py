@@ -16,8 +16,8 @@ from uiat.formatting import parse_threat_record, threat_record
 from uiat.runs.config_file import CUSTOM, read_settings, threat_of
 from uiat.runs.own_files import AllowOwnCode, check_own_code
 from uiat.runs.reader import CONFIG_FILE, WEIGHTS_FILES, is_number
-from uiat.system.atomic_files import read_tensors
 from uiat.system.manifest import check_file, write_recorded_tensors
+from uiat.system.tensor_files import read_tensors
 from uiat.threat import Threat
 
 WEIGHTS, STATE = "uiat.weights", "uiat.state"

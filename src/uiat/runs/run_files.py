@@ -26,8 +26,8 @@ from uiat.runs.reader import (
     shared_by_repeats,
     training_seconds,
 )
-from uiat.system.atomic_files import read_tensors
 from uiat.system.manifest import MANIFEST_FILE, check_file, read_manifest, sum_of_tensor_file
+from uiat.system.tensor_files import read_tensors
 
 
 @dataclass(frozen=True)

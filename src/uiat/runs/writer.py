@@ -33,9 +33,10 @@ from uiat.runs.reader import (
     read_history,
 )
 from uiat.runs.settings import needs_first_checkpoint
-from uiat.system.atomic_files import clear_partial, read_tensors
+from uiat.system.atomic_files import clear_partial
 from uiat.system.distributed import current_rank
 from uiat.system.manifest import check_file, read_manifest, write_recorded
+from uiat.system.tensor_files import read_metadata
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ class RunWriter:
 
         Comes before anything is loaded: weights of another architecture would only say that they do not fit.
         """
-        meta = read_tensors(path)[1].get("meta")
+        meta = read_metadata(path).get("meta")
         if not isinstance(meta, dict) or not isinstance(meta.get("run"), dict):
             raise UserError(f"{path} is not a training checkpoint")
         plain = json.loads(json.dumps(yaml_io.to_dict(self.run)))  # as the checkpoint gives the values back

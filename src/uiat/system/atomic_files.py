@@ -1,4 +1,4 @@
-"""Write files atomically, and read and write tensors as safetensors, which never unpickles anything."""
+"""Write files atomically: whole or not at all, flushed to the disk, and never through a link."""
 
 import errno
 import json
@@ -6,15 +6,11 @@ import os
 import re
 import secrets
 import stat
-import struct
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from filelock import lock_descriptor
-from torch import Tensor
 
 from uiat.errors import UserError
 
@@ -244,76 +240,3 @@ def write_json(path: Path, value: Any) -> None:
         ...     write_json(Path(folder) / "a.json", {"accuracy": 0.5})
     """
     write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write named tensors and JSON metadata atomically as one safetensors file.
-
-    Example:
-        >>> import tempfile, torch
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_tensors(Path(folder) / "a.safetensors", {"w": torch.ones(2)}, {"epoch": 3})
-        ...     read_tensors(Path(folder) / "a.safetensors")
-        ({'w': tensor([1., 1.])}, {'epoch': 3})
-    """
-    write_bytes(path, encode_tensors(tensors, meta))
-
-
-def encode_tensors(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
-    """Return named tensors and JSON metadata as the contents of a safetensors file.
-
-    Example:
-        >>> len(encode_tensors({}, {"epoch": 3})) > 8
-        True
-    """
-    # clone: safetensors refuses tensors that share memory, and contiguous() alone would keep sharing.
-    plain = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    text = {name: json.dumps(value) for name, value in meta.items()}
-    return _in_order(safetensors.torch.save(plain, metadata=text), text)
-
-
-def _in_order(content: bytes, meta: Mapping[str, str]) -> bytes:
-    """Return a safetensors file with its header in a fixed order, so that equal runs write equal files.
-
-    The library writes metadata in the order of a hash table, which is another one in each process. A header is eight
-    bytes with its length, then JSON, filled up with blanks to a multiple of eight (the safetensors format).
-    """
-    (length,) = struct.unpack("<Q", content[:8])
-    header = json.loads(content[8 : 8 + length])
-    header.pop("__metadata__", None)
-    places = dict(sorted(header.items(), key=lambda item: (item[1]["data_offsets"], item[0])))
-    facts = {"__metadata__": dict(meta)} if meta else {}
-    text = json.dumps(facts | places, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + content[8 + length :]
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the named tensors of a safetensors file and its metadata, decoded from JSON if it is JSON.
-
-    Raises:
-        UserError: no such file, or it is truncated, damaged or of another format. Nothing in it is ever executed.
-
-    Example:
-        >>> read_tensors(Path("missing.safetensors"))
-        Traceback (most recent call last):
-        uiat.errors.UserError: no such file: missing.safetensors
-    """
-    if not path.is_file():
-        raise UserError(f"no such file: {path}")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            meta = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise UserError(
-            f"{path} is not a readable safetensors file (truncated, damaged or foreign): {error}"
-        ) from error
-    return tensors, {name: _decode(value) for name, value in meta.items()}
-
-
-def _decode(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):  # another program's metadata is plain text
-        return text

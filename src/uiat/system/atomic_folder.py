@@ -73,18 +73,19 @@ def probe(path: Path, *, advice: str = "") -> None:
     """Refuse, before any work, a file that could not be written: a temporary neighbour is made, and removed again.
 
     Args:
-        path: the file; where its folder is not there yet, nothing can be said.
+        path: the file; where its folder is not there yet, the nearest folder above is tried, in which it would be made.
         advice: what to do, put behind the reason.
 
     Raises:
-        UserError: its folder cannot be written to.
+        UserError: its folder cannot be written to or made.
 
     Example:
         >>> probe(Path("missing/a.json"))
     """
-    if not path.parent.is_dir():
-        return
-    neighbour = path.parent / partial_name(path.name)
+    there = next(each for each in path.absolute().parents if os.path.lexists(each))
+    if not there.is_dir():
+        raise UserError(f"cannot write {path}: {there} is not a folder{advice}")
+    neighbour = there / partial_name(path.name)
     try:
         os.close(create_file(neighbour))
         neighbour.unlink(missing_ok=True)  # another process may have taken it for a leftover

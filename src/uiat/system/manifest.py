@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from uiat.errors import UserError
-from uiat.system.atomic_files import encode_tensors, read_tensors, write_bytes, write_json
+from uiat.system.atomic_files import write_bytes, write_json
 from uiat.system.bounded_files import pieces_of, read_file
 from uiat.system.locks import locked
+from uiat.system.tensor_files import encode_tensors, read_tensors
 
 MANIFEST_FILE = "manifest.json"
 KIND = "uiat.manifest"
@@ -238,7 +239,7 @@ def write_recorded_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapp
 
     Example:
         >>> import tempfile, torch
-        >>> from uiat.system.atomic_files import read_tensors
+        >>> from uiat.system.tensor_files import read_tensors
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_recorded_tensors(Path(folder) / "a.safetensors", {"w": torch.ones(1)}, {})
         ...     read_tensors(Path(folder) / "a.safetensors")[0]

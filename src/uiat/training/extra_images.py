@@ -14,9 +14,9 @@ from uiat.models.inspect import device_of
 from uiat.models.modes import frozen
 from uiat.models.outputs import logits_only
 from uiat.runs.reader import EXTRA_LABELS_FILE
-from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import current_rank
 from uiat.system.manifest import check_file, write_recorded_tensors
+from uiat.system.tensor_files import read_tensors
 from uiat.training.listener import Listener
 from uiat.training.teacher import TeacherSource
 

@@ -20,10 +20,10 @@ from uiat.objectives.networks import TeacherMethod, teacher_method
 from uiat.runs import checkpoint
 from uiat.runs.reader import EXTRA_TEACHER_FOLDER, TEACHER_FOLDER, WEIGHTS_FILES
 from uiat.runs.settings import CUSTOM
-from uiat.system.atomic_files import read_tensors
 from uiat.system.atomic_folder import refuse_link
 from uiat.system.distributed import current_rank
 from uiat.system.home import expand_home
+from uiat.system.tensor_files import read_metadata
 from uiat.training.device import can_use_channels_last
 from uiat.training.listener import Listener
 from uiat.training.setup import seeded_torch
@@ -207,7 +207,7 @@ class TeacherSource:
 
 def _is_ours(file: Path) -> bool:
     """True for a file of weights that a run of this package wrote."""
-    return file.suffix == ".safetensors" and read_tensors(file)[1].get("kind") == checkpoint.WEIGHTS
+    return file.suffix == ".safetensors" and read_metadata(file).get("kind") == checkpoint.WEIGHTS
 
 
 def teacher_run(run: Run, method: TeacherMethod) -> Run:

@@ -8,8 +8,8 @@ import torch
 from support.evaluations import evaluate_short
 from uiat.evaluation.engine.outcomes import Outcomes, merge_outcomes
 from uiat.evaluation.engine.state_file import StateFile
-from uiat.system.atomic_files import read_tensors
 from uiat.system.distributed import Rank
+from uiat.system.tensor_files import read_tensors
 
 
 def test_outcomes_come_back_as_they_were():

@@ -12,8 +12,8 @@ from support.evaluations import ASKING, ATTACKS, assert_same, evaluate, evaluate
 from uiat import L2, Linf, UserError
 from uiat.evaluation.engine.outcomes import Outcomes
 from uiat.evaluation.engine.state_file import StateFile, checksum
-from uiat.system.atomic_files import read_tensors, write_tensors
 from uiat.system.distributed import Rank
+from uiat.system.tensor_files import read_tensors, write_tensors
 
 
 @pytest.mark.usefixtures("short")

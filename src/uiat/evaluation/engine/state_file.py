@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from uiat.errors import UserError
 from uiat.evaluation.engine.outcomes import Outcomes, merge_outcomes
 from uiat.evaluation.engine.search_runner import State
-from uiat.system.atomic_files import clear_partial, read_tensors, write_tensors
+from uiat.system.atomic_files import clear_partial
 from uiat.system.distributed import Rank
+from uiat.system.tensor_files import read_metadata, read_tensors, write_tensors
 
 logger = logging.getLogger("uiat")
 
@@ -136,7 +137,7 @@ def is_of_another(path: Path, identity: Mapping[str, Any]) -> bool:
     """
     for file in Rank.paths(path).values():
         try:
-            meta = read_tensors(file)[1]
+            meta = read_metadata(file)
         except UserError:
             continue
         theirs = meta.get("belongs")

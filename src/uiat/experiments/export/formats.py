@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from uiat.errors import UserError
 from uiat.experiments.export.bundle import Bundle, largest_difference
 from uiat.models.source import has_source, to_source
-from uiat.system.atomic_files import read_tensors, write_json, write_tensors, write_text
+from uiat.system.atomic_files import write_json, write_text
 from uiat.system.extras import from_extra
+from uiat.system.tensor_files import read_tensors, write_tensors
 
 WEIGHTS, SOURCE, PROGRAM, ONNX, CONFIG = "model.safetensors", "model.py", "model.pt2", "model.onnx", "config.json"
 TOLERANCE = 1e-5  # relative to the largest logit
