@@ -126,7 +126,7 @@ def attacked(folder: Path, which: str) -> dict[str, Any]:
     if {"pgd-20", "cw-20"} <= set(accuracy):
         withstand = sum(attack not in ("clean", "pgd-20", "cw-20") for attack in falls_to)
         accuracy = accuracy | {TWO: withstand / len(falls_to)}
-    kept = ("n", "threat", "intervals", "verdict", "stages")
+    kept = ("n", "threat", "intervals", "verdict", "stages", "per_class")
     return {"accuracy": accuracy} | {key: found[key] for key in kept if key in found}
 
 
