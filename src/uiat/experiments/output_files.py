@@ -10,8 +10,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import safetensors
-
 from uiat.errors import UserError
 from uiat.experiments.overview import FILES
 from uiat.experiments.sweep_file import SWEEP_FILE
@@ -19,6 +17,7 @@ from uiat.runs.reader import CONFIG_FILE, EVALUATION_FILE, EXTRA_TEACHER_FOLDER,
 from uiat.system.atomic_folder import probe
 from uiat.system.bounded_files import read_file
 from uiat.system.manifest import OWN_CODE, read_manifest
+from uiat.system.tensor_files import read_metadata
 
 EXAMPLES = "uiat.examples"  # the kind of a file of adversarial examples
 LINK = "it is a link: name the file itself"
@@ -162,9 +161,8 @@ def _is_entry(path: Path) -> bool:
 
 def _is_examples(path: Path) -> bool:
     try:
-        with safetensors.safe_open(path, framework="pt") as file:  # its head alone: the images may be many
-            return (file.metadata() or {}).get("kind") == json.dumps(EXAMPLES)
-    except (safetensors.SafetensorError, OSError, ValueError):
+        return read_metadata(path).get("kind") == EXAMPLES
+    except UserError:
         return False
 
 
